@@ -1,0 +1,177 @@
+"""The engine by layers: the tile, products of one layer, whole training steps, epochs, predictions.
+
+The first three are measured all at once in setup_cache, in one process, together with the machine's limit of
+which they are shares; the benchmarks only look up their figure. The first start is in startup.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from .measuring import PHASES, PRODUCTS, STEPS
+
+THREADS = [1, 2]
+
+
+def missing() -> dict[str, str]:
+    """{} or {"missing": the name that this commit does not have yet}."""
+    for module, name in (("fastbp", "MLP"), ("fastbp.engine.limit", "multiply_add_limit")):
+        try:
+            if not hasattr(__import__(module, fromlist=[name]), name):
+                return {"missing": f"{module}.{name}"}
+        except ImportError:
+            return {"missing": f"{module}.{name}"}
+    return {}
+
+
+def skip_if(found: dict[Any, Any]) -> None:
+    """asv skips a benchmark whose setup raises NotImplementedError."""
+    if "missing" in found:
+        raise NotImplementedError(f"this commit has no {found['missing']}")
+
+
+class _LookUp:
+    timeout = 300  # seconds, of setup_cache, too: it compiles where a machine has not yet done so
+
+    def setup(self, figures: dict[Any, Any], *parameters: Any) -> None:
+        skip_if(figures)
+
+
+class Tile(_LookUp):
+    """One tile, in the first-level cache. CPUs with fewer registers cut the high ones up, as in training."""
+
+    heights = {1: 16, 2: 14, 4: 7, 8: 3}
+    params = [
+        [f"{height} x {width}" for width, most in heights.items() for height in range(1, most + 1)],
+        [32, 256],
+    ]
+    param_names = ["rows x vectors", "depth"]
+
+    def setup_cache(self) -> dict[Any, Any]:
+        if absent := missing():
+            return absent
+        from fastbp.engine import tile
+        from fastbp.engine.limit import multiply_add_limit, tile_speed
+
+        limit = multiply_add_limit()
+        figures = {}
+        for name in self.params[0]:
+            height, width = map(int, name.split(" x "))
+            width = max(w for w in tile.shapes() if w <= width)
+            for depth in self.params[1]:
+                figures[name, depth] = 100 * tile_speed(height, width, depth, legs=5) / limit
+        return figures
+
+    def track_share(self, figures: dict[Any, Any], tile: str, depth: int) -> float:
+        return round(figures[tile, depth], 1)
+
+    track_share.pretty_name = "tile, float32, share of the multiply-add limit (more is better)"
+    track_share.unit = "%"
+
+
+class Product(_LookUp):
+    params = [list(PRODUCTS), PHASES, THREADS]
+    param_names = ["batch x fan_in-fan_out", "phase", "threads"]
+
+    def setup_cache(self) -> dict[Any, Any]:
+        if absent := missing():
+            return absent
+        from fastbp.engine.limit import multiply_add_limit
+
+        from .measuring import compiled_phases, product_speed
+
+        try:
+            compiled_phases()
+        except (
+            Exception
+        ) as error:  # numba has many; tests/test_benchmarks.py sees to it that today's engine has none
+            return {"missing": f"fastbp.engine.step as benchmarks/measuring.py calls it: {error}"}
+        products, phases, counts = self.params
+        limit = {threads: multiply_add_limit(threads=threads) for threads in counts}
+        speeds = {
+            (product, phase, n): product_speed(product, phase, threads=n)
+            for product, phase, n in itertools.product(products, phases, counts)
+        }
+        for n in counts:  # once more: whatever else the machine did during one of them
+            limit[n] = max(limit[n], multiply_add_limit(threads=n))
+        return {key: 100 * speed / limit[key[-1]] for key, speed in speeds.items()}
+
+    def track_share(self, figures: dict[Any, Any], product: str, phase: str, threads: int) -> float:
+        return round(figures[product, phase, threads], 1)
+
+    track_share.pretty_name = "one layer, float32, share of the multiply-add limit (more is better)"
+    track_share.unit = "%"
+
+
+class Step(_LookUp):
+    """Seconds, without the cost of entering fit: enough steps in one call."""
+
+    params = [list(STEPS), THREADS]
+    param_names = ["network", "threads"]
+
+    def setup_cache(self) -> dict[Any, Any]:
+        if absent := missing():
+            return absent
+        from .measuring import seconds_of_a_step
+
+        return {(name, n): seconds_of_a_step(STEPS[name], n) for name, n in itertools.product(*self.params)}
+
+    def track_seconds(self, figures: dict[Any, Any], network: str, threads: int) -> float:
+        return figures[network, threads]
+
+    track_seconds.pretty_name = "a training step inside fit"
+    track_seconds.unit = "seconds"
+
+
+class _Timed:
+    timeout = 300
+    rounds = 1
+    repeat = (3, 10, 0.5)  # at least 3 samples, then up to 10 within half a second
+    warmup_time = 0.05
+
+
+class ShuffledEpoch(_Timed):
+    params = [["tiny 32 x 8-16-1", "tabular 128 x 64-128-10", "mnist 128 x 784-256-10"], THREADS]
+    param_names = ["network", "threads"]
+    samples = 8192
+
+    def setup(self, network: str, threads: int) -> None:
+        skip_if(missing())
+        import fastbp
+        import numpy as np
+
+        self.net = STEPS[network]
+        rng = np.random.default_rng(0)
+        self.X = rng.standard_normal((self.samples, self.net.sizes[0]), np.float32)
+        self.Y = rng.random((self.samples, self.net.sizes[-1]), np.float32)
+        self.model = fastbp.MLP(self.net.sizes, seed=0, threads=threads)
+        self.optimizer = fastbp.SGD(1e-3)
+        self.time_epoch(network, threads)
+
+    def time_epoch(self, network: str, threads: int) -> None:
+        self.model.fit(
+            self.X, self.Y, epochs=1, batch_size=self.net.batch, optimizer=self.optimizer, progress=False
+        )
+
+    time_epoch.pretty_name = "an epoch of 8192 samples, shuffled"
+
+
+class Predict(_Timed):
+    params = [[1, 64, 100_000], THREADS]
+    param_names = ["rows", "threads"]
+
+    def setup(self, rows: int, threads: int) -> None:
+        skip_if(missing())
+        import fastbp
+        import numpy as np
+
+        block = np.random.default_rng(0).standard_normal((64, 784), np.float32)
+        self.X = np.ascontiguousarray(np.resize(block, (rows, 784)))
+        self.model = fastbp.MLP((784, 128, 10), seed=0, threads=threads)
+        self.model.predict(self.X)
+
+    def time_predict(self, rows: int, threads: int) -> None:
+        self.model.predict(self.X)
+
+    time_predict.pretty_name = "predict, 784-128-10"

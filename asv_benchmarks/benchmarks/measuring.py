@@ -1,0 +1,184 @@
+"""Measurements of the engine's layers, many in one process, for benchmarks/engine.py and for sweep.py.
+
+All are the best of several legs: whatever else the machine does makes a leg slower, never faster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+# ---- products: one layer, one of the three phases of a step ----------------------------------------------
+
+# name -> (rows of a batch, fan_in, fan_out)
+PRODUCTS = {
+    "32 x 784-128": (32, 784, 128),
+    "64 x 300-300": (64, 300, 300),
+    "128 x 784-256": (128, 784, 256),
+    "256 x 784-1024": (256, 784, 1024),
+    "1024 x 1024-2048": (1024, 1024, 2048),
+}
+PHASES = ["forward", "backward", "update"]
+_PLAN, _PHASE, _TIMES, _ROWS, _X, _X_ROW, _HYPER = range(7)
+
+
+@cache
+def compiled_phases() -> Any:
+    """A worker that repeats one phase, with a barrier after each.
+
+    Not cached on disk: fastbp's cache would not notice an edit of this file.
+    """
+    import numba
+    from fastbp.engine import jit, step
+    from fastbp.engine.jit import peek
+
+    forward, backward, update = step.forward, step.backward, step.update
+    barrier, layer_at, fan_in = step.barrier, step.layer_at, step.FAN_IN
+
+    def phases(t, n, job):
+        plan, rows = peek(job, _PLAN), peek(job, _ROWS)
+        x, x_row, hyper = peek(job, _X), peek(job, _X_ROW), peek(job, _HYPER)
+        generation = 1
+        for _ in range(peek(job, _TIMES)):
+            if peek(job, _PHASE) == 0:
+                forward(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, 0, 0, 0, False)
+            elif peek(job, _PHASE) == 1:
+                backward(plan, 1, t, n, rows)
+            else:
+                update(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, hyper)
+            generation = barrier(plan, t, n, generation)
+
+    return numba.cfunc(jit.void(3), **jit.OPTIONS)(phases)
+
+
+def product_speed(product: str, phase: str, dtype: str = "float32", threads: int = 1) -> float:
+    """flop/s of one phase of a layer: X @ W + b, the deltas of the layer below, or W += X.T @ d."""
+    from fastbp.engine import step, team
+    from fastbp.engine.plan import Plan
+
+    rows, fan_in, fan_out = PRODUCTS[product]
+    # For the backward phase the layer in question is the second, and what is below it is linear, too.
+    sizes = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
+    use = "predict" if phase == "forward" else "train"
+    plan = Plan(sizes, ["identity"] * (len(sizes) - 1), "mse", np.dtype(dtype), "add", rows, use)
+    # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
+    rng = np.random.default_rng(0)
+    parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(sizes)))
+    X, Y = (rng.standard_normal((rows, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
+    plan.lend_parameters(parameters := parameters.astype(dtype))
+    plan.lend_data(X, Y)
+    if use == "train":
+        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1)
+    else:
+        plan.run(step.PACK, 1)
+    values = [plan.address, PHASES.index(phase), 1, rows, X.ctypes.data, X.strides[0], plan.hyper.ctypes.data]
+    job = np.array(values, np.int64)
+
+    def run(times: int) -> None:
+        job[_TIMES] = times
+        team.run(compiled_phases().address, job.ctypes.data, team.available(threads), plan._door)
+
+    return 2 * rows * fan_in * fan_out / seconds_each(run)
+
+
+# ---- steps of whole networks -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    batch: int
+    sizes: tuple[int, ...]
+    hidden: str = "relu"
+    optimizer: str = "SGD"
+    dtype: str = "float32"
+    ragged: bool = False  # the batch does not divide the data
+
+    @property
+    def flops(self) -> int:
+        """Of one step: 2 for each weight and row forward, 4 backward; no gradient goes into X."""
+        pairs = list(itertools.pairwise(self.sizes))
+        return self.batch * (sum(6 * a * b for a, b in pairs) - 2 * pairs[0][0] * pairs[0][1])
+
+
+# asv shows the name and stores results under it, so it says all
+STEPS = {
+    "xor 4 x 2-8-1": Network(4, (2, 8, 1)),
+    "tiny 32 x 8-16-1": Network(32, (8, 16, 1)),
+    "small 32 x 32-64-1": Network(32, (32, 64, 1)),
+    "tabular 128 x 64-128-10": Network(128, (64, 128, 10)),
+    "tabular 128 x 64-128-10 Adam": Network(128, (64, 128, 10), optimizer="Adam"),
+    "tabular 128 x 64-128-10 float64": Network(128, (64, 128, 10), dtype="float64"),
+    "deep 64 x 64-128-128-128-10": Network(64, (64, 128, 128, 128, 10)),
+    "mnist 32 x 784-128-10": Network(32, (784, 128, 10)),
+    "mnist 128 x 784-256-10": Network(128, (784, 256, 10)),
+    "mnist 256 x 784-1024-10": Network(256, (784, 1024, 10)),
+    "wide 1024 x 1024-2048-128": Network(1024, (1024, 2048, 128)),
+    "single rows 1 x 30-30-1 tanh": Network(1, (30, 30, 1), hidden="tanh"),
+    "deep 64 x 32-300-300-300-300-5 tanh": Network(64, (32, 300, 300, 300, 300, 5), hidden="tanh"),
+    "autoencoder 128 x 784-64-784 Adam": Network(128, (784, 64, 784), optimizer="Adam"),
+    "narrow 32 x 10-20-20-20-20-1": Network(32, (10, 20, 20, 20, 20, 1)),
+    "middle 100 x 100-200-50 tanh float64": Network(100, (100, 200, 50), hidden="tanh", dtype="float64"),
+    "odd 77 x 37-131-67-3 tanh Adam": Network(
+        77, (37, 131, 67, 3), hidden="tanh", optimizer="Adam", ragged=True
+    ),
+}
+
+
+def epochs_of(
+    net: Network, threads: int | None, module: str, most_steps: int
+) -> tuple[Callable[[int], None], int]:
+    """run(epochs), and the steps of an epoch: so many that the cost of calling fit does not hide them."""
+    import importlib
+
+    library = importlib.import_module(module)
+    steps = int(np.clip(2**30 // net.flops, 4, most_steps))
+    samples = net.batch * steps - net.batch // 3 * net.ragged
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((samples, net.sizes[0]), np.float32).astype(net.dtype, copy=False)
+    Y = rng.random((samples, net.sizes[-1]), np.float32).astype(net.dtype, copy=False)
+    model = library.MLP(net.sizes, hidden=net.hidden, dtype=net.dtype, seed=0, threads=threads)
+    optimizer = getattr(library, net.optimizer)(lr=1e-4)
+
+    def run(epochs: int) -> None:
+        model.fit(
+            X, Y, epochs=epochs, batch_size=net.batch, optimizer=optimizer, shuffle=False, progress=False
+        )
+
+    return run, steps
+
+
+def seconds_of_a_step(
+    net: Network,
+    threads: int | None,
+    module: str = "fastbp",
+    *,
+    leg: float = 0.02,
+    legs: int = 5,
+    most_steps: int = 512,
+) -> float:
+    run, steps = epochs_of(net, threads, module, most_steps)
+    return seconds_each(run, leg=leg, legs=legs) / steps
+
+
+# ---- how all of them measure -----------------------------------------------------------------------------
+
+
+def seconds_each(run: Callable[[int], None], *, leg: float = 0.01, legs: int = 5) -> float:
+    """Seconds of one time in run(times): the best of several legs of about `leg` seconds, after a warm-up."""
+    run(1)
+    times = 1
+    while (seconds := min(_seconds(run, times) for _ in range(2))) < leg / 2:
+        times = min(16 * times, max(2 * times, int(times * leg / max(seconds, 1e-7))))
+    return min(seconds, *(_seconds(run, times) for _ in range(legs))) / times
+
+
+def _seconds(run: Callable[[int], None], times: int) -> float:
+    start = time.perf_counter()
+    run(times)
+    return time.perf_counter() - start

@@ -1,0 +1,43 @@
+"""An epoch of MLP.fit: time, and the peak memory of the process."""
+
+from __future__ import annotations
+
+from .common import DTYPES, IMPLEMENTATIONS, Fit, OverShapes, steps_of_an_epoch
+
+
+class Epoch(OverShapes):
+    def setup(self, shape: str, dtype: str, implementation: str) -> None:
+        self.fit = Fit(shape, dtype, implementation, steps_of_an_epoch(shape))
+        self.fit.epoch()
+
+    def time_epoch(self, shape: str, dtype: str, implementation: str) -> None:
+        self.fit.epoch()
+
+    time_epoch.pretty_name = "an epoch of MLP.fit"
+
+
+class FitMemory:
+    params = [["mnist 128 x 784-256-10"], DTYPES, list(IMPLEMENTATIONS)]
+    param_names = OverShapes.param_names
+    timeout = 300
+    steps = 64
+
+    def setup_cache(self) -> None:
+        # The peak of a process that compiles is the compiler's. This runs in a process of its own and leaves
+        # the kernels in Numba's cache on disk.
+        for shape in self.params[0]:
+            for dtype in DTYPES:
+                try:
+                    Fit(shape, dtype, "fastbp", 1).epoch()
+                except NotImplementedError:
+                    return
+
+    setup_cache.timeout = 300
+
+    def setup(self, shape: str, dtype: str, implementation: str) -> None:
+        self.fit = Fit(shape, dtype, implementation, self.steps)
+
+    def peakmem_fit(self, shape: str, dtype: str, implementation: str) -> None:
+        self.fit.epoch()
+
+    peakmem_fit.pretty_name = "peak memory of the process in MLP.fit"

@@ -1,0 +1,89 @@
+"""Time of the NumPy reference over time of fastbp, measured in turn in one process: more is better.
+
+Steadier than times where the machine's clock changes; a busy machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from .common import IMPLEMENTATIONS, LR, Fit, OverShapes, require, steps_of_an_epoch, two_layers
+
+SECONDS_A_ROUND = 0.01  # of each of the two; a slower call is made once
+ROUNDS = 5
+PAUSE = 0.1  # idle threads of OpenBLAS and OpenMP spin for that long, on cores that the other needs
+SECONDS = 1.5  # after which no further round begins
+
+
+def ratio(slow: Callable[[], object], fast: Callable[[], object]) -> float:
+    """Shortest time of `slow` over shortest time of `fast`, in rounds that take turns; both are warmed up.
+
+    The shortest, since another process on the machine makes some rounds slow, and not both functions alike.
+    """
+    runs = []
+    for function in (slow, fast):
+        function()
+        seconds = max(_seconds(function, 1), 1e-7)
+        runs.append((function, max(1, round(SECONDS_A_ROUND / seconds))))
+    measured = []
+    end = time.perf_counter() + SECONDS
+    while not measured or (len(measured) < ROUNDS and time.perf_counter() < end):
+        measured.append([_rested(function, times) / times for function, times in runs])
+    slow_seconds, fast_seconds = np.min(measured, axis=0)
+    return float(slow_seconds / fast_seconds)
+
+
+def _rested(function: Callable[[], object], times: int) -> float:
+    time.sleep(PAUSE)
+    if times > 1:  # a single long call outweighs the waking of the threads
+        function()
+    return _seconds(function, times)
+
+
+def _seconds(function: Callable[[], object], times: int) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        function()
+    return time.perf_counter() - start
+
+
+class _OverShapes:
+    params = OverShapes.params[:2]
+    param_names = OverShapes.param_names[:2]
+    timeout = OverShapes.timeout
+
+
+class TrainStep(_OverShapes):
+    def setup(self, shape: str, dtype: str) -> None:
+        self.step = {
+            implementation: _train_step(shape, dtype, implementation) for implementation in IMPLEMENTATIONS
+        }
+
+    def track_ratio_train_step(self, shape: str, dtype: str) -> float:
+        return ratio(self.step["reference"], self.step["fastbp"])
+
+    track_ratio_train_step.pretty_name = "train_step: reference / fastbp (more is better)"
+    track_ratio_train_step.unit = "x"
+
+
+class Epoch(_OverShapes):
+    def setup(self, shape: str, dtype: str) -> None:
+        steps = steps_of_an_epoch(shape)
+        self.fit = {
+            implementation: Fit(shape, dtype, implementation, steps) for implementation in IMPLEMENTATIONS
+        }
+
+    def track_ratio_epoch(self, shape: str, dtype: str) -> float:
+        return ratio(self.fit["reference"].epoch, self.fit["fastbp"].epoch)
+
+    track_ratio_epoch.pretty_name = "epoch of fit: reference / fastbp (more is better)"
+    track_ratio_epoch.unit = "x"
+
+
+def _train_step(shape: str, dtype: str, implementation: str) -> Callable[[], object]:
+    train_step = require(implementation, "train_step")
+    n = two_layers(shape, dtype)
+    return lambda: train_step(n.X, n.Y, n.W1, n.b1, n.W2, n.b2, LR)

@@ -1,0 +1,160 @@
+"""Publish asv's dashboard so that it opens in a browser without internet.
+
+    python asv_benchmarks/dashboard.py            write the pages from the results of `asv run`
+    python asv_benchmarks/dashboard.py --serve    the same, then serve them on http://localhost:8080
+
+`asv publish` writes pages that load jQuery, Flot, Bootstrap and others from content networks, and show
+nothing where these cannot be reached. Here the same files (assets/, see assets/LICENSES) are put beside the
+pages, and the pages are made to load them from there. Browsers do not let such pages read their data from
+file://, so they have to be served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE / "assets"
+ASSETS_IN_PAGES = "assets"
+
+# What asv's pages load (a pattern for the address), and the file that takes its place. The version stands in
+# the pattern: when a new asv wants another one, publishing stops instead of mixing versions.
+# asv wants stupidtable 1.0.1, which exists nowhere as a package; 1.1.3 offers the same calls.
+REPLACEMENTS = {
+    r"/jquery-3\.3\.1(\.min)?\.js": "jquery-3.3.1/jquery.min.js",
+    r"/flot/0\.8\.3/jquery\.flot(\.min)?\.js": "flot-0.8.3/jquery.flot.js",
+    r"/flot/0\.8\.3/jquery\.flot\.time(\.min)?\.js": "flot-0.8.3/jquery.flot.time.js",
+    r"/flot/0\.8\.3/jquery\.flot\.selection(\.min)?\.js": "flot-0.8.3/jquery.flot.selection.js",
+    r"/flot/0\.8\.3/jquery\.flot\.categories(\.min)?\.js": "flot-0.8.3/jquery.flot.categories.js",
+    r"/flot-orderbars@1\.0\.0/js/jquery.*\.js": "flot-orderbars-1.0.0/jquery.flot.orderBars.js",
+    r"/stupidtable/1\.\d\.\d/stupidtable(\.min)?\.js": "stupid-table-plugin-1.1.3/stupidtable.min.js",
+    r"/blueimp-md5/2\.19\.0/js/md5(\.min)?\.js": "blueimp-md5-2.19.0/md5.min.js",
+    r"/bootstrap@3\.1\.1/dist/js/bootstrap(\.min)?\.js": "bootstrap-3.1.1/bootstrap.min.js",
+    r"/bootstrap@3\.1\.1/dist/css/bootstrap(\.min)?\.css": "bootstrap-3.1.1/bootstrap.min.css",
+}
+
+_TAG = re.compile(r"<[a-zA-Z][^<>]*>")
+_EXTERNAL = re.compile(r"""\s(?:src|href)\s*=\s*(["'])\s*(?P<url>(?:https?:)?//[^"']*)\1""")
+# Both only make sense for files from another site: a checksum of the file, and how to ask that site for it.
+_CROSS_SITE = re.compile(r"""\s(?:integrity|crossorigin|referrerpolicy)\s*=\s*(["'])[^"']*\1""")
+
+
+class DashboardError(Exception):
+    """Something that the maintainer has to mend; the message says what."""
+
+
+def local_page(html: str) -> str:
+    """`html` with every script and style sheet from another site replaced by the file in assets/.
+
+    Links that a reader would click lose their target, so that no address of another site is left in the page.
+    Raises DashboardError where a page loads something that assets/ does not hold.
+    """
+
+    def local_tag(match: re.Match[str]) -> str:
+        tag = match.group()
+        external = _EXTERNAL.search(tag)
+        if external is None:
+            return tag
+        if re.match(r"<a\s", tag):
+            return tag.replace(external.group(), "")
+        url = external["url"]
+        for pattern, asset in REPLACEMENTS.items():
+            if re.search(pattern + "$", url):
+                return _CROSS_SITE.sub("", tag).replace(url, f"{ASSETS_IN_PAGES}/{asset}")
+        raise DashboardError(
+            f"asv's pages load {url}, and {ASSETS} holds nothing for it: "
+            "add the file, its licence in LICENSES, and a line in REPLACEMENTS of dashboard.py"
+        )
+
+    return _TAG.sub(local_tag, html)
+
+
+def make_local(html_dir: Path) -> None:
+    """Put the assets beside the pages that `asv publish` wrote into `html_dir`, and rewrite the pages."""
+    pages = sorted(html_dir.rglob("*.html"))
+    if not pages:
+        raise DashboardError(f"{html_dir} holds no pages: run `asv publish` first")
+    rewritten = {page: local_page(page.read_text(encoding="utf-8")) for page in pages}
+    shutil.copytree(
+        ASSETS, html_dir / ASSETS_IN_PAGES, ignore=shutil.ignore_patterns(".git*"), dirs_exist_ok=True
+    )
+    for page, html in rewritten.items():
+        page.write_text(html, encoding="utf-8")
+
+
+def publish(config: Path, html_dir: Path) -> None:
+    """`asv publish` into `html_dir`, then make the pages independent of other sites."""
+    if not config.is_file():
+        raise DashboardError(f"no such configuration file: {config}")
+    # asv deletes the folder with all that is in it
+    if html_dir.exists() and any(html_dir.iterdir()) and not (html_dir / "asv.js").is_file():
+        raise DashboardError(f"{html_dir} holds other files than a dashboard: choose another folder")
+    command = [sys.executable, "-m", "asv", "publish", "--config", str(config), "--html-dir", str(html_dir)]
+    done = subprocess.run(command, check=False)
+    if done.returncode != 0:
+        raise DashboardError(
+            "`asv publish` failed. It needs asv (pip install 'fastbp[bench]') and results (asv run)."
+        )
+    make_local(html_dir)
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files, and stays silent: a page of graphs makes hundreds of requests."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def server(html_dir: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the pages for this machine only; port 0 takes any free one."""
+    handler = functools.partial(Handler, directory=str(html_dir))
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except (OSError, OverflowError) as error:
+        raise DashboardError(f"cannot serve on port {port}: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Publish asv's dashboard so that it needs no internet.")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=HERE / "asv.conf.json",
+        help="asv's configuration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--html-dir",
+        type=Path,
+        default=HERE / ".asv" / "html",
+        help="folder for the pages, emptied first (default: %(default)s)",
+    )
+    parser.add_argument("--serve", action="store_true", help="serve the pages until Ctrl-C")
+    parser.add_argument("--port", type=int, default=8080, help="port for --serve (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    html_dir = options.html_dir.resolve()
+    try:
+        publish(options.config.resolve(), html_dir)
+        print(f"pages: {html_dir}")
+        if options.serve:
+            with server(html_dir, options.port) as serving:
+                print(f"serving on http://localhost:{serving.server_port}/ (Ctrl-C ends it)", flush=True)
+                serving.serve_forever()
+    except DashboardError as error:
+        print(f"dashboard: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""fastbp: multi-layer perceptrons on the CPU, with forward pass, backpropagation and update as Numba kernels.
+
+`fastbp.reference` offers the same names in plain NumPy. Importing compiles nothing and starts no threads.
+"""
+
+from fastbp import reference
+from fastbp._config import show_config
+from fastbp.functional import backward, forward, sgd_update, train_step
+from fastbp.history import History
+from fastbp.model import MLP
+from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "History",
+    "RMSprop",
+    "backward",
+    "forward",
+    "reference",
+    "sgd_update",
+    "show_config",
+    "train_step",
+]

@@ -1,0 +1,780 @@
+"""What `fastbp.MLP` and `fastbp.reference.MLP` share: everything but the computation.
+
+Parameters, batches, shuffling, history, Ctrl-C and the watch for NaN are here; a subclass supplies the
+forward pass, the backward pass and the loop over a chunk of training steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastbp import _validation, activations, initializers, losses
+from fastbp._interrupt import DeferredInterrupt
+from fastbp.history import History
+from fastbp.optimizers import Optimizer, State
+
+if TYPE_CHECKING:
+    from fastbp._diagnosis import Diagnosis
+    from fastbp._gradient_check import GradientCheck
+
+Array = NDArray[Any]
+Callback = Callable[[Any, int, History], "bool | None"]
+
+# A chunk is what runs without Python: as long as Ctrl-C, the progress bar and a clock may wait.
+CHUNK_SECONDS = 0.2
+# The first chunk's steps are guessed from their multiply-adds; the next ones grow by this factor at most.
+CHUNK_GROWTH = 8
+# Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
+EVALUATE_MULTIPLY_ADDS = 20_000_000
+# Shuffled indices made at a time where a chunk spans several epochs.
+ORDER_ENTRIES = 1 << 20
+
+
+@dataclass
+class Trace:
+    """What the forward pass computed, layer by layer; `backward` re-uses it.
+
+    X is (batch, inputs); z[i] and a[i] are (batch, fan_out) of layer i + 1: pre-activation and activation.
+    """
+
+    X: Array
+    z: list[Array]
+    a: list[Array]
+
+    @property
+    def y_pred(self) -> Array:
+        """(batch, outputs): the last activation."""
+        return self.a[-1]
+
+
+@dataclass
+class Gradients:
+    """Gradients of the loss, shaped like the model's `weights` and `biases`."""
+
+    weights: list[Array]
+    biases: list[Array]
+
+
+class BaseMLP(ABC):
+    """A multi-layer perceptron: dense layers, each with a bias and an activation.
+
+    Parameters
+    ----------
+    layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
+    hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
+        "gelu", "gelu_tanh", "silu", "softplus", "sigmoid", "tanh" or "identity" (see `fastbp.activations`).
+    loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
+        "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1); or
+        "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]). All are sums over the outputs.
+    reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up.
+    init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
+        and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
+    dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
+    seed : an integer makes initial weights and shuffling reproducible.
+    threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
+
+    Attributes
+    ----------
+    weights, biases : lists of (fan_in, fan_out) and (fan_out,) arrays. Write into them, or put arrays of the
+        same shape in their place (the values are copied).
+    metadata : a dict of what can be written as JSON, saved and restored with the model.
+    """
+
+    _chunks_are_atomic = False
+    # For the first chunk of a training run, before anything was measured; a subclass knows better.
+    _step_overhead_seconds = 1e-4
+    _seconds_per_multiply_add = 1e-9
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        hidden: str = "relu",
+        output: str = "sigmoid",
+        loss: str = "mse",
+        reduction: str = "mean",
+        init: str = "auto",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
+            raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
+        if len(layer_sizes) < 2:
+            raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
+        sizes = tuple(_validation.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
+        activations.get(hidden, "hidden")
+        activations.get(output, "output")
+        self._loss = losses.get(loss)
+        if self._loss.output not in (None, output):
+            raise ValueError(
+                f"loss={loss!r} is defined for output={self._loss.output!r}, got output={output!r}"
+            )
+        self._layer_sizes = sizes
+        self._hidden, self._output = hidden, output
+        self._reduction = _validation.known_name("reduction", reduction, ("mean", "sum"))
+        self._init = initializers.check(init)
+        try:
+            self._dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
+        if self._dtype not in (_validation.FLOAT32, _validation.FLOAT64):
+            raise TypeError(f"dtype is {self._dtype}, expected 'float32' or 'float64'")
+        self._seed = None if seed is None else _validation.count("seed", seed, low=0)
+        self._threads = None if threads is None else _validation.count("threads", threads)
+        self.metadata: dict[str, Any] = {}
+
+        names = [hidden] * (len(sizes) - 2) + [output]
+        self._activations = [activations.ACTIVATIONS[name] for name in names]
+        # Separate streams: how many weights there are does not change the batches.
+        for_weights, for_shuffling = np.random.SeedSequence(self._seed).spawn(2)
+        self._shuffling = np.random.default_rng(for_shuffling)
+        self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
+        self._make_views()
+        rng = np.random.default_rng(for_weights)
+        for W, (fan_in, fan_out), name in zip(self.weights, self._shapes(), names, strict=True):
+            W[...] = initializers.weights(self._init, fan_in, fan_out, name, rng)
+        self._symmetry_reported = False
+        self._measured_step: tuple[int, float] | None = None  # (batch size, seconds)
+        self._set_up()
+
+    # ---- what a subclass supplies ---------------------------------------------------------------------
+
+    @abstractmethod
+    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
+        """z and a of every layer for X (batch, inputs), as new arrays."""
+
+    @abstractmethod
+    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
+        """The gradient as a flat array in the order of `_parameters`, scaled as `reduction` says."""
+
+    @abstractmethod
+    def _train_chunk(
+        self,
+        X: Array,
+        Y: Array,
+        order: NDArray[np.int64] | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+    ) -> bool:
+        """Run the training steps first_step <= s < last_step; whether parameters and state were updated.
+
+        only_if_finite: where `_chunks_are_atomic`, they are updated at the end, and only if parameters and
+        losses are finite; elsewhere it means nothing.
+
+        X (samples, inputs) and Y (samples, outputs) are C-ordered, of the model's dtype, and may be
+        read-only. An epoch has ceil(samples / batch_size) steps, the last of which may have fewer rows. Step
+        s is step s mod (steps per epoch) of epoch s div (steps per epoch), and takes the rows of X in order
+        (`order` is None) or those that `order` lists: one permutation of the samples after another, one for
+        each epoch from epoch 0 on. losses_out[s - first_step] becomes the loss of step s before its update,
+        summed over the batch whatever the reduction. With no steps to run, it compiles what is needed.
+        """
+
+    def _set_up(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Make the attributes that are a subclass's own, for a new model or one restored from a pickle."""
+
+    def _parameters_changed(self) -> None:  # noqa: B027
+        """Told when parameters or optimizer state may have been written to since the last chunk."""
+
+    def _request_stop(self) -> None:  # noqa: B027
+        """Ctrl-C came while a chunk runs: a long one may raise KeyboardInterrupt instead of finishing."""
+
+    def _is_finite(self, array: Array) -> bool:
+        """False if the array may hold NaN or infinity, and has to be looked at in detail."""
+        return False
+
+    def _predict(self, X: Array) -> Array:
+        """The last activation for X (rows, inputs), C-ordered, as a new array."""
+        out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
+        for rows in self._row_blocks(len(X)):
+            out[rows] = self._forward_pass(X[rows])[1][-1]
+        return out
+
+    # ---- parameters -----------------------------------------------------------------------------------
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of every layer."""
+        return list(itertools.pairwise(self._layer_sizes))
+
+    def _split(self, flat: Array) -> tuple[list[Array], list[Array]]:
+        """Views of a flat array laid out like the parameters (W1, b1, W2, b2, ...): weights and biases."""
+        weights, biases, at = [], [], 0
+        for fan_in, fan_out in self._shapes():
+            weights.append(flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out))
+            at += fan_in * fan_out
+            biases.append(flat[at : at + fan_out])
+            at += fan_out
+        return weights, biases
+
+    def _make_views(self) -> None:
+        self.weights, self.biases = self._split(self._parameters)
+        self._views = [*self.weights, *self.biases]
+
+    def _adopt_parameters(self) -> None:
+        """Copy what was put in the place of a weight or bias array into the parameters, and put that back."""
+        depth = len(self._activations)
+        if len(self.weights) != depth or len(self.biases) != depth:
+            raise ValueError(
+                f"the model has {depth} layers, but {len(self.weights)} weights and {len(self.biases)} biases"
+            )
+        changed = False
+        for i, (array, view) in enumerate(zip((*self.weights, *self.biases), self._views, strict=True)):
+            if array is not view:
+                name = f"weights[{i}]" if i < depth else f"biases[{i - depth}]"
+                values = _validation.as_floats(name, array, self._dtype)
+                if values.shape != view.shape:
+                    raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
+                changed = True
+        if changed:
+            for array, view in zip((*self.weights, *self.biases), self._views, strict=True):
+                if array is not view:
+                    view[...] = array
+            self.weights, self.biases = self._views[:depth], self._views[depth:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._adopt_parameters()
+        hidden = (
+            "weights",
+            "biases",
+            "_views",
+            "_activations",
+            "_loss",
+            "_plans",
+            "_packed",
+            "_lock",
+            "_few_rows",
+        )
+        state = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {**state, "_loss": self._loss.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._loss = losses.get(state["_loss"])
+        names = [self._hidden] * (len(self._layer_sizes) - 2) + [self._output]
+        self._activations = [activations.ACTIVATIONS[name] for name in names]
+        self._make_views()
+        self._set_up()
+
+    # ---- what was asked for ---------------------------------------------------------------------------
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """The widths, inputs first."""
+        return self._layer_sizes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._dtype
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights and biases."""
+        return self._parameters.size
+
+    def _architecture(self) -> dict[str, Any]:
+        """The arguments that make such a model, all of them JSON."""
+        return {
+            "layer_sizes": list(self._layer_sizes),
+            "hidden": self._hidden,
+            "output": self._output,
+            "loss": self._loss.name,
+            "reduction": self._reduction,
+            "init": self._init,
+            "dtype": str(self._dtype),
+            "seed": self._seed,
+        }
+
+    def __repr__(self) -> str:
+        options = {**self._architecture(), "threads": self._threads}
+        sizes = options.pop("layer_sizes")
+        return f"MLP({sizes}, " + ", ".join(f"{k}={v!r}" for k, v in options.items()) + ")"
+
+    def summary(self) -> str:
+        """A table of the layers with shapes and parameter counts."""
+        rows = [("layer", "activation", "weights", "biases", "parameters")]
+        for i, ((m, n), activation) in enumerate(zip(self._shapes(), self._activations, strict=True), 1):
+            rows.append((str(i), activation.name, f"({m}, {n})", f"({n},)", f"{(m + 1) * n:,}"))
+        widths = [max(len(row[c]) for row in rows) for c in range(5)]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        sizes = "-".join(str(n) for n in self._layer_sizes)
+        head = f"MLP {sizes}, {self._dtype}, loss {self._loss.name} ({self._reduction})"
+        return "\n".join([head, *lines, f"{self.n_parameters:,} parameters"])
+
+    # ---- one batch ------------------------------------------------------------------------------------
+
+    def _inputs(self, X: ArrayLike, check_finite: bool, name: str = "X") -> Array:
+        array = _validation.as_floats(name, X, self._dtype)
+        inputs = self._layer_sizes[0]
+        _validation.require_matrix(name, array, f"(batch, {inputs})")
+        if array.shape[1] != inputs:
+            raise ValueError(
+                f"{name} has {array.shape[1]} columns, the model has {inputs} inputs: "
+                f"{name} must be (batch, {inputs})"
+            )
+        if check_finite and not self._is_finite(array):
+            _validation.require_finite(name, array)
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def _targets(self, Y: ArrayLike, rows: int, check_finite: bool, name: str = "Y") -> Array:
+        array = _validation.as_floats(name, Y, self._dtype)
+        _validation.require_targets(name, array, rows, self._layer_sizes[-1])
+        if check_finite:
+            if not self._is_finite(array):
+                _validation.require_finite(name, array)
+            if self._loss.targets_in_unit_interval and not (array.min() >= 0 and array.max() <= 1):
+                raise ValueError(
+                    f"{name} has values from {array.min():g} to {array.max():g}, "
+                    f"loss={self._loss.name!r} needs targets in [0, 1]"
+                )
+            if self._loss.targets_are_signs and not (np.abs(array) == 1).all():
+                wrong = array[np.abs(array) != 1][0]
+                raise ValueError(f"{name} holds {wrong:g}, loss={self._loss.name!r} needs targets -1 and 1")
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
+        """Every layer's pre-activation and activation for X (batch, inputs). Parameters are not changed.
+
+        Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
+        """
+        self._adopt_parameters()
+        x = self._inputs(X, check_finite)
+        z, a = self._forward_pass(x)
+        return Trace(x, z, a)
+
+    def backward(self, trace: Trace, Y: ArrayLike, *, check_finite: bool = True) -> Gradients:
+        """The loss's gradients, from what `forward` returned and Y (batch, outputs). Changes no parameter.
+
+        Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
+        """
+        self._adopt_parameters()
+        if not isinstance(trace, Trace):
+            raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+        rows = len(trace.X)
+        expected = [(rows, n) for n in self._layer_sizes[1:]]
+        if [z.shape for z in trace.z] != expected or [a.shape for a in trace.a] != expected:
+            raise ValueError(f"trace is not of this model: expected z and a of shapes {expected}")
+        y = self._targets(Y, rows, check_finite)
+        return Gradients(*self._split(self._backward_pass(trace, y)))
+
+    def _row_blocks(self, rows: int) -> list[slice]:
+        block = max(1, EVALUATE_MULTIPLY_ADDS // sum(m * n for m, n in self._shapes()))
+        return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
+
+    def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
+        """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
+        self._adopt_parameters()
+        return self._predict(self._inputs(X, check_finite))
+
+    def loss(self, X: ArrayLike, Y: ArrayLike, *, check_finite: bool = True) -> float:
+        """The loss of the data, over the batch as `reduction` says. Errors as `forward` and `backward`."""
+        self._adopt_parameters()
+        x = self._inputs(X, check_finite)
+        return self._evaluate(x, self._targets(Y, len(x), check_finite))
+
+    def _evaluate(self, X: Array, Y: Array) -> float:
+        total = 0.0
+        for rows in self._row_blocks(len(X)):
+            z, a = self._forward_pass(X[rows])
+            total += float(self._loss.value(z[-1], a[-1], Y[rows]).sum())
+        return total / len(X) if self._reduction == "mean" else total
+
+    def train_step(
+        self, X: ArrayLike, Y: ArrayLike, optimizer: Optimizer, *, check_finite: bool = True
+    ) -> float:
+        """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before. Errors as `fit`."""
+        state = self._begin(optimizer)
+        x = self._inputs(X, check_finite)
+        y = self._targets(Y, len(x), check_finite)
+        out = np.empty(1)
+        self._train_chunk(x, y, None, 0, 1, len(x), optimizer, state, out)
+        return float(out[0]) / len(x) if self._reduction == "mean" else float(out[0])
+
+    def _begin(self, optimizer: Optimizer) -> State:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
+        optimizer.check()
+        self._adopt_parameters()
+        self._parameters_changed()
+        return optimizer.state(self, self._parameters.size, self._dtype)
+
+    # ---- training -------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        epochs: int,
+        batch_size: int = 32,
+        optimizer: Optimizer,
+        shuffle: bool = True,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        callbacks: Callback | Sequence[Callback] = (),
+        progress: bool = True,
+        check_finite: bool = True,
+    ) -> History:
+        """Train on mini-batches.
+
+        Parameters
+        ----------
+        X, Y : (samples, inputs), (samples, outputs).
+        epochs : how often all samples are gone through.
+        batch_size : rows per step; the last batch of an epoch may have fewer.
+        optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
+        shuffle : a new order each epoch, drawn from the model's seed.
+        validation_data : (X, Y) whose loss is computed after each epoch.
+        callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
+            return value ends the training.
+        progress : a progress bar, if stderr is a terminal.
+        check_finite : look for NaN and infinity in the data first.
+
+        Returns
+        -------
+        History. Ctrl-C ends training after the current chunk of steps (well under a second), with the epochs
+        finished so far in the history, whose `interrupted` is then True; the model stays usable.
+
+        Raises
+        ------
+        ValueError, TypeError : for arguments that do not fit, before anything is changed.
+        FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
+            and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
+        """
+        epochs = _validation.count("epochs", epochs, low=0)
+        batch_size = _validation.count("batch_size", batch_size)
+        callbacks = _as_callbacks(callbacks)
+        state = self._begin(optimizer)
+        x = self._inputs(X, check_finite)
+        y = self._targets(Y, len(x), check_finite)
+        validation = self._validation_data(validation_data, check_finite)
+        if not self._parameters_are_finite():
+            raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
+        self._warn_if_symmetric()
+        run = _Run(self, x, y, epochs, min(batch_size, len(x)), optimizer, state, shuffle)
+        return run.train(validation, callbacks, progress)
+
+    def _validation_data(
+        self, data: tuple[ArrayLike, ArrayLike] | None, check_finite: bool
+    ) -> tuple[Array, Array] | None:
+        if data is None:
+            return None
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise TypeError("validation_data must be a pair (X, Y)")
+        x = self._inputs(data[0], check_finite, "validation_data[0]")
+        return x, self._targets(data[1], len(x), check_finite, "validation_data[1]")
+
+    def _parameters_are_finite(self) -> bool:
+        with np.errstate(all="ignore"):
+            return math.isfinite(self._parameters.sum()) or bool(np.isfinite(self._parameters).all())
+
+    def _warn_if_symmetric(self) -> None:
+        """Warn once about hidden layers whose units are all alike, and get alike updates for ever."""
+        if self._symmetry_reported:
+            return
+        layers = [i for i in range(1, len(self.weights)) if self._is_symmetric(i)]
+        if not layers:
+            return
+        self._symmetry_reported = True
+        zero = all(not self.weights[i - 1].any() for i in layers)
+        which = f"layer {layers[0]}" if len(layers) == 1 else "layers " + ", ".join(map(str, layers))
+        warnings.warn(
+            f"the hidden units of {which} will stay identical: their weights are all "
+            f"{'zero' if zero else 'the same'}, so all of them compute the same and get the same gradient "
+            "(symmetry); start from random weights",
+            UserWarning,
+            stacklevel=3,
+        )
+
+    def _is_symmetric(self, layer: int) -> bool:
+        """Whether the units of hidden layer `layer` (from 1) are alike, and will be."""
+        W, b, W_next = self.weights[layer - 1], self.biases[layer - 1], self.weights[layer]
+        if W.shape[1] < 2 or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case, decided quickly
+            return False
+        if not ((W[:, :1] == W).all() and (b == b[0]).all()):
+            return False
+        # Alike so far. They stay alike if they are weighted alike, or if no gradient comes through at all.
+        silent = self._activations[layer - 1].name == "relu" and not W.any() and b[0] <= 0
+        return bool(silent or (W_next == W_next[:1]).all())
+
+    # ---- looking into it ------------------------------------------------------------------------------
+
+    def check_gradients(self, X: ArrayLike, Y: ArrayLike, *, max_entries: int | None = 200) -> GradientCheck:
+        """Compare `backward` with central differences of the loss, in float64. The model is not changed.
+
+        `max_entries` parameters of each array are looked at, spread evenly (None: all of them; each costs two
+        forward passes). Returns the largest relative error of each array; see `GradientCheck`.
+        """
+        from fastbp._gradient_check import check_gradients
+
+        return check_gradients(self, X, Y, max_entries)
+
+    def diagnose(self, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
+        """How signals and gradients do in each layer, for this data; print it, or see `Diagnosis`."""
+        from fastbp._diagnosis import diagnose
+
+        return diagnose(self, X, Y)
+
+    # ---- files ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a safetensors file, all of it or (on an error) nothing.
+
+        Optimizer state is not part of it. OSError if it cannot be written, TypeError if `metadata` is not
+        JSON.
+        """
+        from fastbp._storage import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The model in a file that `save` wrote. Runs no code of the file.
+
+        OSError if it cannot be read, ValueError if it is not a model of fastbp's, truncated or altered.
+        """
+        from fastbp._storage import load
+
+        architecture, metadata, parameters = load(path)
+        try:
+            model = cls(**architecture)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from None
+        model._parameters[...] = parameters
+        model.metadata = metadata
+        return model
+
+
+def _as_callbacks(callbacks: Callback | Sequence[Callback]) -> list[Callback]:
+    listed = [callbacks] if callable(callbacks) else list(callbacks)
+    for callback in listed:
+        if not callable(callback):
+            raise TypeError(f"callbacks must be functions of (model, epoch, history), got {callback!r}")
+    return listed
+
+
+class _Run:
+    """One training run: cuts steps into chunks, keeps the history, and steps back when numbers blow up."""
+
+    def __init__(
+        self,
+        model: BaseMLP,
+        X: Array,
+        Y: Array,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        state: State,
+        shuffle: bool,
+    ) -> None:
+        self.model, self.X, self.Y = model, X, Y
+        self.epochs, self.batch_size = epochs, batch_size
+        self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
+        self.steps_per_epoch = -(-len(X) // batch_size)
+        measured = model._measured_step
+        if measured and measured[0] == batch_size:
+            self.step_seconds = measured[1]
+        else:
+            work = 3 * batch_size * model.n_parameters
+            self.step_seconds = model._step_overhead_seconds + work * model._seconds_per_multiply_add
+        self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
+        self.history = History()
+
+    def train(
+        self, validation: tuple[Array, Array] | None, callbacks: list[Callback], progress: bool
+    ) -> History:
+        started = time.perf_counter()
+        bar = self._bar(progress)
+        with DeferredInterrupt() as interrupt:
+            try:
+                self._run(validation, callbacks, bar, interrupt)
+            except KeyboardInterrupt:
+                self.history.interrupted = True
+            finally:
+                if bar is not None:
+                    bar.close()
+                self.history.seconds = time.perf_counter() - started
+                self.model._measured_step = (self.batch_size, self.step_seconds)
+        return self.history
+
+    def _bar(self, progress: bool) -> Any:
+        if not (progress and sys.stderr is not None and sys.stderr.isatty()):
+            return None
+        from tqdm import tqdm
+
+        return tqdm(total=self.epochs * self.steps_per_epoch, unit="step", dynamic_ncols=True)
+
+    def _run(
+        self,
+        validation: tuple[Array, Array] | None,
+        callbacks: list[Callback],
+        bar: Any,
+        interrupt: DeferredInterrupt,
+    ) -> None:
+        per_epoch = self.steps_per_epoch
+        spans_epochs = validation is None and not callbacks
+        # Compile now, where Ctrl-C need not wait and no clock runs.
+        self._chunk(None, 0, 0, np.empty(0))
+        epoch, step, epoch_loss = 0, 0, 0.0
+        order: NDArray[np.int64] | None = None
+        while epoch < self.epochs:
+            if step == 0:
+                whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), self.epochs - epoch)
+                whole = max(1, whole) if spans_epochs else 1
+                order = self._order(whole)
+            last = min(step + self.most_steps, per_epoch) if whole == 1 else whole * per_epoch
+            with interrupt.held(self.model._request_stop):  # what was trained is in the history, always
+                losses = self._watched_chunk(order, epoch, step, last)
+                if whole > 1:
+                    self.history._loss += self._epoch_losses(losses.reshape(whole, per_epoch).sum(axis=1))
+                    epoch, step = epoch + whole, 0
+                else:
+                    epoch_loss += losses.sum()
+                    step = last
+                    if step == per_epoch:
+                        self.history._loss += self._epoch_losses(np.array([epoch_loss]))
+                        epoch, step, epoch_loss = epoch + 1, 0, 0.0
+            if bar is not None:
+                bar.set_postfix_str(
+                    f"epoch {epoch}/{self.epochs}, loss {self._shown_loss(epoch_loss, step):.4g}"
+                )
+                bar.update(len(losses))
+            if step == 0 and not spans_epochs:
+                if validation is not None:
+                    self.history._val_loss.append(self.model._evaluate(*validation))
+                # every callback is called, also if an earlier one wants to stop
+                answers = [callback(self.model, epoch, self.history) for callback in callbacks]
+                if any(answers):
+                    return
+
+    def _shown_loss(self, epoch_loss: float, step: int) -> float:
+        if step == 0:
+            return self.history._loss[-1]
+        samples = step * self.batch_size
+        return epoch_loss / samples if self.model._reduction == "mean" else epoch_loss
+
+    def _epoch_losses(self, sums: NDArray[np.float64]) -> list[float]:
+        values = sums / len(self.X) if self.model._reduction == "mean" else sums
+        return list(values.tolist())
+
+    def _order(self, epochs: int) -> NDArray[np.int64] | None:
+        """One permutation of the samples after another; drawing two at a time is the same as one by one."""
+        if not self.shuffle:
+            return None
+        rows = np.tile(np.arange(len(self.X), dtype=np.int64), (epochs, 1))
+        return self.model._shuffling.permuted(rows, axis=1, out=rows).ravel()
+
+    def _chunk(
+        self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
+    ) -> bool:
+        return self.model._train_chunk(
+            self.X,
+            self.Y,
+            order,
+            first,
+            last,
+            self.batch_size,
+            self.optimizer,
+            self.state,
+            losses,
+            only_if_finite=True,
+        )
+
+    def _snapshot(self) -> tuple[Array, list[Array], int]:
+        return self.model._parameters.copy(), [b.copy() for b in self.state.buffers], self.state.steps
+
+    def _watched_chunk(
+        self,
+        order: NDArray[np.int64] | None,
+        epoch: int,
+        first: int,
+        last: int,
+    ) -> NDArray[np.float64]:
+        """Run a chunk, timed. FloatingPointError (see _step_back) if it blows up."""
+        model = self.model
+        model._adopt_parameters()  # a callback may have put arrays in their place
+        before = None if model._chunks_are_atomic else self._snapshot()
+        losses = np.empty(last - first)
+        started = time.perf_counter()
+        updated = self._chunk(order, first, last, losses)
+        seconds = time.perf_counter() - started
+        finite = updated and (before is None or model._parameters_are_finite())
+        if not (finite and math.isfinite(losses.sum())):
+            self._step_back(order, epoch, first, losses, before or self._snapshot())
+        self.step_seconds = seconds / (last - first)
+        fitting = int(CHUNK_SECONDS / max(self.step_seconds, 1e-9))
+        self.most_steps = max(1, min(fitting, CHUNK_GROWTH * self.most_steps))
+        return losses
+
+    def _step_back(
+        self,
+        order: NDArray[np.int64] | None,
+        epoch: int,
+        first: int,
+        losses: NDArray[np.float64],
+        before: tuple[Array, list[Array], int],
+    ) -> None:
+        """Restore the last finite parameters and raise FloatingPointError.
+
+        A chunk can be repeated to any of its steps, with the same results. Parameters that are not finite
+        stay so, hence bisection finds the last finite ones.
+        """
+        from fastbp._diagnosis import diagnose
+
+        model, state = self.model, self.state
+        bad = np.flatnonzero(~np.isfinite(losses))
+        scratch = np.empty_like(losses)
+
+        def repeat(steps: int) -> bool:
+            model._parameters[...] = before[0]
+            for buffer, values in zip(state.buffers, before[1], strict=True):
+                buffer[...] = values
+            state.steps = before[2]
+            model._parameters_changed()
+            updated = self._chunk(order, first, first + steps, scratch[:steps])
+            return updated and model._parameters_are_finite()
+
+        good, too_many = 0, (int(bad[0]) if len(bad) else len(losses)) + 1
+        while too_many - good > 1:
+            middle = (good + too_many) // 2
+            if repeat(middle):
+                good = middle
+            else:
+                too_many = middle
+        if len(bad):
+            good = min(good, int(bad[0]))
+            failed, what = int(bad[0]), f"the loss became {losses[bad[0]]}"
+        else:
+            failed, what = good, "a parameter became NaN or infinite"
+        repeat(good)
+        # The step that these parameters do not survive.
+        next_epoch, next_step = divmod(first + good, self.steps_per_epoch)
+        rows: Any = slice(next_step * self.batch_size, min((next_step + 1) * self.batch_size, len(self.X)))
+        if order is not None:
+            rows = order[next_epoch * len(self.X) :][: len(self.X)][rows]
+        diagnosis = diagnose(model, self.X[rows], self.Y[rows], check_finite=False)
+        at_epoch, at_step = divmod(first + failed, self.steps_per_epoch)
+        raise FloatingPointError(
+            f"{what} at epoch {epoch + at_epoch + 1}, step {at_step + 1} of {self.steps_per_epoch}. "
+            f"The model has the last finite parameters, those before step {next_step + 1} of epoch "
+            f"{epoch + next_epoch + 1}. With them: {'; '.join(diagnosis.verdicts)}"
+        )

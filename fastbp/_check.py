@@ -1,0 +1,111 @@
+"""`fastbp check`: are the results right on this machine, with its CPU and the installed versions?"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import fastbp
+import fastbp.reference
+from fastbp._bench import largest_difference, machine
+from fastbp._files import text_table
+from fastbp.activations import ACTIVATIONS
+from fastbp.losses import LOSSES
+
+LAYERS = (13, 33, 17, 3)  # odd widths: the ends of vectors and tiles are where a kernel goes wrong
+ROWS = 70
+BATCH = 31
+EPOCHS = 7  # of 3 steps each
+# Rounding alone, widened by 21 steps of training; a wrong gradient is off by 1e-3 and more.
+AGREEMENT = {"float32": 1e-4, "float64": 1e-12}
+
+
+def check(*, seed: int) -> bool:
+    """Print two tables; return whether everything in them is right."""
+    print(machine() + "\n")
+    print(
+        "Gradients against central differences in float64, largest relative error (1e-6 or less is right):\n"
+    )
+    gradients, gradients_right = _gradients(seed)
+    print(gradients + "\n")
+    print(
+        f"Parameters of both after {EPOCHS * -(-ROWS // BATCH)} steps, largest difference\n"
+        f"({AGREEMENT['float32']:g} in float32 and {AGREEMENT['float64']:g} in float64 or less is right):\n"
+    )
+    agreement, agreement_right = _agreement(seed)
+    print(agreement + "\n")
+    print("all right" if gradients_right and agreement_right else "FAILED: see the lines above")
+    return gradients_right and agreement_right
+
+
+def _data(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((ROWS, LAYERS[0])), rng.random((ROWS, LAYERS[-1]))
+
+
+def _combinations() -> list[tuple[str, str, str]]:
+    """(hidden, output, loss): every hidden activation with every loss; outputs take turns."""
+    names = list(ACTIVATIONS)
+    return [
+        (hidden, LOSSES[loss].output or names[(i + k + 1) % len(names)], loss)
+        for i, hidden in enumerate(names)
+        for k, loss in enumerate(LOSSES)
+    ]
+
+
+def _gradients(seed: int) -> tuple[str, bool]:
+    X, Y = _data(seed)
+    rows, right = [], True
+    for hidden, output, loss in _combinations():
+        _progress(f"gradients of {hidden}, {output}, {loss}")
+        cells = []
+        for module in (fastbp.reference, fastbp):
+            targets = np.where(Y < 0.5, -1, 1) if LOSSES[loss].targets_are_signs else Y
+            model = module.MLP(LAYERS, hidden=hidden, output=output, loss=loss, dtype="float64", seed=seed)
+            result = model.check_gradients(X, targets, max_entries=40)
+            right &= result.passed
+            cells.append(f"{result.largest:.0e}" + ("" if result.passed else " FAILED"))
+        rows.append([hidden, output, loss, *cells])
+    _progress("")
+    return text_table(["hidden", "output", "loss", "reference", "fastbp"], rows), right
+
+
+def _agreement(seed: int) -> tuple[str, bool]:
+    X, Y = _data(seed)
+    rows, right = [], True
+    for optimizer, options in (
+        ("SGD", {"lr": 0.1}),
+        ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        ("Adam", {"lr": 1e-3}),
+        ("AdamW", {"lr": 1e-3}),
+        ("RMSprop", {"lr": 1e-3}),
+    ):
+        name = optimizer + (" (Nesterov)" if "nesterov" in options else "")
+        cells = []
+        for dtype, allowed in AGREEMENT.items():
+            _progress(f"agreement of {name}, {dtype}")
+            models = []
+            for module in (fastbp.reference, fastbp):
+                model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed)
+                model.fit(
+                    X,
+                    Y,
+                    epochs=EPOCHS,
+                    batch_size=BATCH,
+                    optimizer=getattr(module, optimizer)(**options),
+                    progress=False,
+                )
+                models.append(model)
+            difference = largest_difference(*models)
+            agree = difference <= allowed
+            right &= agree
+            cells.append(f"{difference:.0e}" + ("" if agree else " FAILED"))
+        rows.append([name, *cells])
+    _progress("")
+    return text_table(["optimizer", *AGREEMENT], rows), right
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,104 @@
+"""Model files: safetensors, with the architecture as JSON in the metadata.
+
+safetensors is a length, a JSON header and raw numbers, so reading one runs no code. A checksum over all that
+we wrote shows alterations that would still parse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp._base import BaseMLP
+
+Array = NDArray[Any]
+
+FORMAT = "fastbp-mlp-1"
+
+
+def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(texts):
+        digest.update(f"{key}={len(texts[key])}:{texts[key]};".encode())
+    for key in sorted(tensors):
+        digest.update(f"{key}:{tensors[key].dtype}{tensors[key].shape};".encode())
+        digest.update(np.ascontiguousarray(tensors[key]).tobytes())
+    return digest.hexdigest()
+
+
+def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
+    from safetensors.numpy import save as serialise
+
+    model._adopt_parameters()
+    tensors = {}
+    for i, (W, b) in enumerate(zip(model.weights, model.biases, strict=True), 1):
+        tensors[f"W{i}"], tensors[f"b{i}"] = W.copy(), b.copy()
+    try:
+        metadata = json.dumps(model.metadata)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata cannot be saved, it must be JSON: {error}") from None
+    texts = {
+        "format": FORMAT,
+        "architecture": json.dumps(model._architecture()),
+        "metadata": metadata,
+    }
+    data = serialise(tensors, {**texts, "sha256": _checksum(tensors, texts)})
+    _write_atomically(Path(path), data)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """The file has either its old or its new content, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], Array]:
+    """Architecture, metadata and flat parameters of a file that `save` wrote."""
+    from safetensors import SafetensorError, safe_open
+
+    name = os.fspath(path)
+    with open(path, "rb"):  # a missing or unreadable file is an OSError with its name, as elsewhere in Python
+        pass
+    try:
+        with safe_open(name, framework="np") as file:
+            texts = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{name} is not a model file, or is truncated: {error}") from None
+    if texts.get("format") != FORMAT:
+        raise ValueError(f"{name} is a safetensors file, but not a model that fastbp saved ({FORMAT})")
+    stated = texts.pop("sha256", None)
+    if stated != _checksum(tensors, texts):
+        raise ValueError(f"{name} has been altered or damaged: its checksum does not fit its content")
+    try:
+        architecture = json.loads(texts["architecture"])
+        metadata = json.loads(texts["metadata"])
+        sizes, dtype = architecture["layer_sizes"], np.dtype(architecture["dtype"])
+        expected: dict[str, tuple[int, ...]] = {}
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), 1):
+            expected[f"W{i}"], expected[f"b{i}"] = (fan_in, fan_out), (fan_out,)
+        if {key: t.shape for key, t in tensors.items()} != expected or not isinstance(metadata, dict):
+            raise ValueError(f"layer_sizes {sizes} do not fit the arrays in the file")
+        if any(t.dtype != dtype for t in tensors.values()):
+            raise ValueError(f"the arrays are not all {dtype}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not describe a model: {error}") from None
+    return architecture, metadata, np.concatenate([tensors[key].reshape(-1) for key in expected])

@@ -1,0 +1,291 @@
+"""The command line: `fastbp` and `python -m fastbp`.
+
+An error is one line on stderr and exit code 2; Ctrl-C is exit code 130. Results go to stdout; progress goes
+to stderr, and only where that is a terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+USAGE_ERROR = 2
+CHECK_FAILED = 1
+INTERRUPTED = 130
+
+# For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
+LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as request:  # argparse has printed the help, the version or the error
+        return int(request.code or 0)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `fastbp predict ... | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("fastbp: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, ValueError, TypeError, ArithmeticError, MemoryError, ImportError) as error:
+        if os.environ.get("FASTBP_TRACEBACK"):
+            raise
+        print(f"fastbp: error: {_one_line(error)}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+# ---- the commands ----
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from fastbp import _learn
+
+    return _learn.train(arguments)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from fastbp import _learn
+
+    return _learn.predict(arguments)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from fastbp import demo
+
+    return demo.run(arguments.out, epochs=arguments.epochs, seed=arguments.seed)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fastbp import _check
+
+    return 0 if _check.check(seed=arguments.seed) else CHECK_FAILED
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from fastbp import _bench
+
+    for name in arguments.shape:
+        if name not in _bench.SHAPES:
+            near = difflib.get_close_matches(name, _bench.SHAPES, n=len(_bench.SHAPES), cutoff=0.0)
+            raise ValueError(f"unknown shape {name!r}; there are {', '.join(near)}")
+    _bench.bench(arguments.shape or _bench.SHAPES, rounds=arguments.rounds, seconds=arguments.seconds)
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from fastbp._files import replacing
+    from fastbp.data import load_digits
+
+    X, y = load_digits()
+    names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
+    with replacing(arguments.out) as temporary:
+        suffix = temporary.suffix.lower()
+        if suffix == ".npz":
+            np.savez_compressed(temporary, X=X, y=y)
+        elif suffix == ".csv":
+            table = np.column_stack([X, y])
+            np.savetxt(
+                temporary, table, fmt="%d", delimiter=",", header=",".join([*names, "digit"]), comments=""
+            )
+        else:
+            raise ValueError(f"{arguments.out}: the digits can be written as .csv or .npz")
+    target = "digit" if suffix == ".csv" else "y"
+    print(f"wrote {arguments.out}: {len(X)} rows, {X.shape[1]} features, target {target!r}")
+    return 0
+
+
+# ---- the options ----
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, **options
+        )  # an abbreviation breaks when a longer option is added
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    command: _Parser = getattr(arguments, "parser", parser)
+    if unknown:
+        option = unknown[0].split("=")[0]
+        if not option.startswith("-"):
+            command.error(f"unexpected argument {option!r}")
+        known = [name for action in command._actions for name in action.option_strings]
+        near = difflib.get_close_matches(option, known, n=1)
+        command.error(f"unknown option {option}" + (f": did you mean {near[0]}?" if near else ""))
+    if command is parser:  # not left to argparse, which would report this rather than an unknown option
+        parser.error("a COMMAND is needed")
+    return arguments
+
+
+def _parser() -> _Parser:
+    from fastbp import __version__
+    from fastbp.activations import ACTIVATIONS
+
+    parser = _Parser(
+        prog="fastbp",
+        description="Train multi-layer perceptrons on the CPU, with backpropagation compiled by Numba.",
+    )
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help: str, description: str = ""
+    ) -> _Parser:
+        made = commands.add_parser(name, help=help, description=description or help)
+        made.set_defaults(run=run, parser=made)
+        return made
+
+    demo = command(
+        "demo",
+        _demo,
+        "train on the digits that ship with fastbp, beside the NumPy reference, and draw the result",
+    )
+    demo.add_argument(
+        "--out", default="fastbp-demo.png", metavar="PNG", help="the picture (default: %(default)s)"
+    )
+    demo.add_argument("--epochs", type=_positive_int, default=60, help="default: %(default)s")
+    demo.add_argument(
+        "--seed", type=_natural, default=0, help="of weights, batches and split (default: %(default)s)"
+    )
+
+    train = command(
+        "train",
+        _train,
+        "train a network on a table and write it to a file",
+        "Train a network on a CSV with a header, a .npy matrix (columns are numbered from 0) or an .npz file "
+        "(features in the array X). A target of text or of few whole numbers is taken as classes, any other "
+        "as a quantity.",
+    )
+    train.add_argument("data", metavar="DATA", help=".csv, .npy or .npz")
+    train.add_argument(
+        "--target", required=True, metavar="COLUMN", help="what to predict: a column, or an array of the .npz"
+    )
+    train.add_argument(
+        "--out", required=True, metavar="MODEL", help="the file to write, e.g. model.safetensors"
+    )
+    train.add_argument(
+        "--drop", type=_names, default=[], metavar="COLUMNS", help="columns to leave out: a,b,c"
+    )
+    train.add_argument(
+        "--task", choices=["auto", "classification", "regression"], default="auto", help="default: auto"
+    )
+    train.add_argument(
+        "--hidden",
+        type=_sizes,
+        default=[64],
+        metavar="SIZES",
+        help="units of the hidden layers: 64,64 (default: 64)",
+    )
+    train.add_argument(
+        "--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)"
+    )
+    train.add_argument("--epochs", type=_positive_int, default=50, help="default: %(default)s")
+    train.add_argument(
+        "--batch-size", type=_positive_int, default=32, metavar="ROWS", help="default: %(default)s"
+    )
+    train.add_argument(
+        "--optimizer", choices=sorted(LEARNING_RATES), default="Adam", help="default: %(default)s"
+    )
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
+    train.add_argument("--lr", type=_positive, metavar="RATE", help=f"learning rate (default: {rates})")
+    train.add_argument(
+        "--weight-decay", type=_non_negative, default=0.0, metavar="RATE", help="default: %(default)g"
+    )
+    train.add_argument(
+        "--test-size",
+        type=_share,
+        default=0.2,
+        metavar="SHARE",
+        help="rows held out for the table at the end; 0 trains on all (default: %(default)s)",
+    )
+    train.add_argument(
+        "--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s"
+    )
+    train.add_argument(
+        "--seed", type=_natural, default=0, help="of split, weights and batches (default: %(default)s)"
+    )
+    train.add_argument(
+        "--threads", type=_positive_int, help="default: Numba's (NUMBA_NUM_THREADS, or all cores)"
+    )
+
+    predict = command(
+        "predict",
+        _predict,
+        "predict the rows of a table with a network that `train` wrote",
+        "Columns are found by their names, others are ignored. Classes come with one score each, 0 to 1.",
+    )
+    predict.add_argument("model", metavar="MODEL", help="a file written by fastbp train")
+    predict.add_argument("data", metavar="DATA", help=".csv, .npy or .npz")
+    predict.add_argument("--out", metavar="FILE", help=".csv, .npy or .npz (default: CSV to standard output)")
+
+    check = command(
+        "check", _check, "check the gradients and the agreement with the NumPy reference on this machine"
+    )
+    check.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
+
+    bench = command(
+        "bench", _bench, "time a training step of fastbp and of the NumPy reference on this machine"
+    )
+    bench.add_argument("shape", nargs="*", metavar="SHAPE", help="which shapes (default: all)")
+    bench.add_argument("--rounds", type=_positive_int, default=7, help="default: %(default)s")
+    bench.add_argument(
+        "--seconds", type=_positive, default=0.05, help="of one measurement (default: %(default)s)"
+    )
+
+    data = command("data", _data, "write the digits that ship with fastbp to a file, to try `train` on")
+    data.add_argument("out", metavar="FILE", help="digits.csv or digits.npz")
+    return parser
+
+
+def _number_of(kind: Callable[[str], Any], ok: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not np.isfinite(value) or not ok(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return convert
+
+
+_positive_int = _number_of(int, lambda value: value > 0, "a positive whole number")
+_natural = _number_of(int, lambda value: value >= 0, "a whole number from 0 up")
+_positive = _number_of(float, lambda value: value > 0, "a positive number")
+_non_negative = _number_of(float, lambda value: value >= 0, "a number from 0 up")
+_share = _number_of(float, lambda value: 0 <= value < 1, "a share from 0 up to, but not including, 1")
+
+
+def _sizes(text: str) -> list[int]:
+    return [_positive_int(part.strip()) for part in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return " ".join(str(error).split()) or type(error).__name__

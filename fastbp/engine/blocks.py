@@ -1,0 +1,446 @@
+"""Elementwise work on a block of a matrix: activations, the output layer's error, bias sums, optimizer updates, transposes.
+
+A block is `rows` x `vectors`: vector j of row i lies at address + i * row + j * vector (strides in bytes). The formulas come from
+fastbp.activations, fastbp.losses and fastbp.optimizers; this module turns each into a compiled loop over a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastbp.engine import formulas, jit
+from fastbp.engine.vector import I32, I64, Vec, Vectors
+
+
+def compile_block(key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> int:
+    """Address of a callback of `count` integers whose code `emit` writes."""
+
+    def make():
+        @intrinsic
+        def code(typingctx, arguments):
+            def codegen(context, builder, signature, values):
+                emit(builder, [builder.extract_value(values[0], i) for i in range(count)])
+                return context.get_dummy_value()
+
+            return types.void(types.UniTuple(types.int64, count)), codegen
+
+        # A C callback has a fixed number of arguments, and so has a Python function.
+        names = ", ".join(f"x{i}" for i in range(count))
+        scope: dict[str, Any] = {"code": code, "__name__": __name__}
+        exec(compile(f"def body({names}): code(({names},))", __file__, "exec"), scope)
+        return scope["body"]
+
+    return jit.address_of(f"{key}-{dtype}", jit.void(count), make)
+
+
+def _rows_and_vectors(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit: Callable[..., None]) -> None:
+    with cgutils.for_range(builder, rows, intp=I64) as outer, cgutils.for_range(builder, vectors, intp=I64) as inner:
+        visit(outer.index, inner.index)
+
+
+def _at(b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value) -> ir.Value:
+    return b.add(b.add(base, b.mul(i, row)), b.mul(j, vector))
+
+
+def activation(name: str, dtype: str) -> int:
+    """(z, a, rows, vectors, row, columns): a = act(z). 0 if a is z.
+
+    columns: how many of the block's columns exist. Beyond them z and a are 0, whatever act(0) is: a thin layer above takes whole vectors.
+    """
+    value, keeps_zero = formulas.ACTIVATIONS[name].value, formulas.ACTIVATIONS[name].keeps_zero
+    if value is None:
+        return 0
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, a, rows, vectors, row, columns = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            v = value(ops, ops.load(_at(b, z, i, row, j, step)))
+            if not keeps_zero:
+                v = ops.select(ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes)))), v, 0.0)
+            ops.store(v, _at(b, a, i, row, j, step))
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block(f"activation-{name}", dtype, 6, emit)
+
+
+def slope(name: str, dtype: str) -> int:
+    """(d, z, a, rows, vectors, row): d *= act'(z), with a = act(z). 0 if that is 1."""
+    chain = formulas.ACTIVATIONS[name].chain
+    if chain is None:
+        return 0
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        d, z, a, rows, vectors, row = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            at = _at(b, d, i, row, j, step)
+            zv, av = ops.load(_at(b, z, i, row, j, step)), ops.load(_at(b, a, i, row, j, step))
+            ops.store(chain(ops, zv, av, ops.load(at)), at)
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block(f"slope-{name}", dtype, 6, emit)
+
+
+def error(activation: str, loss: str, dtype: str, *, activated: bool) -> int:
+    """(z, a, d, y_true, y_row, rows, columns, row, scale): d = scale * d(loss)/dz.
+
+    activated: a is there already; else a = act(z) is computed here, and the loss replaces z (a is not written).
+    columns: how many of the block's columns exist; beyond them the results are 0. scale: address of one number.
+    """
+    formula, kind = formulas.loss(loss), formulas.ACTIVATIONS[activation]
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, a, d, y, y_row, rows, columns, row, scale = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        factor = ops.load_splat(scale)
+        vectors = b.sdiv(b.add(columns, I64(ops.lanes - 1)), I64(ops.lanes))
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            mask = ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes))))
+            target = ops.load_masked(_at(b, y, i, y_row, j, step), mask)
+            at = _at(b, z, i, row, j, step)
+            zv = ops.load(at)
+            av = kind.value(ops, zv) if kind.value and not activated else zv
+            if activated:
+                av = ops.load(_at(b, a, i, row, j, step))
+            value, delta = formula(ops, zv, av, target, kind.chain)
+            if not activated:
+                ops.store(ops.select(mask, value, 0.0), at)
+            ops.store(ops.select(mask, delta * factor, 0.0), _at(b, d, i, row, j, step))
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block(f"error-{activation}-{loss}-{'a' if activated else 'z'}", dtype, 9, emit)
+
+
+def column_sums(dtype: str) -> int:
+    """(d, rows, vectors, row, out, out_vector): out = the sum over rows, each column its own chain... in four interleaved chains."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        d, rows, vectors, row, out, out_vector = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        chains = 4
+        whole = b.sdiv(rows, I64(chains))
+        with cgutils.for_range(b, vectors, intp=I64) as loop:
+            sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(chains)]
+            for s in sums:
+                b.store(ops.const(0.0).value, s)
+            first = b.add(d, b.mul(loop.index, step))
+
+            def add(s: ir.Value, address: ir.Value) -> None:
+                b.store((ops.wrap(b.load(s)) + ops.load(address)).value, s)
+
+            with cgutils.for_range(b, whole, intp=I64) as quads:
+                base = b.mul(quads.index, b.mul(row, I64(chains)))
+                for c, s in enumerate(sums):
+                    add(s, b.add(first, b.add(base, b.mul(row, I64(c)))))
+            with cgutils.for_range(b, b.srem(rows, I64(chains)), intp=I64) as rest:
+                add(sums[0], b.add(first, b.mul(row, b.add(b.mul(whole, I64(chains)), rest.index))))
+            s = [ops.wrap(b.load(x)) for x in sums]
+            ops.store((s[0] + s[1]) + (s[2] + s[3]), b.add(out, b.mul(loop.index, out_vector)))
+
+    return compile_block("column-sums", dtype, 6, emit)
+
+
+def update(name: str, dtype: str) -> int:
+    """(g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings): one optimizer step on a block of parameters.
+
+    State k of the parameter at address p lies at p + (k + 1) * state. settings: address of this step's numbers.
+    """
+    rule = formulas.RULES[name]
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings = args
+        ops = Vectors(b, dtype)
+        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(rule.settings)]
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            at = _at(b, w, i, w_row, j, w_vector)
+            places = [b.add(at, b.mul(state, I64(k))) for k in range(rule.states + 1)]
+            old = [ops.load(p) for p in places]
+            new = rule.step(ops, ops.load(_at(b, g, i, g_row, j, g_vector)), old[0], old[1:], numbers)
+            for value, place in zip(new, places, strict=True):
+                ops.store(value, place)
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block(f"update-{name}", dtype, 10, emit)
+
+
+def transpose(dtype: str) -> int:
+    """(source, target, count, target_step): `count` square blocks of lanes x lanes, each contiguous and source blocks adjacent."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, target, count, target_step = args
+        ops = Vectors(b, dtype)
+        n = ops.lanes
+        size = n * ops.itemsize
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            base = b.add(source, b.mul(loop.index, I64(n * size)))
+            out = b.add(target, b.mul(loop.index, target_step))
+            rows = [ops.load(b.add(base, I64(i * size))).value for i in range(n)]
+            # Swap ever larger off-diagonal squares: of size 1, 2, 4, ...
+            span = 1
+            while span < n:
+                swapped = list(rows)
+                for i in range(n):
+                    if i & span:
+                        continue
+                    low = [c if not c & span else n + c - span for c in range(n)]
+                    high = [c + span if not c & span else n + c for c in range(n)]
+                    masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (low, high)]
+                    swapped[i] = b.shuffle_vector(rows[i], rows[i + span], masks[0])
+                    swapped[i + span] = b.shuffle_vector(rows[i], rows[i + span], masks[1])
+                rows = swapped
+                span *= 2
+            for i in range(n):
+                ops.store(ops.wrap(rows[i]), b.add(out, I64(i * size)))
+
+    return compile_block("transpose", dtype, 4, emit)
+
+
+def total(dtype: str) -> int:
+    """(z, rows, panels, chunk, row, chunk_bytes, out): out (one float64) = the sum of all panels, `chunk` of them side by side."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, rows, panels, chunk, row, chunk_bytes, out = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        double = ir.DoubleType()
+        wide = ir.VectorType(double, ops.lanes)
+        zero = ir.Constant(wide, [0.0] * ops.lanes)
+        acc = cgutils.alloca_once_value(b, zero)
+        b.store(zero, acc)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            v = ops.load(_at(b, z, i, row, j, step)).value
+            b.store(b.fadd(b.load(acc), b.fpext(v, wide) if ops.single else v), acc)
+
+        chunks = b.sdiv(b.add(panels, b.sub(chunk, I64(1))), chunk)
+        with cgutils.for_range(b, chunks, intp=I64) as loop:
+            z = b.add(args[0], b.mul(loop.index, chunk_bytes))
+            left = b.sub(panels, b.mul(loop.index, chunk))
+            _rows_and_vectors(b, rows, b.select(b.icmp_signed("<", left, chunk), left, chunk), visit)
+        sums = b.load(acc)
+        result: ir.Value = ir.Constant(double, 0.0)
+        for lane in range(ops.lanes):
+            result = b.fadd(result, b.extract_element(sums, I32(lane)))
+        b.store(result, b.inttoptr(out, double.as_pointer()))
+
+    return compile_block("total", dtype, 7, emit)
+
+
+def copy_rows(dtype: str, into: bool) -> int:
+    """(outside, outside_row, inside, inside_row, inside_vector, rows, columns): copy between a caller's matrix (columns adjacent)
+    and a block of whole vectors; `into` the block, where what is beyond the columns becomes 0, or out of it."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        outside, outside_row, inside, inside_row, inside_vector, rows, columns = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        vectors = b.sdiv(b.add(columns, I64(ops.lanes - 1)), I64(ops.lanes))
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            mask = ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes))))
+            there, here = _at(b, outside, i, outside_row, j, step), _at(b, inside, i, inside_row, j, inside_vector)
+            if into:
+                ops.store(ops.load_masked(there, mask), here)
+            else:
+                ops.store_masked(ops.load(here), there, mask)
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block("copy-in" if into else "copy-out", dtype, 7, emit)
+
+
+def copy_sliver(dtype: str) -> int:
+    """(x, x_row, sliver, sliver_row, rows, columns): copy some columns of x; what fills up the sliver's vectors becomes 0."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, x_row, sliver, sliver_row, rows, columns = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+        with cgutils.for_range(b, b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes), intp=I64) as outer:
+            mask = ops.first_lanes(b.sub(columns, b.mul(outer.index, lanes)))  # once for all rows: this loop costs what it loads
+            with cgutils.for_range(b, rows, intp=I64) as inner:
+                v = ops.load_masked(_at(b, x, inner.index, x_row, outer.index, size), mask)
+                ops.store(v, _at(b, sliver, inner.index, sliver_row, outer.index, size))
+
+    return compile_block("copy-sliver", dtype, 6, emit)
+
+
+def gather(dtype: str) -> int:
+    """(x, x_copy, columns, y, y_copy, y_columns): copy one row of each."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        size = I64(Vectors(b, dtype).itemsize)
+        for source, target, columns in (args[0:3], args[3:6]):
+            cgutils.raw_memcpy(b, b.inttoptr(target, ir.IntType(8).as_pointer()), b.inttoptr(source, ir.IntType(8).as_pointer()), columns, size)
+
+    return compile_block("gather", dtype, 6, emit)
+
+
+def not_finite(dtype: str) -> int:
+    """(x, count, out): out (one integer) becomes 1 if a number is NaN or infinite: only for those is x * 0 not 0."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, count, out = args
+        ops = Vectors(b, dtype)
+        zero = ops.const(0.0).value
+        sums = [cgutils.alloca_once_value(b, zero) for _ in range(4)]
+        for s in sums:
+            b.store(zero, s)
+        size = ops.lanes * ops.itemsize
+        whole = b.sdiv(count, I64(4 * ops.lanes))
+
+        def add(s: ir.Value, v: Vec) -> None:
+            b.store(ops.fma(v, 0.0, ops.wrap(b.load(s))).value, s)
+
+        with cgutils.for_range(b, whole, intp=I64) as loop:
+            for k, s in enumerate(sums):
+                add(s, ops.load(b.add(x, b.add(b.mul(loop.index, I64(4 * size)), I64(k * size)))))
+        done = b.mul(whole, I64(4 * ops.lanes))
+        left = b.sub(count, done)
+        with cgutils.for_range(b, b.sdiv(b.add(left, I64(ops.lanes - 1)), I64(ops.lanes)), intp=I64) as loop:
+            at = b.add(done, b.mul(loop.index, I64(ops.lanes)))
+            add(sums[0], ops.load_masked(b.add(x, b.mul(at, I64(ops.itemsize))), ops.first_lanes(b.sub(count, at))))
+        s = [ops.wrap(b.load(x)) for x in sums]
+        total = ((s[0] + s[1]) + (s[2] + s[3])).value
+        bad = b.fcmp_unordered("une", total, zero)
+        any_bad = b.icmp_unsigned("!=", b.bitcast(bad, ir.IntType(ops.lanes)), ir.IntType(ops.lanes)(0))
+        b.store(b.zext(any_bad, I64), b.inttoptr(out, I64.as_pointer()))
+
+    return compile_block("not-finite", dtype, 3, emit)
+
+
+# ---- a thin output layer: its matrices lie transposed, with the batch along the lanes (see step.py) ------
+
+
+def dots(dtype: str) -> int:
+    """(a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o] + the sum over k of a[r, k] w[k, o].
+
+    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `chunk` of them side by side; w: panels of [outputs][lanes].
+    Each dot product is kept in a vector of its own; at the end a tree of additions turns one vector for each row into one vector.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
+        ops = Vectors(b, dtype)
+        n, size = ops.lanes, ops.lanes * ops.itemsize
+        sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(n)]
+
+        def visit(block: ir.Value, o: ir.Value) -> None:
+            for s in sums:
+                b.store(ops.const(0.0).value, s)
+            rows = b.add(a, b.mul(block, b.mul(a_row, I64(n))))
+            with cgutils.for_range(b, panels, intp=I64) as loop:
+                p = loop.index
+                weights = ops.load(_at(b, w, p, w_panel, o, I64(size)))
+                here = _at(b, rows, b.sdiv(p, chunk), chunk_bytes, b.srem(p, chunk), I64(size))
+                for r, s in enumerate(sums):
+                    v = ops.load(b.add(here, b.mul(a_row, I64(r))))
+                    b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
+            vectors = [ops.wrap(b.load(s)) for s in sums]
+            while len(vectors) > 1:  # lane i of the result will be the sum of vector i
+                half = len(vectors) // 2
+                lower = [c for g in range(0, n, 2 * half) for c in (*range(g, g + half), *range(n + g, n + g + half))]
+                upper = [c + half for c in lower]
+                masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (lower, upper)]
+                pairs = zip(vectors[:half], vectors[half:], strict=True)
+                vectors = [
+                    ops.wrap(b.shuffle_vector(x.value, y.value, masks[0])) + ops.wrap(b.shuffle_vector(x.value, y.value, masks[1])) for x, y in pairs
+                ]
+            start = ops.load_splat(b.add(bias, b.mul(o, I64(ops.itemsize))))
+            ops.store(start + vectors[0], _at(b, z, o, z_row, block, I64(size)))
+
+        _rows_and_vectors(b, blocks, outputs, visit)
+
+    return compile_block("dots", dtype, 12, emit)
+
+
+def thin_error(activation: str, loss: str, dtype: str) -> int:
+    """(z, d, y_true, y_row, rows, outputs, row, scale): as `error`, where z and d are [outputs][rows] and y_true is [rows][outputs]."""
+    formula, kind = formulas.loss(loss), formulas.ACTIVATIONS[activation]
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, d, y, y_row, rows, outputs, row, scale = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+        factor = ops.load_splat(scale)
+
+        def visit(o: ir.Value, j: ir.Value) -> None:
+            first = b.mul(j, lanes)
+            mask = ops.first_lanes(b.sub(rows, first))
+            target = ops.gather(_at(b, y, first, y_row, o, I64(ops.itemsize)), y_row, mask)
+            at = _at(b, z, o, row, j, size)
+            zv = ops.load(at)
+            value, delta = formula(ops, zv, kind.value(ops, zv) if kind.value else zv, target, kind.chain)
+            ops.store(ops.select(mask, value, 0.0), at)
+            ops.store(ops.select(mask, delta * factor, 0.0), _at(b, d, o, row, j, size))
+
+        _rows_and_vectors(b, outputs, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), visit)
+
+    return compile_block(f"thin-error-{activation}-{loss}", dtype, 8, emit)
+
+
+def row_sums(dtype: str) -> int:
+    """(d, rows, vectors, row, out): number i of out = the sum of row i, vector by vector, then lane by lane; 0 to fill its last vector."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        d, rows, vectors, row, out = args
+        ops = Vectors(b, dtype)
+        acc = cgutils.alloca_once_value(b, ops.const(0.0).value)
+        lanes = I64(ops.lanes)
+        with cgutils.for_range(b, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), intp=I64) as fill:
+            ops.store(0.0, b.add(out, b.mul(fill.index, I64(ops.lanes * ops.itemsize))))
+        with cgutils.for_range(b, rows, intp=I64) as outer:
+            b.store(ops.const(0.0).value, acc)
+            with cgutils.for_range(b, vectors, intp=I64) as inner:
+                v = ops.load(_at(b, d, outer.index, row, inner.index, I64(ops.lanes * ops.itemsize)))
+                b.store((ops.wrap(b.load(acc)) + v).value, acc)
+            sums = b.load(acc)
+            result = b.extract_element(sums, I32(0))
+            for lane in range(1, ops.lanes):
+                result = b.fadd(result, b.extract_element(sums, I32(lane)))
+            place = b.add(out, b.mul(outer.index, I64(ops.itemsize)))
+            b.store(result, b.inttoptr(place, ops.scalar.as_pointer()))
+
+    return compile_block("row-sums", dtype, 5, emit)
+
+
+def copy_columns(dtype: str, into: bool) -> int:
+    """(outside, outside_row, inside, inside_panel, rows, columns): as `copy_rows`, but inside lie panels of [columns][lanes], with the
+    rows of the caller's matrix along the lanes."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        outside, outside_row, inside, inside_panel, rows, columns = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+
+        def visit(p: ir.Value, o: ir.Value) -> None:
+            first = b.mul(p, lanes)
+            mask = ops.first_lanes(b.sub(rows, first))
+            there, here = _at(b, outside, first, outside_row, o, I64(ops.itemsize)), _at(b, inside, p, inside_panel, o, size)
+            if into:
+                ops.store(ops.gather(there, outside_row, mask), here)
+            else:
+                ops.scatter(ops.load(here), there, outside_row, mask)
+
+        _rows_and_vectors(b, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), columns, visit)
+
+    return compile_block("columns-in" if into else "columns-out", dtype, 6, emit)

@@ -1,0 +1,302 @@
+"""Memory and addresses for the compiled worker: the table that step.py reads, and the arrays behind it.
+
+A `Plan` belongs to one architecture, dtype, optimizer rule and batch size. It owns the packed parameters and the activations of one batch;
+the caller's arrays are lent to it for the duration of one run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine import blocks, formulas, step, team, tile
+from fastbp.engine.vector import isa
+
+Array = NDArray[Any]
+
+# Panels of activations that lie side by side. Two: then a row is what one tile reads of it, and a product walks through consecutive
+# cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). Eight for a few rows, which take wide tiles.
+CHUNK, CHUNK_OF_FEW_ROWS, FEW_ROWS = 2, 8, 7
+# Outputs up to which the last layer is laid out for few of them (see step.py).
+THIN = 12
+# Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
+BLOCK = 768 * 1024
+# Multiply-adds of a single step or forward pass from which a team is worth its barriers. Training tries both ways between the two other
+# bounds and keeps the faster.
+TEAM_FROM_MULTIPLY_ADDS = 1_000_000
+TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_000
+# What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is measured, a multiply-add
+# counts as much as on a slow core. (Not for more: OpenMP starts new threads for it, which may begin on one and the same core.)
+LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
+# Bytes of parameters from which threads copy them.
+TEAM_FROM_BYTES = 1 << 20
+# Numbers a row of X may not have as a stride: rows then share cache sets, and the batch is copied.
+BAD_STRIDE = 4096
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Zeros that begin on a cache line."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+class Plan:
+    """One architecture, ready to run.
+
+    layer_sizes, activations, loss : as in MLP, an activation for each layer.
+    rule : what becomes of a gradient, a name in formulas.RULES.
+    batch : rows of a step, at most.
+    use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for backward
+        passes from given z and a.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activations: Sequence[str],
+        loss: str,
+        dtype: np.dtype[Any],
+        rule: str,
+        batch: int,
+        use: str,
+    ) -> None:
+        self.dtype, self.batch, self.rule = dtype, batch, rule
+        trace = use == "trace"
+        self.layer_sizes = tuple(layer_sizes)
+        name = dtype.name
+        vector = isa().bytes
+        lanes = vector // dtype.itemsize
+        shapes = list(itertools.pairwise(layer_sizes))
+        self._lanes = lanes
+        self._memory: list[NDArray[np.uint8]] = []
+        states = formulas.RULES[rule].states
+        workers = max(1, numba.config.NUMBA_NUM_THREADS)
+
+        self.table = np.zeros(step.HEADER_SIZE + len(shapes) * step.LAYER_SIZE, np.int64)
+        self.address = self.table.ctypes.data
+        self._layers = self.table[step.HEADER_SIZE :].reshape(len(shapes), step.LAYER_SIZE)
+        self.work = step.address()
+        self._door = aligned((2 + workers) * team.LINE).view(np.int64)
+        self.stop = np.zeros(1, np.int64)
+        self.out, self.bad = np.zeros(1), np.zeros(1, np.int64)
+        self.set(
+            layers=len(shapes), lanes=lanes, vector=vector, itemsize=dtype.itemsize, many_registers=int(isa().registers == 32),
+            tile_along_k=tile.address(name, tile.ALONG_K), tile_along_rows=tile.address(name, tile.ALONG_ROWS),
+            total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
+            copy_sliver=blocks.copy_sliver(name),
+            dots=blocks.dots(name), row_sums=blocks.row_sums(name),
+            columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
+            column_sums=blocks.column_sums(name), transpose=blocks.transpose(name), gather=blocks.gather(name),
+            update=blocks.update(rule, name), direct=int(rule == "add"), states=states,
+            block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
+            batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
+        )  # fmt: skip
+
+        up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
+        thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
+        packed = [up[i + 1] // lanes * (up[i] + 1) * vector for i in range(len(shapes))]
+        transposed = [up[i] * up[i + 1] * dtype.itemsize for i in range(1, len(shapes))]
+        if thin:
+            packed[-1] = (up[-2] * layer_sizes[-1] + up[-1]) * dtype.itemsize
+            transposed[-1] = 0
+        batch_up = -(-batch // lanes) * lanes  # dots takes whole vectors of rows
+        w, wt = self._new(sum(packed) * (1 + states)), self._new(sum(transposed))
+        self._packed = self._memory[0][: sum(packed)].view(dtype)
+        self.set(state=sum(packed))
+        chunk = CHUNK if batch > FEW_ROWS else CHUNK_OF_FEW_ROWS
+        for i, (fan_in, fan_out) in enumerate(shapes):
+            panels = up[i + 1] // lanes
+            side = min(chunk, panels)
+            row = side * vector
+            size = -(-panels // side) * batch_up * row
+            last = i == len(shapes) - 1
+            few = last and thin
+            keeps_z = trace or (use == "train" and not last and formulas.ACTIVATIONS[activations[i]].needs_z)
+            z, d = (0, 0) if few else (self._new(size), self._new(size))
+            self.set_layer(
+                i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
+                w=w, w_panel=(up[i] + 1) * vector, w_k=vector, bias=w + up[i] * vector, bias_panel=(up[i] + 1) * vector,
+                z=z, a=self._new(size) if keeps_z else z, d=d, row=row, chunk=side, chunk_bytes=batch_up * row,
+                activate=blocks.activation(activations[i], name),
+            )  # fmt: skip
+            if not last:
+                self.set_layer(i, slope=blocks.slope(activations[i], name))
+            elif few:
+                row = batch_up * dtype.itemsize
+                self.set_layer(
+                    i, thin=1, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
+                    z=self._new(fan_out * row), d=self._new(fan_out * row), row=row, error=blocks.thin_error(activations[i], loss, name),
+                )  # fmt: skip
+            else:
+                self.set_layer(i, error=blocks.error(activations[i], loss, name, activated=trace))
+            if trace and not self._layers[i, step.ACTIVATE]:
+                self.set_layer(i, a=z)
+            if i > 0 and not few:
+                self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector)
+                wt += transposed[i - 1]
+            w += packed[i]
+        sliver_row = -(-tile.shapes()[2] // lanes) * vector
+        sliver = batch * sliver_row
+        self.set(
+            scratch=self._new(workers * 32 * vector),
+            sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver,
+        )  # fmt: skip
+        self.hyper = np.zeros(1, dtype)
+        self.set(hyper=self.hyper.ctypes.data)
+        self.multiply_adds = batch * (3 * sum(m * n for m, n in shapes) - shapes[0][0] * shapes[0][1])
+        self.choice = team.Choice()
+        self.threads = 0  # that did the last run
+
+    def _new(self, size: int) -> int:
+        memory = aligned(size)
+        self._memory.append(memory)
+        return int(memory.ctypes.data)
+
+    def set(self, **fields: int) -> None:
+        for name, value in fields.items():
+            self.table[step._h[name]] = value
+
+    def set_layer(self, i: int, **fields: int) -> None:
+        for name, value in fields.items():
+            self._layers[i, step._l[name]] = value
+
+    # ---- what is lent -------------------------------------------------------------------------------------
+
+    def lend_parameters(self, flat: Array, states: Sequence[Array] = ()) -> None:
+        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ..."""
+        for k, array in enumerate((flat, *states)):
+            at = array.ctypes.data
+            suffix = f"_{k}" if k else ""
+            for i, (fan_in, fan_out) in enumerate(zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True)):
+                bias_at = at + fan_in * fan_out * self.dtype.itemsize
+                self.set_layer(i, **{f"outside_w{suffix}": at, f"outside_b{suffix}": bias_at})
+                at = bias_at + fan_out * self.dtype.itemsize
+
+    def read_in_place(self) -> None:
+        """Forward passes from now on read the parameters where they were lent, in rows as they are, instead of packed copies."""
+        vector = int(self.table[step.VECTOR])
+        for me, fan_out in zip(self._layers, self.layer_sizes[1:], strict=True):
+            me[[step.W, step.BIAS]] = me[[step.OUTSIDE_W, step.OUTSIDE_B]]
+            me[[step.W_PANEL, step.W_K, step.BIAS_PANEL]] = vector, fan_out * self.dtype.itemsize, vector
+
+    def lend_data(self, X: Array, Y: Array | None, order: NDArray[np.int64] | None = None) -> None:
+        """C-ordered X (samples, inputs) and Y (samples, outputs), and perhaps the order in which their rows are wanted."""
+        self.set(
+            x=X.ctypes.data, x_row=X.shape[1] * X.itemsize, samples=len(X), order=0 if order is None else order.ctypes.data,
+            steps_per_epoch=-(-len(X) // self.batch),
+        )  # fmt: skip
+        if Y is None:
+            return
+        self.set(y=Y.ctypes.data, y_row=Y.shape[1] * Y.itemsize)
+        if order is None and (X.shape[1] * X.itemsize % BAD_STRIDE or len(X) < 8):
+            self.set(gathered_x=0)
+        elif not self.table[step.GX]:
+            self._make_room_for_gathering(X.shape[1], Y.shape[1])
+
+    def _make_room_for_gathering(self, inputs: int, outputs: int) -> None:
+        x_row = -(-inputs * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
+        y_row = outputs * self.dtype.itemsize
+        self.set(
+            gathered_x_row=x_row, gathered_x_bytes=self.batch * x_row, gathered_x=self._new(2 * self.batch * x_row),
+            gathered_y_row=y_row, gathered_y_bytes=self.batch * y_row, gathered_y=self._new(2 * self.batch * y_row),
+        )  # fmt: skip
+
+    # ---- what is done -------------------------------------------------------------------------------------
+
+    def run(self, task: int, threads: int | None) -> int:
+        """Do the task (step.PACK, ... added up); returns how many threads did it."""
+        most = team.available(threads) if self.multiply_adds >= TEAM_FROM_MULTIPLY_ADDS else 1
+        batches = -(-int(self.table[step.SAMPLES]) // self.batch)
+        started = time.perf_counter()
+        n, _ = self.way(most, 1, started)
+        self.run_as(task, n, batches)
+        now = time.perf_counter()
+        self.choice.note(n, batches, now - started, now)
+        return self.threads
+
+    def run_as(self, task: int, threads: int, steps: int) -> int:
+        """Do the task with so many threads; steps: how many times `multiply_adds` it is."""
+        unpacking = task & (step.UNPACK + step.UNPACK_STATES)
+        known = self.choice.seconds_per_step.values()
+        if steps * min(known, default=self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS:
+            self._enter(task, threads)
+        else:
+            self._enter_interruptibly(task - unpacking, threads)
+            if unpacking:
+                self._enter(unpacking, threads)
+        return self.threads
+
+    def _enter(self, task: int, threads: int) -> None:
+        self.table[step.TASK] = task
+        self.threads = team.run(self.work, self.address, threads, self._door)
+
+    def _enter_interruptibly(self, task: int, threads: int) -> None:
+        """Work in another Python thread, so that this one hears Ctrl-C. KeyboardInterrupt leaves all that was lent as it was."""
+        self.stop[0] = 0
+        worker = threading.Thread(target=self._enter, args=(task, threads))
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(0.05)
+        finally:
+            self.stop[0] |= worker.is_alive()
+            worker.join()
+            stopped, self.stop[0] = bool(self.stop[0]), 0
+        if stopped:
+            raise KeyboardInterrupt
+
+    def request_stop(self) -> None:
+        """End a long run now, if there is one; it raises KeyboardInterrupt."""
+        self.stop[0] = 1
+
+    def train(self, first_step: int, last_step: int, settings: Array, losses: NDArray[np.float64], *, pack: bool, threads: int | None) -> None:
+        """Steps first_step <= s < last_step on the data lent; the parameters lent stay as they are until `unpack`.
+
+        settings: (steps, numbers), see settings.py; losses: one a step.
+        """
+        most = self.most_threads(threads)
+        self.set(hyper_step=settings.strides[0])
+        at = first_step
+        while True:
+            started = time.perf_counter()
+            n, steps = self.way(most, last_step - at, started)
+            done = at - first_step
+            self.set(
+                first_step=at, last_step=at + steps, hyper=settings.ctypes.data + done * settings.strides[0],
+                losses=losses.ctypes.data + done * losses.itemsize,
+            )  # fmt: skip
+            self.run_as(step.TRAIN + (step.PACK if pack and at == first_step else 0), n, steps)
+            at += steps
+            if steps:
+                now = time.perf_counter()
+                self.choice.note(n, steps, now - started, now)
+            if at >= last_step:
+                return
+
+    def most_threads(self, threads: int | None) -> int:
+        """How many threads may be tried in training."""
+        return team.available(threads) if self.multiply_adds >= TRY_TEAM_FROM_MULTIPLY_ADDS else 1
+
+    def way(self, threads: int, steps: int, now: float) -> tuple[int, int]:
+        """How many threads to take for the next steps, and for how many of them. `choice.note` wants to hear how long it took."""
+        if threads == 1 or self.multiply_adds >= ALWAYS_TEAM_FROM_MULTIPLY_ADDS:
+            return threads, steps
+        return self.choice.next(threads, steps, now)
+
+    def unpack(self, threads: int | None) -> None:
+        """Write parameters and states to the arrays lent."""
+        large = self._packed.nbytes >= TEAM_FROM_BYTES
+        self._enter(step.UNPACK + step.UNPACK_STATES, team.available(threads) if large else 1)
+
+    def parameters_are_finite(self) -> bool:
+        """Whether the packed parameters are (what fills up vectors is)."""
+        with np.errstate(all="ignore"):
+            return bool(np.isfinite(self._packed.sum()) or np.isfinite(self._packed).all())

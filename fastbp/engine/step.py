@@ -1,0 +1,622 @@
+"""One worker's way through training steps: everything between two entries of Python.
+
+A network is trained by a team of workers that share memory. All work is cut by position: a matrix is a sequence of panels, each one
+vector wide, and a panel is a sequence of rows; worker t of n takes the t-th n-th of all panels' rows. So whoever computes columns of
+an activation also owns those columns of the weights, and they stay in its cache. Between phases stands a barrier.
+
+    forward, layer 1 .. L    a[l] = act(a[l-1] @ W[l] + b[l]);  at L also the error d[L] and the loss
+    backward, layer L .. 2   d[l-1] = (d[l] @ W[l].T) * act'(z[l-1])
+    update, layer L .. 1     W[l] += a[l-1].T @ d[l]  (plain SGD: d carries -lr), or the optimizer on each tile of that product
+
+Who computes an element does not change its value: every element is one chain of multiply-adds (see tile.py), elementwise work has no
+order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
+
+The matrices inside (V = lanes of a vector):
+
+    W[l]         [fan_out / V] panels of [fan_in rounded up to V, then the bias][V]
+    WT[l]        [fan_in / V] panels of [fan_out rounded up to V][V]: the transpose, renewed after each update, for the backward pass
+    z, a, d[l]   [fan_out / (chunk V)] chunks of [batch][chunk V]: a few panels side by side, so that the rows which a tile walks
+                 through are adjacent in memory and no two workers write to neighbouring cache lines
+
+A last layer of few outputs would leave most lanes idle; it lies the other way round, with the batch or fan_in along the lanes:
+
+    W[L]         [fan_in / V] panels of [fan_out][V];  b[L] [fan_out];  z, d[L] [fan_out][batch rounded up to V]
+
+Then the forward pass takes dot products (blocks.dots), no transposed copy is needed, and whoever owns columns of a[L-1] owns those
+rows of W[L], too.
+
+Numbers that the shape alone decides come in a table of 64-bit integers, made by plan.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from fastbp.engine import jit
+from fastbp.engine.jit import call, cpu_pause, observe, peek, publish, yield_core
+from fastbp.engine.tile import FROM_C, FROM_ROW, ZERO
+
+HEADER = (
+    "task",                 # what to do: the sum of the constants below
+    "layers", "lanes", "vector", "itemsize", "many_registers",
+    # addresses of compiled callbacks (tile.py, blocks.py)
+    "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "transpose", "gather", "update",
+    "dots", "row_sums", "columns_in", "columns_out",
+    "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
+    "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
+    "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
+    "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
+    "x", "x_row", "y", "y_row", "samples", "batch", "steps_per_epoch",
+    "order",                # 0, or the address of the rows' order, one permutation for each epoch
+    "gathered_x", "gathered_x_row", "gathered_x_bytes", "gathered_y", "gathered_y_row", "gathered_y_bytes",    # two batches, or 0
+    "first_step", "last_step", "hyper", "hyper_step", "losses",
+    "stop",                 # address of a flag: not 0 ends the work early, its results are then void
+)  # fmt: skip
+LAYER = (
+    "fan_in", "fan_out", "panels", "in_panels", "thin",
+    "w", "w_panel", "w_k", "bias", "bias_panel",    # w_k: from one k to the next; bias_panel: from one panel's bias to the next
+    "wt", "wt_panel",
+    "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
+    "activate", "slope", "error",                   # callbacks; error: the last layer's
+    # the caller's C-ordered arrays, or 0: parameters, then the optimizer's first and second state of each
+    "outside_w", "outside_b", "outside_w_1", "outside_b_1", "outside_w_2", "outside_b_2", "outside_z", "outside_a",
+)  # fmt: skip
+PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES = 1, 2, 4, 8, 16, 32
+
+_h = {name: i for i, name in enumerate(HEADER)}
+_l = {name: i for i, name in enumerate(LAYER)}
+HEADER_SIZE, LAYER_SIZE = len(HEADER), len(LAYER)
+# Numba takes module-level integers as constants, but cannot look names up in a dict.
+TASK, LAYERS, LANES, VECTOR, ITEMSIZE = (_h[k] for k in ("task", "layers", "lanes", "vector", "itemsize"))
+MANY_REGISTERS, TILE_K, TILE_ROWS = (_h[k] for k in ("many_registers", "tile_along_k", "tile_along_rows"))
+TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "copy_in", "copy_out", "copy_sliver", "column_sums"))
+TRANSPOSE, GATHER, UPDATE, DIRECT = (_h[k] for k in ("transpose", "gather", "update", "direct"))
+DOTS, ROW_SUMS, COLUMNS_IN, COLUMNS_OUT = (_h[k] for k in ("dots", "row_sums", "columns_in", "columns_out"))
+STATES, STATE = _h["states"], _h["state"]
+BLOCK, TEAM, SCRATCH = (_h[k] for k in ("block", "team", "scratch"))
+SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
+X, X_ROW, Y, Y_ROW, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "samples", "batch"))
+STEPS_PER_EPOCH, ORDER = _h["steps_per_epoch"], _h["order"]
+GX, GX_ROW, GX_BYTES = (_h[k] for k in ("gathered_x", "gathered_x_row", "gathered_x_bytes"))
+GY, GY_ROW, GY_BYTES = (_h[k] for k in ("gathered_y", "gathered_y_row", "gathered_y_bytes"))
+FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_step", "hyper", "hyper_step", "losses"))
+STOP = _h["stop"]
+FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out", "panels", "in_panels", "thin"))
+W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
+Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
+ACTIVATE, SLOPE, ERROR = (_l[k] for k in ("activate", "slope", "error"))
+OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
+
+# A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
+SLIVER_PANELS, SLIVER_ROWS = 6, 48
+# The team's memory: one cache line for each worker's flag.
+LINE = 64
+# How often a waiting worker looks before it lets others have the core: some 20 us.
+SPINS = 2000
+
+_OPTIONS: dict[str, Any] = {k: v for k, v in jit.OPTIONS.items() if k != "nopython"}
+# Numba compiles a function once more for each constant that it is called with: hence np.int64(0) where 0 would do.
+# Only compiled code calls them: no entries for Python or C are made.
+_OPTIONS |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = njit(**_OPTIONS)
+
+
+@inner
+def layer_at(plan, i):
+    return plan + 8 * (HEADER_SIZE + i * LAYER_SIZE)
+
+
+@inner
+def barrier(plan, t, n, generation):
+    """Wait until all n workers have come here; returns the number of the next barrier."""
+    if n > 1:
+        team = peek(plan, TEAM)
+        publish(team + t * LINE, generation)
+        for other in range(n):
+            spins = 0
+            while observe(team + other * LINE) < generation:
+                spins += 1
+                if spins < SPINS:
+                    cpu_pause()
+                else:
+                    yield_core()  # more workers than free cores: let the one that is waited for run
+    return generation + 1
+
+
+# ---- cutting ------------------------------------------------------------------------------------------
+
+
+@inner
+def tallest(plan, width):
+    """The height of the tallest tile of that width; the same table as tile.shapes()."""
+    if peek(plan, MANY_REGISTERS):
+        return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3
+    return 8 if width == 1 else 6 if width == 2 else 3
+
+
+@inner
+def width_for(plan, rows, panels):
+    """How many panels a tile takes at once: more where rows are few."""
+    if panels >= 8 and rows <= 3 and peek(plan, MANY_REGISTERS):
+        return 8
+    if panels >= 4 and rows <= tallest(plan, 4):
+        return 4
+    return 2 if panels >= 2 else 1
+
+
+@inner
+def panel_at(plan, me, p):
+    """Where panel p begins in z, a and d of a layer."""
+    chunk = peek(me, CHUNK)
+    return p // chunk * peek(me, CHUNK_BYTES) + p % chunk * peek(plan, VECTOR)
+
+
+@inner
+def side_by_side(me, p, p1):
+    """How many panels from p on, below p1, lie in p's chunk."""
+    chunk = peek(me, CHUNK)
+    return min(p1, p // chunk * chunk + chunk) - p
+
+
+@inner
+def share(panels, rows, t, n, at):
+    """The next rectangle of worker t's part of `panels` x `rows`, from position `at` on: first row, row after the last, first panel,
+    panel after the last, next position. There is none if the first panel is the one after the last."""
+    end = panels * rows * (t + 1) // n
+    if at >= end:
+        return 0, 0, 0, 0, at
+    p = at // rows
+    r0 = at - p * rows
+    if r0 == 0 and end - at >= rows:
+        p1 = end // rows
+        return 0, rows, p, p1, p1 * rows
+    r1 = min(rows, r0 + end - at)
+    return r0, r1, p, p + 1, p * rows + r1
+
+
+# ---- forward ------------------------------------------------------------------------------------------
+
+
+@inner
+def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper):
+    """Worker t's part of a thin last layer in training: z, the error and the loss, for blocks of as many rows as a vector has lanes."""
+    me = layer_at(plan, peek(plan, LAYERS) - 1)
+    lanes, vector, row = peek(plan, LANES), peek(plan, VECTOR), peek(me, ROW)
+    blocks = (rows + lanes - 1) // lanes
+    lo, hi = blocks * t // n, blocks * (t + 1) // n
+    if lo == hi:
+        return
+    z = peek(me, Z) + lo * vector
+    call(peek(plan, DOTS), (x + lo * lanes * x_row, x_row, x_chunk // lanes, x_chunk_bytes, peek(me, IN_PANELS), peek(me, W), peek(me, W_PANEL),
+                            peek(me, FAN_OUT), peek(me, BIAS), z, row, hi - lo))  # fmt: skip
+    call(peek(me, ERROR), (z, peek(me, D) + lo * vector, y + lo * lanes * y_row, y_row, min(rows, hi * lanes) - lo * lanes, peek(me, FAN_OUT), row,
+                           hyper))  # fmt: skip
+
+
+@inner
+def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper, training):
+    """Worker t's part of layer i: z, and then a, or (training, last layer) the error and the loss."""
+    me = layer_at(plan, i)
+    z, row, vector, lanes = peek(me, Z), peek(me, ROW), peek(plan, VECTOR), peek(plan, LANES)
+    depth = peek(me, FAN_IN)
+    error = peek(me, ERROR) if training and i == peek(plan, LAYERS) - 1 else 0
+    at = peek(me, PANELS) * rows * t // n
+    while True:
+        r0, r1, p0, p1, at = share(peek(me, PANELS), rows, t, n, at)
+        if p0 == p1:
+            return
+        blocks = 1 + (r1 - r0) * depth * peek(plan, ITEMSIZE) // peek(plan, BLOCK)
+        for b in range(blocks):
+            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            p = p0
+            while p < p1 and not stopped(plan):
+                width = width_for(plan, bottom - top, side_by_side(me, p, p1))
+                here = panel_at(plan, me, p)
+                call(peek(plan, TILE_K), (bottom - top, width, depth, x + top * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
+                                          peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + top * row, vector, row,
+                                          peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), FROM_ROW))  # fmt: skip
+                here += top * row
+                if error != 0:
+                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
+                    call(error, (z + here, z + here, peek(me, D) + here, y + top * y_row + p * vector, y_row, bottom - top, columns, row,
+                                 hyper))  # fmt: skip
+                elif peek(me, ACTIVATE) != 0:
+                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
+                    call(peek(me, ACTIVATE), (z + here, peek(me, A) + here, bottom - top, width, row, columns))
+                p += width
+
+
+@inner
+def stopped(plan):
+    return observe(peek(plan, STOP)) != 0
+
+
+# ---- backward -----------------------------------------------------------------------------------------
+
+
+@inner
+def backward(plan, i, t, n, rows):
+    """Worker t's part of the deltas of layer i - 1, from those of layer i."""
+    me, below = layer_at(plan, i), layer_at(plan, i - 1)
+    d, row, depth, vector = peek(below, D), peek(below, ROW), peek(me, FAN_OUT), peek(plan, VECTOR)
+    at = peek(below, PANELS) * rows * t // n
+    while True:
+        r0, r1, p0, p1, at = share(peek(below, PANELS), rows, t, n, at)
+        if p0 == p1:
+            return
+        blocks = 1 + (r1 - r0) * depth * peek(plan, ITEMSIZE) // peek(plan, BLOCK)
+        for b in range(blocks):
+            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            p = p0
+            while p < p1 and not stopped(plan):
+                width = width_for(plan, bottom - top, side_by_side(below, p, p1))
+                here = panel_at(plan, below, p)
+                c, d_row = d + here + top * row, peek(me, ROW)
+                if peek(me, THIN):
+                    call(peek(plan, TILE_ROWS), (
+                        bottom - top, width, depth, peek(me, D) + top * peek(plan, ITEMSIZE), peek(plan, ITEMSIZE), d_row, depth, 0,
+                        peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), vector, c, vector, row, 0, 0, ZERO))  # fmt: skip
+                else:
+                    call(peek(plan, TILE_K), (
+                        bottom - top, width, depth, peek(me, D) + top * d_row, d_row, d_row, peek(me, CHUNK) * peek(plan, LANES),
+                        peek(me, CHUNK_BYTES), peek(me, WT) + p * peek(me, WT_PANEL), peek(me, WT_PANEL), vector, c, vector, row, 0, 0,
+                        ZERO))  # fmt: skip
+                here += top * row
+                if peek(below, SLOPE) != 0:
+                    call(peek(below, SLOPE), (d + here, peek(below, Z) + here, peek(below, A) + here, bottom - top, width, row))
+                p += width
+
+
+# ---- update -------------------------------------------------------------------------------------------
+
+
+@inner
+def update(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, hyper):
+    """Worker t's part of the weights and biases of layer i: gradient and optimizer step."""
+    me = layer_at(plan, i)
+    blocks, lanes, fan_in = peek(me, IN_PANELS), peek(plan, LANES), peek(me, FAN_IN)
+    at = peek(me, PANELS) * blocks * t // n
+    while True:
+        k0, k1, p0, p1, at = share(peek(me, PANELS), blocks, t, n, at)
+        if p0 == p1:
+            return
+        first, end = k0 * lanes, min(k1 * lanes, fan_in)
+        while first < end:  # chunk by chunk of the inputs
+            chunk = first // x_chunk
+            stop = min(end, (chunk + 1) * x_chunk)
+            x_here = x + chunk * x_chunk_bytes + (first - chunk * x_chunk) * peek(plan, ITEMSIZE)
+            update_rectangle(plan, me, t, first, stop, p0, p1, rows, x_here, x_row, hyper)
+            first = stop
+        if k1 == blocks:
+            update_biases(plan, me, t, p0, p1, rows, hyper)
+        if peek(me, WT) != 0:
+            transpose(plan, me, k0, k1, p0, p1)
+
+
+@inner
+def transpose(plan, me, k0, k1, p0, p1):
+    """Renew the part of WT that mirrors blocks k0 .. k1 of panels p0 .. p1 of W."""
+    square = peek(plan, LANES) * peek(plan, VECTOR)
+    for p in range(p0, p1):
+        call(peek(plan, TRANSPOSE), (peek(me, W) + p * peek(me, W_PANEL) + k0 * square,
+                                     peek(me, WT) + k0 * peek(me, WT_PANEL) + p * square, k1 - k0, peek(me, WT_PANEL)))  # fmt: skip
+
+
+@inner
+def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
+    """Rows first .. end of panels p0 .. p1 of the weights; x: where column `first` of the inputs begins.
+
+    Where many panels meet the same inputs, a sliver of these (as many columns as a tile is high) is copied so that its rows are
+    adjacent, and swept over as many panels of deltas as stay in the second-level cache.
+    """
+    vector, itemsize = peek(plan, VECTOR), peek(plan, ITEMSIZE)
+    if p1 - p0 < SLIVER_PANELS or rows < SLIVER_ROWS:
+        p = p0
+        while p < p1 and not stopped(plan):
+            width = width_for(plan, end - first, side_by_side(me, p, p1))
+            update_rows(plan, me, t, first, end - first, p, width, rows, x, x_row, hyper)
+            p += width
+        return
+    sliver, sliver_row = peek(plan, SLIVER) + t * peek(plan, SLIVER_BYTES), peek(plan, SLIVER_ROW)
+    sweep = max(2, peek(plan, BLOCK) // (rows * vector) // 2 * 2)
+    tiles = (end - first + tallest(plan, 2) - 1) // tallest(plan, 2)
+    for q in range(p0, p1, sweep):
+        q1 = min(p1, q + sweep)
+        top = first
+        for i in range(1, tiles + 1):
+            bottom = first + (end - first) * i // tiles
+            if stopped(plan):
+                return
+            call(peek(plan, COPY_SLIVER), (x + (top - first) * itemsize, x_row, sliver, sliver_row, rows, bottom - top))
+            p = q
+            while p < q1:
+                width = min(2, side_by_side(me, p, q1))
+                update_rows(plan, me, t, top, bottom - top, p, width, rows, sliver, sliver_row, hyper)
+                p += width
+            top = bottom
+
+
+@inner
+def update_rows(plan, me, t, top, rows_of_w, p, width, rows, x, x_row, hyper):
+    """Rows top .. top + rows_of_w of panels p .. p + width of the weights. x: where their columns of the inputs begin."""
+    vector, panel, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(plan, ITEMSIZE)
+    d = peek(me, D) + panel_at(plan, me, p)
+    w = peek(me, W) + p * panel + top * vector
+    if peek(plan, DIRECT):
+        call(
+            peek(plan, TILE_ROWS),
+            (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, vector, 0, 0, FROM_C),
+        )
+        return
+    g = peek(plan, SCRATCH) + t * 32 * vector
+    tiles = (rows_of_w + tallest(plan, width) - 1) // tallest(plan, width)
+    first = 0
+    for i in range(1, tiles + 1):
+        end = rows_of_w * i // tiles
+        call(peek(plan, TILE_ROWS), (end - first, width, rows, x + first * itemsize, itemsize, x_row, rows, 0, d, vector, peek(me, ROW),
+                                     g, vector, width * vector, 0, 0, ZERO))  # fmt: skip
+        call(peek(plan, UPDATE), (g, vector, width * vector, w + first * vector, panel, vector, peek(plan, STATE), end - first, width, hyper))
+        first = end
+
+
+@inner
+def update_biases(plan, me, t, p0, p1, rows, hyper):
+    vector = peek(plan, VECTOR)
+    g = peek(plan, SCRATCH) + t * 32 * vector
+    p = p0
+    while p < p1:
+        width = min(8, side_by_side(me, p, p1))
+        call(peek(plan, COLUMN_SUMS), (peek(me, D) + panel_at(plan, me, p), rows, width, peek(me, ROW), g, vector))
+        call(peek(plan, UPDATE), (g, vector, 0, peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), 0, peek(plan, STATE), 1,
+                                  width, hyper))  # fmt: skip
+        p += width
+
+
+@inner
+def update_thin(plan, t, n, rows, hyper):
+    """Worker t's part of a thin last layer's weights; the last worker takes the biases."""
+    me, below = layer_at(plan, peek(plan, LAYERS) - 1), layer_at(plan, peek(plan, LAYERS) - 2)
+    vector, panel, outputs = peek(plan, VECTOR), peek(me, W_PANEL), peek(me, FAN_OUT)
+    d, d_row, step = peek(me, D), peek(me, ROW), peek(plan, UPDATE)
+    g = peek(plan, SCRATCH) + t * 32 * vector
+    p, p1 = peek(me, IN_PANELS) * t // n, peek(me, IN_PANELS) * (t + 1) // n
+    while p < p1:
+        width = width_for(plan, outputs, side_by_side(below, p, p1))
+        a, a_row, w = peek(below, A) + panel_at(plan, below, p), peek(below, ROW), peek(me, W) + p * panel
+        if peek(plan, DIRECT):
+            call(peek(plan, TILE_K), (outputs, width, rows, d, d_row, d_row, rows, 0, a, vector, a_row, w, panel, vector, 0, 0, FROM_C))
+        else:  # few outputs: all of them fit the worker's scratch memory
+            call(
+                peek(plan, TILE_K),
+                (outputs, width, rows, d, d_row, d_row, rows, 0, a, vector, a_row, g, vector, width * vector, 0, 0, ZERO),
+            )
+            call(step, (g, vector, width * vector, w, panel, vector, peek(plan, STATE), outputs, width, hyper))
+        p += width
+    if t == n - 1:
+        lanes = peek(plan, LANES)
+        call(peek(plan, ROW_SUMS), (d, outputs, (rows + lanes - 1) // lanes, d_row, g))
+        call(step, (g, vector, 0, peek(me, BIAS), vector, 0, peek(plan, STATE), 1, (outputs + lanes - 1) // lanes, hyper))
+
+
+# ---- in and out ---------------------------------------------------------------------------------------
+
+
+@inner
+def exchange_parameters(plan, t, n, k, inward):
+    """Copy the parameters (k = 0) or the k-th state of each between the caller's arrays and the panels."""
+    copy = peek(plan, COPY_IN) if inward else peek(plan, COPY_OUT)
+    vector, lanes, itemsize = peek(plan, VECTOR), peek(plan, LANES), peek(plan, ITEMSIZE)
+    state = k * peek(plan, STATE)
+    for i in range(peek(plan, LAYERS)):
+        me = layer_at(plan, i)
+        fan_in, fan_out = peek(me, FAN_IN), peek(me, FAN_OUT)
+        outside_w, outside_b = peek(me, OUTSIDE_W + 2 * k), peek(me, OUTSIDE_B + 2 * k)
+        if peek(me, THIN):
+            p0, p1 = peek(me, IN_PANELS) * t // n, peek(me, IN_PANELS) * (t + 1) // n
+            call(peek(plan, COLUMNS_IN) if inward else peek(plan, COLUMNS_OUT), (
+                outside_w + p0 * lanes * fan_out * itemsize, fan_out * itemsize, peek(me, W) + state + p0 * peek(me, W_PANEL), peek(me, W_PANEL),
+                min(fan_in, p1 * lanes) - p0 * lanes, fan_out))  # fmt: skip
+            if t == 0:
+                call(copy, (outside_b, 0, peek(me, BIAS) + state, 0, vector, 1, fan_out))
+            continue
+        p0, p1 = peek(me, PANELS) * t // n, peek(me, PANELS) * (t + 1) // n
+        columns = min(fan_out - p0 * lanes, (p1 - p0) * lanes)
+        if p0 == p1 or outside_w == 0:
+            continue
+        call(copy, (outside_w + p0 * vector, fan_out * itemsize, peek(me, W) + state + p0 * peek(me, W_PANEL), vector,
+                    peek(me, W_PANEL), fan_in, columns))  # fmt: skip
+        if outside_b != 0:
+            call(copy, (outside_b + p0 * vector, 0, peek(me, BIAS) + state + p0 * peek(me, BIAS_PANEL), 0,
+                        peek(me, BIAS_PANEL), 1, columns))  # fmt: skip
+        if inward and k == 0 and peek(me, WT) != 0:
+            transpose(plan, me, np.int64(0), peek(me, IN_PANELS), p0, p1)
+
+
+@inner
+def exchange_states(plan, t, n, inward):
+    for k in range(1, peek(plan, STATES) + 1):
+        exchange_parameters(plan, t, n, k, inward)
+
+
+@inner
+def exchange_activations(plan, i, t, n, first, rows, inward):
+    """Copy z and a of layer i, for `rows` rows, from or to rows `first` .. of the caller's arrays, where there are any."""
+    me = layer_at(plan, i)
+    copy = peek(plan, COPY_IN) if inward else peek(plan, COPY_OUT)
+    vector, lanes = peek(plan, VECTOR), peek(plan, LANES)
+    fan_out, row = peek(me, FAN_OUT), peek(me, ROW)
+    outside_row = fan_out * peek(plan, ITEMSIZE)
+    r0, r1 = rows * t // n, rows * (t + 1) // n
+    p = 0
+    while p < peek(me, PANELS):
+        width = side_by_side(me, p, peek(me, PANELS))
+        here, there = panel_at(plan, me, p) + r0 * row, (first + r0) * outside_row + p * vector
+        columns = min(fan_out - p * lanes, width * lanes)
+        if peek(me, OUTSIDE_Z) != 0:
+            call(copy, (peek(me, OUTSIDE_Z) + there, outside_row, peek(me, Z) + here, row, vector, r1 - r0, columns))
+        if peek(me, OUTSIDE_A) != 0:
+            call(copy, (peek(me, OUTSIDE_A) + there, outside_row, peek(me, A) + here, row, vector, r1 - r0, columns))
+        p += width
+
+
+@inner
+def gather_batch(plan, t, n, step):
+    """Copy worker t's share of a batch to where its rows are consecutive; two batches alternate."""
+    samples, batch, per_epoch = peek(plan, SAMPLES), peek(plan, BATCH), peek(plan, STEPS_PER_EPOCH)
+    epoch = step // per_epoch
+    start = (step - epoch * per_epoch) * batch
+    rows = min(batch, samples - start)
+    order = peek(plan, ORDER)
+    to_x, to_y = peek(plan, GX) + (step & 1) * peek(plan, GX_BYTES), peek(plan, GY) + (step & 1) * peek(plan, GY_BYTES)
+    fan_in, fan_out = peek(layer_at(plan, np.int64(0)), FAN_IN), peek(layer_at(plan, peek(plan, LAYERS) - 1), FAN_OUT)
+    for r in range(rows * t // n, rows * (t + 1) // n):
+        i = start + r if order == 0 else peek(order, epoch * samples + start + r)
+        call(peek(plan, GATHER), (peek(plan, X) + i * peek(plan, X_ROW), to_x + r * peek(plan, GX_ROW), fan_in,
+                                  peek(plan, Y) + i * peek(plan, Y_ROW), to_y + r * peek(plan, GY_ROW), fan_out))  # fmt: skip
+
+
+# ---- the whole ----------------------------------------------------------------------------------------
+
+
+@inner
+def run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, training):
+    forward(plan, np.int64(0), t, n, rows, x, x_row, peek(layer_at(plan, np.int64(0)), FAN_IN), np.int64(0), y, y_row, hyper, training)
+    generation = barrier(plan, t, n, generation)
+    for i in range(1, peek(plan, LAYERS)):
+        below = layer_at(plan, i - 1)
+        if peek(layer_at(plan, i), THIN):
+            forward_thin(plan, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
+                         y, y_row, hyper)  # fmt: skip
+            return barrier(plan, t, n, generation)
+        forward(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
+                y, y_row, hyper, training)  # fmt: skip
+        generation = barrier(plan, t, n, generation)
+    return generation
+
+
+@inner
+def run_backward(plan, t, n, generation, rows, x, x_row, hyper):
+    for i in range(peek(plan, LAYERS) - 1, 0, -1):
+        backward(plan, i, t, n, rows)
+        generation = barrier(plan, t, n, generation)
+        if peek(layer_at(plan, i), THIN):
+            update_thin(plan, t, n, rows, hyper)
+            continue
+        below = layer_at(plan, i - 1)
+        update(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES), hyper)
+    update(plan, np.int64(0), t, n, rows, x, x_row, peek(layer_at(plan, np.int64(0)), FAN_IN), np.int64(0), hyper)
+    return barrier(plan, t, n, generation)
+
+
+@inner
+def train(plan, t, n, generation):
+    batch, samples, per_epoch = peek(plan, BATCH), peek(plan, SAMPLES), peek(plan, STEPS_PER_EPOCH)
+    first, last = peek(plan, FIRST), peek(plan, LAST)
+    gathering = peek(plan, GX) != 0
+    top = layer_at(plan, peek(plan, LAYERS) - 1)
+    if gathering:
+        gather_batch(plan, t, n, first)
+        generation = barrier(plan, t, n, generation)
+    for step in range(first, last):
+        start = step % per_epoch * batch
+        rows = min(batch, samples - start)
+        hyper = peek(plan, HYPER) + (step - first) * peek(plan, HYPER_STEP)
+        x, x_row, y, y_row = (
+            peek(plan, X) + start * peek(plan, X_ROW),
+            peek(plan, X_ROW),
+            peek(plan, Y) + start * peek(plan, Y_ROW),
+            peek(plan, Y_ROW),
+        )
+        if gathering:
+            x, x_row = peek(plan, GX) + (step & 1) * peek(plan, GX_BYTES), peek(plan, GX_ROW)
+            y, y_row = peek(plan, GY) + (step & 1) * peek(plan, GY_BYTES), peek(plan, GY_ROW)
+            if step + 1 < last:
+                gather_batch(plan, t, n, step + 1)
+        generation = run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, np.int64(1))
+        if t == 0 and peek(top, THIN):
+            blocks = (rows + peek(plan, LANES) - 1) // peek(plan, LANES)
+            call(
+                peek(plan, TOTAL),
+                (peek(top, Z), peek(top, FAN_OUT), blocks, blocks, peek(top, ROW), 0, peek(plan, LOSSES) + (step - first) * 8),
+            )
+        elif t == 0:
+            chunk = peek(top, CHUNK)
+            call(peek(plan, TOTAL), (peek(top, Z), rows, peek(top, PANELS), chunk, peek(top, ROW), peek(top, CHUNK_BYTES),
+                                     peek(plan, LOSSES) + (step - first) * 8))  # fmt: skip
+        generation = run_backward(plan, t, n, generation, rows, x, x_row, hyper)
+    return generation
+
+
+@inner
+def evaluate(plan, t, n, generation):
+    """Forward, a batch at a time, and z and a to the caller's arrays."""
+    batch, samples = peek(plan, BATCH), peek(plan, SAMPLES)
+    for start in range(0, samples, batch):
+        rows = min(batch, samples - start)
+        generation = run_forward(
+            plan,
+            t,
+            n,
+            generation,
+            rows,
+            peek(plan, X) + start * peek(plan, X_ROW),
+            peek(plan, X_ROW),
+            np.int64(0),
+            np.int64(0),
+            np.int64(0),
+            np.int64(0),
+        )
+        for i in range(peek(plan, LAYERS)):
+            exchange_activations(plan, i, t, n, start, rows, np.int64(0))
+        generation = barrier(plan, t, n, generation)
+    return generation
+
+
+@inner
+def gradients(plan, t, n, generation):
+    """Backward from z and a that the caller brings."""
+    rows = peek(plan, SAMPLES)
+    for i in range(peek(plan, LAYERS)):
+        exchange_activations(plan, i, t, n, np.int64(0), rows, np.int64(1))
+    generation = barrier(plan, t, n, generation)
+    if t == 0:
+        top = layer_at(plan, peek(plan, LAYERS) - 1)
+        p = 0
+        while p < peek(top, PANELS):
+            width = side_by_side(top, p, peek(top, PANELS))
+            here = panel_at(plan, top, p)
+            columns = min(peek(top, FAN_OUT) - p * peek(plan, LANES), width * peek(plan, LANES))
+            call(peek(top, ERROR), (peek(top, Z) + here, peek(top, A) + here, peek(top, D) + here, peek(plan, Y) + p * peek(plan, VECTOR),
+                                    peek(plan, Y_ROW), rows, columns, peek(top, ROW), peek(plan, HYPER)))  # fmt: skip
+            p += width
+    generation = barrier(plan, t, n, generation)
+    return run_backward(plan, t, n, generation, rows, peek(plan, X), peek(plan, X_ROW), peek(plan, HYPER))
+
+
+def work(t, n, plan):
+    """What worker t of n does: the tasks of the plan, in this order."""
+    task = peek(plan, TASK)
+    generation = np.int64(1)
+    if task & PACK:
+        exchange_parameters(plan, t, n, np.int64(0), np.int64(1))
+        if task & TRAIN:
+            exchange_states(plan, t, n, np.int64(1))
+        generation = barrier(plan, t, n, generation)
+    if task & TRAIN:
+        generation = train(plan, t, n, generation)
+    if task & FORWARD:
+        generation = evaluate(plan, t, n, generation)
+    if task & BACKWARD:
+        generation = gradients(plan, t, n, generation)
+    if task & UNPACK:
+        exchange_parameters(plan, t, n, np.int64(0), np.int64(0))
+    if task & UNPACK_STATES:
+        exchange_states(plan, t, n, np.int64(0))
+
+
+def address() -> int:
+    """The compiled worker: (t, n, address of the plan)."""
+    return jit.address_of("work", jit.void(3), lambda: work, driver=True)

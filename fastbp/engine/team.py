@@ -1,0 +1,212 @@
+"""Who works: threads for one entry into compiled code, and what becomes of them.
+
+A team is started once for a whole chunk of training steps, by one `prange` whose iterations are the workers; between phases they meet
+at barriers of their own (step.barrier, 0.2 us where a fork-join of OpenMP costs 1.4 and one of workqueue 130). That is safe only while all
+workers run at the same time. So they first agree who came: the first waits a moment for the others, then closes the door, and those who
+are late (because the runtime was asked for more threads than it gives, or runs nested) return at once. The size of the team
+changes no result.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from fastbp.engine import jit
+from fastbp.engine.jit import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
+
+# The first worker looks for the others so often without leaving its core, and so often letting others run in between; but no longer
+# than so many cycles (some 10 ms), since on a busy machine to let others run takes milliseconds. A team that is complete does not wait.
+LOOKS, MOST_LOOKS, MOST_CYCLES = 20_000, 30_000, 30_000_000
+CLOSED = 1 << 40
+# Bytes of the team's memory: a cache line for each worker's flag, for the count of arrivals, and for the size agreed on.
+LINE = 64
+
+
+@njit(nogil=True, error_model="numpy")
+def join(door: Any, expected: Any) -> Any:
+    """Come in; returns my number and the size of the team, which is 0 if I am too late. `door`: two cache lines."""
+    me = fetch_add(door, 1)
+    if me >= CLOSED:
+        return 0, 0
+    if me == 0:
+        looks, began = 0, cycles()
+        while observe(door) < expected and looks < MOST_LOOKS and cycles() - began < MOST_CYCLES:
+            looks += 1
+            if looks < LOOKS:
+                cpu_pause()
+            else:
+                yield_core()
+        publish(door + LINE, fetch_add(door, CLOSED))
+    looks = 0
+    while observe(door + LINE) == 0:
+        looks += 1
+        if looks < LOOKS:
+            cpu_pause()
+        else:
+            yield_core()
+    return me, observe(door + LINE)
+
+
+def _team(n: Any, work: Any, plan: Any, door: Any) -> None:
+    for _ in prange(n):
+        t, size = join(door, n)
+        if size > 0:
+            call(work, (t, size, plan))
+
+
+def _alone(work: Any, plan: Any) -> None:
+    call(work, (0, 1, plan))
+
+
+@cache
+def compiled(parallel: bool) -> Any:
+    """The entry into compiled code: with threads, or the serial twin. Both run the same compiled worker."""
+    return jit.dispatcher(_team, parallel=True) if parallel else jit.dispatcher(_alone)
+
+
+# ---- how many ------------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_in_use = 0  # cores that are working for some Python thread
+_region = False  # whether a team is out: workqueue can have one only
+_after_fork = False
+
+
+def _forked() -> None:
+    """In a child process: OpenMP's threads did not come along, and starting new ones would kill the process. It does not matter whose
+    parallel region it was that started them."""
+    global _lock, _in_use, _region, _after_fork
+    _lock, _in_use, _region = threading.Lock(), 0, False
+    _after_fork = _after_fork or threading_layer() is not None
+
+
+def threading_layer() -> str | None:
+    """The layer that runs, or None if none was started yet."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def available(threads: int | None) -> int:
+    """How many threads a model with that setting may use."""
+    if _after_fork or numba.config.DISABLE_JIT:
+        return 1
+    most = int(numba.config.NUMBA_NUM_THREADS)
+    if threading_layer() is not None:  # else asking for it would start the threads
+        most = min(most, numba.get_num_threads())
+    return most if threads is None else min(threads, most)
+
+
+def limit() -> str:
+    """What keeps the number of threads at what `available` says."""
+    if numba.config.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT"
+    if _after_fork:
+        return "fork: the parent process had started threads, which a child does not inherit"
+    if available(None) < numba.config.NUMBA_NUM_THREADS:
+        return "numba.set_num_threads"
+    return "NUMBA_NUM_THREADS (without it, the number of cores)"
+
+
+@contextmanager
+def cores(wanted: int) -> Iterator[int]:
+    """A number of cores for the duration of one entry: fewer than wanted if other Python threads have some, at least one."""
+    global _in_use, _region
+    with _lock:
+        free = numba.config.NUMBA_NUM_THREADS - _in_use
+        n = max(1, min(wanted, free))
+        if n > 1 and _region:
+            n = 1
+        region = n > 1
+        _in_use += n
+        _region = _region or region
+    try:
+        yield n
+    finally:
+        with _lock:
+            _in_use -= n
+            if region:
+                _region = False
+
+
+def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
+    """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the team."""
+    if threads > 1:
+        with cores(threads) as n:
+            if n > 1:
+                door[...] = 0
+                compiled(True)(n, work, plan, door.ctypes.data)
+                return int(door[LINE // 8])
+            compiled(False)(work, plan)
+            return 1
+    compiled(False)(work, plan)
+    return 1
+
+
+# ---- alone or with threads -----------------------------------------------------------------------------
+
+# A trial takes so long, and the slower way is tried again after so long, twice as long each time that it stays the slower one.
+TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.05, 6
+# After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
+STEPS_TO_WARM = 2
+
+
+class Choice:
+    """Alone or as a team, whichever was faster lately.
+
+    A team pays where a core's share of a step is large against the barriers, and where the cores are free; both depend on the machine and
+    on what else it does. So both ways are tried on a few steps of the real work, and the slower one again from time to time. That is
+    possible because the results are the same bits.
+    """
+
+    def __init__(self) -> None:
+        self.seconds_per_step: dict[int, float] = {}
+        self._last = 0  # the way of the last leg
+        self._warming = False  # whether the leg that runs does not count
+        self._lost = 0  # trials in a row that the slower way lost
+        self._tried_at = 0.0
+
+    def next(self, threads: int, steps: int, now: float) -> tuple[int, int]:
+        """How many threads to take, and for how many of the steps to come."""
+        known = self.seconds_per_step
+        unknown = [n for n in (threads, 1) if n not in known]
+        if unknown:
+            n, trial = unknown[0], True
+        else:
+            best, other = (threads, 1) if known[threads] <= known[1] else (1, threads)
+            trial = now - self._tried_at > RETRY_SECONDS * 2**self._lost
+            n = other if trial else best
+        self._warming = n != self._last
+        self._last = n
+        if self._warming:
+            return n, min(steps, STEPS_TO_WARM)
+        if trial:
+            return n, min(steps, max(4, int(TRIAL_SECONDS / min(known.values())) if known else 8))
+        return n, steps
+
+    def note(self, threads: int, steps: int, seconds: float, now: float) -> None:
+        """So many steps were done so."""
+        if self._warming:
+            return
+        known = self.seconds_per_step
+        before = min(known, key=lambda n: known[n], default=0)
+        known[threads] = seconds / steps
+        best = min(known, key=lambda n: known[n])
+        if best != before:  # perhaps a moment's disturbance only: look again soon
+            self._lost, self._tried_at = 0, now
+        elif threads != best:
+            self._lost, self._tried_at = min(self._lost + 1, MOST_DOUBLINGS), now

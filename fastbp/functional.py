@@ -1,0 +1,247 @@
+"""forward / backward / sgd_update / train_step on the caller's arrays: drop-in for a NumPy implementation.
+
+The network is the tutorial's: X -> (W1, b1) -> ReLU -> (W2, b2) -> Sigmoid, with half the sum of squared
+errors, summed over outputs and batch. `fastbp.reference` has the same functions in plain NumPy, to be read.
+
+Each function has a short way for arrays that the kernels take as they are (ndarrays of one dtype, C-ordered,
+writable); everything else goes through `_validation`, which converts or explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import _validation
+from fastbp.engine import two_layer
+
+Array = NDArray[Any]
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def _plain(dtype: np.dtype[Any], *arrays: Any) -> bool:
+    """Whether the kernels take these as they are. (`carray`: C-contiguous, aligned and writable.)"""
+    for array in arrays:
+        # dtypes are compared by value: arrays made by kernels have a dtype object of their own
+        if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.carray:
+            return False
+    return True
+
+
+def _for_kernel(array: Array) -> Array:
+    """The array as the kernels take it; a copy if it is not C-ordered."""
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        return np.array(array, order="C")
+    if not array.flags.writeable:
+        return writable_alias(array)
+    return np.asarray(array)
+
+
+class _Memory:
+    """Holds an array alive and offers its memory as writable."""
+
+    def __init__(self, array: Array) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.array = array
+        self.__array_interface__ = interface
+
+
+def writable_alias(array: Array) -> Array:
+    """The same memory with the read-only mark taken off.
+
+    Numba compiles a kernel once more for read-only arguments, which costs seconds, and the kernels do not
+    write to what they only read.
+    """
+    return np.asarray(_Memory(array))
+
+
+def forward(
+    X: ArrayLike, W1: ArrayLike, b1: ArrayLike, W2: ArrayLike, b2: ArrayLike, *, check_finite: bool = True
+) -> tuple[Array, Array, Array, Array]:
+    """The forward pass; everything that `backward` needs is returned. No argument is modified.
+
+        z1 = X @ W1 + b1          (batch, hidden)
+        a1 = max(0, z1)           (batch, hidden)
+        z2 = a1 @ W2 + b2         (batch, outputs)
+        y_pred = 1 / (1 + exp(-z2))   (batch, outputs)
+
+    Parameters
+    ----------
+    X : (batch, inputs). Lists, integers and other floats are converted to the parameters' dtype.
+    W1, b1, W2, b2 : (inputs, hidden), (hidden,), (hidden, outputs), (outputs,), all float32 or all float64.
+    check_finite : look for NaN and infinity in X first.
+
+    Returns
+    -------
+    z1, a1, z2, y_pred : new arrays of the parameters' dtype.
+
+    Raises
+    ------
+    ValueError : shapes that do not fit, an empty batch, NaN or infinity in X.
+    TypeError : complex, object or text dtype; parameters of different dtypes.
+    """
+    try:
+        dtype = W1.dtype  # type: ignore[union-attr]
+        (rows, inputs), (hidden,), (outputs,) = X.shape, b1.shape, b2.shape  # type: ignore[union-attr]
+        plain = (
+            _plain(dtype, X, W1, b1, W2, b2)
+            and dtype in _DTYPES
+            and W1.shape == (inputs, hidden)  # type: ignore[union-attr]
+            and W2.shape == (hidden, outputs)  # type: ignore[union-attr]
+            and rows * inputs * hidden * outputs > 0
+        )
+    except (AttributeError, ValueError):
+        plain = False
+    if plain:
+        result = two_layer.forward(X, W1, b1, W2, b2, check_finite=check_finite)  # type: ignore[arg-type]
+        if result is not None:
+            return result
+    arrays = _validation.forward_arguments(X, W1, b1, W2, b2, check_finite)
+    result = two_layer.forward(*map(_for_kernel, arrays), check_finite=False)
+    assert result is not None
+    return result
+
+
+def backward(
+    X: ArrayLike,
+    y_true: ArrayLike,
+    z1: ArrayLike,
+    a1: ArrayLike,
+    y_pred: ArrayLike,
+    W2: ArrayLike,
+    *,
+    check_finite: bool = True,
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients of half the sum of squared errors, 1/2 sum (y_pred - y_true)². No argument is modified.
+
+        dz2 = (y_pred - y_true) * y_pred * (1 - y_pred)      (batch, outputs)
+        dW2 = a1.T @ dz2                                     (hidden, outputs)
+        db2 = dz2 summed over the batch                      (outputs,)
+        dz1 = (dz2 @ W2.T) * (z1 > 0)                        (batch, hidden)
+        dW1 = X.T @ dz1                                      (inputs, hidden)
+        db1 = dz1 summed over the batch                      (hidden,)
+
+    Backpropagation as in Rumelhart, Hinton and Williams, Nature 323 (1986) 533-536.
+
+    Parameters
+    ----------
+    X, y_true : (batch, inputs), (batch, outputs); converted like `forward`'s X.
+    z1, a1, y_pred : what `forward` returned for the same X.
+    W2 : (hidden, outputs).
+    check_finite : look for NaN and infinity in X and y_true first.
+
+    Returns
+    -------
+    dW1, db1, dW2, db2 : new arrays of the dtype of W2, shaped like the parameters.
+
+    Raises
+    ------
+    ValueError, TypeError : as `forward`; y_true must be (batch, outputs), also with one output.
+    """
+    try:
+        dtype = W2.dtype  # type: ignore[union-attr]
+        (rows, inputs), (hidden, outputs) = X.shape, W2.shape  # type: ignore[union-attr]
+        plain = (
+            _plain(dtype, X, y_true, z1, a1, y_pred, W2)
+            and dtype in _DTYPES
+            and z1.shape == (rows, hidden)  # type: ignore[union-attr]
+            and a1.shape == (rows, hidden)  # type: ignore[union-attr]
+            and y_pred.shape == y_true.shape == (rows, outputs)  # type: ignore[union-attr]
+            and rows * inputs * hidden * outputs > 0
+        )
+    except (AttributeError, ValueError):
+        plain = False
+    if plain:
+        result = two_layer.backward(X, y_true, z1, a1, y_pred, W2, check_finite=check_finite)  # type: ignore[arg-type]
+        if result is not None:
+            return result
+    arrays = _validation.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite)
+    result = two_layer.backward(*map(_for_kernel, arrays), check_finite=False)
+    assert result is not None
+    return result
+
+
+def sgd_update(
+    params: Sequence[Array], grads: Sequence[ArrayLike], lr: float, *, check_finite: bool = True
+) -> None:
+    """One step of gradient descent, in place: each `param -= lr * grad`.
+
+    Parameters
+    ----------
+    params : the arrays to update, float32 or float64 (all the same), of any shape and memory order.
+    grads : as many arrays of the same shapes.
+    lr : the learning rate, finite and not negative.
+    check_finite : look for NaN and infinity in the gradients first.
+
+    Raises
+    ------
+    ValueError, TypeError : before any parameter is changed.
+    """
+    parameters, gradients, rate = _validation.update_arguments(params, grads, lr, check_finite)
+    for param, grad in zip(parameters, gradients, strict=True):
+        if param.flags.carray:
+            two_layer.descend(param.reshape(-1), _for_kernel(grad).reshape(-1), rate)
+        else:
+            param -= rate * grad
+
+
+def train_step(
+    X: ArrayLike,
+    y_true: ArrayLike,
+    W1: Array,
+    b1: Array,
+    W2: Array,
+    b2: Array,
+    lr: float,
+    *,
+    check_finite: bool = True,
+) -> float:
+    """Forward pass, backward pass and gradient descent on one batch; the parameters are updated in place.
+
+    Parameters
+    ----------
+    X, y_true : (batch, inputs), (batch, outputs), as for `forward` and `backward`.
+    W1, b1, W2, b2 : writable arrays, all float32 or all float64, as for `forward`.
+    lr : the learning rate, finite and not negative.
+    check_finite : look for NaN and infinity in X and y_true first.
+
+    Returns
+    -------
+    float : the loss 1/2 sum (y_pred - y_true)² before the update.
+
+    Raises
+    ------
+    ValueError, TypeError : as `forward` and `sgd_update`, before any parameter is changed.
+    """
+    try:
+        dtype = W1.dtype
+        (rows, inputs), (hidden,), (outputs,) = X.shape, b1.shape, b2.shape  # type: ignore[union-attr]
+        plain = (
+            _plain(dtype, X, y_true, W1, b1, W2, b2)
+            and dtype in _DTYPES
+            and W1.shape == (inputs, hidden)
+            and W2.shape == (hidden, outputs)
+            and y_true.shape == (rows, outputs)  # type: ignore[union-attr]
+            and rows * inputs * hidden * outputs > 0
+            and type(lr) is float
+            and 0.0 <= lr < np.inf
+        )
+    except (AttributeError, ValueError):
+        plain = False
+    if plain:
+        loss = two_layer.step(X, y_true, W1, b1, W2, b2, lr=lr, check_finite=check_finite)  # type: ignore[arg-type]
+        if loss is not None:
+            return loss
+    *arrays, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
+    for_kernel = [_for_kernel(array) for array in arrays]
+    loss = two_layer.step(*for_kernel, lr=rate, check_finite=False)
+    assert loss is not None
+    for own, updated in zip((W1, b1, W2, b2), for_kernel[2:], strict=True):
+        if not np.shares_memory(own, updated):
+            own[...] = updated
+    return loss

@@ -1,0 +1,167 @@
+"""Losses in plain NumPy: the value per sample and, right under it, the error of the output layer.
+
+`value(z, y_pred, y_true)` is (batch,), summed over the outputs. `delta(z, y_pred, y_true, activation)` is its
+derivative with respect to the output layer's pre-activation z, (batch, outputs). z, y_pred and y_true are
+(batch, outputs); y_pred = activation(z).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import _validation
+from fastbp.activations import Activation
+
+Array = NDArray[Any]
+
+
+def mse(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """1/2 sum over outputs of (y_pred - y_true)²."""
+    squares = np.square(y_pred - y_true, dtype=np.float64)  # float32 squares would overflow from 1e19 on
+    total: Array = 0.5 * squares.sum(axis=1)
+    return total
+
+
+def mse_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """(y_pred - y_true) * activation'(z)."""
+    return (y_pred - y_true) * activation.derivative(z, y_pred)
+
+
+def binary_crossentropy(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """Sum over outputs of -t log(y) - (1 - t) log(1 - y), y = sigmoid(z), t = y_true in [0, 1].
+
+    Written in z it is max(0, z) - t z + log(1 + exp(-|z|)): no exp that overflows, no log(0).
+    """
+    z = z.astype(np.float64)
+    values = np.maximum(0, z) - y_true * z + np.log1p(np.exp(-np.abs(z)))
+    total: Array = values.sum(axis=1)
+    return total
+
+
+def binary_crossentropy_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """y_pred - y_true: the sigmoid's derivative y(1 - y) cancels against the loss's."""
+    delta: Array = y_pred - y_true
+    return delta
+
+
+def mae(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """Sum over outputs of |y_pred - y_true|."""
+    total: Array = np.abs(y_pred - y_true).sum(axis=1, dtype=np.float64)
+    return total
+
+
+def mae_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """sign(y_pred - y_true) * activation'(z); the sign of 0 is 0."""
+    sign: Array = np.sign(y_pred - y_true)
+    return sign * activation.derivative(z, y_pred)
+
+
+def mae_kinks(y_pred: Array, y_true: Array) -> list[Array]:
+    """Which outputs are too high: where that changes, there is a kink."""
+    return [y_pred > y_true]
+
+
+def huber(z: Array, y_pred: Array, y_true: Array, delta: float) -> Array:
+    """Sum over outputs of 1/2 e² where |e| <= delta, else delta (|e| - delta / 2), with e = y_pred - y_true.
+
+    Huber, Annals of Mathematical Statistics 35 (1964) 73. With c = e within ±delta, it is c (e - c / 2).
+    """
+    e = (y_pred - y_true).astype(np.float64)
+    c = np.clip(e, -delta, delta)
+    total: Array = (c * (e - 0.5 * c)).sum(axis=1)
+    return total
+
+
+def huber_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation, delta: float) -> Array:
+    """e, but not beyond ±delta, times activation'(z)."""
+    c: Array = np.clip(y_pred - y_true, -delta, delta)
+    return c * activation.derivative(z, y_pred)
+
+
+def huber_kinks(y_pred: Array, y_true: Array, delta: float) -> list[Array]:
+    """Which errors are within delta: there the second derivative jumps."""
+    e = y_pred - y_true
+    return [e > delta, e < -delta]
+
+
+def hinge(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """Sum over outputs of max(0, 1 - y_true * y_pred), y_true -1 or 1."""
+    total: Array = np.maximum(0, 1 - y_true * y_pred).sum(axis=1, dtype=np.float64)
+    return total
+
+
+def hinge_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """-y_true * activation'(z) where the margin y_true * y_pred is below 1, else 0."""
+    return np.where(y_true * y_pred < 1, -y_true, 0) * activation.derivative(z, y_pred)
+
+
+def hinge_kinks(y_pred: Array, y_true: Array) -> list[Array]:
+    """Which margins are below 1: where that changes, there is a kink."""
+    return [y_true * y_pred < 1]
+
+
+def _no_kinks(y_pred: Array, y_true: Array) -> list[Array]:
+    return []
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An entry of the registry."""
+
+    name: str
+    value: Callable[[Array, Array, Array], Array]
+    delta: Callable[[Array, Array, Array, Activation], Array]
+    kinks: Callable[[Array, Array], list[Array]] = _no_kinks  # what changes where a derivative jumps
+    output: str | None = None  # the output activation that it is defined for, if only one
+    targets_in_unit_interval: bool = False
+    targets_are_signs: bool = False  # -1 or 1
+    parameter: float | None = None  # the number in "huber(0.5)"
+
+
+def _huber(delta: float, name: str) -> Loss:
+    return Loss(
+        name,
+        partial(huber, delta=delta),
+        partial(huber_delta, delta=delta),
+        partial(huber_kinks, delta=delta),
+        parameter=delta,
+    )
+
+
+LOSSES: dict[str, Loss] = {
+    entry.name: entry
+    for entry in (
+        Loss("mse", mse, mse_delta),
+        Loss(
+            "binary_crossentropy",
+            binary_crossentropy,
+            binary_crossentropy_delta,
+            output="sigmoid",
+            targets_in_unit_interval=True,
+        ),
+        Loss("mae", mae, mae_delta, mae_kinks),
+        _huber(1.0, "huber"),
+        Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
+    )
+}
+
+
+def get(name: str) -> Loss:
+    """The loss of that name; "huber(0.5)" is huber with delta 0.5. ValueError lists the known ones."""
+    if isinstance(name, str) and (match := re.fullmatch(r"huber\((.*)\)", name)):
+        try:
+            delta = float(match[1])
+        except ValueError:
+            delta = math.nan
+        if not 0 < delta < math.inf:
+            raise ValueError(f"loss is {name!r}, expected a number above 0 in brackets, as in 'huber(0.5)'")
+        return _huber(delta, f"huber({delta!r})")
+    return LOSSES[_validation.known_name("loss", name, LOSSES)]

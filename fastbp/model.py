@@ -1,0 +1,164 @@
+"""MLP: the model API on the engine. Holds parameters, hands them to the compiled worker."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp._base import BaseMLP, Trace
+from fastbp.engine import few_rows, step
+from fastbp.engine.plan import FEW_ROWS, Plan
+from fastbp.engine.settings import rule_of, settings_of
+from fastbp.optimizers import Optimizer, State
+
+Array = NDArray[Any]
+
+# Rows that a forward pass takes at a time: enough for the tile's speed, few enough for the level-2 cache.
+FORWARD_ROWS = 512
+# Rows that one entry predicts, in multiply-adds: some 0.1 s, after which Ctrl-C is heard.
+ENTRY_MULTIPLY_ADDS = 1_500_000_000
+# From so many parameters on, even a few rows are worth a team.
+FEW_ROWS_PARAMETERS = 4_000_000
+
+
+class MLP(BaseMLP):
+    __doc__ = BaseMLP.__doc__
+
+    _chunks_are_atomic = True
+    _step_overhead_seconds = 1e-6
+    _seconds_per_multiply_add = 1e-10
+
+    def _set_up(self) -> None:
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        self._packed: Plan | None = None  # the plan whose packed parameters are those of the model
+        self._few_rows: Plan | None = None
+        self._lock = threading.RLock()  # plans have room for one call at a time
+        # Where parameters are read in place, the last vector may reach beyond them.
+        with_slack = np.zeros(self._parameters.nbytes + few_rows.SLACK, np.uint8).view(self._dtype)
+        with_slack[: self._parameters.size] = self._parameters
+        self._parameters = with_slack[: self._parameters.size]
+        self._make_views()
+
+    def _plan(self, use: str, rule: str, batch: int) -> Plan:
+        """The plan for a use: "train", "trace" (forward, backward) or "predict"."""
+        key = (use, rule, batch)
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            names = [activation.name for activation in self._activations]
+            plan = Plan(self._layer_sizes, names, self._loss.name, self._dtype, rule, batch, use)
+            while len(self._plans) >= 4:
+                self._plans.pop(next(iter(self._plans)))
+        self._plans[key] = plan  # the one used last stands last
+        return plan
+
+    def _parameters_changed(self) -> None:
+        self._packed = None
+
+    def _is_finite(self, array: Array) -> bool:
+        return array.flags.c_contiguous and array.size > 0 and few_rows.is_finite(array)
+
+    def _request_stop(self) -> None:
+        for plan in list(self._plans.values()):
+            plan.request_stop()
+
+    def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
+        if (
+            type(X) is np.ndarray
+            and X.ndim == 2
+            and 0 < X.shape[0] <= FEW_ROWS
+            and X.shape[1] == self._layer_sizes[0]
+            and X.dtype == self._dtype
+            and X.flags.carray
+            and self.n_parameters < FEW_ROWS_PARAMETERS
+        ):
+            self._adopt_parameters()
+            with self._lock:
+                if self._few_rows is None:
+                    names = [activation.name for activation in self._activations]
+                    self._few_rows = few_rows.plan(
+                        self._layer_sizes, names, self._loss.name, self._parameters
+                    )
+                out = few_rows.predict(self._few_rows, X, check_finite)
+            if out is not None:
+                return out
+        return super().predict(X, check_finite=check_finite)
+
+    predict.__doc__ = BaseMLP.predict.__doc__
+
+    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
+        rows = len(X)
+        z = [np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]]
+        a = [np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]]
+        with self._lock:
+            plan = self._plan("trace", "gradient", min(rows, FORWARD_ROWS))
+            plan.lend_parameters(self._parameters)
+            plan.lend_data(X, None)
+            for i, (z_i, a_i) in enumerate(zip(z, a, strict=True)):
+                plan.set_layer(i, outside_z=z_i.ctypes.data, outside_a=a_i.ctypes.data)
+            plan.run(step.PACK + step.FORWARD, self._threads)
+        return z, a
+
+    def _predict(self, X: Array) -> Array:
+        out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
+        rows = min(len(X), FORWARD_ROWS)
+        rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // self.n_parameters)
+        with self._lock:
+            plan = self._plan("predict", "add", rows)
+            plan.lend_parameters(self._parameters)
+            for start in range(0, len(X), rows_per_entry):
+                part = out[start : start + rows_per_entry]
+                plan.lend_data(X[start : start + rows_per_entry], None)
+                plan.set_layer(len(self._layer_sizes) - 2, outside_a=part.ctypes.data)
+                plan.run(step.FORWARD + (step.PACK if start == 0 else 0), self._threads)
+        return out
+
+    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
+        gradient = np.empty_like(self._parameters)
+        rows = len(Y)
+        X = np.ascontiguousarray(trace.X, self._dtype)
+        with self._lock:
+            plan = self._plan("trace", "gradient", rows)
+            plan.lend_parameters(self._parameters, [gradient])
+            plan.lend_data(X, Y)
+            z, a = ([np.ascontiguousarray(v, self._dtype) for v in values] for values in (trace.z, trace.a))
+            for i, (z_i, a_i) in enumerate(zip(z, a, strict=True)):
+                plan.set_layer(i, outside_z=z_i.ctypes.data, outside_a=a_i.ctypes.data)
+            plan.hyper[0] = 1 / rows if self._reduction == "mean" else 1
+            plan.run(step.PACK + step.BACKWARD + step.UNPACK_STATES, self._threads)
+        return gradient
+
+    def _train_chunk(
+        self,
+        X: Array,
+        Y: Array,
+        order: NDArray[np.int64] | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+    ) -> bool:
+        mean = self._reduction == "mean"
+        settings = settings_of(
+            optimizer, state.steps, first_step, last_step, len(X), batch_size, mean, self._dtype
+        )
+        with self._lock:
+            plan = self._plan("train", rule_of(optimizer), batch_size)
+            plan.lend_parameters(self._parameters, state.buffers)
+            plan.lend_data(X, Y, order)
+            pack = self._packed is not plan
+            self._packed = None
+            plan.train(first_step, last_step, settings, losses_out, pack=pack, threads=self._threads)
+            if only_if_finite and not (math.isfinite(losses_out.sum()) and plan.parameters_are_finite()):
+                return False
+            plan.unpack(self._threads)
+            self._packed = plan
+            state.steps += last_step - first_step
+        return True

@@ -1,0 +1,218 @@
+"""Optimizers: hyper-parameters, and the state that each keeps per model.
+
+The formulas of a step are in `fastbp.reference` (plain NumPy) and in `fastbp.engine` (jitted). Semantics are
+those of torch.optim's classes of the same names: weight decay is added to the gradient, except in AdamW, and
+applies to biases, too. `lr` is a number or a schedule (see `fastbp.schedules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp._validation import number
+from fastbp.schedules import Schedule, rate, rates
+
+Array = NDArray[Any]
+
+
+class State:
+    """What an optimizer remembers of one model: steps taken, and flat arrays as long as the parameters."""
+
+    def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
+        self.steps = 0
+        self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
+
+
+class Optimizer:
+    """Base class. One object may train several models; it goes on with each one's state from call to call."""
+
+    lr: float | Schedule
+
+    def __init__(self) -> None:
+        self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError or TypeError if a hyper-parameter (an attribute that may be set) is not valid."""
+        raise NotImplementedError
+
+    def rates(self, first_step: int, last_step: int) -> NDArray[np.float64]:
+        """The learning rates of steps first_step <= s < last_step, counted from 0."""
+        return rates(self.lr, np.arange(first_step, last_step))
+
+    @property
+    def buffers(self) -> int:
+        """The number of arrays that the state needs."""
+        raise NotImplementedError
+
+    def state(self, model: Any, size: int, dtype: np.dtype[Any]) -> State:
+        """The state for `model`, which has `size` parameters of `dtype`; all zeros when it is first seen."""
+        state = self._states.get(model)
+        if state is None:
+            state = self._states[model] = State(size, self.buffers, dtype)
+        elif len(state.buffers) < self.buffers:  # momentum was switched on after the first steps
+            state.buffers += [np.zeros(size, dtype) for _ in range(self.buffers - len(state.buffers))]
+        return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_states"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._states = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "_states")
+        return f"{type(self).__name__}({options})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+        g = dW + weight_decay * W
+        m = momentum * m + g;   g = g + momentum * m with nesterov, else m       (only with momentum)
+        W = W - lr * g
+
+    Sutskever, Martens, Dahl and Hinton, ICML 2013, in the form that torch.optim.SGD uses.
+    """
+
+    def __init__(
+        self, lr: float | Schedule, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
+        super().__init__()
+
+    def check(self) -> None:
+        rate("lr", self.lr)
+        number("momentum", self.momentum, low=0)
+        number("weight_decay", self.weight_decay, low=0)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=True needs a momentum above 0, got momentum=0")
+
+    @property
+    def buffers(self) -> int:
+        return 1 if self.momentum else 0
+
+
+class Adam(Optimizer):
+    """Adam; step t = 1, 2, ...
+
+        g = dW + weight_decay * W
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g²
+        W = W - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Kingma and Ba, ICLR 2015, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
+        super().__init__()
+
+    def check(self) -> None:
+        rate("lr", self.lr)
+        if (
+            isinstance(self.betas, (str, bytes))
+            or not isinstance(self.betas, Sequence)
+            or len(self.betas) != 2
+        ):
+            raise TypeError(f"betas must be two numbers, got {self.betas!r}")
+        for i, beta in enumerate(self.betas):
+            number(f"betas[{i}]", beta, low=0, below=1)
+        number("eps", self.eps, low=0)
+        number("weight_decay", self.weight_decay, low=0)
+
+    @property
+    def buffers(self) -> int:
+        return 2
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: W = W - lr * weight_decay * W before Adam's step, g = dW.
+
+    Loshchilov and Hutter, ICLR 2019, algorithm 2 (with lr in front of the decay, as in torch.optim.AdamW).
+    """
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-3,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+
+class RMSprop(Optimizer):
+    """RMSprop.
+
+        g = dW + weight_decay * W
+        v = alpha * v + (1 - alpha) * g²
+        g = g / (sqrt(v) + eps);   m = momentum * m + g;   g = m                 (m only with momentum)
+        W = W - lr * g
+
+    Tieleman and Hinton, Coursera lecture 6.5, 2012, in the form that torch.optim.RMSprop uses.
+    """
+
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.lr, self.alpha, self.eps, self.momentum, self.weight_decay = (
+            lr,
+            alpha,
+            eps,
+            momentum,
+            weight_decay,
+        )
+        super().__init__()
+
+    def check(self) -> None:
+        rate("lr", self.lr)
+        number("alpha", self.alpha, low=0, below=1)
+        number("eps", self.eps, low=0)
+        number("momentum", self.momentum, low=0)
+        number("weight_decay", self.weight_decay, low=0)
+
+    @property
+    def buffers(self) -> int:
+        return 2 if self.momentum else 1
+
+
+class Adagrad(Optimizer):
+    """Adagrad.
+
+        g = dW + weight_decay * W
+        v = v + g²
+        W = W - lr * g / (sqrt(v) + eps)
+
+    Duchi, Hazan and Singer, JMLR 12 (2011), in the form that torch.optim.Adagrad uses.
+    """
+
+    def __init__(self, lr: float | Schedule = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
+        self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
+        super().__init__()
+
+    def check(self) -> None:
+        rate("lr", self.lr)
+        number("eps", self.eps, low=0)
+        number("weight_decay", self.weight_decay, low=0)
+
+    @property
+    def buffers(self) -> int:
+        return 1

@@ -1,0 +1,252 @@
+"""The mathematics of fastbp in plain NumPy, written to be read.
+
+Part 1 is the tutorial's network, equation by equation: X -> (W1, b1) -> ReLU -> (W2, b2) -> Sigmoid, trained
+on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_true is (batch, outputs).
+
+Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
+`fastbp.activations` and `fastbp.losses`); part 3 is one step of each optimizer.
+
+Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
+judges the kernels, so it stays simple. `import fastbp.reference as fastbp` works.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import _validation
+from fastbp._base import BaseMLP, Trace
+from fastbp._config import show_config
+from fastbp.activations import sigmoid
+from fastbp.history import History
+from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
+
+Array = NDArray[Any]
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "History",
+    "RMSprop",
+    "backward",
+    "forward",
+    "sgd_update",
+    "show_config",
+    "train_step",
+]
+
+# ---- 1. the tutorial's network: the equations ---------------------------------------------------------
+
+
+def _forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> tuple[Array, Array, Array, Array]:
+    z1 = X @ W1 + b1  # (batch, hidden)
+    a1 = np.maximum(0, z1)  # (batch, hidden)
+    z2 = a1 @ W2 + b2  # (batch, outputs)
+    y_pred = sigmoid(z2)  # (batch, outputs): 1 / (1 + exp(-z2)) without overflow
+    return z1, a1, z2, y_pred
+
+
+def _backward(
+    X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array
+) -> tuple[Array, Array, Array, Array]:
+    dz2 = (y_pred - y_true) * y_pred * (1 - y_pred)  # (batch, outputs)
+    dW2 = a1.T @ dz2  # (hidden, outputs)
+    db2 = dz2.sum(axis=0)  # (outputs,)
+    dz1 = (dz2 @ W2.T) * (z1 > 0)  # (batch, hidden)
+    dW1 = X.T @ dz1  # (inputs, hidden)
+    db1 = dz1.sum(axis=0)  # (hidden,)
+    return dW1, db1, dW2, db2
+
+
+def _sgd_update(params: Sequence[Array], grads: Sequence[Array], lr: float) -> None:
+    for param, grad in zip(params, grads, strict=True):
+        param -= lr * grad  # in place: the caller's array changes
+
+
+def _half_squared_error(y_pred: Array, y_true: Array) -> float:
+    return float(0.5 * np.sum(np.square(y_pred - y_true, dtype=np.float64)))
+
+
+# ---- 1. the tutorial's network: the public functions, which check their arguments first ---------------
+
+
+def forward(
+    X: ArrayLike, W1: ArrayLike, b1: ArrayLike, W2: ArrayLike, b2: ArrayLike, *, check_finite: bool = True
+) -> tuple[Array, Array, Array, Array]:
+    """The forward pass: (z1, a1, z2, y_pred). See `fastbp.forward`."""
+    return _forward(*_validation.forward_arguments(X, W1, b1, W2, b2, check_finite))
+
+
+def backward(
+    X: ArrayLike,
+    y_true: ArrayLike,
+    z1: ArrayLike,
+    a1: ArrayLike,
+    y_pred: ArrayLike,
+    W2: ArrayLike,
+    *,
+    check_finite: bool = True,
+) -> tuple[Array, Array, Array, Array]:
+    """The gradients of half the sum of squared errors: (dW1, db1, dW2, db2). See `fastbp.backward`."""
+    return _backward(*_validation.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite))
+
+
+def sgd_update(
+    params: Sequence[Array], grads: Sequence[ArrayLike], lr: float, *, check_finite: bool = True
+) -> None:
+    """One step of gradient descent, in place. See `fastbp.sgd_update`."""
+    _sgd_update(*_validation.update_arguments(params, grads, lr, check_finite))
+
+
+def train_step(
+    X: ArrayLike,
+    y_true: ArrayLike,
+    W1: Array,
+    b1: Array,
+    W2: Array,
+    b2: Array,
+    lr: float,
+    *,
+    check_finite: bool = True,
+) -> float:
+    """One step of training, parameters updated in place; the loss before it. See `fastbp.train_step`."""
+    x, y, w1, c1, w2, c2, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
+    z1, a1, _z2, y_pred = _forward(x, w1, c1, w2, c2)
+    grads = _backward(x, y, z1, a1, y_pred, w2)
+    _sgd_update((w1, c1, w2, c2), grads, rate)
+    return _half_squared_error(y_pred, y)
+
+
+# ---- 2. a network of any number of layers --------------------------------------------------------------
+
+
+class MLP(BaseMLP):
+    __doc__ = BaseMLP.__doc__
+
+    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
+        z: list[Array] = []
+        a = [X]  # a[l] is the input of layer l + 1
+        for W, b, activation in zip(self.weights, self.biases, self._activations, strict=True):
+            z.append(a[-1] @ W + b)  # (batch, fan_out)
+            a.append(activation.value(z[-1]))  # (batch, fan_out)
+        return z, a[1:]
+
+    def _gradients(
+        self, X: Array, z: list[Array], a: list[Array], Y: Array
+    ) -> tuple[list[Array], list[Array]]:
+        """dW and db of every layer, from the last one down."""
+        inputs = [X, *a[:-1]]
+        delta = self._loss.delta(z[-1], a[-1], Y, self._activations[-1])  # (batch, outputs)
+        if self._reduction == "mean":
+            delta = delta / len(X)
+        dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
+        for i in range(len(z) - 2, -1, -1):
+            delta = (delta @ self.weights[i + 1].T) * self._activations[i].derivative(z[i], a[i])
+            dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
+            db.insert(0, delta.sum(axis=0))  # (fan_out,)
+        return dW, db
+
+    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
+        dW, db = self._gradients(trace.X, trace.z, trace.a, Y)
+        return np.concatenate([g.ravel() for pair in zip(dW, db, strict=True) for g in pair])
+
+    def _train_chunk(
+        self,
+        X: Array,
+        Y: Array,
+        order: NDArray[np.int64] | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+    ) -> bool:
+        step_of = _OPTIMIZER_STEPS[type(optimizer)]
+        buffers = [[*w, *b] for w, b in map(self._split, state.buffers)]
+        samples, steps_per_epoch = len(X), -(-len(X) // batch_size)
+        with np.errstate(over="ignore", invalid="ignore"):  # fit itself watches for NaN and infinity
+            for s in range(first_step, last_step):
+                epoch, step = divmod(s, steps_per_epoch)
+                start, stop = step * batch_size, min((step + 1) * batch_size, samples)
+                if order is None:
+                    x, y = X[start:stop], Y[start:stop]
+                else:
+                    rows = order[epoch * samples + start : epoch * samples + stop]
+                    x, y = X[rows], Y[rows]
+                z, a = self._forward_pass(x)
+                losses_out[s - first_step] = self._loss.value(z[-1], a[-1], y).sum()
+                dW, db = self._gradients(x, z, a, y)
+                state.steps += 1
+                for i, (param, grad) in enumerate(zip(self._views, [*dW, *db], strict=True)):
+                    step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
+        return True
+
+
+# ---- 3. one step of each optimizer, in place on one parameter array and its state ------------------------
+
+
+def _lr(o: Optimizer, t: int) -> float:
+    """The learning rate of step t = 1, 2, ..."""
+    return float(o.rates(t - 1, t)[0])
+
+
+def _sgd_step(o: SGD, param: Array, grad: Array, t: int, m: Array | None = None) -> None:
+    if o.weight_decay:
+        grad = grad + o.weight_decay * param
+    if m is not None:
+        m[...] = o.momentum * m + grad
+        grad = grad + o.momentum * m if o.nesterov else m
+    param -= _lr(o, t) * grad
+
+
+def _adam_step(o: Adam, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
+    beta1, beta2 = o.betas
+    if o.weight_decay:
+        grad = grad + o.weight_decay * param
+    m[...] = beta1 * m + (1 - beta1) * grad
+    v[...] = beta2 * v + (1 - beta2) * grad**2
+    m_hat_factor, v_hat_factor = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
+    param -= _lr(o, t) * m_hat_factor * m / (np.sqrt(v) * math.sqrt(v_hat_factor) + o.eps)
+
+
+def _adamw_step(o: AdamW, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
+    param *= 1 - _lr(o, t) * o.weight_decay
+    _adam_step(Adam(o.lr, o.betas, o.eps), param, grad, t, m, v)
+
+
+def _rmsprop_step(o: RMSprop, param: Array, grad: Array, t: int, v: Array, m: Array | None = None) -> None:
+    if o.weight_decay:
+        grad = grad + o.weight_decay * param
+    v[...] = o.alpha * v + (1 - o.alpha) * grad**2
+    grad = grad / (np.sqrt(v) + o.eps)
+    if m is not None:
+        m[...] = o.momentum * m + grad
+        grad = m
+    param -= _lr(o, t) * grad
+
+
+def _adagrad_step(o: Adagrad, param: Array, grad: Array, t: int, v: Array) -> None:
+    if o.weight_decay:
+        grad = grad + o.weight_decay * param
+    v += grad**2
+    param -= _lr(o, t) * grad / (np.sqrt(v) + o.eps)
+
+
+_OPTIMIZER_STEPS: dict[type[Optimizer], Callable[..., None]] = {
+    SGD: _sgd_step,
+    Adam: _adam_step,
+    AdamW: _adamw_step,
+    RMSprop: _rmsprop_step,
+    Adagrad: _adagrad_step,
+}

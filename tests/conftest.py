@@ -1,0 +1,20 @@
+"""Fixtures that several test modules share."""
+
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import fastbp
+import fastbp.reference
+
+
+@pytest.fixture(params=[fastbp, fastbp.reference], ids=["fastbp", "reference"])
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    """Both implementations: what is true of one must be true of the other."""
+    return request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype:
+    return np.dtype(request.param)

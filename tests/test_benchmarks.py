@@ -1,0 +1,141 @@
+"""asv_benchmarks/benchmarks: all of them execute, and are skipped on commits that lack what they measure."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastbp
+
+FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
+MODULES = ["engine", "kernels", "model", "ratios", "startup"]
+HELPERS = {"__init__", "common", "measuring"}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports a module of the benchmarks, which stand outside the package."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+class SimulatedClock:
+    """Stands for the module `time`: only sleeping takes time."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def methods_of(module: Any) -> list[tuple[type, str]]:
+    """(class, method) of every benchmark: asv knows them by the beginning of the method's name."""
+    return [
+        (cls, name)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__ and not cls.__name__.startswith("_")
+        for name in dir(cls)
+        if name.startswith(("time_", "timeraw_", "track_", "peakmem_"))
+    ]
+
+
+def test_every_module_is_tested() -> None:
+    modules = {path.stem for path in (FOLDER / "benchmarks").glob("*.py")} - HELPERS
+    assert modules == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_parameters_and_names_are_complete(load: Callable[[str], Any], name: str) -> None:
+    methods = methods_of(load(name))
+    assert methods
+    for cls, method in methods:
+        assert len(cls.params) == len(cls.param_names) and all(cls.params)
+        assert getattr(cls, method).pretty_name
+
+
+@pytest.mark.parametrize("name", ["kernels", "model", "ratios"])
+def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any], name: str) -> None:
+    for cls, method in methods_of(load(name)):
+        last = cls.params[-1] if cls.param_names[-1] == "implementation" else cls.params[-1][:1]
+        for value in last:
+            parameters = (*(values[0] for values in cls.params[:-1]), value)
+            benchmark = cls()
+            benchmark.setup(*parameters)
+            result = getattr(benchmark, method)(*parameters)
+            assert not method.startswith("track_") or result > 0
+
+
+@pytest.mark.parametrize("cls", ["Tile", "Product", "Step", "ShuffledEpoch", "Predict"])
+def test_benchmarks_of_the_engine_execute(load: Callable[[str], Any], cls: str) -> None:
+    """With the first of each parameter, and all phases."""
+    benchmark = getattr(load("engine"), cls)()
+    few = [
+        values if name == "phase" else values[:1]
+        for name, values in zip(benchmark.param_names, benchmark.params, strict=True)
+    ]
+    benchmark.params = few
+    figures = [benchmark.setup_cache()] if hasattr(benchmark, "setup_cache") else []
+    assert not any("missing" in found for found in figures)
+    (method,) = [name for name in dir(benchmark) if name.startswith(("time_", "track_"))]
+    for parameters in itertools.product(*few):
+        benchmark.setup(*figures, *parameters)
+        result = getattr(benchmark, method)(*figures, *parameters)
+        assert method.startswith("time_") or result > 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_benchmarks_are_skipped_where_names_are_missing(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module = load(name)
+    for implementation in (fastbp, fastbp.reference):
+        for missing in ("forward", "backward", "train_step", "MLP"):
+            monkeypatch.delattr(implementation, missing)
+    for cls, _ in methods_of(module):
+        parameters = tuple(values[0] for values in cls.params)
+        benchmark = cls()
+        figures = benchmark.setup_cache() if hasattr(benchmark, "setup_cache") else None
+        with pytest.raises(NotImplementedError, match="this commit has no fastbp"):  # asv then skips it
+            benchmark.setup(*([] if figures is None else [figures]), *parameters)
+        if hasattr(benchmark, "teardown"):
+            benchmark.teardown(*parameters)
+
+
+def test_ratio_is_more_where_fastbp_is_faster(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = load("ratios")
+    clock = SimulatedClock()
+    monkeypatch.setattr(ratios, "time", clock)
+    assert ratios.ratio(lambda: clock.sleep(10e-3), lambda: clock.sleep(2e-3)) == pytest.approx(5)
+    assert ratios.ratio(lambda: clock.sleep(1e-3), lambda: clock.sleep(2e-3)) == pytest.approx(0.5)
+
+
+def test_first_call_is_timed_with_an_empty_and_with_a_filled_cache(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    startup = load("startup")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # restored afterwards: setup replaces it
+    first_call = startup.FirstCallEmptyCache()
+    first_call.setup("train_step")
+    try:
+        statement, setup = first_call.timeraw_first_call("train_step")
+        cache = Path(first_call.folder) / "cache"
+        cache.mkdir()
+        (cache / "of an earlier sample").touch()
+        names: dict[str, Any] = {}
+        exec(setup, names)
+        assert list(cache.iterdir()) == []
+        assert statement == "call()" and callable(names["call"])
+    finally:
+        first_call.teardown("train_step")
+    assert not cache.exists()

@@ -1,0 +1,510 @@
+"""The drop-in functions: the same tests over fastbp and fastbp.reference.
+
+What is right is computed here once more, in float64 and with nothing but NumPy, so that the reference is
+judged as well.
+"""
+
+import inspect
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastbp
+import fastbp.reference
+
+# odd and rectangular shapes (batch, inputs, hidden, outputs), some across plausible tile edges
+SHAPES = [(1, 1, 1, 1), (4, 2, 8, 1), (7, 3, 5, 2), (13, 31, 33, 15), (32, 64, 130, 10), (129, 40, 65, 17)]
+FUNCTIONS = ["forward", "backward", "sgd_update", "train_step"]
+
+
+def network(shape, dtype, seed=0):
+    """X, y_true and [W1, b1, W2, b2]."""
+    batch, inputs, hidden, outputs = shape
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((batch, inputs)).astype(dtype)
+    y_true = rng.random((batch, outputs)).astype(dtype)
+    params = [
+        rng.standard_normal((inputs, hidden)) * np.sqrt(2 / inputs),
+        rng.standard_normal(hidden) * 0.1,
+        rng.standard_normal((hidden, outputs)) * np.sqrt(2 / hidden),
+        rng.standard_normal(outputs) * 0.1,
+    ]
+    return X, y_true, [p.astype(dtype) for p in params]
+
+
+def expected_step(X, y_true, params):
+    """[z1, a1, z2, y_pred], [dW1, db1, dW2, db2] and the loss, in float64."""
+    X, y, W1, b1, W2, b2 = (np.asarray(a, np.float64) for a in (X, y_true, *params))
+    z1 = X @ W1 + b1
+    a1 = np.maximum(0, z1)
+    z2 = a1 @ W2 + b2
+    y_pred = 1 / (1 + np.exp(-z2))
+    dz2 = (y_pred - y) * y_pred * (1 - y_pred)
+    dz1 = (dz2 @ W2.T) * (z1 > 0)
+    grads = [X.T @ dz1, dz1.sum(0), a1.T @ dz2, dz2.sum(0)]
+    return [z1, a1, z2, y_pred], grads, 0.5 * ((y_pred - y) ** 2).sum()
+
+
+def assert_close(actual, expected, terms, what=""):
+    """Equal up to the rounding of sums of `terms` terms whose sizes are those of the expected array."""
+    actual = np.asarray(actual)
+    assert actual.shape == np.shape(expected), what
+    tolerance = 8 * terms * np.finfo(actual.dtype).eps * max(1e-3, float(np.max(np.abs(expected))))
+    error = float(np.max(np.abs(actual - expected)))
+    assert error <= tolerance, f"{what}: largest error {error:.3g}, tolerance {tolerance:.3g}"
+
+
+def terms(shape):
+    return sum(shape)
+
+
+# ---- signatures and results ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_same_signature(name):
+    assert inspect.signature(getattr(fastbp, name)) == inspect.signature(getattr(fastbp.reference, name))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward(module, dtype, shape):
+    X, y_true, params = network(shape, dtype)
+    expected, _, _ = expected_step(X, y_true, params)
+    actual = module.forward(X, *params)
+    for name, a, e in zip(["z1", "a1", "z2", "y_pred"], actual, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, e, terms(shape), name)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_backward(module, dtype, shape):
+    X, y_true, params = network(shape, dtype)
+    _, expected, _ = expected_step(X, y_true, params)
+    z1, a1, _z2, y_pred = module.forward(X, *params)
+    actual = module.backward(X, y_true, z1, a1, y_pred, params[2])
+    for name, a, e in zip(["dW1", "db1", "dW2", "db2"], actual, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, e, terms(shape), name)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_train_step(module, dtype, shape):
+    X, y_true, params = network(shape, dtype)
+    _, grads, expected_loss = expected_step(X, y_true, params)
+    before = [p.copy() for p in params]
+    loss = module.train_step(X, y_true, *params, 0.5)
+    assert type(loss) is float
+    assert loss == pytest.approx(expected_loss, rel=8 * terms(shape) * float(np.finfo(dtype).eps))
+    for p, b, g in zip(params, before, grads, strict=True):
+        assert p.dtype == dtype
+        assert_close(p, b - 0.5 * g, terms(shape))
+
+
+def test_a_wrong_result_is_rejected(dtype):
+    """A test of the tests: a gradient that is wrong by a thousandth in one place does not pass."""
+    shape = (32, 64, 130, 10)
+    X, y_true, params = network(shape, dtype)
+    _, (dW1, *_), _ = expected_step(X, y_true, params)
+    wrong = dW1.astype(dtype)
+    wrong[5, 7] += 1e-2 * np.max(np.abs(dW1))
+    with pytest.raises(AssertionError, match="largest error"):
+        assert_close(wrong, dW1, terms(shape))
+
+
+def test_modules_agree_over_many_steps(dtype):
+    X, y_true, params = network((64, 5, 9, 2), dtype)
+    ours, theirs = [p.copy() for p in params], [p.copy() for p in params]
+    for start in list(range(0, 64, 10)) * 5:  # the last batch is smaller
+        batch = slice(start, start + 10)
+        loss = fastbp.train_step(X[batch], y_true[batch], *ours, 0.1)
+        assert loss == pytest.approx(
+            fastbp.reference.train_step(X[batch], y_true[batch], *theirs, 0.1), rel=1e-4
+        )
+    for ours_p, theirs_p in zip(ours, theirs, strict=True):
+        assert_close(ours_p, theirs_p, 35 * 10)
+
+
+def test_sgd_update_is_in_place_and_exact(module, dtype):
+    param = np.array([[1.0, 2.0], [3.0, 4.0]], dtype)
+    scalar_like = np.array(1.5, dtype)
+    same, same_scalar = param, scalar_like
+    result = module.sgd_update([param, scalar_like], [np.ones((2, 2), dtype), np.array(1, dtype)], 0.5)
+    assert result is None
+    assert np.array_equal(same, [[0.5, 1.5], [2.5, 3.5]])
+    assert same_scalar == 1.0
+
+
+def test_learning_rate_zero_changes_nothing(module, dtype):
+    X, y_true, params = network((4, 2, 3, 1), dtype)
+    before = [p.copy() for p in params]
+    module.train_step(X, y_true, *params, 0)
+    assert all(np.array_equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+# ---- what may be passed -------------------------------------------------------------------------------
+
+
+def strided(a):
+    """The same values, every second element of a larger array in each direction, backwards in the last."""
+    big = np.zeros([2 * n for n in a.shape], a.dtype)
+    view = big[tuple([slice(None, None, 2)] * (a.ndim - 1) + [slice(None, None, -2)])]
+    view[...] = a
+    assert not view.flags.c_contiguous or view.size <= 1
+    return view
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def unaligned(a):
+    raw = np.zeros(a.nbytes + 1, np.uint8)
+    view = raw[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+LAYOUTS = {
+    "F": np.asfortranarray,
+    "strided": strided,
+    "read-only": read_only,
+    "unaligned": unaligned,
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "memmap-like subclass": lambda a: a.view(type("Sub", (np.ndarray,), {})),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_memory_layout_is_read(module, dtype, layout):
+    X, y_true, params = network((7, 3, 5, 2), dtype)
+    change = LAYOUTS[layout]
+    expected_trace = module.forward(X, *params)
+    trace = module.forward(change(X), *map(change, params))
+    for a, e in zip(trace, expected_trace, strict=True):
+        assert type(a) is np.ndarray or layout == "memmap-like subclass"
+        assert a.dtype == dtype
+        assert_close(a, e, 5)
+    z1, a1, _z2, y_pred = expected_trace
+    expected_grads = module.backward(X, y_true, z1, a1, y_pred, params[2])
+    grads = module.backward(*map(change, (X, y_true, z1, a1, y_pred, params[2])))
+    for a, e in zip(grads, expected_grads, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, e, 7)
+
+
+@pytest.mark.parametrize("layout", ["F", "strided", "unaligned"])
+def test_parameters_of_any_layout_are_updated_where_they_lie(module, dtype, layout):
+    X, y_true, params = network((7, 3, 5, 2), dtype)
+    others = [LAYOUTS[layout](p.copy()) for p in params]
+    owners = [o if o.base is None else o.base for o in others]
+    loss = module.train_step(X, y_true, *params, 0.5)
+    assert module.train_step(LAYOUTS[layout](X), y_true, *others, 0.5) == pytest.approx(loss, rel=1e-6)
+    for o, owner, p in zip(others, owners, params, strict=True):
+        assert np.shares_memory(o, owner)
+        assert_close(o, p, 7)
+    grads = [LAYOUTS[layout](np.ones_like(p)) for p in others]
+    module.sgd_update(others, grads, 0.25)
+    for o, p in zip(others, params, strict=True):
+        assert_close(o, p - 0.25, 7)
+
+
+def test_lists_and_integers_are_converted(module):
+    X = [[0, 0], [0, 1], [1, 0], [1, 1]]
+    W1, b1, W2, b2 = [[1, -1, 2], [1, -1, 2]], [0, 1, 0], [[1], [-1], [2]], [0]
+    expected = module.forward(*(np.array(a, float) for a in (X, W1, b1, W2, b2)))
+    for given in [(X, W1, b1, W2, b2), tuple(np.array(a) for a in (X, W1, b1, W2, b2))]:
+        for a, e in zip(module.forward(*given), expected, strict=True):
+            assert a.dtype == np.float64
+            assert np.array_equal(a, e)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.bool_, np.float16, np.float64, list])
+def test_inputs_take_the_dtype_of_the_parameters(module, kind):
+    _, _, params = network((4, 2, 3, 1), np.float32)
+    X = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    Y = np.array([[0], [1], [1], [0]], np.float32)
+    expected = [p.copy() for p in params]
+    loss = module.train_step(X, Y, *expected, 1.0)
+    given_X, given_Y = (X.tolist(), Y.tolist()) if kind is list else (X.astype(kind), Y.astype(kind))
+    assert all(a.dtype == np.float32 for a in module.forward(given_X, *params))
+    assert module.train_step(given_X, given_Y, *params, 1.0) == loss
+    assert all(np.array_equal(p, e) for p, e in zip(params, expected, strict=True))
+
+
+def test_only_what_is_said_to_be_updated_changes(module, dtype):
+    X, y_true, params = network((7, 3, 5, 2), dtype)
+    given = [X, y_true, *params]
+    before = [a.copy() for a in given]
+    z1, a1, z2, y_pred = module.forward(X, *params)
+    trace_before = [a.copy() for a in (z1, a1, z2, y_pred)]
+    grads = module.backward(X, y_true, z1, a1, y_pred, params[2])
+    assert all(np.array_equal(a, b) for a, b in zip(given, before, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip((z1, a1, z2, y_pred), trace_before, strict=True))
+    grads_before = [g.copy() for g in grads]
+    module.sgd_update(params, grads, 0.1)
+    assert all(np.array_equal(a, b) for a, b in zip(grads, grads_before, strict=True))
+    module.train_step(X, y_true, *params, 0.1)
+    assert np.array_equal(X, before[0])
+    assert np.array_equal(y_true, before[1])
+
+
+def test_results_are_new_arrays(module, dtype):
+    X, _, params = network((7, 3, 5, 2), dtype)
+    first = module.forward(X, *params)
+    second = module.forward(X, *params)
+    arrays = [*first, *second, X, *params]
+    for i, a in enumerate(arrays):
+        assert not any(np.shares_memory(a, b) for b in arrays[i + 1 :])
+
+
+# ---- sigmoid ------------------------------------------------------------------------------------------
+
+
+def test_sigmoid_is_stable_and_accurate(module, dtype):
+    """|z| up to 1e4 without a warning (pytest makes them errors), against exp in exact arithmetic's reach."""
+    z = np.concatenate([[-1e4, -1e3, -104.0, -88.0, -0.0, 0.0, 88.0, 1e3, 1e4], np.linspace(-40, 40, 801)])
+    z = z.astype(dtype)
+    one, zero = np.ones((1, 1), dtype), np.zeros(1, dtype)
+    # a1 = z + 1e4 through the ReLU would round; two hidden units carry max(0, z) and max(0, -z) instead
+    W1, W2 = np.array([[1, -1]], dtype), np.array([[1], [-1]], dtype)
+    _, _, z2, y = module.forward(z[:, None], W1, np.zeros(2, dtype), W2, zero)
+    assert np.array_equal(z2[:, 0], z)
+    exact = np.array(
+        [
+            float(1 / (1 + Fraction(np.exp(-v))))
+            if v >= 0
+            else float(Fraction(np.exp(v)) / (1 + Fraction(np.exp(v))))
+            for v in z.astype(np.float64)
+        ]
+    )
+    tiny = np.finfo(dtype).tiny
+    assert np.all(np.abs(y[:, 0] - exact) <= 4 * np.finfo(dtype).eps * exact + tiny)
+    assert y[0, 0] == 0.0
+    assert y[8, 0] == 1.0
+    dW1, db1, dW2, db2 = module.backward(
+        z[:, None], y, *module.forward(z[:, None], W1, np.zeros(2, dtype), W2, zero)[:2], y, W2
+    )
+    assert all(np.isfinite(g).all() for g in (dW1, db1, dW2, db2, one))
+
+
+# ---- what is refused ----------------------------------------------------------------------------------
+
+
+def refused(module, error, message, change, functions=("forward", "train_step"), **kwargs):
+    """Call with one thing wrong: the message fits and nothing has changed."""
+    for dtype in (np.float32, np.float64):
+        for function in functions:
+            X, y_true, params = network((6, 4, 8, 2), dtype)
+            given = dict(zip(["X", "y_true", "W1", "b1", "W2", "b2"], [X, y_true, *params], strict=True))
+            if function == "forward":
+                del given["y_true"]
+            elif function == "train_step":
+                given["lr"] = 0.1
+            else:
+                z1, a1, _, y_pred = module.forward(X, *params)
+                given = {"X": X, "y_true": y_true, "z1": z1, "a1": a1, "y_pred": y_pred, "W2": params[2]}
+            change(given)
+            before = {k: v.copy() for k, v in given.items() if isinstance(v, np.ndarray)}
+            with pytest.raises(error, match=re.escape(message)):
+                getattr(module, function)(**given, **kwargs)
+            for name, value in before.items():
+                np.testing.assert_array_equal(given[name], value)
+
+
+ALL = ("forward", "train_step", "backward")
+
+
+def test_wrong_shapes(module):
+    def cut(name, index):
+        return lambda given: given.update({name: np.ascontiguousarray(given[name][index])})
+
+    columns3 = (slice(None), slice(3))
+    refused(module, ValueError, "X has 3 columns, W1 has 4 rows: X must be (batch, 4)", cut("X", columns3))
+    refused(
+        module, ValueError, "W2 has 7 rows, W1 has 8 columns: W2 must be (8, outputs)", cut("W2", slice(7))
+    )
+    refused(module, ValueError, "b1 has shape (7,), W1 has 8 columns: b1 must be (8,)", cut("b1", slice(7)))
+    refused(module, ValueError, "b2 has shape (1,), W2 has 2 columns: b2 must be (2,)", cut("b2", slice(1)))
+    refused(
+        module,
+        ValueError,
+        "y_true has shape (5, 2), expected (6, 2): one row for each of the 6 rows of X",
+        cut("y_true", slice(5)),
+        ("train_step", "backward"),
+    )
+    refused(
+        module,
+        ValueError,
+        "y_true has shape (6, 1), expected (6, 2)",
+        cut("y_true", (slice(None), slice(1))),
+        ("train_step", "backward"),
+    )
+    refused(
+        module,
+        ValueError,
+        "z1 has shape (5, 8), X has 6 rows and W2 has 8 rows: z1 must be (6, 8)",
+        cut("z1", slice(5)),
+        ("backward",),
+    )
+    refused(module, ValueError, "a1 must be (6, 8)", cut("a1", columns3), ("backward",))
+    refused(module, ValueError, "y_pred must be (6, 2)", cut("y_pred", slice(1)), ("backward",))
+    refused(
+        module,
+        ValueError,
+        "b1 has shape (1, 8), W1 has 8 columns: b1 must be (8,)",
+        lambda given: given.update(b1=given["b1"][None, :]),
+    )
+    refused(
+        module,
+        ValueError,
+        "X has shape (4,), expected two dimensions (batch, 4); for a single row use X.reshape(1, -1)",
+        lambda given: given.update(X=given["X"][0]),
+    )
+    refused(
+        module,
+        ValueError,
+        "X has shape (1, 6, 4), expected two dimensions",
+        lambda given: given.update(X=given["X"][None]),
+        ALL,
+    )
+    refused(module, ValueError, "X has shape (0, 4) and is empty", cut("X", slice(0)), ALL)
+    refused(module, ValueError, "W1 has shape (8,), expected two dimensions", cut("W1", 0))
+
+
+def test_one_dimensional_targets(module):
+    X, y_true, params = network((6, 4, 8, 1), np.float32)
+    before = [p.copy() for p in params]
+    message = re.escape("y_true has shape (6,), expected (6, 1)") + ".*" + re.escape("y_true.reshape(-1, 1)")
+    with pytest.raises(ValueError, match=message):
+        module.train_step(X, y_true[:, 0], *params, 0.1)
+    z1, a1, _, y_pred = module.forward(X, *params)
+    with pytest.raises(ValueError, match=message):
+        module.backward(X, y_true[:, 0], z1, a1, y_pred, params[2])
+    assert all(np.array_equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(module, bad):
+    def spoil(name):
+        def change(given):
+            given[name] = given[name].copy()
+            given[name][2, 1] = bad
+
+        return change
+
+    refused(
+        module,
+        ValueError,
+        f"X holds NaN or infinity (1 of 24 values, the first is X[2, 1] = {bad})",
+        spoil("X"),
+    )
+    refused(module, ValueError, "y_true holds NaN or infinity", spoil("y_true"), ("train_step", "backward"))
+    refused(module, ValueError, "X holds NaN or infinity", spoil("X"), ("backward",))
+
+
+def test_the_finite_check_can_be_switched_off(module, dtype):
+    X, y_true, params = network((6, 4, 8, 2), dtype)
+    X[0, 0] = np.nan
+    z1, a1, _, y_pred = module.forward(X, *params, check_finite=False)
+    assert np.isnan(y_pred[0]).all()
+    assert np.isfinite(y_pred[1:]).all()
+    grads = module.backward(X, y_true, z1, a1, y_pred, params[2], check_finite=False)
+    assert np.isnan(grads[3]).any()
+    module.sgd_update(params, grads, 0.1, check_finite=False)
+    assert np.isnan(module.train_step(X, y_true, *params, 0.1, check_finite=False))
+
+
+def test_finite_sums_that_overflow_are_not_mistaken(module):
+    X, y_true, params = network((6, 4, 8, 2), np.float32)
+    X[:] = np.finfo(np.float32).max
+    params[0][:] = 0
+    assert np.isfinite(module.train_step(X, y_true, *params, 0.0))
+
+
+def test_dtypes_that_are_refused(module):
+    def retype(name, dtype):
+        return lambda given: given.update({name: given[name].astype(dtype)})
+
+    refused(module, TypeError, "X has dtype complex128, expected real numbers", retype("X", complex), ALL)
+    refused(module, TypeError, "X has dtype object, expected real numbers", retype("X", object), ALL)
+    refused(module, TypeError, "X has dtype <U", retype("X", str), ALL)
+    refused(module, TypeError, "W2 has dtype complex128", retype("W2", complex), ALL)
+    refused(module, TypeError, "W2 has dtype float16", retype("W2", np.float16), ALL)
+    refused(
+        module,
+        TypeError,
+        "updated in place and must be float32 or float64",
+        retype("W1", int),
+        ("train_step",),
+    )
+    refused(
+        module,
+        ValueError,
+        "X is not a rectangular array of numbers",
+        lambda given: given.update(X=[[1, 2], [3]]),
+        ALL,
+    )
+    refused(
+        module,
+        TypeError,
+        "W1 is updated in place and must be a NumPy array, got list",
+        lambda given: given.update(W1=given["W1"].tolist()),
+        ("train_step",),
+    )
+
+
+@pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2"])
+def test_mixed_parameter_dtypes(module, name):
+    def change(given):
+        other = np.float32 if given[name].dtype == np.float64 else np.float64
+        given[name] = given[name].astype(other)
+
+    refused(module, TypeError, "all must have the same dtype, float32 or float64", change)
+    if name == "W2":
+        refused(module, TypeError, "all must have the same dtype", change, ("backward",))
+
+
+@pytest.mark.parametrize("name", ["W1", "b1", "W2", "b2"])
+def test_read_only_parameters(module, name):
+    def change(given):
+        given[name].flags.writeable = False
+
+    refused(
+        module, ValueError, f"{name} is read-only, but would be updated in place", change, ("train_step",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("lr", "error"),
+    [(-0.1, ValueError), (np.nan, ValueError), (np.inf, ValueError), ("0.1", TypeError), (None, TypeError)],
+)
+def test_learning_rates_that_are_refused(module, lr, error):
+    refused(module, error, "lr", lambda given: given.update(lr=lr), ("train_step",))
+    param = np.ones(3)
+    with pytest.raises(error, match="lr"):
+        module.sgd_update([param], [np.ones(3)], lr)
+    assert np.array_equal(param, np.ones(3))
+
+
+def test_sgd_update_refuses_before_it_changes_anything(module):
+    good, grad = np.ones((2, 3)), np.ones((2, 3))
+    read_only_array = read_only(good)
+    cases = [
+        (ValueError, "2 params, but 1 grads", [good, good], [grad]),
+        (ValueError, "grads[1] has shape (3, 2), params[1] has (2, 3)", [good, good], [grad, grad.T]),
+        (ValueError, "grads[1] holds NaN or infinity", [good, good], [grad, grad * np.nan]),
+        (ValueError, "params[1] is read-only", [good, read_only_array], [grad, grad]),
+        (TypeError, "params[1] is updated in place and must be a NumPy array", [good, [1.0]], [grad, [1.0]]),
+        (TypeError, "params[1] has dtype int64", [good, np.ones(3, int)], [grad, np.ones(3)]),
+        (TypeError, "same dtype", [good, good.astype("f")], [grad, grad.astype("f")]),
+        (TypeError, "same dtype", [good], [grad.astype("f")]),
+        (TypeError, "params must be a list or tuple of arrays, got ndarray", good, [grad]),
+    ]
+    for error, message, params, grads in cases:
+        with pytest.raises(error, match=re.escape(message)):
+            module.sgd_update(params, grads, 0.5)
+        assert np.array_equal(good, np.ones((2, 3)))

@@ -1,0 +1,691 @@
+"""The engine: same bits for any number of threads, right to rounding, functions in ulp, no stray writes."""
+
+import ctypes
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from definitions import DEFINITIONS, loss_terms, normal_cdf, targets
+from engine_bits import ACTIVATIONS, OPTIMIZERS, OUTPUTS
+
+import fastbp
+from fastbp.engine import blocks
+from fastbp.engine.vector import isa
+
+BITS = pathlib.Path(__file__).with_name("engine_bits.py")
+rng_of = np.random.default_rng
+
+
+def run_bits(every, **environment):
+    """{way of working: (digest, size of the team)} of engine_bits.py in a new process."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", BITS, str(every)],
+        env={**os.environ, "NUMBA_NUM_THREADS": "4", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return {name: (digest, int(team)) for name, digest, team in map(str.split, result.stdout.splitlines())}
+
+
+def assert_same_bits(results):
+    assert len({digest for digest, _ in results.values()}) == 1, results
+    for name, (_, team) in results.items():
+        assert not name.startswith("threads") or name == f"threads-{team}"  # there were so many
+
+
+# ---- the same bits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="there is one thread only")
+def test_same_bits_for_any_number_of_threads():
+    """1, 2, 3, 4 threads (on two cores, too), a team of one, and the same again. Every fifth case: each
+    hidden and each output, each optimizer and both dtypes occur; test_engine_environment has all."""
+    assert_same_bits(run_bits(every=5))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_has_the_bits_of_single_steps(optimizer, shuffle, dtype):
+    """An epoch inside compiled code is train_step, batch after batch; the last one is smaller."""
+    rng = rng_of(1)
+    X, Y = rng.standard_normal((43, 33)).astype(dtype), rng.random((43, 17)).astype(dtype)
+    fitted, stepped = (fastbp.MLP([33, 16, 31, 17], hidden="tanh", dtype=dtype, seed=2) for _ in range(2))
+    orders = []
+    train_chunk = fitted._train_chunk
+
+    def spy(X, Y, order, first, last, *rest, **options):
+        if last > first:
+            orders.append(np.arange(43) if order is None else order.copy())
+        return train_chunk(X, Y, order, first, last, *rest, **options)
+
+    fitted._train_chunk = spy
+    fitted.fit(
+        X,
+        Y,
+        epochs=3,
+        batch_size=13,
+        optimizer=OPTIMIZERS[optimizer](),
+        shuffle=shuffle,
+        callbacks=lambda *_: None,
+    )
+    of_steps = OPTIMIZERS[optimizer]()
+    assert len(orders) == 3
+    for order in orders:
+        for start in range(0, 43, 13):
+            rows = order[start : start + 13]
+            stepped.train_step(X[rows], Y[rows], of_steps)
+    assert fitted._parameters.tobytes() == stepped._parameters.tobytes()
+
+
+# ---- right, to rounding -------------------------------------------------------------------------------
+#
+# How large may an error be? A sum of K products of floats, each multiply-add rounded once: every rounding
+# is off by at most u (2^-24 or 2^-53) times the partial sum, which is at most S = sum |a||b|. Roundings are
+# as good as independent, so they add up like a random walk, to about u sqrt(K) S, and hardly ever beyond 6
+# times that (Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM J. Sci. Comput.
+# 41 (2019) A2815). Errors of what goes in pass through the sum as variances do: A B has E_A^2 B^2 + A^2
+# E_B^2. `Approximate` carries such a standard error along with every exact value; in a deep network it
+# grows from layer to layer as the real error does.
+
+LIKELY = 6
+# An elementary function is right to some units in the last place (see the tests of ulp below), and so is an
+# elementwise formula of a few operations.
+FEW = 4
+
+
+class Approximate:
+    """An array and the standard error that a computation in a dtype with unit roundoff u may have made."""
+
+    def __init__(self, value, error=0.0):
+        self.value = np.asarray(value)
+        self.error = np.broadcast_to(np.asarray(error, np.float64), self.value.shape)
+
+    @property
+    def T(self):
+        return Approximate(self.value.T, self.error.T)
+
+
+def product(A, B, u, start=0.0):
+    """start + A @ B, each an Approximate."""
+    a, b = np.abs(A.value).astype(float), np.abs(B.value).astype(float)
+    rounding = u * np.sqrt(a.shape[1] + 1) * (np.abs(start) + a @ b)
+    return Approximate(
+        start + A.value @ B.value, np.sqrt(rounding**2 + (A.error**2) @ b**2 + a**2 @ (B.error**2))
+    )
+
+
+def column_sum(D, u):
+    rounding = u * np.sqrt(len(D.value)) * np.abs(D.value).sum(axis=0)
+    return Approximate(D.value.sum(axis=0), np.sqrt(rounding**2 + (D.error**2).sum(axis=0)))
+
+
+def undecided(z):
+    """Where rounding decides on which side of a kink at 0 z is."""
+    return np.abs(z.value) <= LIKELY * z.error
+
+
+def activated(name, z, u):
+    if name == "identity":
+        return z
+    definition = DEFINITIONS[name]
+    value, slope = definition.value(z.value), np.abs(definition.slope(z.value))
+    slope = np.maximum(slope, definition.jump * undecided(z))
+    # relu and leaky_relu take z as it is; gelu_tanh's sigmoid has the rounding error of its argument
+    roundings = {"relu": 0, "leaky_relu": 1, "gelu_tanh": FEW * (1 + np.abs(z.value) ** 3)}.get(name, FEW)
+    return Approximate(value, np.hypot(slope * z.error, roundings * u * np.abs(value)))
+
+
+def through(name, d, z, a, u):
+    """d * act'(z)."""
+    if name == "identity":
+        return d
+    definition, value = DEFINITIONS[name], a.value
+    slope, bend = definition.slope(z.value), definition.bend(z.value)
+    # 1 - a² and a (1 - a) are computed from a; others are sums of terms of about 1
+    size = {"relu": 0, "leaky_relu": 0, "tanh": 2 * value**2, "sigmoid": value, "selu": 2}.get(name, 1)
+    slope_error = np.hypot(bend * z.error, FEW * u * size)
+    result = d.value * slope
+    jump = definition.jump * undecided(z)
+    terms = (np.maximum(np.abs(slope), jump) * d.error) ** 2 + (d.value * np.hypot(slope_error, jump)) ** 2
+    return Approximate(result, np.sqrt(terms + (FEW * u * result) ** 2))
+
+
+def expected(model, X, Y, activations, loss):
+    """z, a and gradients (W1, ..., b1, ...) of the mean loss, and the loss's sum, each an Approximate."""
+    u = float(np.finfo(model.dtype).eps) / 2
+    exact = np.float64 if model.dtype == np.float32 else np.longdouble
+    weights = [Approximate(W.astype(exact)) for W in model.weights]
+    z, a = [], [Approximate(X.astype(exact))]
+    for W, b, name in zip(weights, model.biases, activations, strict=True):
+        z.append(product(a[-1], W, u, b.astype(exact)))
+        a.append(activated(name, z[-1], u))
+    y, last = Y.astype(exact), z[-1]
+    difference = a[-1].value - y
+    d = Approximate(difference, np.hypot(a[-1].error, u * np.abs(difference)))
+    if loss == "binary_crossentropy":
+        value = np.maximum(last.value, 0) - y * last.value + np.log1p(np.exp(-np.abs(last.value)))
+        value_error = np.abs(difference) * last.error + FEW * u * (1 + np.abs(last.value))
+    else:
+        value, slope = loss_terms(loss, a[-1].value, y)
+        # mse and huber are smooth; mae and hinge jump by 2 and by 1 where rounding decides on the side
+        error = d.error if loss == "mse" or loss.startswith("huber") else 0
+        if loss == "mae":
+            error = 2 * (np.abs(difference) <= LIKELY * d.error)
+        if loss == "hinge":
+            rounding = np.hypot(a[-1].error, FEW * u * np.abs(a[-1].value))
+            error = 1 * (np.abs(1 - y * a[-1].value) <= LIKELY * rounding)
+        value_error = (np.abs(slope) + error) * np.hypot(d.error, FEW * u) + FEW * u * value
+        d = through(activations[-1], Approximate(slope, error), last, a[-1], u)
+    total = Approximate(value.sum(), value_error.sum())
+    d = Approximate(d.value / len(X), np.hypot(d.error, FEW * u * np.abs(d.value)) / len(X))
+    dW, db = [], []
+    for i in range(len(z) - 1, -1, -1):
+        dW.insert(0, product(a[i].T, d, u))
+        db.insert(0, column_sum(d, u))
+        if i:
+            d = through(activations[i - 1], product(d, weights[i].T, u), z[i - 1], a[i], u)
+    return z, a[1:], [*dW, *db], total
+
+
+def assert_within(actual, approximate, what=""):
+    error = np.abs(np.asarray(actual) - approximate.value).astype(float)
+    allowed = LIKELY * approximate.error + 8 * float(np.finfo(np.asarray(actual).dtype).smallest_normal)
+    assert np.isfinite(actual).all(), what
+    worst = np.unravel_index(np.argmax(error - allowed), np.shape(error))
+    assert (error <= allowed).all(), (
+        f"{what}{list(map(int, worst))}: off by {error[worst]:.3g}, allowed {allowed[worst]:.3g}"
+    )
+
+
+def check_step(model, X, Y, optimizer, activations, loss, what=""):
+    """train_step changed parameters and state as the formulas say, starting from what they were.
+
+    The new weights are judged by the new state that the engine itself computed, because g / sqrt(g^2) is
+    any number at all where g is 0 up to rounding.
+    """
+    u = float(np.finfo(model.dtype).eps) / 2
+    _, _, gradients, total = expected(model, X, Y, activations, loss)
+    state = optimizer.state(model, model.n_parameters, model.dtype)
+
+    def split(flat):
+        weights, biases = model._split(flat)
+        return [np.asarray(p, np.longdouble) for p in (*weights, *biases)]
+
+    old, old_states = split(model._parameters), [split(b) for b in state.buffers]
+    actual_loss = model.train_step(X, Y, optimizer) * len(X)
+    total_error = Approximate(total.value, total.error + u * abs(total.value))
+    assert_within(
+        np.array([actual_loss], model.dtype),
+        Approximate([total_error.value], [total_error.error]),
+        f"{what} loss",
+    )
+    new, new_states = [*model.weights, *model.biases], [[*w, *b] for w, b in map(model._split, state.buffers)]
+    t, o = state.steps, optimizer
+    for i, (W, g) in enumerate(zip(old, gradients, strict=True)):
+        before, after = [s[i] for s in old_states], [s[i] for s in new_states]
+        now = [s.astype(np.longdouble) for s in after]
+        name = f"{what} parameter {i}"
+        factor, keep = o.lr, 1.0  # W = keep * W - factor * g (or - the state's part)
+        decay = 0.0 if isinstance(o, fastbp.AdamW) else o.weight_decay
+        g = Approximate(
+            g.value + decay * W, np.hypot(g.error, FEW * u * (np.abs(g.value) + np.abs(decay * W)))
+        )
+        if isinstance(o, fastbp.Adam):
+            (m, v), (b1, b2) = before, o.betas
+            squares = Approximate(g.value**2, 2 * np.abs(g.value) * g.error + LIKELY * g.error**2)
+            for s, old_s, beta, term in zip(after, (m, v), (b1, b2), (g, squares), strict=True):
+                value = beta * old_s + (1 - beta) * term.value
+                size = np.abs(beta * old_s) + np.abs((1 - beta) * term.value)
+                # 1 - beta itself is rounded to the dtype
+                assert_within(
+                    s, Approximate(value, np.hypot((1 - beta) * term.error, FEW * u * size)), f"{name} state"
+                )
+            if isinstance(o, fastbp.AdamW):
+                keep = 1 - o.lr * o.weight_decay
+            moved = o.lr * now[0] / (1 - b1**t) / (np.sqrt(now[1] / (1 - b2**t)) + o.eps)
+            moved = Approximate(moved, 2 * FEW * u * np.abs(moved))
+        elif isinstance(o, fastbp.Adagrad):
+            value, error = before[0] + g.value**2, 2 * np.abs(g.value) * g.error + LIKELY * g.error**2
+            assert_within(after[0], Approximate(value, np.hypot(error, FEW * u * value)), f"{name} state")
+            root = np.sqrt(now[0]) + o.eps
+            moved = Approximate(g.value / root, np.hypot(g.error / root, FEW * u * np.abs(g.value / root)))
+            moved = Approximate(factor * moved.value, factor * moved.error)
+        elif isinstance(o, fastbp.RMSprop):
+            value = o.alpha * before[0] + (1 - o.alpha) * g.value**2
+            error = (1 - o.alpha) * (2 * np.abs(g.value) * g.error + LIKELY * g.error**2)
+            assert_within(after[0], Approximate(value, np.hypot(error, FEW * u * value)), f"{name} state")
+            root = np.sqrt(now[0]) + o.eps
+            moved = Approximate(g.value / root, np.hypot(g.error / root, FEW * u * np.abs(g.value / root)))
+            if o.momentum:
+                value = o.momentum * before[1] + moved.value
+                assert_within(
+                    after[1],
+                    Approximate(value, np.hypot(moved.error, FEW * u * np.abs(value))),
+                    f"{name} state",
+                )
+                moved = Approximate(now[1])
+            moved = Approximate(factor * moved.value, factor * moved.error)
+        else:
+            moved = g
+            if o.momentum:
+                value = o.momentum * before[0] + g.value
+                size = np.abs(o.momentum * before[0]) + np.abs(g.value)
+                assert_within(
+                    after[0], Approximate(value, np.hypot(g.error, FEW * u * size)), f"{name} state"
+                )
+                moved = Approximate(now[0])
+                if o.nesterov:
+                    moved = Approximate(
+                        g.value + o.momentum * now[0], np.hypot(g.error, FEW * u * np.abs(now[0]))
+                    )
+            moved = Approximate(factor * moved.value, factor * moved.error)
+        # plain SGD adds its products to W one by one, so W takes part in every rounding
+        roundings = np.sqrt(len(X) + 1) if np.ndim(W) == 2 and not old_states else FEW
+        size = np.abs(W) + np.abs(moved.value)
+        assert_within(
+            new[i], Approximate(keep * W - moved.value, np.hypot(moved.error, roundings * u * size)), name
+        )
+
+
+SHAPES = [
+    (1, [1, 1]),
+    (2, [7, 13]),
+    (3, [14, 1, 15]),
+    (64, [33, 100, 17]),
+    (29, [100, 31, 2]),
+    (13, [2, 16, 7, 32, 1]),
+    (8, [17, 33, 32, 31]),
+    (7, [15] * 9),
+    (29, [33] * 12),
+]
+
+
+def make(shape, hidden, output, loss, dtype, seed=0):
+    batch, sizes = shape
+    rng = rng_of(seed)
+    model = fastbp.MLP(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=seed)
+    for b in model.biases:
+        b[...] = 0.3 * rng.standard_normal(len(b))
+    X = rng.standard_normal((batch, sizes[0])).astype(dtype)
+    Y = targets(loss, rng.random((batch, sizes[-1])).astype(dtype))
+    return model, X, Y, [hidden] * (len(sizes) - 2) + [output]
+
+
+@pytest.mark.parametrize(("output", "loss"), OUTPUTS, ids="-".join)
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+def test_forward_and_gradients_are_right_to_rounding(hidden, output, loss, dtype):
+    for shape in SHAPES:
+        model, X, Y, activations = make(shape, hidden, output, loss, dtype)
+        z, a, gradients, _ = expected(model, X, Y, activations, loss)
+        trace = model.forward(X)
+        ours = model.backward(trace, Y)
+        for name, actual, approximate in (
+            ("z", trace.z, z),
+            ("a", trace.a, a),
+            ("gradient", [*ours.weights, *ours.biases], gradients),
+        ):
+            for i, (x, y) in enumerate(zip(actual, approximate, strict=True)):
+                assert_within(x, y, f"{shape} {name}[{i}]")
+        assert_within(model.predict(X), a[-1], f"{shape} predict")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_are_right_to_rounding(optimizer, dtype):
+    kinds = [(hidden, *output) for hidden in ACTIVATIONS for output in OUTPUTS]
+    for i, shape in enumerate(SHAPES):
+        hidden, output, loss = kinds[(7 * i + 3 * list(OPTIMIZERS).index(optimizer)) % len(kinds)]
+        model, X, Y, activations = make(shape, hidden, output, loss, dtype)
+        o = OPTIMIZERS[optimizer]()
+        for step in range(4):
+            check_step(model, X, Y, o, activations, loss, f"{shape} {hidden} {output} {loss} step {step}:")
+
+
+@pytest.mark.parametrize("hidden", ACTIVATIONS)
+def test_what_fills_up_vectors_stays_out(hidden, dtype):
+    """Whole epochs, where parameters stay packed: act(0) beyond a layer's width has no part in anything."""
+    X = rng_of(0).standard_normal((26, 5))
+    for sizes in ([5, 9, 7, 3], [5, 9, 7, 17], [5, 3]):
+        Y = rng_of(1).random((26, sizes[-1]))
+        trained = []
+        for module in (fastbp, fastbp.reference):
+            model = module.MLP(sizes, hidden=hidden, output="tanh", dtype=dtype, seed=1)
+            model.fit(X, Y, epochs=5, batch_size=4, optimizer=fastbp.SGD(0.01), shuffle=False)
+            trained.append(model._parameters)
+        np.testing.assert_allclose(*trained, rtol=0, atol=64 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("shape", SHAPES[3:], ids=str)
+def test_a_wrong_result_is_rejected(shape, dtype):
+    """A test of the tests: a sum without one of its terms is noticed, in the first and in the last layer, and
+    so is a number with only half of its digits."""
+    model, X, Y, activations = make(shape, "tanh", "identity", "mse", dtype)
+    z, _, gradients, _ = expected(model, X, Y, activations, "mse")
+    u = float(np.finfo(dtype).eps)
+    layers = len(z)
+    for approximate, left, right in (
+        (gradients[0], X[0, 0], gradients[layers].value[0] / len(X)),
+        (z[0], X[0, -1], model.weights[0][-1, 0]),
+        (z[-1], np.tanh(z[-2].value)[0, -1], model.weights[-1][-1, 0]),
+    ):
+        good = approximate.value.astype(dtype)
+        assert_within(good, approximate)
+        wrong = good.copy()
+        wrong[0, 0] -= left * right
+        with pytest.raises(AssertionError, match="off by"):
+            assert_within(wrong, approximate)
+        wrong = good.copy()
+        wrong.flat[np.argmax(np.abs(wrong))] *= 1 + np.sqrt(u)
+        with pytest.raises(AssertionError, match="off by"):
+            assert_within(wrong, approximate)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_wrong_step_is_rejected(optimizer, dtype, monkeypatch):
+    """The same for the formulas: with another learning rate, or other data, nothing fits."""
+    model, X, Y, activations = make(SHAPES[3], "tanh", "sigmoid", "mse", dtype)
+    o = OPTIMIZERS[optimizer]()
+    o.state(model, model.n_parameters, model.dtype)
+    train_step = model.train_step
+
+    def wrong_rate(X, Y, o):
+        o.lr *= 1.01
+        try:
+            return train_step(X, Y, o)
+        finally:
+            o.lr /= 1.01
+
+    monkeypatch.setattr(model, "train_step", wrong_rate)
+    with pytest.raises(AssertionError, match="off by"):
+        check_step(model, X, Y, o, activations, "mse")
+    monkeypatch.setattr(model, "train_step", lambda X, Y, o: train_step(np.roll(X, 1, axis=0), Y, o))
+    with pytest.raises(AssertionError, match="off by"):
+        check_step(model, X, Y, o, activations, "mse")
+
+
+# ---- elementary functions, in units of the last place ----------------------------------------------------
+
+
+def function(name, dtype):
+    """The vectors' method of that name, for arrays of a multiple of 16 numbers."""
+
+    def emit(b, args):
+        source, target, vectors = args
+        ops = blocks.Vectors(b, dtype)
+
+        def visit(_, j):
+            at = b.mul(j, blocks.I64(ops.lanes * ops.itemsize))
+            result = getattr(ops, name)(ops.load(b.add(source, at)))
+            ops.store(result[0] if isinstance(result, tuple) else result, b.add(target, at))
+
+        blocks._rows_and_vectors(b, blocks.I64(1), vectors, visit)
+
+    call = callback(blocks.compile_block(f"test-{name}", dtype, 3, emit), 3)
+
+    def compute(x):
+        y = np.empty_like(x)
+        call(x.ctypes.data, y.ctypes.data, x.nbytes // isa().bytes)
+        return y
+
+    return compute
+
+
+def callback(address, count):
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(address)
+
+
+def numbers(dtype):
+    """Numbers of all sizes and both signs, subnormal ones, infinity, NaN; dense where functions bend."""
+    dtype = np.dtype(dtype)
+    rng = rng_of(5)
+    if dtype == np.float32:
+        every = np.arange(0, 2**32, 4001, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    else:
+        every = rng.integers(0, 2**64, 200_000, dtype=np.uint64).view(np.float64)
+    dense = rng.uniform(-1, 1, 200_000) * rng.choice([1e-3, 0.3, 1, 20, 100, 760], 200_000)
+    tiny, top = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    edges = [
+        -103.98,
+        -103.9,
+        -88.72284,
+        -88.72283,
+        -87.34,
+        -87.33,
+        -87.3,
+        88.72283,
+        88.72284,
+        0.125,
+        0.25,
+        -0.25,
+        0.5,
+    ]
+    edges += [
+        -745.2,
+        -708.4,
+        -708.39,
+        709.7827,
+        709.7828,
+        1e4,
+        -1e4,
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        tiny,
+        -tiny,
+        top,
+        -top,
+    ]
+    around = np.array([(1 + k * np.finfo(dtype).eps) * e for e in edges[:17] for k in range(-4, 5)])
+    x = np.concatenate([every, dense.astype(dtype), np.array(edges, dtype), around.astype(dtype)])
+    return np.resize(x, -(-len(x) // 16) * 16)
+
+
+def ulps(actual, exact, dtype):
+    """How many units in the last place lie between them: the spacing of the dtype at the exact value."""
+    info = np.finfo(dtype)
+    with np.errstate(all="ignore"):
+        _, exponent = np.frexp(np.maximum(np.abs(exact), info.smallest_normal))
+        spacing = np.ldexp(np.longdouble(1), exponent - info.nmant - 1)
+        return (np.abs(actual - exact) / spacing).astype(float)
+
+
+# On vectors without fused multiply-add, exp's range reduction and Horner's rule round twice.
+EXTRA = 0.0 if isa().fma else 0.5
+
+
+def check_function(name, exact, dtype, limit, x=None):
+    x = numbers(dtype) if x is None else x
+    with np.errstate(all="ignore"):
+        want = exact(x.astype(np.float64 if np.dtype(dtype) == np.float32 else np.longdouble))
+        rounded = want.astype(dtype)
+    got = function(name, dtype)(x)
+    assert np.array_equal(np.isnan(got), np.isnan(x))
+    infinite = np.isinf(got)
+    assert np.array_equal(got[infinite], rounded[infinite])
+    finite = np.isfinite(got)
+    assert np.array_equal(np.isfinite(rounded), finite)
+    off = ulps(got[finite], want[finite], dtype)
+    worst = int(np.argmax(off))
+    assert off[worst] <= limit + EXTRA, f"{name}({x[finite][worst]!r}) is off by {off[worst]:.2f} ulp"
+    return x, got
+
+
+def test_exp(dtype):
+    low, high = map(dtype.type, (-87.3, 88.72283) if dtype == np.float32 else (-708.39, 709.7827))
+
+    def exact(x):
+        return np.where(x < low, 0, np.where(x > high, np.inf, np.exp(x)))
+
+    x, y = check_function("exp", exact, dtype, 1.0)
+    assert (y[x == 0] == 1).all()
+    # the range is all of the normal numbers, but for the very last ones
+    info = np.finfo(dtype)
+    assert info.smallest_normal < np.exp(np.longdouble(low)) < 1.05 * info.smallest_normal
+    assert 0.9999 * info.max < np.exp(np.longdouble(high)) < info.max
+
+
+def test_sigmoid(dtype):
+    most_negative = -88.72283 if dtype == np.float32 else -709.7827
+    x, y = check_function(
+        "sigmoid", lambda x: np.where(x < dtype.type(most_negative), 0, 1 / (1 + np.exp(-x))), dtype, 2.5
+    )
+    assert (y[x >= 100] == 1).all()
+    assert ((y >= 0) & (y <= 1) | np.isnan(x)).all()
+
+
+def test_tanh(dtype):
+    x, y = check_function("tanh", np.tanh, dtype, 3.0)
+    assert np.array_equal(np.signbit(y[x == 0]), np.signbit(x[x == 0]))
+    assert (y[np.abs(x) > 30] == np.sign(x[np.abs(x) > 30])).all()
+    assert np.array_equal(function("tanh", dtype.name)(-x), -y, equal_nan=True)
+
+
+def test_log1p_of_unit(dtype):
+    x = np.abs(numbers(dtype))
+    x = x[x <= 1]
+    x = x[: len(x) // 16 * 16].copy()
+    check_function("log1p_of_unit", np.log1p, dtype, 3.0, x)
+
+
+def test_expm1(dtype):
+    high = dtype.type(88.72283 if dtype == np.float32 else 709.7827)
+    x, y = check_function("expm1", lambda x: np.where(x > high, np.inf, np.expm1(x)), dtype, 3.0)
+    assert np.array_equal(np.signbit(y[x == 0]), np.signbit(x[x == 0]))
+
+
+def test_normal(dtype):
+    """P(Z <= x) = 1/2 erfc(-x / sqrt(2)), small in the left tail and yet right to a few ulp."""
+    x = numbers(dtype)
+    got = function("normal", dtype)(x)
+    assert np.array_equal(np.isnan(got), np.isnan(x))
+    x, got = x[~np.isnan(x)], got[~np.isnan(x)]
+    exact = normal_cdf(np.clip(x, -50, 50).astype(np.longdouble))
+    subnormal = exact < 8 * np.finfo(dtype).smallest_normal
+    assert (got[subnormal] <= 8 * np.finfo(dtype).smallest_normal).all()
+    assert (got >= 0).all()
+    off = ulps(got, exact, dtype)
+    off[subnormal] = 0
+    worst = int(np.argmax(off))
+    # without fused multiply-add, exp(-x² / 2) has the rounding error of x²
+    limit = 8 if isa().fma else 8 + np.square(x[worst])
+    assert off[worst] <= limit, f"normal({x[worst]!r}) is off by {off[worst]:.2f} ulp"
+    assert np.abs(got - exact).max() <= 2 * np.finfo(dtype).eps
+
+
+def test_ulps_notice_an_error(dtype):
+    x = numbers(dtype)
+    x = x[np.abs(x) < 50]
+    exact = np.exp(x.astype(np.longdouble))
+    good = exact.astype(dtype)
+    assert ulps(good, exact, dtype).max() <= 0.5
+    assert ulps(np.nextafter(np.nextafter(good, dtype.type(0)), dtype.type(0)), exact, dtype).min() >= 0.75
+
+
+# ---- copies write where they should, and nowhere else ----------------------------------------------------
+
+GUARD = 0x5A
+
+
+def guarded(size, offset=0):
+    """Bytes of a known value, and the address of a piece in the middle with `size` of them."""
+    memory = np.full(size + 1024, GUARD, np.uint8)
+    start = -memory.ctypes.data % 64 + 448 + offset
+    return memory, start
+
+
+def untouched(memory, start, size):
+    return (memory[:start] == GUARD).all() and (memory[start + size :] == GUARD).all()
+
+
+@pytest.mark.parametrize("columns", range(1, 41))
+def test_copy_in_and_out(columns, dtype):
+    rows, lanes, size = 5, isa().bytes // dtype.itemsize, dtype.itemsize
+    vectors = -(-columns // lanes)
+    copy_in, copy_out = (callback(blocks.copy_rows(dtype.name, into=into), 7) for into in (True, False))
+    values = rng_of(columns).standard_normal((rows, columns)).astype(dtype)
+    # the caller's matrix need not be aligned to more than its numbers are
+    outside, at = guarded(values.nbytes, offset=size)
+    outside[at : at + values.nbytes] = values.view(np.uint8).ravel()
+    before = outside.copy()
+    # in panels: vectors of one panel follow one another
+    panel = rows * isa().bytes
+    inside, to = guarded(vectors * panel)
+    there, here = outside.ctypes.data + at, inside.ctypes.data + to
+    copy_in(there, columns * size, here, isa().bytes, panel, rows, columns)
+    assert untouched(inside, to, vectors * panel)
+    assert np.array_equal(outside, before)
+    panels = inside[to : to + vectors * panel].view(dtype).reshape(vectors, rows, lanes)
+    unpacked = panels.transpose(1, 0, 2).reshape(rows, vectors * lanes)
+    assert np.array_equal(unpacked[:, :columns], values)
+    assert not unpacked[:, columns:].any()
+    # and back, where what lies beyond the columns is garbage
+    padding = np.arange(vectors * lanes).reshape(vectors, 1, lanes) >= columns
+    panels[np.broadcast_to(padding, panels.shape)] = np.nan
+    inside_before = inside.copy()
+    back, at = guarded(values.nbytes, offset=size)
+    copy_out(back.ctypes.data + at, columns * size, here, isa().bytes, panel, rows, columns)
+    assert untouched(back, at, values.nbytes)
+    assert np.array_equal(inside, inside_before)
+    assert np.array_equal(back[at : at + values.nbytes], values.view(np.uint8).ravel())
+
+
+@pytest.mark.parametrize("columns", range(1, 41))
+def test_copies_leave_the_columns_between(columns, dtype):
+    """A block of columns of a wider matrix: what lies right and left of it in each row stays."""
+    rows, wide, size = 3, columns + 3, dtype.itemsize
+    vectors = -(-columns // (isa().bytes // size))
+    copy_out = callback(blocks.copy_rows(dtype.name, into=False), 7)
+    source = np.ones(vectors * rows * isa().bytes // size, dtype)
+    memory, at = guarded(rows * wide * size)
+    copy_out(
+        memory.ctypes.data + at + size,
+        wide * size,
+        source.ctypes.data,
+        vectors * isa().bytes,
+        isa().bytes,
+        rows,
+        columns,
+    )
+    result = memory[at : at + rows * wide * size].view(dtype).reshape(rows, wide)
+    assert (result[:, 1 : columns + 1] == 1).all()
+    memory_of_rest = np.delete(result, np.s_[1 : columns + 1], axis=1).view(np.uint8)
+    assert (memory_of_rest == GUARD).all()
+    assert untouched(memory, at, rows * wide * size)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_transpose(count, dtype):
+    lanes = isa().bytes // dtype.itemsize
+    square = lanes * isa().bytes
+    source = rng_of(count).standard_normal((count, lanes, lanes)).astype(dtype)
+    step = square + 128
+    memory, at = guarded(max(1, count) * step)
+    callback(blocks.transpose(dtype.name), 4)(source.ctypes.data, memory.ctypes.data + at, count, step)
+    blocks_out = memory[at : at + count * step].reshape(count, step)
+    for i in range(count):
+        assert np.array_equal(blocks_out[i, :square].view(dtype).reshape(lanes, lanes), source[i].T)
+        assert (blocks_out[i, square:] == GUARD).all()
+    assert untouched(memory, at, count * step)
+
+
+@pytest.mark.parametrize("columns", range(1, 41))
+def test_a_prediction_stays_inside_its_array(columns, dtype):
+    """All the way: odd widths through pack, tile and unpack, into memory with guards around it."""
+    from fastbp.engine import step
+    from fastbp.engine.plan import Plan
+
+    X = rng_of(0).standard_normal((7, columns)).astype(dtype)
+    model = fastbp.MLP([columns, columns, columns], dtype=dtype, seed=0)
+    memory, at = guarded(X.nbytes)
+    plan = Plan(model.layer_sizes, ("relu", "sigmoid"), "mse", dtype, "add", 3, "predict")
+    plan.lend_parameters(model._parameters)
+    plan.lend_data(X, None)
+    plan.set_layer(1, outside_a=memory.ctypes.data + at)
+    plan.run(step.PACK + step.FORWARD, 1)
+    assert untouched(memory, at, X.nbytes)
+    assert np.array_equal(memory[at : at + X.nbytes].view(dtype).reshape(7, columns), model.predict(X))

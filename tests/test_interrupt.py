@@ -1,0 +1,130 @@
+"""Ctrl-C during fit: a real SIGINT to a real process."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import fastbp
+from fastbp import _base
+
+CHILD = """
+    import json, sys, time
+    import numpy as np
+    import {module} as module
+
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal(({rows}, 20)), rng.random(({rows}, 2))
+    model = module.MLP([20, 50, 2], seed=0)
+    model.fit(X[:100], Y[:100], epochs=1, optimizer=module.SGD(0.01))
+    optimizer = module.SGD(0.01, momentum=0.5)
+    print("training", flush=True)
+    history = model.fit(X, Y, epochs=10**9, optimizer=optimizer{options})
+    stopped = time.time()
+    again = model.fit(X, Y, epochs=1, optimizer=optimizer)
+    print(json.dumps({{
+        "stopped": stopped,
+        "interrupted": history.interrupted,
+        "epochs": history.epochs,
+        "losses": history.loss[:5].tolist(),
+        "finite": bool(np.isfinite(history.loss).all() and np.isfinite(model.predict(X[:9])).all()),
+        "steps": optimizer.state(model, 0, model.dtype).steps,
+        "again": [again.epochs, again.interrupted],
+    }}), flush=True)
+    try:
+        time.sleep(60)  # Ctrl-C means what it meant before
+    except KeyboardInterrupt:
+        print("KeyboardInterrupt", flush=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["fastbp", "fastbp.reference"])
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [(1000, ""), (64, ""), (64, ", callbacks=lambda *_: None"), (20000, ", validation_data=(X, Y)")],
+)
+def test_ctrl_c_ends_training_with_a_usable_model(module, rows, options):
+    code = textwrap.dedent(CHILD).format(module=module, rows=rows, options=options)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "training\n"
+            time.sleep(1.0)
+            sent = time.time()
+            child.send_signal(signal.SIGINT)
+            result = json.loads(child.stdout.readline())
+            time.sleep(0.2)
+            child.send_signal(signal.SIGINT)
+            assert child.stdout.readline() == "KeyboardInterrupt\n"
+            assert child.wait(20) == 0
+        finally:
+            child.kill()
+    assert result["stopped"] - sent < 1.0
+    assert result["interrupted"]
+    assert result["finite"]
+    assert result["epochs"] > 0
+    assert len(result["losses"]) == min(5, result["epochs"])
+    assert result["again"] == [1, False]
+    per_epoch = -(-rows // 32)
+    assert result["epochs"] * per_epoch <= result["steps"] - per_epoch < (result["epochs"] + 1) * per_epoch
+
+
+def test_ctrl_c_right_after_a_chunk_waits_for_the_history(module, monkeypatch):
+    """Steps that were taken are in the history, whenever the signal comes."""
+    record = _base._Run._epoch_losses
+
+    def interrupted(self, sums):
+        signal.raise_signal(signal.SIGINT)
+        return record(self, sums)
+
+    monkeypatch.setattr(_base._Run, "_epoch_losses", interrupted)
+    model, optimizer = module.MLP([1, 1]), module.SGD(0.1, momentum=0.5)
+    history = model.fit([[1.0]], [[1.0]], epochs=10**6, optimizer=optimizer)
+    assert history.interrupted
+    assert history.epochs == optimizer.state(model, 0, model.dtype).steps > 0
+
+
+def test_the_handler_is_put_back(module):
+    before = signal.getsignal(signal.SIGINT)
+    model = module.MLP([1, 1])
+    model.fit([[1.0]], [[1.0]], epochs=3, optimizer=module.SGD(0.1))
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def fail(*_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        model.fit([[1.0]], [[1.0]], epochs=3, optimizer=module.SGD(0.1), callbacks=fail)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_callback_that_raises_keyboard_interrupt_ends_training(module):
+    def stop(model, epoch, history):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    model = module.MLP([1, 1])
+    history = model.fit([[1.0]], [[1.0]], epochs=9, optimizer=module.SGD(0.1), callbacks=stop)
+    assert history.interrupted
+    assert history.epochs == 2
+    assert "interrupted" in repr(history)
+
+
+def test_fit_in_a_thread(module):
+    """Threads other than the main one get no signals, and may not handle them."""
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    histories = []
+
+    def work():
+        model = module.MLP([3, 4, 1], seed=0)
+        histories.append(model.fit(X, X[:, :1], epochs=3, optimizer=fastbp.SGD(0.1)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert histories[0].epochs == 3

@@ -1,0 +1,187 @@
+"""Optimizers: both implementations against the formulas, step by step in float64."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+CASES = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    ("Adam", {}),
+    ("Adam", {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01}),
+    ("AdamW", {}),
+    ("AdamW", {"lr": 0.1, "weight_decay": 0.5}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.01}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.1, "alpha": 0.5, "eps": 1e-3, "momentum": 0.7, "weight_decay": 0.01}),
+]
+
+
+class Formula:
+    """The definitions of torch.optim's documentation, on one flat vector in float64."""
+
+    def __init__(self, name, options):
+        defaults = {
+            "SGD": {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
+            "Adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+            "AdamW": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+            "Adagrad": {"lr": 1e-2, "eps": 1e-10, "weight_decay": 0.0},
+            "RMSprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0},
+        }
+        self.name, self.o, self.t, self.m, self.v = name, defaults[name] | options, 0, 0.0, 0.0
+
+    def step(self, p, g):
+        o, lr = self.o, self.o["lr"]
+        self.t += 1
+        if self.name == "AdamW":
+            p = p - lr * o["weight_decay"] * p
+        else:
+            g = g + o["weight_decay"] * p
+        if self.name == "SGD":
+            if o["momentum"]:
+                self.m = g if self.t == 1 else o["momentum"] * self.m + g
+                g = g + o["momentum"] * self.m if o["nesterov"] else self.m
+            return p - lr * g
+        if self.name == "Adagrad":
+            self.v = self.v + g**2
+            return p - lr * g / (np.sqrt(self.v) + o["eps"])
+        if self.name == "RMSprop":
+            self.v = o["alpha"] * self.v + (1 - o["alpha"]) * g**2
+            step = g / (np.sqrt(self.v) + o["eps"])
+            self.m = o["momentum"] * self.m + step
+            return p - lr * self.m
+        beta1, beta2 = o["betas"]
+        self.m = beta1 * self.m + (1 - beta1) * g
+        self.v = beta2 * self.v + (1 - beta2) * g**2
+        m_hat, v_hat = self.m / (1 - beta1**self.t), self.v / (1 - beta2**self.t)
+        return p - lr * m_hat / (np.sqrt(v_hat) + o["eps"])
+
+
+def problem():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((12, 3)), rng.random((12, 2))
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_fifty_steps_of_the_formula(module, name, options):
+    X, Y = problem()
+    model = module.MLP([3, 5, 2], hidden="tanh", dtype="float64", seed=0)
+    optimizer, formula = getattr(module, name)(**options), Formula(name, options)
+    expected = model._parameters.copy()
+    for _ in range(50):
+        gradients = model.backward(model.forward(X), Y)
+        flat = np.concatenate(
+            [g.ravel() for pair in zip(gradients.weights, gradients.biases, strict=True) for g in pair]
+        )
+        expected = formula.step(expected, flat)
+        model.train_step(X, Y, optimizer)
+        np.testing.assert_allclose(model._parameters, expected, rtol=0, atol=1e-11)
+        model._parameters[:] = expected  # rounding does not add up: each step is compared
+    assert optimizer.state(model, 0, np.dtype(float)).steps == 50
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_fifty_steps_of_torch(module, name, options):
+    torch = pytest.importorskip("torch")
+    X, Y = problem()
+    model = module.MLP([3, 5, 2], hidden="tanh", dtype="float64", seed=0)
+    optimizer = getattr(module, name)(**options)
+    theirs = torch.tensor(model._parameters.copy(), requires_grad=True)
+    their_optimizer = getattr(torch.optim, name)([theirs], **options)
+    for _ in range(50):
+        gradients = model.backward(model.forward(X), Y)
+        pairs = zip(gradients.weights, gradients.biases, strict=True)
+        theirs.grad = torch.tensor(np.concatenate([g.ravel() for pair in pairs for g in pair]))
+        their_optimizer.step()
+        model.train_step(X, Y, optimizer)
+        np.testing.assert_allclose(model._parameters, theirs.detach().numpy(), rtol=0, atol=1e-11)
+        with torch.no_grad():
+            theirs[:] = torch.tensor(model._parameters)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_float32_is_the_same_to_rounding(module, name, options):
+    X, Y = problem()
+    results = []
+    for dtype in ("float32", "float64"):
+        model = module.MLP([3, 5, 2], hidden="tanh", dtype=dtype, seed=0)
+        # with Adam's default eps, the sign of a gradient that is nearly 0 decides: start away from that
+        optimizer = getattr(module, name)(**({"eps": 1e-3} | options if name != "SGD" else options))
+        model.fit(X, Y, epochs=5, batch_size=5, optimizer=optimizer, shuffle=False)
+        assert model._parameters.dtype == dtype
+        results.append(model._parameters)
+    np.testing.assert_allclose(*results, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_state_goes_on_from_call_to_call(module, name, options):
+    X, Y = problem()
+    once, twice = (module.MLP([3, 5, 2], dtype="float64", seed=0) for _ in range(2))
+    once.fit(X, Y, epochs=4, batch_size=5, optimizer=getattr(module, name)(**options), shuffle=False)
+    optimizer = getattr(module, name)(**options)
+    other = module.MLP([3, 5, 2], dtype="float64", seed=1)  # has its own state
+    for _ in range(2):
+        twice.fit(X, Y, epochs=2, batch_size=5, optimizer=optimizer, shuffle=False)
+        other.fit(X, Y, epochs=1, optimizer=optimizer)
+    assert np.array_equal(once._parameters, twice._parameters)
+
+
+def test_hyperparameters_can_be_changed(module):
+    X, Y = problem()
+    model = module.MLP([3, 5, 2], seed=0)
+    optimizer = module.SGD(0.1)
+    model.train_step(X, Y, optimizer)
+    before = model._parameters.copy()
+    optimizer.lr = 0.0
+    model.train_step(X, Y, optimizer)
+    assert np.array_equal(model._parameters, before)
+    optimizer.momentum = 0.5
+    model.train_step(X, Y, optimizer)
+    optimizer.lr = float("nan")
+    with pytest.raises(ValueError, match="lr is nan"):
+        model.train_step(X, Y, optimizer)
+    with pytest.raises(ValueError, match="lr is nan"):
+        model.fit(X, Y, epochs=1, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("SGD", {"lr": -1}, ValueError, "lr is -1.0, expected a number finite and at least 0"),
+        ("SGD", {"lr": float("inf")}, ValueError, "lr is inf"),
+        ("SGD", {"lr": "fast"}, TypeError, "lr must be a number, got 'fast'"),
+        ("SGD", {"lr": 1, "momentum": -0.1}, ValueError, "momentum"),
+        ("SGD", {"lr": 1, "nesterov": True}, ValueError, "nesterov=True needs a momentum above 0"),
+        ("Adam", {"betas": (0.9, 1.0)}, ValueError, "betas[1] is 1.0, expected a number in [0, 1)"),
+        ("Adam", {"betas": 0.9}, TypeError, "betas must be two numbers, got 0.9"),
+        ("AdamW", {"weight_decay": -1}, ValueError, "weight_decay"),
+        ("RMSprop", {"alpha": 1}, ValueError, "alpha"),
+        ("RMSprop", {"eps": -1e-8}, ValueError, "eps"),
+    ],
+)
+def test_hyperparameters_that_are_refused(module, name, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(module, name)(**options)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_repr_and_pickle(module, name, options):
+    optimizer = getattr(module, name)(**options)
+    again = eval(repr(optimizer), vars(module).copy())
+    assert repr(again) == repr(optimizer)
+    assert repr(pickle.loads(pickle.dumps(optimizer))) == repr(optimizer)
+
+
+def test_state_is_freed_with_its_model(module):
+    X, Y = problem()
+    optimizer = module.Adam()
+    model = module.MLP([3, 5, 2])
+    model.train_step(X, Y, optimizer)
+    assert len(optimizer._states) == 1
+    del model
+    assert len(optimizer._states) == 0

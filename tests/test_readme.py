@@ -1,0 +1,98 @@
+"""README.md: its Python runs, its commands exist, and what it names is there."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fastbp import cli
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TOO_LONG_TO_RUN = {"demo", "check", "bench"}  # test_demo.py and test_cli.py run them
+
+
+def blocks(language):
+    for match in re.finditer(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE):
+        line = TEXT.count("\n", 0, match.start()) + 2
+        yield pytest.param(match[1], id=f"line-{line}")
+
+
+def commands(block):
+    """Each command of a console block as a list of words; `a && b` is two."""
+    for line in block.splitlines():
+        for part in line.split("#")[0].split("&&"):
+            words = shlex.split(part)
+            if words:
+                yield words
+
+
+def fastbp_commands():
+    for block in blocks("console"):
+        for words in commands(block.values[0]):
+            if words[0] == "fastbp":
+                yield words[1:]
+            elif Path(words[0]).name == "python" and words[1:3] == ["-m", "fastbp"]:
+                yield words[3:]
+
+
+@pytest.mark.parametrize("code", list(blocks("python")))
+def test_python_block_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_fastbp_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    seen = set()
+    for words in fastbp_commands():
+        seen.add(words[0])
+        if words[0] in TOO_LONG_TO_RUN:
+            cli._parse(words)  # raises SystemExit for an option that does not exist
+        else:
+            assert cli.main(words) == 0, capsys.readouterr().err
+    assert {"demo", "train", "predict", "check", "bench"} <= seen
+
+
+def test_the_first_screen_has_the_two_commands():
+    first_screen = TEXT[:2000]
+    assert (
+        "python -m venv .venv && .venv/bin/pip install '.[plot]' && .venv/bin/python -m fastbp demo"
+        in first_screen
+    )
+    assert (
+        "python -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest"
+        in first_screen
+    )
+
+
+def test_extras_that_are_installed_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = set(re.findall(r"\.\[([\w,]+)\]", TEXT))
+    assert {part for group in named for part in group.split(",")} <= set(extras)
+
+
+def test_files_that_are_linked_exist():
+    links = set(re.findall(r"\]\(((?!http)[^)#]+)", TEXT))
+    assert "LICENSE" in links
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_scripts_and_asv_commands_exist():
+    """The commands of a block run one after another, in the folder to which `cd` has gone."""
+    seen = set()
+    for block in blocks("console"):
+        folder = ROOT
+        for words in commands(block.values[0]):
+            if words[0] == "cd":
+                folder /= words[1]
+                assert folder.is_dir()
+            elif words[0] == "python" and words[1] != "-m":
+                assert (folder / words[1]).is_file()
+                seen.add(words[1])
+            elif words[0] == "asv":
+                assert (folder / "asv.conf.json").is_file()
+                seen.add(words[1])
+    assert {"machine", "run", "compare", "dashboard.py"} == seen
