@@ -10,7 +10,7 @@ import pytest
 
 import fastbp
 import fastbp.reference
-from fastbp import _base
+from fastbp import _run
 
 
 def data(rows=50, inputs=3, outputs=2, seed=0):
@@ -109,7 +109,7 @@ def test_chunks_do_not_change_the_result(module, monkeypatch):
     X, Y = data(23)
     results = []
     for seconds in (1e-9, 3e-4, 10.0):
-        monkeypatch.setattr("fastbp._base.CHUNK_SECONDS", seconds)
+        monkeypatch.setattr("fastbp._run.CHUNK_SECONDS", seconds)
         for callbacks in ((), [lambda model, epoch, history: False]):
             model = module.MLP([3, 4, 2], seed=0)
             optimizer = module.Adam()
@@ -138,12 +138,12 @@ def test_a_chunk_spans_epochs_and_takes_no_longer_than_it_should(
 
     monkeypatch.setattr(module.MLP, "_train_chunk", train_chunk)
     monkeypatch.setattr(module.MLP, "_step_overhead_seconds", guess)
-    monkeypatch.setattr(_base, "time", types.SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(_run, "time", types.SimpleNamespace(perf_counter=lambda: now))
     X, Y = data(20)
     module.MLP([3, 8, 2], seed=0).fit(X, Y, epochs=2000, batch_size=4, optimizer=module.SGD(0.1))
     assert len(chunks) < most_chunks
     # the first is cut by a guess, and may be as wrong as that; the next one knows better
-    assert max(chunks[2:], default=0) <= _base.CHUNK_SECONDS + seconds_per_step
+    assert max(chunks[2:], default=0) <= _run.CHUNK_SECONDS + seconds_per_step
 
 
 def test_data_may_be_read_only_and_are_not_changed(module):

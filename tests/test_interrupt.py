@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import _base
+from fastbp import _run
 
 CHILD = """
     import json, sys, time
@@ -76,13 +76,13 @@ def test_ctrl_c_ends_training_with_a_usable_model(module, rows, options):
 
 def test_ctrl_c_right_after_a_chunk_waits_for_the_history(module, monkeypatch):
     """Steps that were taken are in the history, whenever the signal comes."""
-    record = _base._Run._epoch_losses
+    record = _run.Run._epoch_losses
 
     def interrupted(self, sums):
         signal.raise_signal(signal.SIGINT)
         return record(self, sums)
 
-    monkeypatch.setattr(_base._Run, "_epoch_losses", interrupted)
+    monkeypatch.setattr(_run.Run, "_epoch_losses", interrupted)
     model, optimizer = module.MLP([1, 1]), module.SGD(0.1, momentum=0.5)
     history = model.fit([[1.0]], [[1.0]], epochs=10**6, optimizer=optimizer)
     assert history.interrupted
