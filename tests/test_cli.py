@@ -45,7 +45,7 @@ def run(line):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=900,
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -192,7 +192,7 @@ def test_quiet_in_a_pipe():
 def test_reader_that_leaves_early():
     assert train_flowers() == 0
     command = f"{sys.executable} -m fastbp predict m.safetensors flowers.csv | head -n 1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=900)
     assert done.stderr == ""
     assert done.stdout.startswith("prediction")
 

@@ -251,7 +251,7 @@ def render(tmp_path: Path, running: list[ThreadingHTTPServer]) -> Callable[[str]
     ]
 
     def render(address: str) -> str:
-        done = subprocess.run([*command, address], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*command, address], capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -74,7 +74,7 @@ def test_demo_notices_a_slightly_wrong_step(monkeypatch, capsys):
 
 def test_demo_in_a_pipe_prints_nothing_to_stderr():
     command = [sys.executable, "-m", "fastbp", "demo", "--epochs", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert (done.returncode, done.stderr) == (0, "")
     assert "\r" not in done.stdout
 
@@ -99,7 +99,7 @@ def test_progress_is_shown_on_a_terminal():
         if not part:
             break
         shown += part
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=900)
     os.close(controller)
     assert process.returncode == 0
     assert b"epoch 20/20" in shown

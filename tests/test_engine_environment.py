@@ -35,7 +35,7 @@ on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reaso
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
-def python(*arguments, cwd=None, timeout=300, **environment):
+def python(*arguments, cwd=None, timeout=900, **environment):
     """What a new Python prints; it must end well."""
     env = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
     result = subprocess.run(

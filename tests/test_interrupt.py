@@ -28,16 +28,16 @@ CHILD = """
     history = model.fit(X, Y, epochs=10**9, optimizer=optimizer{options})
     stopped = time.time()
     again = model.fit(X, Y, epochs=1, optimizer=optimizer)
-    print(json.dumps({{
-        "stopped": stopped,
-        "interrupted": history.interrupted,
-        "epochs": history.epochs,
-        "losses": history.loss[:5].tolist(),
-        "finite": bool(np.isfinite(history.loss).all() and np.isfinite(model.predict(X[:9])).all()),
-        "steps": optimizer.state(model, 0, model.dtype).steps,
-        "again": [again.epochs, again.interrupted],
-    }}), flush=True)
     try:
+        print(json.dumps({{
+            "stopped": stopped,
+            "interrupted": history.interrupted,
+            "epochs": history.epochs,
+            "losses": history.loss[:5].tolist(),
+            "finite": bool(np.isfinite(history.loss).all() and np.isfinite(model.predict(X[:9])).all()),
+            "steps": optimizer.state(model, 0, model.dtype).steps,
+            "again": [again.epochs, again.interrupted],
+        }}), flush=True)
         time.sleep(60)  # Ctrl-C means what it meant before
     except KeyboardInterrupt:
         print("KeyboardInterrupt", flush=True)
@@ -64,7 +64,7 @@ def test_ctrl_c_ends_training_with_a_usable_model(module, rows, options):
             assert child.wait(20) == 0
         finally:
             child.kill()
-    assert result["stopped"] - sent < 1.0
+    assert result["stopped"] - sent < 3  # chunks take 0.2 s; a busy machine takes longer
     assert result["interrupted"]
     assert result["finite"]
     assert result["epochs"] > 0
