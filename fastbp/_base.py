@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _validation, activations, initializers, losses
+from fastbp import _sources, _validation, activations, initializers, losses
 from fastbp._run import Run
+from fastbp._sources import Rows
 from fastbp.history import History
 from fastbp.optimizers import Optimizer, State
 
@@ -32,6 +33,8 @@ Callback = Callable[[Any, int, History], "bool | None"]
 
 # Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
 EVALUATE_MULTIPLY_ADDS = 20_000_000
+# Numbers that are looked through for NaN without listening for Ctrl-C: some 20 ms in memory, more on a disk.
+CHECKED_AT_ONCE = 1 << 26
 
 
 @dataclass
@@ -76,6 +79,9 @@ class BaseMLP(ABC):
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
     seed : an integer makes initial weights and shuffling reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
+    input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
+        a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
+        batches as they read them, and make no copy of X as floats.
 
     Attributes
     ----------
@@ -101,6 +107,8 @@ class BaseMLP(ABC):
         dtype: DTypeLike = "float32",
         seed: int | None = None,
         threads: int | None = None,
+        input_scale: ArrayLike = 1.0,
+        input_offset: ArrayLike = 0.0,
     ) -> None:
         if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
             raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
@@ -126,6 +134,17 @@ class BaseMLP(ABC):
             raise TypeError(f"dtype is {self._dtype}, expected 'float32' or 'float64'")
         self._seed = None if seed is None else _validation.count("seed", seed, low=0)
         self._threads = None if threads is None else _validation.count("threads", threads)
+        self._input_scale = _validation.number_or_one_each("input_scale", input_scale, sizes[0])
+        self._input_offset = _validation.number_or_one_each("input_offset", input_offset, sizes[0])
+        self._scaling: tuple[Array, Array] | None = None  # of every input; None where there is nothing to do
+        if self._input_scale != 1 or self._input_offset != 0:
+            with np.errstate(over="ignore"):
+                self._scaling = (
+                    np.full(sizes[0], self._input_scale, self._dtype),
+                    np.full(sizes[0], self._input_offset, self._dtype),
+                )
+            if not np.isfinite(self._scaling).all():
+                raise ValueError(f"input_scale or input_offset is too large for {self._dtype}")
         self.metadata: dict[str, Any] = {}
 
         names = [hidden] * (len(sizes) - 2) + [output]
@@ -155,8 +174,8 @@ class BaseMLP(ABC):
     @abstractmethod
     def _train_chunk(
         self,
-        X: Array,
-        Y: Array,
+        X: Array | Rows,
+        Y: Array | Rows,
         order: NDArray[np.int64] | None,
         first_step: int,
         last_step: int,
@@ -173,11 +192,12 @@ class BaseMLP(ABC):
         losses are finite; elsewhere it means nothing.
 
         X (samples, inputs) and Y (samples, outputs) are C-ordered, of the model's dtype, and may be
-        read-only. An epoch has ceil(samples / batch_size) steps, the last of which may have fewer rows. Step
-        s is step s mod (steps per epoch) of epoch s div (steps per epoch), and takes the rows of X in order
-        (`order` is None) or those that `order` lists: one permutation of the samples after another, one for
-        each epoch from epoch 0 on. losses_out[s - first_step] becomes the loss of step s before its update,
-        summed over the batch whatever the reduction. With no steps to run, it compiles what is needed.
+        read-only, or they are `Rows` to be converted to that. An epoch has ceil(samples / batch_size) steps,
+        the last of which may have fewer rows. Step s is step s mod (steps per epoch) of epoch s div (steps
+        per epoch), and takes the rows of X in order (`order` is None) or those that `order` lists: one
+        permutation of the samples after another, one for each epoch from epoch 0 on. losses_out[s -
+        first_step] becomes the loss of step s before its update, summed over the batch whatever the
+        reduction. With no steps to run, it compiles what is needed.
         """
 
     def _set_up(self) -> None:  # noqa: B027 - there may be nothing to do
@@ -293,12 +313,18 @@ class BaseMLP(ABC):
             "init": self._init,
             "dtype": str(self._dtype),
             "seed": self._seed,
+            "input_scale": self._input_scale,
+            "input_offset": self._input_offset,
         }
 
     def __repr__(self) -> str:
         options = {**self._architecture(), "threads": self._threads}
+        for name in ("input_scale", "input_offset"):
+            if isinstance(options[name], list) and len(options[name]) > 6:
+                options[name] = np.array(options[name])
         sizes = options.pop("layer_sizes")
-        return f"MLP({sizes}, " + ", ".join(f"{k}={v!r}" for k, v in options.items()) + ")"
+        with np.printoptions(threshold=6):
+            return f"MLP({sizes}, " + ", ".join(f"{k}={v!r}" for k, v in options.items()) + ")"
 
     def summary(self) -> str:
         """A table of the layers with shapes and parameter counts."""
@@ -315,8 +341,9 @@ class BaseMLP(ABC):
 
     # ---- one batch ------------------------------------------------------------------------------------
 
-    def _inputs(self, X: ArrayLike, check_finite: bool, name: str = "X") -> Array:
-        array = _validation.as_floats(name, X, self._dtype)
+    def _input_matrix(self, X: Any, name: str) -> Array:
+        """X as it is stored, (batch, inputs)."""
+        array = _validation.as_numbers(name, _sources.opened(name, X), self._dtype)
         inputs = self._layer_sizes[0]
         _validation.require_matrix(name, array, f"(batch, {inputs})")
         if array.shape[1] != inputs:
@@ -324,16 +351,55 @@ class BaseMLP(ABC):
                 f"{name} has {array.shape[1]} columns, the model has {inputs} inputs: "
                 f"{name} must be (batch, {inputs})"
             )
-        if check_finite and not self._is_finite(array):
-            _validation.require_finite(name, array)
+        return array
+
+    def _inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
+        """X as the network sees it, in floats: a copy, unless it is that already."""
+        array = _validation.as_floats(name, self._input_matrix(X, name), self._dtype)
+        if check_finite:
+            self._require_finite(name, array)
+        if self._scaling is not None:
+            scale, offset = self._scaling
+            with np.errstate(over="ignore"):
+                array = array * scale + offset
         return np.require(array, requirements=("C", "A", "E"))
+
+    def _input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
+        """X as the network sees it, for those who take some rows at a time: never a copy of a large file."""
+        array = self._input_matrix(X, name)
+        if array.itemsize > 8 or (
+            self._scaling is None and not _sources.is_read_as_stored(array, self._dtype)
+        ):
+            return self._inputs(array, check_finite, name)
+        if check_finite and array.dtype.kind == "f":
+            unscaled = Rows(array, self._dtype)
+            for rows in _sources.row_blocks(array):
+                self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
+        return Rows(array, self._dtype, self._scaling)
+
+    def _require_finite(self, name: str, array: Array) -> None:
+        for rows in _sources.row_blocks(array, CHECKED_AT_ONCE):
+            if not self._is_finite(array[rows]):
+                return _validation.require_finite(name, array)
+
+    def _target_rows(self, Y: Any, rows: int, check_finite: bool, name: str = "Y") -> Array | Rows:
+        """As `_targets`, but of a large file only some rows at a time are copied or checked."""
+        array = _sources.opened(name, Y)
+        if not (isinstance(array, np.ndarray) and array.ndim == 2 and _sources.is_on_disk(array)):
+            return self._targets(array, rows, check_finite, name)
+        _validation.require_targets(name, array, rows, self._layer_sizes[-1])
+        for block in _sources.row_blocks(array):
+            here = array[block]
+            self._targets(here, len(here), check_finite, _name_of_block(name, block, array))
+        if _sources.is_read_as_stored(array, self._dtype):
+            return Rows(np.asarray(array), self._dtype)
+        return np.require(array, self._dtype, ("C", "A", "E"))
 
     def _targets(self, Y: ArrayLike, rows: int, check_finite: bool, name: str = "Y") -> Array:
         array = _validation.as_floats(name, Y, self._dtype)
         _validation.require_targets(name, array, rows, self._layer_sizes[-1])
         if check_finite:
-            if not self._is_finite(array):
-                _validation.require_finite(name, array)
+            self._require_finite(name, array)
             if self._loss.targets_in_unit_interval and not (array.min() >= 0 and array.max() <= 1):
                 raise ValueError(
                     f"{name} has values from {array.min():g} to {array.max():g}, "
@@ -376,15 +442,21 @@ class BaseMLP(ABC):
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
         """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
         self._adopt_parameters()
-        return self._predict(self._inputs(X, check_finite))
+        x = self._input_rows(X, check_finite)
+        if not isinstance(x, Rows):
+            return self._predict(x)
+        out = np.empty((len(x), self._layer_sizes[-1]), self._dtype)
+        for rows in _sources.row_blocks(x):
+            out[rows] = self._predict(x[rows])
+        return out
 
     def loss(self, X: ArrayLike, Y: ArrayLike, *, check_finite: bool = True) -> float:
         """The loss of the data, over the batch as `reduction` says. Errors as `forward` and `backward`."""
         self._adopt_parameters()
-        x = self._inputs(X, check_finite)
-        return self._evaluate(x, self._targets(Y, len(x), check_finite))
+        x = self._input_rows(X, check_finite)
+        return self._evaluate(x, self._target_rows(Y, len(x), check_finite))
 
-    def _evaluate(self, X: Array, Y: Array) -> float:
+    def _evaluate(self, X: Array | Rows, Y: Array | Rows) -> float:
         total = 0.0
         for rows in self._row_blocks(len(X)):
             z, a = self._forward_pass(X[rows])
@@ -430,7 +502,9 @@ class BaseMLP(ABC):
 
         Parameters
         ----------
-        X, Y : (samples, inputs), (samples, outputs).
+        X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
+            Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
+            bytes a sample). Integers are converted batch by batch; see also input_scale.
         epochs : how often all samples are gone through.
         batch_size : rows per step; the last batch of an epoch may have fewer.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
@@ -456,8 +530,8 @@ class BaseMLP(ABC):
         batch_size = _validation.count("batch_size", batch_size)
         callbacks = _as_callbacks(callbacks)
         state = self._begin(optimizer)
-        x = self._inputs(X, check_finite)
-        y = self._targets(Y, len(x), check_finite)
+        x = self._input_rows(X, check_finite)
+        y = self._target_rows(Y, len(x), check_finite)
         validation = self._validation_data(validation_data, check_finite)
         if not self._parameters_are_finite():
             raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
@@ -467,13 +541,13 @@ class BaseMLP(ABC):
 
     def _validation_data(
         self, data: tuple[ArrayLike, ArrayLike] | None, check_finite: bool
-    ) -> tuple[Array, Array] | None:
+    ) -> tuple[Array | Rows, Array | Rows] | None:
         if data is None:
             return None
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise TypeError("validation_data must be a pair (X, Y)")
-        x = self._inputs(data[0], check_finite, "validation_data[0]")
-        return x, self._targets(data[1], len(x), check_finite, "validation_data[1]")
+        x = self._input_rows(data[0], check_finite, "validation_data[0]")
+        return x, self._target_rows(data[1], len(x), check_finite, "validation_data[1]")
 
     def _parameters_are_finite(self) -> bool:
         with np.errstate(all="ignore"):
@@ -554,6 +628,11 @@ class BaseMLP(ABC):
         model._parameters[...] = parameters
         model.metadata = metadata
         return model
+
+
+def _name_of_block(name: str, rows: slice, array: Array) -> str:
+    """What to call these rows of the array in an error message."""
+    return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"
 
 
 def _as_callbacks(callbacks: Callback | Sequence[Callback]) -> list[Callback]:

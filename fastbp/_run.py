@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp._interrupt import DeferredInterrupt
+from fastbp._sources import Rows, is_on_disk
 from fastbp.history import History
 from fastbp.optimizers import Optimizer, State
 
@@ -27,14 +28,23 @@ CHUNK_GROWTH = 8
 ORDER_ENTRIES = 1 << 20
 
 
+# Rows of the first chunk where data are read from a disk, perhaps at 10 ms each.
+FIRST_ROWS_ON_DISK = 64
+
+
+def _stored(data: Array | Rows) -> Array:
+    """The numbers as the caller has them."""
+    return data.values if isinstance(data, Rows) else data
+
+
 class Run:
     """One call of `fit`, its data and settings checked."""
 
     def __init__(
         self,
         model: BaseMLP,
-        X: Array,
-        Y: Array,
+        X: Array | Rows,
+        Y: Array | Rows,
         epochs: int,
         batch_size: int,
         optimizer: Optimizer,
@@ -52,10 +62,12 @@ class Run:
             work = 3 * batch_size * model.n_parameters
             self.step_seconds = model._step_overhead_seconds + work * model._seconds_per_multiply_add
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
+        if is_on_disk(_stored(X)) or is_on_disk(_stored(Y)):  # nobody knows yet how fast the disk is
+            self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
 
     def train(
-        self, validation: tuple[Array, Array] | None, callbacks: list[Callback], progress: bool
+        self, validation: tuple[Array | Rows, Array | Rows] | None, callbacks: list[Callback], progress: bool
     ) -> History:
         started = time.perf_counter()
         bar = self._bar(progress)
@@ -80,7 +92,7 @@ class Run:
 
     def _run(
         self,
-        validation: tuple[Array, Array] | None,
+        validation: tuple[Array | Rows, Array | Rows] | None,
         callbacks: list[Callback],
         bar: Any,
         interrupt: DeferredInterrupt,
@@ -226,7 +238,7 @@ class Run:
         rows: Any = slice(next_step * self.batch_size, min((next_step + 1) * self.batch_size, len(self.X)))
         if order is not None:
             rows = order[next_epoch * len(self.X) :][: len(self.X)][rows]
-        diagnosis = diagnose(model, self.X[rows], self.Y[rows], check_finite=False)
+        diagnosis = diagnose(model, _stored(self.X)[rows], _stored(self.Y)[rows], check_finite=False)
         at_epoch, at_step = divmod(first + failed, self.steps_per_epoch)
         raise FloatingPointError(
             f"{what} at epoch {epoch + at_epoch + 1}, step {at_step + 1} of {self.steps_per_epoch}. "

@@ -19,17 +19,26 @@ Array = NDArray[Any]
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
+# Numbers of an array that are looked at one by one, with temporary arrays of this size.
+LOOKED_AT_ONCE = 1 << 20
 
-def as_floats(name: str, value: object, dtype: np.dtype[Any]) -> Array:
-    """`value` as an ndarray of `dtype`: itself where it is one already, else a converted copy."""
+
+def as_numbers(name: str, value: object, dtype: np.dtype[Any]) -> Array:
+    """`value` as an ndarray of real numbers, which can be converted to `dtype`."""
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array of numbers: {error}") from None
+    if array.dtype != dtype and array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers ({dtype})")
+    return array
+
+
+def as_floats(name: str, value: object, dtype: np.dtype[Any]) -> Array:
+    """`value` as an ndarray of `dtype`: itself where it is one already, else a converted copy."""
+    array = as_numbers(name, value, dtype)
     if array.dtype == dtype:
         return array
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers ({dtype})")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, which is reported by require_finite
         return array.astype(dtype)
 
@@ -61,18 +70,23 @@ def require_finite(name: str, array: Array) -> None:
     """Raise ValueError if the array holds NaN or infinity.
 
     The sum of finite numbers is finite unless it overflows, and a sum needs no temporary array: only where
-    it is not finite is every element looked at.
+    it is not finite is every element looked at, in blocks, since the array may be larger than memory.
     """
     with np.errstate(all="ignore"):
         if math.isfinite(array.sum()):
             return
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        where = tuple(int(i) for i in bad[0])
-        index = ", ".join(str(i) for i in where)
+    bad, first = 0, (0,) * array.ndim
+    rows = max(1, LOOKED_AT_ONCE * len(array) // array.size)
+    for start in range(0, len(array), rows):
+        here = np.argwhere(~np.isfinite(array[start : start + rows]))
+        if len(here) and not bad:
+            first = (start + int(here[0][0]), *map(int, here[0][1:]))
+        bad += len(here)
+    if bad:
+        index = ", ".join(map(str, first))
         raise ValueError(
-            f"{name} holds NaN or infinity ({len(bad)} of {array.size} values, the first is "
-            f"{name}[{index}] = {array[where]}); check_finite=False skips this check"
+            f"{name} holds NaN or infinity ({bad} of {array.size} values, the first is "
+            f"{name}[{index}] = {array[first]}); check_finite=False skips this check"
         )
 
 
@@ -120,6 +134,19 @@ def number(name: str, value: object, *, low: float, below: float = math.inf) -> 
     if not low <= result < below:
         expected = f"finite and at least {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{name} is {result!r}, expected a number {expected}")
+    return result
+
+
+def number_or_one_each(name: str, value: object, inputs: int) -> float | list[float]:
+    """`value` as a float, or as a list of one for each input; all must be finite."""
+    array = as_floats(name, value, FLOAT64)
+    if array.shape not in ((), (inputs,)):
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected a number, or one for each of the {inputs} inputs"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity, expected finite numbers")
+    result: float | list[float] = array.tolist()
     return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp._base import BaseMLP, Trace
+from fastbp._sources import Rows
 from fastbp.engine import few_rows, step
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
@@ -74,6 +75,7 @@ class MLP(BaseMLP):
             and X.dtype == self._dtype
             and X.flags.carray
             and self.n_parameters < FEW_ROWS_PARAMETERS
+            and self._scaling is None
         ):
             self._adopt_parameters()
             with self._lock:
@@ -133,8 +135,8 @@ class MLP(BaseMLP):
 
     def _train_chunk(
         self,
-        X: Array,
-        Y: Array,
+        X: Array | Rows,
+        Y: Array | Rows,
         order: NDArray[np.int64] | None,
         first_step: int,
         last_step: int,

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import _validation
 from fastbp._base import BaseMLP, Trace
 from fastbp._config import show_config
+from fastbp._sources import Rows
 from fastbp.activations import sigmoid
 from fastbp.history import History
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
@@ -160,8 +161,8 @@ class MLP(BaseMLP):
 
     def _train_chunk(
         self,
-        X: Array,
-        Y: Array,
+        X: Array | Rows,
+        Y: Array | Rows,
         order: NDArray[np.int64] | None,
         first_step: int,
         last_step: int,

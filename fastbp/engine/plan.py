@@ -16,7 +16,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp._sources import Rows
 from fastbp.engine import blocks, formulas, step, team, tile
+from fastbp.engine.reading import row_reader
 from fastbp.engine.vector import isa
 
 Array = NDArray[Any]
@@ -187,19 +189,29 @@ class Plan:
             me[[step.W, step.BIAS]] = me[[step.OUTSIDE_W, step.OUTSIDE_B]]
             me[[step.W_PANEL, step.W_K, step.BIAS_PANEL]] = vector, fan_out * self.dtype.itemsize, vector
 
-    def lend_data(self, X: Array, Y: Array | None, order: NDArray[np.int64] | None = None) -> None:
-        """C-ordered X (samples, inputs) and Y (samples, outputs), and perhaps the order in which their rows are wanted."""
-        self.set(
-            x=X.ctypes.data, x_row=X.shape[1] * X.itemsize, samples=len(X), order=0 if order is None else order.ctypes.data,
-            steps_per_epoch=-(-len(X) // self.batch),
-        )  # fmt: skip
+    def lend_data(self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None) -> None:
+        """X (samples, inputs) and Y (samples, outputs), and perhaps the order in which their rows are wanted: C-ordered arrays of the plan's
+        dtype, or, in training, rows to be converted."""
+        self.set(samples=len(X), order=0 if order is None else order.ctypes.data, steps_per_epoch=-(-len(X) // self.batch))
+        self._lend_rows("x", X)
         if Y is None:
             return
-        self.set(y=Y.ctypes.data, y_row=Y.shape[1] * Y.itemsize)
-        if order is None and (X.shape[1] * X.itemsize % BAD_STRIDE or len(X) < 8):
+        self._lend_rows("y", Y)
+        reads = isinstance(X, Rows) or isinstance(Y, Rows)
+        if order is None and not reads and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
             self.set(gathered_x=0)
         elif not self.table[step.GX]:
             self._make_room_for_gathering(X.shape[1], Y.shape[1])
+
+    def _lend_rows(self, name: str, data: Array | Rows) -> None:
+        if not isinstance(data, Rows):
+            self.set(**{name: data.ctypes.data, f"{name}_row": data.shape[1] * data.itemsize, f"read_{name}": 0})
+            return
+        values = data.values
+        reader = row_reader(values.dtype, self.dtype.name, scaled=data.scaling is not None)
+        self.set(**{name: values.ctypes.data, f"{name}_row": values.strides[0], f"{name}_column": values.strides[1], f"read_{name}": reader})
+        if data.scaling is not None:
+            self.set(x_scale=data.scaling[0].ctypes.data, x_offset=data.scaling[1].ctypes.data)
 
     def _make_room_for_gathering(self, inputs: int, outputs: int) -> None:
         x_row = -(-inputs * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines

@@ -50,6 +50,8 @@ HEADER = (
     "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
     "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
     "x", "x_row", "y", "y_row", "samples", "batch", "steps_per_epoch",
+    # where rows are converted as they are gathered (reading.py): callbacks, or 0; bytes between columns; factors and summands of x
+    "read_x", "x_column", "x_scale", "x_offset", "read_y", "y_column",
     "order",                # 0, or the address of the rows' order, one permutation for each epoch
     "gathered_x", "gathered_x_row", "gathered_x_bytes", "gathered_y", "gathered_y_row", "gathered_y_bytes",    # two batches, or 0
     "first_step", "last_step", "hyper", "hyper_step", "losses",
@@ -80,6 +82,8 @@ BLOCK, TEAM, SCRATCH = (_h[k] for k in ("block", "team", "scratch"))
 SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
 X, X_ROW, Y, Y_ROW, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "samples", "batch"))
 STEPS_PER_EPOCH, ORDER = _h["steps_per_epoch"], _h["order"]
+READ_X, X_COLUMN, X_SCALE, X_OFFSET = (_h[k] for k in ("read_x", "x_column", "x_scale", "x_offset"))
+READ_Y, Y_COLUMN = _h["read_y"], _h["y_column"]
 GX, GX_ROW, GX_BYTES = (_h[k] for k in ("gathered_x", "gathered_x_row", "gathered_x_bytes"))
 GY, GY_ROW, GY_BYTES = (_h[k] for k in ("gathered_y", "gathered_y_row", "gathered_y_bytes"))
 FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_step", "hyper", "hyper_step", "losses"))
@@ -464,7 +468,7 @@ def exchange_activations(plan, i, t, n, first, rows, inward):
 
 @inner
 def gather_batch(plan, t, n, step):
-    """Copy worker t's share of a batch to where its rows are consecutive; two batches alternate."""
+    """Copy worker t's share of a batch, as floats, to where its rows are consecutive; two batches alternate."""
     samples, batch, per_epoch = peek(plan, SAMPLES), peek(plan, BATCH), peek(plan, STEPS_PER_EPOCH)
     epoch = step // per_epoch
     start = (step - epoch * per_epoch) * batch
@@ -472,10 +476,17 @@ def gather_batch(plan, t, n, step):
     order = peek(plan, ORDER)
     to_x, to_y = peek(plan, GX) + (step & 1) * peek(plan, GX_BYTES), peek(plan, GY) + (step & 1) * peek(plan, GY_BYTES)
     fan_in, fan_out = peek(layer_at(plan, np.int64(0)), FAN_IN), peek(layer_at(plan, peek(plan, LAYERS) - 1), FAN_OUT)
+    read_x, read_y = peek(plan, READ_X), peek(plan, READ_Y)
+    copied_x, copied_y = 0 if read_x != 0 else fan_in, 0 if read_y != 0 else fan_out
     for r in range(rows * t // n, rows * (t + 1) // n):
         i = start + r if order == 0 else peek(order, epoch * samples + start + r)
-        call(peek(plan, GATHER), (peek(plan, X) + i * peek(plan, X_ROW), to_x + r * peek(plan, GX_ROW), fan_in,
-                                  peek(plan, Y) + i * peek(plan, Y_ROW), to_y + r * peek(plan, GY_ROW), fan_out))  # fmt: skip
+        x, y = peek(plan, X) + i * peek(plan, X_ROW), peek(plan, Y) + i * peek(plan, Y_ROW)
+        gx, gy = to_x + r * peek(plan, GX_ROW), to_y + r * peek(plan, GY_ROW)
+        call(peek(plan, GATHER), (x, gx, copied_x, y, gy, copied_y))
+        if read_x != 0:
+            call(read_x, (x, peek(plan, X_COLUMN), gx, fan_in, peek(plan, X_SCALE), peek(plan, X_OFFSET)))
+        if read_y != 0:
+            call(read_y, (y, peek(plan, Y_COLUMN), gy, fan_out, np.int64(0), np.int64(0)))
 
 
 # ---- the whole ----------------------------------------------------------------------------------------

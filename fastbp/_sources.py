@@ -1,0 +1,94 @@
+"""Data that is converted row by row as it is read: integers, files larger than memory, scaled inputs.
+
+What is a C-ordered array of the model's dtype already is used where it lies. Of anything else a copy as
+floats could be eight times as large as the data, or larger than memory; `Rows` stands for that copy.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Numbers that are converted or checked at a time where nothing else bounds it.
+BLOCK_NUMBERS = 1 << 20
+
+
+class Rows:
+    """A matrix (samples, columns) of stored numbers, of which rows become floats when they are asked for.
+
+    rows[slice or indices] is a new C-ordered array of `dtype`: the values, or with scaling = (scale, offset),
+    both (columns,) of that dtype, values * scale + offset, where product and sum are rounded each.
+    """
+
+    def __init__(
+        self, values: Array, dtype: np.dtype[Any], scaling: tuple[Array, Array] | None = None
+    ) -> None:
+        self.values, self.dtype, self.scaling = values, dtype, scaling
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Array:
+        with np.errstate(over="ignore"):  # as in as_floats: what overflows becomes infinite
+            floats = np.array(self.values[rows], self.dtype, order="C", ndmin=2)
+            if self.scaling is not None:
+                floats *= self.scaling[0]
+                floats += self.scaling[1]
+        return floats
+
+
+def opened(name: str, value: Any) -> Any:
+    """A path of a .npy file as an array mapped from it, read-only; anything else as it is."""
+    if not isinstance(value, (str, os.PathLike)):
+        return value
+    path = os.fspath(value)
+    if not os.fsdecode(path).endswith(".npy"):
+        raise ValueError(f"{name} is {path!r}, expected an array or the path of a .npy file")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{name}: {path} is not a .npy file of numbers, or is truncated: {error}") from None
+
+
+def is_on_disk(array: Array) -> bool:
+    """Whether the array's numbers are mapped from a file."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether compiled code can read the array where it lies."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
+def is_read_as_stored(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether to convert rows when they are read, rather than all of them now.
+
+    Floats in memory are copied once: reading the copy again and again is faster. (Extended precision is
+    always copied.)
+    """
+    if is_plain(array, dtype) or array.itemsize > 8:
+        return False
+    return array.dtype.kind in "biu" or array.itemsize < 4 or is_on_disk(array)
+
+
+def row_blocks(array: Array | Rows, numbers: int | None = None) -> Iterator[slice]:
+    """The rows in blocks of about so many numbers."""
+    rows = len(array)
+    block = max(1, (numbers or BLOCK_NUMBERS) // max(1, array.shape[1]))
+    return (slice(start, min(start + block, rows)) for start in range(0, rows, block))
