@@ -5,6 +5,7 @@
 
 from fastbp import reference
 from fastbp._config import show_config
+from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
 from fastbp.model import MLP
@@ -18,6 +19,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "EarlyStopping",
     "History",
     "RMSprop",
     "backward",

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _sources, _validation, activations, initializers, losses
-from fastbp._run import Run
+from fastbp._run import Run, Validation
 from fastbp._sources import Rows
+from fastbp.callbacks import Callback, Callbacks
 from fastbp.history import History
+from fastbp.metrics import Function, chosen
 from fastbp.optimizers import Optimizer, State
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from fastbp._gradient_check import GradientCheck
 
 Array = NDArray[Any]
-Callback = Callable[[Any, int, History], "bool | None"]
 
 # Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
 EVALUATE_MULTIPLY_ADDS = 20_000_000
@@ -150,7 +151,7 @@ class BaseMLP(ABC):
         names = [hidden] * (len(sizes) - 2) + [output]
         self._activations = [activations.ACTIVATIONS[name] for name in names]
         # Separate streams: how many weights there are does not change the batches.
-        for_weights, for_shuffling = np.random.SeedSequence(self._seed).spawn(2)
+        for_weights, for_shuffling, self._splitting = np.random.SeedSequence(self._seed).spawn(3)
         self._shuffling = np.random.default_rng(for_shuffling)
         self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
         self._make_views()
@@ -260,6 +261,7 @@ class BaseMLP(ABC):
                 if array is not view:
                     view[...] = array
             self.weights, self.biases = self._views[:depth], self._views[depth:]
+            self._parameters_changed()
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_parameters()
@@ -456,11 +458,14 @@ class BaseMLP(ABC):
         x = self._input_rows(X, check_finite)
         return self._evaluate(x, self._target_rows(Y, len(x), check_finite))
 
-    def _evaluate(self, X: Array | Rows, Y: Array | Rows) -> float:
+    def _evaluate(self, X: Array | Rows, Y: Array | Rows, y_pred: Array | None = None) -> float:
+        """The loss; the output goes into y_pred (batch, outputs), if there is one."""
         total = 0.0
         for rows in self._row_blocks(len(X)):
             z, a = self._forward_pass(X[rows])
             total += float(self._loss.value(z[-1], a[-1], Y[rows]).sum())
+            if y_pred is not None:
+                y_pred[rows] = a[-1]
         return total / len(X) if self._reduction == "mean" else total
 
     def train_step(
@@ -489,29 +494,39 @@ class BaseMLP(ABC):
         X: ArrayLike,
         Y: ArrayLike,
         *,
-        epochs: int,
+        epochs: int | None = None,
+        steps: int | None = None,
         batch_size: int = 32,
         optimizer: Optimizer,
         shuffle: bool = True,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_split: float = 0.0,
+        metrics: str | Function | Sequence[str | Function] = (),
         callbacks: Callback | Sequence[Callback] = (),
         progress: bool = True,
         check_finite: bool = True,
     ) -> History:
-        """Train on mini-batches.
+        """Train on mini-batches, from the parameters that the model has (`reset` makes it a new one).
 
         Parameters
         ----------
         X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
             Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
             bytes a sample). Integers are converted batch by batch; see also input_scale.
-        epochs : how often all samples are gone through.
+        epochs : how often all samples are gone through; or
+        steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
         batch_size : rows per step; the last batch of an epoch may have fewer.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         validation_data : (X, Y) whose loss is computed after each epoch.
+        validation_split : instead, this share of the samples, which are not trained on. They are drawn from
+            the model's seed, the same ones in every call with so many samples. (Both parts are copies in
+            memory. For files that are larger, give validation_data.)
+        metrics : computed on the validation data after each epoch: "accuracy", "top_k(3)", "r2", "mae" or
+            "auc" (see `fastbp.metrics`), or functions of (y_true, y_pred), both (rows, outputs).
         callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
-            return value ends the training.
+            return value ends the training. Objects like EarlyStopping() may have methods for more than that,
+            see `fastbp.callbacks`.
         progress : a progress bar, if stderr is a terminal.
         check_finite : look for NaN and infinity in the data first.
 
@@ -526,18 +541,36 @@ class BaseMLP(ABC):
         FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
             and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
         """
-        epochs = _validation.count("epochs", epochs, low=0)
+        if (epochs is None) == (steps is None):
+            raise ValueError(f"give epochs or steps, one of them; got epochs={epochs}, steps={steps}")
+        if epochs is not None:
+            epochs = _validation.count("epochs", epochs, low=0)
+        if steps is not None:
+            steps = _validation.count("steps", steps, low=0)
         batch_size = _validation.count("batch_size", batch_size)
-        callbacks = _as_callbacks(callbacks)
+        sorted_callbacks = Callbacks(callbacks)
         state = self._begin(optimizer)
         x = self._input_rows(X, check_finite)
         y = self._target_rows(Y, len(x), check_finite)
-        validation = self._validation_data(validation_data, check_finite)
+        held_out = self._validation_data(validation_data, check_finite)
+        if validation_split := _validation.number("validation_split", validation_split, low=0, below=1):
+            if held_out is not None:
+                raise ValueError("give validation_data or validation_split, not both")
+            rows, held_rows = self._split_rows(len(x), validation_split)
+            held_out = _sources.picked(x, held_rows), _sources.picked(y, held_rows)
+            x, y = _sources.picked(x, rows), _sources.picked(y, rows)
+        held_targets = held_out[1][:] if held_out and metrics else None
+        entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
         if not self._parameters_are_finite():
             raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
         self._warn_if_symmetric()
-        run = Run(self, x, y, epochs, min(batch_size, len(x)), optimizer, state, shuffle)
-        return run.train(validation, callbacks, progress)
+        batch_size = min(batch_size, len(x))
+        if steps is None:
+            assert epochs is not None
+            steps = epochs * -(-len(x) // batch_size)
+        run = Run(self, x, y, steps, batch_size, optimizer, state, shuffle)
+        validation = Validation(*held_out, entries) if held_out else None
+        return run.train(validation, sorted_callbacks, progress)
 
     def _validation_data(
         self, data: tuple[ArrayLike, ArrayLike] | None, check_finite: bool
@@ -548,6 +581,15 @@ class BaseMLP(ABC):
             raise TypeError("validation_data must be a pair (X, Y)")
         x = self._input_rows(data[0], check_finite, "validation_data[0]")
         return x, self._target_rows(data[1], len(x), check_finite, "validation_data[1]")
+
+    def _split_rows(self, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
+        held = round(fraction * rows)
+        if not 0 < held < rows:
+            side = "training" if held else "validation"
+            raise ValueError(f"validation_split={fraction:g} of {rows} rows leaves nothing for {side}")
+        order = np.random.default_rng(self._splitting).permutation(rows)
+        return np.sort(order[held:]), np.sort(order[:held])
 
     def _parameters_are_finite(self) -> bool:
         with np.errstate(all="ignore"):
@@ -633,11 +675,3 @@ class BaseMLP(ABC):
 def _name_of_block(name: str, rows: slice, array: Array) -> str:
     """What to call these rows of the array in an error message."""
     return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"
-
-
-def _as_callbacks(callbacks: Callback | Sequence[Callback]) -> list[Callback]:
-    listed = [callbacks] if callable(callbacks) else list(callbacks)
-    for callback in listed:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be functions of (model, epoch, history), got {callback!r}")
-    return listed

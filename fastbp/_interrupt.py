@@ -32,6 +32,7 @@ class DeferredInterrupt:
         finally:
             self._holding = False
         if self._pending:
+            self._pending = False
             raise KeyboardInterrupt
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

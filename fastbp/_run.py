@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import metrics
 from fastbp._interrupt import DeferredInterrupt
 from fastbp._sources import Rows, is_on_disk
+from fastbp.callbacks import Callbacks
 from fastbp.history import History
+from fastbp.metrics import Metric
 from fastbp.optimizers import Optimizer, State
+from fastbp.schedules import rates
 
 if TYPE_CHECKING:
-    from fastbp._base import BaseMLP, Callback
+    from fastbp._base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -37,22 +43,39 @@ def _stored(data: Array | Rows) -> Array:
     return data.values if isinstance(data, Rows) else data
 
 
+@dataclass
+class Validation:
+    """What judges the model after each epoch; X and Y are what `_input_rows` and `_target_rows` return."""
+
+    X: Array | Rows
+    Y: Array | Rows
+    metrics: Sequence[Metric] = ()
+
+    def evaluate(self, model: BaseMLP) -> dict[str, float]:
+        """The loss, and each metric by its name."""
+        if not self.metrics:
+            return {"loss": model._evaluate(self.X, self.Y)}
+        y_pred = np.empty((len(self.X), model._layer_sizes[-1]), model._dtype)
+        loss = model._evaluate(self.X, self.Y, y_pred)
+        return {"loss": loss} | metrics.evaluate(self.metrics, self.Y[:], y_pred)
+
+
 class Run:
-    """One call of `fit`, its data and settings checked."""
+    """One call of `fit`, its data and settings checked. `steps` are to be done, of `batch_size` rows each."""
 
     def __init__(
         self,
         model: BaseMLP,
         X: Array | Rows,
         Y: Array | Rows,
-        epochs: int,
+        steps: int,
         batch_size: int,
         optimizer: Optimizer,
         state: State,
         shuffle: bool,
     ) -> None:
         self.model, self.X, self.Y = model, X, Y
-        self.epochs, self.batch_size = epochs, batch_size
+        self.steps, self.batch_size = steps, batch_size
         self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
         self.steps_per_epoch = -(-len(X) // batch_size)
         measured = model._measured_step
@@ -66,82 +89,118 @@ class Run:
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
 
-    def train(
-        self, validation: tuple[Array | Rows, Array | Rows] | None, callbacks: list[Callback], progress: bool
-    ) -> History:
-        started = time.perf_counter()
-        bar = self._bar(progress)
+    def train(self, validation: Validation | None, callbacks: Callbacks, progress: bool) -> History:
+        history, started = self.history, time.perf_counter()
+        if validation is not None:
+            for name in ("loss", *(metric.name for metric in validation.metrics)):
+                history._add_column(name)
+        bar = None
         with DeferredInterrupt() as interrupt:
             try:
+                for begin in callbacks.train_begin:
+                    begin(self.model, history)
+                bar = self._bar(progress)
                 self._run(validation, callbacks, bar, interrupt)
             except KeyboardInterrupt:
-                self.history.interrupted = True
+                history.interrupted = True
             finally:
                 if bar is not None:
                     bar.close()
-                self.history.seconds = time.perf_counter() - started
+                history.seconds = time.perf_counter() - started
                 self.model._measured_step = (self.batch_size, self.step_seconds)
-        return self.history
+            try:
+                with interrupt.held(lambda: None):
+                    for end in callbacks.train_end:
+                        end(self.model, history)
+            except KeyboardInterrupt:
+                history.interrupted = True
+            finally:
+                self.model._parameters_changed()
+        return history
 
     def _bar(self, progress: bool) -> Any:
         if not (progress and sys.stderr is not None and sys.stderr.isatty()):
             return None
         from tqdm import tqdm
 
-        return tqdm(total=self.epochs * self.steps_per_epoch, unit="step", dynamic_ncols=True)
+        return tqdm(total=self.steps, unit="step", dynamic_ncols=True)
 
     def _run(
-        self,
-        validation: tuple[Array | Rows, Array | Rows] | None,
-        callbacks: list[Callback],
-        bar: Any,
-        interrupt: DeferredInterrupt,
+        self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
     ) -> None:
         per_epoch = self.steps_per_epoch
-        spans_epochs = validation is None and not callbacks
+        spans_epochs = validation is None and not callbacks.epoch_end
         # Compile now, where Ctrl-C need not wait and no clock runs.
         self._chunk(None, 0, 0, np.empty(0))
-        epoch, step, epoch_loss = 0, 0, 0.0
+        done, epoch_loss, whole = 0, 0.0, 1
         order: NDArray[np.int64] | None = None
-        while epoch < self.epochs:
+        began = time.perf_counter()  # the epoch
+        while done < self.steps:
+            epoch, step = divmod(done, per_epoch)
+            left = self.steps - done
             if step == 0:
-                whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), self.epochs - epoch)
+                whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
                 whole = max(1, whole) if spans_epochs else 1
                 order = self._order(whole)
-            last = min(step + self.most_steps, per_epoch) if whole == 1 else whole * per_epoch
+            last = min(step + min(self.most_steps, left), per_epoch) if whole == 1 else whole * per_epoch
             with interrupt.held(self.model._request_stop):  # what was trained is in the history, always
                 losses = self._watched_chunk(order, epoch, step, last)
+                done += len(losses)
+                ended = last % per_epoch == 0 or done == self.steps
                 if whole > 1:
-                    self.history._loss += self._epoch_losses(losses.reshape(whole, per_epoch).sum(axis=1))
-                    epoch, step = epoch + whole, 0
+                    self._note(losses.reshape(whole, per_epoch).sum(axis=1), per_epoch, began)
                 else:
                     epoch_loss += losses.sum()
-                    step = last
-                    if step == per_epoch:
-                        self.history._loss += self._epoch_losses(np.array([epoch_loss]))
-                        epoch, step, epoch_loss = epoch + 1, 0, 0.0
+                    if ended:
+                        self._note(np.array([epoch_loss]), last, began)
+            stop = self._call(callbacks.chunk_end, done)
+            if ended and validation is not None:
+                validating = time.perf_counter()
+                values = validation.evaluate(self.model)
+                self.history._add_validation(values, time.perf_counter() - validating)
             if bar is not None:
-                bar.set_postfix_str(
-                    f"epoch {epoch}/{self.epochs}, loss {self._shown_loss(epoch_loss, step):.4g}"
+                self._show(
+                    bar,
+                    len(losses),
+                    done,
+                    self.history.last("loss") if ended else epoch_loss / self._divisor(last),
                 )
-                bar.update(len(losses))
-            if step == 0 and not spans_epochs:
-                if validation is not None:
-                    self.history._val_loss.append(self.model._evaluate(*validation))
-                # every callback is called, also if an earlier one wants to stop
-                answers = [callback(self.model, epoch, self.history) for callback in callbacks]
-                if any(answers):
-                    return
+            if ended:
+                stop |= self._call(callbacks.epoch_end, self.history.epochs)
+                epoch_loss, began = 0.0, time.perf_counter()
+            if stop:
+                return
 
-    def _shown_loss(self, epoch_loss: float, step: int) -> float:
-        if step == 0:
-            return self.history._loss[-1]
-        samples = step * self.batch_size
-        return epoch_loss / samples if self.model._reduction == "mean" else epoch_loss
+    def _call(self, hooks: Sequence[Callable[[Any, int, History], Any]], count: int) -> bool:
+        """Whether one of the callbacks wants to stop; every one is called, also if an earlier one does."""
+        if not hooks:
+            return False
+        answers = [hook(self.model, count, self.history) for hook in hooks]
+        self.model._parameters_changed()  # they may have written to them
+        return any(answers)
 
-    def _epoch_losses(self, sums: NDArray[np.float64]) -> list[float]:
-        values = sums / len(self.X) if self.model._reduction == "mean" else sums
-        return list(values.tolist())
+    def _show(self, bar: Any, steps: int, done: int, loss: float) -> None:
+        epochs = -(-self.steps // self.steps_per_epoch)
+        text = f"epoch {self.history.epochs}/{epochs}, loss {loss:.4g}"
+        if self.history.epochs:
+            names = [name for name in self.history.names if name.startswith("val_")]
+            text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
+        bar.set_postfix_str(text)
+        bar.update(steps)
+
+    def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
+        """Put epochs of so many steps into the history; sums: of their samples' losses."""
+        first = self.state.steps - len(sums) * steps
+        lr = rates(self.optimizer.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
+        seconds = (time.perf_counter() - began) / len(sums)
+        self.history._add_epochs(self._epoch_losses(sums, steps), lr.tolist(), seconds)
+
+    def _divisor(self, steps: int) -> int:
+        """What a sum over the losses of an epoch's first steps is divided by."""
+        return min(steps * self.batch_size, len(self.X)) if self.model._reduction == "mean" else 1
+
+    def _epoch_losses(self, sums: NDArray[np.float64], steps: int) -> list[float]:
+        return list((sums / self._divisor(steps)).tolist())
 
     def _order(self, epochs: int) -> NDArray[np.int64] | None:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""

@@ -48,6 +48,11 @@ class Rows:
         return floats
 
 
+def picked(data: Array | Rows, rows: NDArray[np.int64]) -> Array | Rows:
+    """These rows of the data, as a copy in memory that is stored like them."""
+    return Rows(data.values[rows], data.dtype, data.scaling) if isinstance(data, Rows) else data[rows]
+
+
 def opened(name: str, value: Any) -> Any:
     """A path of a .npy file as an array mapped from it, read-only; anything else as it is."""
     if not isinstance(value, (str, os.PathLike)):

@@ -2,44 +2,162 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _validation
+
+Values = NDArray[np.float64]
+
+ALWAYS = ("loss", "lr", "epoch_seconds")
+VALIDATION = "val_"
+
 
 class History:
-    """The course of a training run.
+    """The course of a training run: columns of one float64 value an epoch, and how it ended.
 
-    `loss` and `val_loss` are float64 arrays with one value an epoch (`val_loss` is empty without validation
-    data). The loss of an epoch is made of its batches' losses, each before that batch's update: their mean
-    over all samples with reduction="mean", their sum with "sum". `val_loss` is the loss on the validation
-    data after the epoch. `seconds` is the time that `fit` took, `interrupted` whether Ctrl-C ended it.
+    Attributes
+    ----------
+    seconds : the time that `fit` took.
+    interrupted : whether Ctrl-C ended it.
+    best_epoch : the epoch (counted from 1) that `EarlyStopping` found best; None without it.
+    stopped_early : whether `EarlyStopping` ended it.
+
+    An epoch is in the history when all its steps were done; where Ctrl-C came during its validation,
+    `val_loss` and metrics of that last epoch are NaN. `fit(steps=...)` may end within an epoch, whose part is
+    then the last one here.
     """
 
     def __init__(self) -> None:
-        self._loss: list[float] = []
-        self._val_loss: list[float] = []
+        self._columns: dict[str, list[float]] = {name: [] for name in ALWAYS}
         self.seconds = 0.0
         self.interrupted = False
+        self.best_epoch: int | None = None
+        self.stopped_early = False
 
     @property
-    def loss(self) -> NDArray[np.float64]:
-        """(epochs,)."""
-        return np.array(self._loss, np.float64)
+    def loss(self) -> Values:
+        """(epochs,): made of the losses of the epoch's batches, each before that batch's update.
+
+        Their mean over all samples with reduction="mean", their sum with "sum".
+        """
+        return self._array("loss")
 
     @property
-    def val_loss(self) -> NDArray[np.float64]:
-        """(epochs,), or (0,) without validation data."""
-        return np.array(self._val_loss, np.float64)
+    def val_loss(self) -> Values:
+        """(epochs,): the loss on the validation data after the epoch; (0,) without validation data."""
+        return self._array("val_loss") if "val_loss" in self._columns else np.empty(0)
+
+    @property
+    def val_metrics(self) -> dict[str, Values]:
+        """(epochs,) for each metric that was asked for, on the validation data after the epoch."""
+        names = [name for name in self._columns if name.startswith(VALIDATION) and name != "val_loss"]
+        return {name.removeprefix(VALIDATION): self._array(name) for name in names}
+
+    @property
+    def lr(self) -> Values:
+        """(epochs,): the learning rate of the epoch's last step."""
+        return self._array("lr")
+
+    @property
+    def epoch_seconds(self) -> Values:
+        """(epochs,): the time for training and validation; an equal share where several ran in one piece."""
+        return self._array("epoch_seconds")
 
     @property
     def epochs(self) -> int:
         """The number of epochs that were finished."""
-        return len(self._loss)
+        return len(self._columns["loss"])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns: loss, lr, epoch_seconds; with validation also val_loss and val_ before each metric."""
+        return tuple(self._columns)
+
+    def last(self, name: str) -> float:
+        """The value of the last epoch in one of the columns (see `names`); IndexError if there is none."""
+        return self._columns[_validation.known_name("name", name, self._columns)][-1]
+
+    def _array(self, name: str) -> Values:
+        return np.array(self._columns[name], np.float64)
+
+    def _add_column(self, name: str) -> None:
+        self._columns[VALIDATION + name] = []
+
+    def _add_epochs(self, losses: list[float], lr: list[float], seconds: float) -> None:
+        """Note epochs; what comes from validation is NaN until `_add_validation`."""
+        known = {"loss": losses, "lr": lr, "epoch_seconds": [seconds] * len(losses)}
+        for name, column in self._columns.items():
+            column += known.get(name, [math.nan] * len(losses))
+
+    def _add_validation(self, values: Mapping[str, float], seconds: float) -> None:
+        """Note what was found on the validation data after the last epoch; `seconds` in addition."""
+        for name, value in values.items():
+            self._columns[VALIDATION + name][-1] = value
+        self._columns["epoch_seconds"][-1] += seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values that can be written as JSON (None for NaN and infinity)."""
+        columns = {
+            name: [value if math.isfinite(value) else None for value in column]
+            for name, column in self._columns.items()
+        }
+        return {
+            "columns": columns,
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            "best_epoch": self.best_epoch,
+            "stopped_early": self.stopped_early,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The history that `to_dict` made `values` of. ValueError if it did not."""
+        history = cls()
+        try:
+            columns = {
+                str(name): [math.nan if value is None else float(value) for value in column]
+                for name, column in values["columns"].items()
+            }
+            history.seconds = float(values["seconds"])
+            history.interrupted = bool(values["interrupted"])
+            best = values["best_epoch"]
+            history.best_epoch = None if best is None else int(best)
+            history.stopped_early = bool(values["stopped_early"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"this is not what History.to_dict returns: {error!r}") from None
+        if not set(ALWAYS) <= set(columns) or len({len(column) for column in columns.values()}) != 1:
+            raise ValueError(
+                "this is not what History.to_dict returns: columns are missing, or not equally long"
+            )
+        history._columns = columns
+        return history
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of the columns (see `names`), its index the epochs from 1 on.
+
+        ImportError if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError(
+                "History.to_pandas needs pandas, which is not installed: pip install pandas"
+            ) from None
+        index = pandas.RangeIndex(1, self.epochs + 1, name="epoch")
+        return pandas.DataFrame({name: self._array(name) for name in self._columns}, index=index)
 
     def __repr__(self) -> str:
         text = f"History(epochs={self.epochs}"
-        if self._loss:
-            text += f", loss={self._loss[-1]:.6g}"
-        if self._val_loss:
-            text += f", val_loss={self._val_loss[-1]:.6g}"
-        return text + f", seconds={self.seconds:.3g}" + (", interrupted" if self.interrupted else "") + ")"
+        if self.epochs:
+            shown = [name for name in self._columns if name == "loss" or name.startswith(VALIDATION)]
+            text += "".join(f", {name}={self.last(name):.6g}" for name in shown)
+        text += f", seconds={self.seconds:.3g}"
+        if self.best_epoch is not None:
+            text += f", best_epoch={self.best_epoch}"
+        text += ", stopped early" if self.stopped_early else ""
+        return text + (", interrupted" if self.interrupted else "") + ")"

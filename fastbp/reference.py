@@ -24,6 +24,7 @@ from fastbp._base import BaseMLP, Trace
 from fastbp._config import show_config
 from fastbp._sources import Rows
 from fastbp.activations import sigmoid
+from fastbp.callbacks import EarlyStopping
 from fastbp.history import History
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
 
@@ -35,6 +36,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "EarlyStopping",
     "History",
     "RMSprop",
     "backward",

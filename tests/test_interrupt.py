@@ -76,17 +76,70 @@ def test_ctrl_c_ends_training_with_a_usable_model(module, rows, options):
 
 def test_ctrl_c_right_after_a_chunk_waits_for_the_history(module, monkeypatch):
     """Steps that were taken are in the history, whenever the signal comes."""
-    record = _run.Run._epoch_losses
+    record = _run.Run._note
 
-    def interrupted(self, sums):
+    def interrupted(self, *arguments):
         signal.raise_signal(signal.SIGINT)
-        return record(self, sums)
+        record(self, *arguments)
 
-    monkeypatch.setattr(_run.Run, "_epoch_losses", interrupted)
+    monkeypatch.setattr(_run.Run, "_note", interrupted)
     model, optimizer = module.MLP([1, 1]), module.SGD(0.1, momentum=0.5)
     history = model.fit([[1.0]], [[1.0]], epochs=10**6, optimizer=optimizer)
     assert history.interrupted
     assert history.epochs == optimizer.state(model, 0, model.dtype).steps > 0
+
+
+def test_ctrl_c_during_validation(module, monkeypatch):
+    """The epoch was trained, so it is in the history, without what was not computed. The best is restored."""
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    model, best = module.MLP([3, 4, 1], seed=0), module.MLP([3, 4, 1], seed=0)
+    best.fit(X, X[:, :1] > 0, epochs=2, optimizer=module.Adam())
+    evaluate = _run.Validation.evaluate
+
+    def interrupted(self, model):
+        if model._shuffling.bit_generator.state == third:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, model)
+
+    twin = module.MLP([3, 4, 1], seed=0)
+    twin.fit(X, X[:, :1] > 0, epochs=3, optimizer=module.SGD(0.0))
+    third = twin._shuffling.bit_generator.state
+    monkeypatch.setattr(_run.Validation, "evaluate", interrupted)
+    history = model.fit(
+        X,
+        X[:, :1] > 0,
+        epochs=10,
+        optimizer=module.Adam(),
+        validation_data=(X, X[:, :1] > 0),
+        metrics="accuracy",
+        callbacks=module.EarlyStopping(),
+    )
+    assert history.interrupted
+    assert not history.stopped_early
+    assert {len(column) for column in history.to_dict()["columns"].values()} == {3}
+    assert np.isfinite(history.loss).all()
+    assert np.isnan(history.val_loss).tolist() == [False, False, True]
+    assert np.isnan(history.val_metrics["accuracy"]).tolist() == [False, False, True]
+    assert history.best_epoch == 2
+    assert model._parameters.tobytes() == best._parameters.tobytes()
+
+
+def test_ctrl_c_waits_for_the_end_of_training(module):
+    """What callbacks do at the end is done, whenever the signal comes."""
+    ended = []
+
+    class First:
+        def on_train_end(self, model, history):
+            signal.raise_signal(signal.SIGINT)
+
+    class Second:
+        def on_train_end(self, model, history):
+            ended.append(history.epochs)
+
+    model = module.MLP([1, 1])
+    history = model.fit([[1.0]], [[1.0]], epochs=2, optimizer=module.SGD(0.1), callbacks=[First(), Second()])
+    assert ended == [2]
+    assert history.interrupted
 
 
 def test_the_handler_is_put_back(module):
