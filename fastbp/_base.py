@@ -78,11 +78,14 @@ class BaseMLP(ABC):
     init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
         and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
-    seed : an integer makes initial weights and shuffling reproducible.
+    seed : an integer makes initial weights, shuffling and dropout reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
     input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
         a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
         batches as they read them, and make no copy of X as floats.
+    dropout : in training (`fit`, `train_step`) each hidden unit is 0 with this probability, for each row
+        anew, and divided by 1 - dropout otherwise; a number for all hidden layers, or one for each. It is
+        rounded to a multiple of 2^-16. Srivastava et al., JMLR 15 (2014); inverted, as in torch.nn.Dropout.
 
     Attributes
     ----------
@@ -110,6 +113,7 @@ class BaseMLP(ABC):
         threads: int | None = None,
         input_scale: ArrayLike = 1.0,
         input_offset: ArrayLike = 0.0,
+        dropout: float | Sequence[float] = 0.0,
     ) -> None:
         if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
             raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
@@ -146,13 +150,18 @@ class BaseMLP(ABC):
                 )
             if not np.isfinite(self._scaling).all():
                 raise ValueError(f"input_scale or input_offset is too large for {self._dtype}")
+        self._dropout = _dropout_of_layers(dropout, sizes)
         self.metadata: dict[str, Any] = {}
 
         names = [hidden] * (len(sizes) - 2) + [output]
         self._activations = [activations.ACTIVATIONS[name] for name in names]
         # Separate streams: how many weights there are does not change the batches.
-        for_weights, for_shuffling, self._splitting = np.random.SeedSequence(self._seed).spawn(3)
+        streams = np.random.SeedSequence(self._seed).spawn(4)
+        for_weights, for_shuffling, self._splitting, for_noise = streams
         self._shuffling = np.random.default_rng(for_shuffling)
+        # Dropout depends on this key and on the number of the training step (see _philox), nothing else.
+        self._noise_key = tuple(for_noise.generate_state(2).tolist())
+        self._steps_trained = 0
         self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
         self._make_views()
         rng = np.random.default_rng(for_weights)
@@ -300,6 +309,11 @@ class BaseMLP(ABC):
         return self._dtype
 
     @property
+    def dropout(self) -> tuple[float, ...]:
+        """The dropout of each hidden layer."""
+        return self._dropout
+
+    @property
     def n_parameters(self) -> int:
         """The number of weights and biases."""
         return self._parameters.size
@@ -317,6 +331,7 @@ class BaseMLP(ABC):
             "seed": self._seed,
             "input_scale": self._input_scale,
             "input_offset": self._input_offset,
+            "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
         }
 
     def __repr__(self) -> str:
@@ -675,3 +690,21 @@ class BaseMLP(ABC):
 def _name_of_block(name: str, rows: slice, array: Array) -> str:
     """What to call these rows of the array in an error message."""
     return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"
+
+
+def _dropout_of_layers(dropout: object, layer_sizes: Sequence[int]) -> tuple[float, ...]:
+    """The probability for each hidden layer."""
+    layers = len(layer_sizes) - 2
+    if isinstance(dropout, (Sequence, np.ndarray)) and not isinstance(dropout, (str, bytes)):
+        if len(dropout) != layers:
+            raise ValueError(
+                f"dropout has {len(dropout)} values, layer_sizes {list(layer_sizes)} has {layers} hidden "
+                "layers: dropout must be a number, or one for each hidden layer"
+            )
+        return tuple(_validation.number(f"dropout[{i}]", p, low=0, below=1) for i, p in enumerate(dropout))
+    p = _validation.number("dropout", dropout, low=0, below=1)
+    if p and not layers:
+        raise ValueError(
+            f"dropout is {p:g}, but layer_sizes {list(layer_sizes)} has no hidden layer to drop units of"
+        )
+    return (p,) * layers

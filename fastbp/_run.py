@@ -225,8 +225,9 @@ class Run:
             only_if_finite=True,
         )
 
-    def _snapshot(self) -> tuple[Array, list[Array], int]:
-        return self.model._parameters.copy(), [b.copy() for b in self.state.buffers], self.state.steps
+    def _snapshot(self) -> tuple[Array, list[Array], int, int]:
+        buffers = [b.copy() for b in self.state.buffers]
+        return self.model._parameters.copy(), buffers, self.state.steps, self.model._steps_trained
 
     def _watched_chunk(
         self,
@@ -257,7 +258,7 @@ class Run:
         epoch: int,
         first: int,
         losses: NDArray[np.float64],
-        before: tuple[Array, list[Array], int],
+        before: tuple[Array, list[Array], int, int],
     ) -> None:
         """Restore the last finite parameters and raise FloatingPointError.
 
@@ -274,7 +275,7 @@ class Run:
             model._parameters[...] = before[0]
             for buffer, values in zip(state.buffers, before[1], strict=True):
                 buffer[...] = values
-            state.steps = before[2]
+            state.steps, model._steps_trained = before[2:]
             model._parameters_changed()
             updated = self._chunk(order, first, first + steps, scratch[:steps])
             return updated and model._parameters_are_finite()

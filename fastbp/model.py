@@ -50,7 +50,17 @@ class MLP(BaseMLP):
         plan = self._plans.pop(key, None)
         if plan is None:
             names = [activation.name for activation in self._activations]
-            plan = Plan(self._layer_sizes, names, self._loss.name, self._dtype, rule, batch, use)
+            plan = Plan(
+                self._layer_sizes,
+                names,
+                self._loss.name,
+                self._dtype,
+                rule,
+                batch,
+                use,
+                dropout=self._dropout,
+                key=self._noise_key,
+            )
             while len(self._plans) >= 4:
                 self._plans.pop(next(iter(self._plans)))
         self._plans[key] = plan  # the one used last stands last
@@ -155,6 +165,7 @@ class MLP(BaseMLP):
             plan = self._plan("train", rule_of(optimizer), batch_size)
             plan.lend_parameters(self._parameters, state.buffers)
             plan.lend_data(X, Y, order)
+            plan.set(steps_before=self._steps_trained - first_step)
             pack = self._packed is not plan
             self._packed = None
             plan.train(first_step, last_step, settings, losses_out, pack=pack, threads=self._threads)
@@ -163,4 +174,5 @@ class MLP(BaseMLP):
             plan.unpack(self._threads)
             self._packed = plan
             state.steps += last_step - first_step
+            self._steps_trained += last_step - first_step
         return True

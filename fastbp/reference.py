@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _validation
+from fastbp import _philox, _validation
 from fastbp._base import BaseMLP, Trace
 from fastbp._config import show_config
 from fastbp._sources import Rows
@@ -134,25 +134,41 @@ def train_step(
 class MLP(BaseMLP):
     __doc__ = BaseMLP.__doc__
 
-    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
+    def _forward_pass(
+        self, X: Array, masks: Sequence[Array | None] | None = None
+    ) -> tuple[list[Array], list[Array]]:
+        """masks: what dropout multiplies each hidden layer's a with, on the way to the next layer."""
         z: list[Array] = []
-        a = [X]  # a[l] is the input of layer l + 1
-        for W, b, activation in zip(self.weights, self.biases, self._activations, strict=True):
-            z.append(a[-1] @ W + b)  # (batch, fan_out)
+        a: list[Array] = []
+        inputs = X
+        for i, (W, b, activation) in enumerate(
+            zip(self.weights, self.biases, self._activations, strict=True)
+        ):
+            z.append(inputs @ W + b)  # (batch, fan_out)
             a.append(activation.value(z[-1]))  # (batch, fan_out)
-        return z, a[1:]
+            inputs = _masked(a[-1], masks, i)
+        return z, a
+
+    def _masks(self, rows: int, step: int) -> list[Array | None]:
+        """Dropout: 1 / (1 - p) for units kept in this step, 0 for others, (batch, units) a hidden layer."""
+        masks: list[Array | None] = []
+        for layer, (units, p) in enumerate(zip(self._layer_sizes[1:-1], self._dropout, strict=True), 1):
+            kept = _philox.kept(self._noise_key, step, layer, rows, units, p) if p else None
+            masks.append(None if kept is None else (kept / _philox.keep(p)).astype(self._dtype))
+        return masks
 
     def _gradients(
-        self, X: Array, z: list[Array], a: list[Array], Y: Array
+        self, X: Array, z: list[Array], a: list[Array], Y: Array, masks: Sequence[Array | None] | None = None
     ) -> tuple[list[Array], list[Array]]:
         """dW and db of every layer, from the last one down."""
-        inputs = [X, *a[:-1]]
+        inputs = [X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
         delta = self._loss.delta(z[-1], a[-1], Y, self._activations[-1])  # (batch, outputs)
         if self._reduction == "mean":
             delta = delta / len(X)
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
         for i in range(len(z) - 2, -1, -1):
-            delta = (delta @ self.weights[i + 1].T) * self._activations[i].derivative(z[i], a[i])
+            delta = _masked(delta @ self.weights[i + 1].T, masks, i)  # with respect to a[i]
+            delta = delta * self._activations[i].derivative(z[i], a[i])
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
             db.insert(0, delta.sum(axis=0))  # (fan_out,)
         return dW, db
@@ -187,13 +203,21 @@ class MLP(BaseMLP):
                 else:
                     rows = order[epoch * samples + start : epoch * samples + stop]
                     x, y = X[rows], Y[rows]
-                z, a = self._forward_pass(x)
+                self._steps_trained += 1
+                masks = self._masks(len(x), self._steps_trained)
+                z, a = self._forward_pass(x, masks)
                 losses_out[s - first_step] = self._loss.value(z[-1], a[-1], y).sum()
-                dW, db = self._gradients(x, z, a, y)
+                dW, db = self._gradients(x, z, a, y, masks)
                 state.steps += 1
                 for i, (param, grad) in enumerate(zip(self._views, [*dW, *db], strict=True)):
                     step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
         return True
+
+
+def _masked(values: Array, masks: Sequence[Array | None] | None, layer: int) -> Array:
+    """What dropout leaves of a hidden layer's activations, or of the error signal on its way back."""
+    mask = masks[layer] if masks and layer < len(masks) else None
+    return values if mask is None else values * mask
 
 
 # ---- 3. one step of each optimizer, in place on one parameter array and its state ------------------------

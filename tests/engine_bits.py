@@ -10,6 +10,7 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import numba
@@ -44,6 +45,8 @@ OPTIMIZERS = {
     "rmsprop-momentum": lambda: fastbp.RMSprop(0.003, momentum=0.5, weight_decay=0.01),
 }
 STEPS = 20
+# What a network may have besides: the cases take turns, most of them with nothing.
+REGULAR: list[dict[str, Any]] = [{}, {}, {}, {"dropout": 0.4}]
 
 
 def force_teams() -> None:
@@ -94,6 +97,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             seed=i,
             threads=threads,
             input_scale=scale,
+            **(REGULAR[i % len(REGULAR)] if len(sizes) > 2 else {}),
         )
         for b in model.biases:
             b[...] = np.linspace(-0.5, 0.5, len(b))

@@ -16,8 +16,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _philox
 from fastbp._sources import Rows
-from fastbp.engine import blocks, formulas, step, team, tile
+from fastbp.engine import blocks, formulas, hidden, philox, step, team, tile
 from fastbp.engine.reading import row_reader
 from fastbp.engine.vector import isa
 
@@ -58,6 +59,7 @@ class Plan:
     batch : rows of a step, at most.
     use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for backward
         passes from given z and a.
+    dropout : for each hidden layer; in training only. key : of its random numbers, two integers of 32 bits.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class Plan:
         rule: str,
         batch: int,
         use: str,
+        *,
+        dropout: Sequence[float] = (),
+        key: Sequence[int] = (0, 0),
     ) -> None:
         self.dtype, self.batch, self.rule = dtype, batch, rule
         trace = use == "trace"
@@ -129,7 +134,13 @@ class Plan:
                 z=z, a=self._new(size) if keeps_z else z, d=d, row=row, chunk=side, chunk_bytes=batch_up * row,
                 activate=blocks.activation(activations[i], name),
             )  # fmt: skip
-            if not last:
+            p = dropout[i] if use == "train" and dropout and not last else 0.0
+            if p:
+                self.set_layer(
+                    i, activate=0, drop=hidden.activation(activations[i], name), drop_slope=hidden.slope(activations[i], name),
+                    stream=self._stream(key, i + 1, p),
+                )  # fmt: skip
+            elif not last:
                 self.set_layer(i, slope=blocks.slope(activations[i], name))
             elif few:
                 row = batch_up * dtype.itemsize
@@ -161,6 +172,15 @@ class Plan:
         memory = aligned(size)
         self._memory.append(memory)
         return int(memory.ctypes.data)
+
+    def _stream(self, key: Sequence[int], layer: int, p: float) -> int:
+        """The settings of a layer's random numbers, as philox.py lists them."""
+        at = self._new(philox.SETTINGS)
+        memory = self._memory[-1][: philox.SETTINGS]
+        memory.view(np.int64)[:4] = *key, _philox.threshold(p), layer
+        numbers = memory.view(self.dtype)[4 * 8 // self.dtype.itemsize :: 8 // self.dtype.itemsize]
+        numbers[:] = 1 / _philox.keep(p), _philox.keep(p)
+        return at
 
     def set(self, **fields: int) -> None:
         for name, value in fields.items():

@@ -55,6 +55,7 @@ HEADER = (
     "order",                # 0, or the address of the rows' order, one permutation for each epoch
     "gathered_x", "gathered_x_row", "gathered_x_bytes", "gathered_y", "gathered_y_row", "gathered_y_bytes",    # two batches, or 0
     "first_step", "last_step", "hyper", "hyper_step", "losses",
+    "steps_before",         # training steps of the model's life before step 0 of this run: what random numbers are counted by
     "stop",                 # address of a flag: not 0 ends the work early, its results are then void
 )  # fmt: skip
 LAYER = (
@@ -63,6 +64,7 @@ LAYER = (
     "wt", "wt_panel",
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
     "activate", "slope", "error",                   # callbacks; error: the last layer's
+    "drop", "drop_slope", "stream",                 # callbacks that stand for activate and slope with dropout, and their settings, or 0
     # the caller's C-ordered arrays, or 0: parameters, then the optimizer's first and second state of each
     "outside_w", "outside_b", "outside_w_1", "outside_b_1", "outside_w_2", "outside_b_2", "outside_z", "outside_a",
 )  # fmt: skip
@@ -87,11 +89,12 @@ READ_Y, Y_COLUMN = _h["read_y"], _h["y_column"]
 GX, GX_ROW, GX_BYTES = (_h[k] for k in ("gathered_x", "gathered_x_row", "gathered_x_bytes"))
 GY, GY_ROW, GY_BYTES = (_h[k] for k in ("gathered_y", "gathered_y_row", "gathered_y_bytes"))
 FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_step", "hyper", "hyper_step", "losses"))
-STOP = _h["stop"]
+STOP, STEPS_BEFORE = _h["stop"], _h["steps_before"]
 FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out", "panels", "in_panels", "thin"))
 W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
 ACTIVATE, SLOPE, ERROR = (_l[k] for k in ("activate", "slope", "error"))
+DROP, DROP_SLOPE, STREAM = (_l[k] for k in ("drop", "drop_slope", "stream"))
 OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
 
 # A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
@@ -202,7 +205,10 @@ def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, h
 
 @inner
 def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper, training):
-    """Worker t's part of layer i: z, and then a, or (training, last layer) the error and the loss."""
+    """Worker t's part of layer i: z, and then a, or (training, last layer) the error and the loss.
+
+    training: 0, or the number of the step, counted from 1 over the model's life.
+    """
     me = layer_at(plan, i)
     z, row, vector, lanes = peek(me, Z), peek(me, ROW), peek(plan, VECTOR), peek(plan, LANES)
     depth = peek(me, FAN_IN)
@@ -230,6 +236,10 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
                 elif peek(me, ACTIVATE) != 0:
                     columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
                     call(peek(me, ACTIVATE), (z + here, peek(me, A) + here, bottom - top, width, row, columns))
+                elif peek(me, DROP) != 0:
+                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
+                    call(peek(me, DROP), (z + here, peek(me, A) + here, bottom - top, width, row, columns, peek(me, STREAM), top, p * lanes,
+                                          training))  # fmt: skip
                 p += width
 
 
@@ -271,6 +281,9 @@ def backward(plan, i, t, n, rows):
                 here += top * row
                 if peek(below, SLOPE) != 0:
                     call(peek(below, SLOPE), (d + here, peek(below, Z) + here, peek(below, A) + here, bottom - top, width, row))
+                elif peek(below, DROP_SLOPE) != 0:
+                    call(peek(below, DROP_SLOPE), (d + here, peek(below, Z) + here, peek(below, A) + here, bottom - top, width, row,
+                                                   peek(below, STREAM)))  # fmt: skip
                 p += width
 
 
@@ -546,7 +559,8 @@ def train(plan, t, n, generation):
             y, y_row = peek(plan, GY) + (step & 1) * peek(plan, GY_BYTES), peek(plan, GY_ROW)
             if step + 1 < last:
                 gather_batch(plan, t, n, step + 1)
-        generation = run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, np.int64(1))
+        number = peek(plan, STEPS_BEFORE) + step + 1
+        generation = run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, number)
         if t == 0 and peek(top, THIN):
             blocks = (rows + peek(plan, LANES) - 1) // peek(plan, LANES)
             call(
