@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -75,13 +76,33 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from fastbp import _bench
+    from fastbp._bench_problems import QUICK, SHAPES
+    from fastbp._files import check_writable
 
-    for name in arguments.shape:
-        if name not in _bench.SHAPES:
-            near = difflib.get_close_matches(name, _bench.SHAPES, n=len(_bench.SHAPES), cutoff=0.0)
-            raise ValueError(f"unknown shape {name!r}; there are {', '.join(near)}")
-    _bench.bench(arguments.shape or _bench.SHAPES, rounds=arguments.rounds, seconds=arguments.seconds)
+    _known("shape", arguments.shape, SHAPES)
+    _known("library", arguments.against, _bench.LIBRARIES)
+    for path in (arguments.json, arguments.plot):
+        if path is not None:
+            check_writable(path)
+    quick = arguments.quick
+    _bench.bench(
+        arguments.shape or (QUICK if quick else list(SHAPES)),
+        arguments.against or ["numpy"],
+        rounds=arguments.rounds or (3 if quick else 7),
+        seconds=arguments.seconds or (0.03 if quick else 0.2),
+        threads=arguments.threads,
+        command=shlex.join(["fastbp", *arguments.command_line]),
+        json_file=arguments.json,
+        plot_file=arguments.plot,
+    )
     return 0
+
+
+def _known(what: str, names: Sequence[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), n=len(list(known)), cutoff=0.0)
+            raise ValueError(f"unknown {what} {name!r}; there are {', '.join(near)}")
 
 
 def _data(arguments: argparse.Namespace) -> int:
@@ -122,6 +143,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
+    arguments.command_line = list(argv)
     command: _Parser = getattr(arguments, "parser", parser)
     if unknown:
         option = unknown[0].split("=")[0]
@@ -242,13 +264,28 @@ def _parser() -> _Parser:
     check.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
 
     bench = command(
-        "bench", _bench, "time a training step of fastbp and of the NumPy reference on this machine"
+        "bench",
+        _bench,
+        "time a training step of fastbp and of other libraries on this machine",
+        "Times a training step of fastbp and of other libraries, each in a process of its own, in turn, "
+        "round after round. Before it is timed, each must reach the weights of the NumPy reference.",
     )
     bench.add_argument("shape", nargs="*", metavar="SHAPE", help="which shapes (default: all)")
-    bench.add_argument("--rounds", type=_positive_int, default=7, help="default: %(default)s")
     bench.add_argument(
-        "--seconds", type=_positive, default=0.05, help="of one measurement (default: %(default)s)"
+        "--against",
+        type=_names,
+        default=[],
+        metavar="LIBRARIES",
+        help="any of numpy,sklearn,torch,jax; those that are not installed are named (default: numpy)",
     )
+    bench.add_argument(
+        "--quick", action="store_true", help="three shapes, three short rounds, unless said otherwise"
+    )
+    bench.add_argument("--rounds", type=_positive_int, help="default: 7")
+    bench.add_argument("--seconds", type=_positive, help="of one measurement (default: 0.2)")
+    bench.add_argument("--threads", type=_positive_int, help="for each library (default: all cores)")
+    bench.add_argument("--json", metavar="FILE", help="write all figures there")
+    bench.add_argument("--plot", metavar="FILE", help="draw the ratios with their spread: .png, .svg or .pdf")
 
     data = command("data", _data, "write the digits that ship with fastbp to a file, to try `train` on")
     data.add_argument("out", metavar="FILE", help="digits.csv or digits.npz")

@@ -95,4 +95,4 @@ def test_scripts_and_asv_commands_exist():
             elif words[0] == "asv":
                 assert (folder / "asv.conf.json").is_file()
                 seen.add(words[1])
-    assert {"machine", "run", "compare", "dashboard.py"} == seen
+    assert {"machine", "run", "compare", "dashboard.py", "asv_benchmarks/regression.py"} == seen

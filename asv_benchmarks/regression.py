@@ -1,0 +1,391 @@
+"""Is fastbp slower than it was? Measures two commits side by side; exit code 1 says yes.
+
+    python asv_benchmarks/regression.py main            the work tree against main: 2 to 3 minutes
+    python asv_benchmarks/regression.py v0.1.0 main     two commits
+    python asv_benchmarks/regression.py main --quick    fewer cases, fewer processes: 1 minute
+
+Each side gets a folder with its own `fastbp` and its own compilation cache, and runs in processes of its own.
+Two of them, one of each side, are measured in turn: some 20 ms of one, the same of the other, so that a
+change of the machine's clock rate or another program hits both. What differs from process to process (where
+memory lies, which threads got which core) does not go away by measuring longer: so there are several such
+pairs, the *launches*.
+
+The noise model: of each round the ratio of the two times counts, of a launch the median of its rounds. A
+bootstrap over the launches gives an interval for the ratio. A case is slower when the whole interval lies
+above the minimum effect (5%), and still does when the case is measured once more with new launches. NumPy's
+reference, in the same run, is printed beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring import Network, epochs_of
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SLOWER, FAILED = 1, 2  # exit codes
+LEG_SECONDS, LEGS = 0.004, 5  # a round is the best of so many: some of them meet no other program
+CONFIDENCE = 0.99  # of the bootstrap; with six launches it covers the truth in some 95 of 100 cases
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Case:
+    network: Network
+    threads: int = 1
+
+
+CASES = {
+    "tiny 32 x 8-16-1": Case(Network(32, (8, 16, 1))),
+    "tabular 128 x 64-128-10": Case(Network(128, (64, 128, 10))),
+    "mnist 32 x 784-128-10": Case(Network(32, (784, 128, 10))),
+    "deep 64 x 64-128-128-128-10": Case(Network(64, (64, 128, 128, 128, 10))),
+    "tabular 128 x 64-128-10 Adam": Case(Network(128, (64, 128, 10), optimizer="Adam")),
+    "tabular 128 x 64-128-10 float64": Case(Network(128, (64, 128, 10), dtype="float64")),
+    "odd 77 x 37-131-67-3 tanh Adam": Case(Network(77, (37, 131, 67, 3), hidden="tanh", optimizer="Adam")),
+    "mnist 128 x 784-256-10, 2 threads": Case(Network(128, (784, 256, 10)), threads=2),
+}
+QUICK = list(CASES)[:4]
+
+
+# ---- the noise model -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    ratio: float  # time now / time before
+    low: float
+    high: float
+    minimum: float  # 1.05: what is less than 5% does not count
+
+    @property
+    def slower(self) -> bool:
+        return self.low > self.minimum
+
+    @property
+    def faster(self) -> bool:
+        return self.high < 1 / self.minimum
+
+    def __str__(self) -> str:
+        word = "SLOWER" if self.slower else "faster" if self.faster else ""
+        return f"{self.ratio:5.3f}  ({self.low:.3f} to {self.high:.3f})  {word}"
+
+
+def judge(base: np.ndarray, head: np.ndarray, minimum: float, seed: int = 0) -> Verdict:
+    """From seconds (launches, rounds) of both sides; those at the same place were measured together."""
+    rng = np.random.default_rng(seed)
+    launches = np.median(np.log(np.asarray(head) / np.asarray(base)), axis=1)
+    n = len(launches)
+    # The rounds are not resampled, too: what they leave uncertain is in the spread of the launches already.
+    means = launches[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
+    # The spread of n resampled values is too narrow by sqrt((n - 1) / n).
+    centre = launches.mean()
+    means = centre + (means - centre) * np.sqrt(n / (n - 1))
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Verdict(*(float(np.exp(value)) for value in (centre, low, high)), minimum)
+
+
+# ---- both sides ------------------------------------------------------------------------------------------
+
+
+class RegressionError(Exception):
+    """What keeps us from measuring; the message says it in a line."""
+
+
+def export(commit: str | None, folder: Path) -> str:
+    """Write the package `fastbp` of a commit, or of the work tree, into `folder`; its name for the report."""
+    if commit is None:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "fastbp", folder / "fastbp", ignore=ignored)
+        return "the work tree"
+    git = ["git", "-C", str(ROOT)]
+    parse = [*git, "rev-parse", "--short", f"{commit}^{{commit}}"]
+    name = subprocess.run(parse, capture_output=True, text=True)
+    if name.returncode != 0:
+        raise RegressionError(f"{commit!r} is no commit of {ROOT}")
+    packed = subprocess.run([*git, "archive", name.stdout.strip(), "fastbp"], capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return f"{commit} ({name.stdout.strip()})"
+
+
+class Side:
+    """A process with one commit's fastbp, which sleeps until it is asked for a round of a case."""
+
+    def __init__(self, folder: Path, cases: Sequence[str]) -> None:
+        one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "MKL")}  # of NumPy
+        environment = {
+            **os.environ,
+            **one_thread,
+            "PYTHONPATH": str(folder),
+            "NUMBA_CACHE_DIR": str(folder / "cache"),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), "--worker", str(folder), *cases],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def ready(self) -> dict[str, str]:
+        """Wait until everything is compiled; {case: why it cannot be measured}."""
+        return dict(self._answer())
+
+    def seconds(self, case: str, module: str = "fastbp") -> float:
+        assert self._process.stdin is not None
+        print(json.dumps([case, module]), file=self._process.stdin, flush=True)
+        return float(self._answer())
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("@"):
+                return json.loads(line[1:])
+        raise RegressionError(f"a measuring process ended with {self._process.wait()}")
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+
+
+def work(folder: str, cases: Sequence[str]) -> None:
+    """What the process of a Side does."""
+    import fastbp
+
+    if not Path(fastbp.__file__).is_relative_to(folder):
+        raise RegressionError(f"fastbp comes from {fastbp.__file__}, not from {folder}")
+    runs: dict[tuple[str, str], tuple[Callable[[int], None], int]] = {}
+    missing = {}
+
+    def prepare(name: str, module: str) -> None:
+        case = CASES[name]
+        run, steps = epochs_of(case.network, case.threads, module, most_steps=64)
+        run(1)
+        epochs = 1
+        while (seconds := min(_timed(run, epochs) for _ in range(3))) < LEG_SECONDS / 2:
+            epochs = max(2 * epochs, int(epochs * LEG_SECONDS / max(seconds, 1e-6)))
+        runs[name, module] = (lambda _, run=run, epochs=epochs: run(epochs)), steps * epochs
+
+    for name in cases:
+        try:
+            prepare(name, "fastbp")
+        except (AttributeError, TypeError, ValueError) as error:  # this commit has no such thing
+            missing[name] = f"{type(error).__name__}: {error}"
+    print("@" + json.dumps(missing), flush=True)
+    for line in sys.stdin:
+        key = tuple(json.loads(line))
+        if key not in runs:
+            prepare(*key)
+        run, steps = runs[key]
+        print("@" + json.dumps(min(_timed(run, 1) for _ in range(LEGS)) / steps), flush=True)
+
+
+def _timed(run: Callable[[int], None], times: int) -> float:
+    start = time.perf_counter()
+    run(times)
+    return time.perf_counter() - start
+
+
+@contextlib.contextmanager
+def launched(folders: Sequence[Path], cases: Sequence[str]) -> Iterator[tuple[list[Side], dict[str, str]]]:
+    """A process for each side, ready; and {case: why it cannot be measured on both}."""
+    sides: list[Side] = []
+    try:
+        for folder in folders:
+            sides.append(Side(folder, cases))
+        missing = {}
+        for side in sides:
+            missing.update(side.ready())
+        yield sides, missing
+    finally:
+        for side in sides:
+            side.close()
+
+
+@dataclass
+class Measured:
+    base: dict[str, np.ndarray]  # case -> seconds of a step (launches, rounds)
+    head: dict[str, np.ndarray]
+    reference: dict[str, float]  # case -> seconds of a step in NumPy, the best launch
+    missing: dict[str, str]
+
+
+def measure(
+    folders: Sequence[Path],
+    cases: Sequence[str],
+    launches: int,
+    rounds: int,
+    launch: Callable[..., Any] = launched,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Measured:
+    """Rounds of both sides in turn. `launch` makes the processes; tests give one that needs none."""
+    times: list[dict[str, list[list[float]]]] = [{case: [] for case in cases} for _ in folders]
+    reference: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for number in range(launches):
+        tell(f"launch {number + 1} of {launches}")
+        with launch(folders, cases) as (sides, absent):
+            missing.update(absent)
+            there = [case for case in cases if case not in missing]
+            for side in times:
+                for case in there:
+                    side[case].append([])
+            for turn in range(rounds):
+                for case in there:
+                    # Who comes second finds the clock rate and the caches as the first has left them.
+                    for i in (0, 1) if (turn + number) % 2 else (1, 0):
+                        times[i][case][-1].append(sides[i].seconds(case))
+            if number == 0:
+                for case in there:
+                    reference[case] = sides[0].seconds(case, "fastbp.reference")
+    base, head = (
+        {case: np.array(found) for case, found in side.items() if case not in missing} for side in times
+    )
+    return Measured(base, head, reference, missing)
+
+
+def compare(
+    folders: Sequence[Path],
+    cases: Sequence[str],
+    *,
+    minimum: float,
+    launches: int,
+    rounds: int,
+    launch: Callable[..., Any] = launched,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[Measured, dict[str, Verdict]]:
+    """Measure all cases, and those that look slower once more with new launches, which then decide."""
+    measured = measure(folders, cases, launches, rounds, launch, tell)
+    verdicts = {case: judge(measured.base[case], measured.head[case], minimum) for case in measured.base}
+    suspects = [case for case, verdict in verdicts.items() if verdict.slower]
+    if suspects:
+        tell(f"once more: {', '.join(suspects)}")
+        again = measure(folders, suspects, launches, rounds, launch, tell)
+        for case in suspects:
+            verdicts[case] = judge(again.base[case], again.head[case], minimum, seed=1)
+            measured.base[case], measured.head[case] = again.base[case], again.head[case]
+    return measured, verdicts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("base", metavar="BASE", help="a commit: a branch, a tag, a hash")
+    parser.add_argument("head", metavar="HEAD", nargs="?", help="another one (default: the work tree)")
+    parser.add_argument("--quick", action="store_true", help="four cases, three launches")
+    parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name contains this")
+    parser.add_argument(
+        "--minimum",
+        type=float,
+        default=5,
+        metavar="PERCENT",
+        help="less does not count (default: %(default)s)",
+    )
+    parser.add_argument("--launches", type=int, help="pairs of processes (default: 6)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of each case in a launch (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times there")
+    options = parser.parse_args(arguments)
+    launches = options.launches or (3 if options.quick else 6)
+    if launches < 2 or options.rounds < 1 or not options.minimum > 0:
+        parser.error("there must be at least 2 launches, 1 round, and a minimum above 0")
+    words = options.case or [""]
+    cases = [case for case in (QUICK if options.quick else CASES) if any(word in case for word in words)]
+    if not cases:
+        parser.error(f"no case contains {' or '.join(words)}; there are: {'; '.join(CASES)}")
+
+    def tell(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    minimum = 1 + options.minimum / 100
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastbp-regression-") as temporary:
+            folders = [Path(temporary, "base"), Path(temporary, "head")]
+            for folder in folders:
+                folder.mkdir()
+            names = [
+                export(commit, folder)
+                for commit, folder in zip((options.base, options.head), folders, strict=True)
+            ]
+            tell("compiling both")
+            with launched(folders, cases):
+                pass
+            measured, verdicts = compare(
+                folders, cases, minimum=minimum, launches=launches, rounds=options.rounds, tell=tell
+            )
+    except RegressionError as error:
+        print(f"regression: {error}", file=sys.stderr)
+        return FAILED
+    print(report(names, measured, verdicts, launches, options.rounds))
+    if options.json:
+        sides = {"base": measured.base, "head": measured.head}
+        record = {name: {case: t.tolist() for case, t in side.items()} for name, side in sides.items()}
+        options.json.write_text(
+            json.dumps({"names": names, **record, "reference": measured.reference}, indent=1)
+        )
+    return SLOWER if any(verdict.slower for verdict in verdicts.values()) else 0
+
+
+def report(
+    names: Sequence[str], measured: Measured, verdicts: dict[str, Verdict], launches: int, rounds: int
+) -> str:
+    from fastbp._bench import machine
+    from fastbp._files import text_table
+
+    rows = []
+    for case, verdict in verdicts.items():
+        before, now = (1e6 * float(np.median(side[case])) for side in (measured.base, measured.head))
+        word = "SLOWER" if verdict.slower else "faster" if verdict.faster else "."
+        numpy = [f"{1e6 * measured.reference[case] / us:.1f}" for us in (before, now)]
+        interval = f"{verdict.low:.3f} to {verdict.high:.3f}"
+        rows.append([case, f"{before:,.2f}", f"{now:,.2f}", f"{verdict.ratio:.3f}", interval, word, *numpy])
+    header = [
+        "a training step of",
+        "before us",
+        "now us",
+        "now / before",
+        f"{CONFIDENCE:.0%} interval",
+        "",
+        "NumPy / before",
+        "NumPy / now",
+    ]
+    slower = [case for case, verdict in verdicts.items() if verdict.slower]
+    smallest = next(iter(verdicts.values())).minimum - 1 if verdicts else 0
+    lines = [
+        machine(),
+        f"before: {names[0]}; now: {names[1]}; {launches} launches of {rounds} rounds",
+        "",
+        text_table(header, rows) if rows else "no case can be measured on both",
+        *(f"not measured: {case}: {why}" for case, why in measured.missing.items()),
+        "",
+        f"{len(slower)} of {len(verdicts)} slower by more than {smallest:.0%}"
+        + f": {'; '.join(slower)}" * bool(slower),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        work(sys.argv[2], sys.argv[3:])
+    else:
+        sys.exit(main())

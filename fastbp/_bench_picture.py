@@ -1,0 +1,89 @@
+"""The picture of `fastbp bench --plot`: how many times as long as fastbp each library takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastbp._bench import best_of, compared, network
+
+FORMATS = (".png", ".svg", ".pdf")
+LOOKS = {
+    "numpy": ("#8795a1", "s"),
+    "sklearn": ("#e5a50a", "D"),
+    "torch": ("#d9622b", "o"),
+    "jax": ("#1f77b4", "^"),
+}
+INK = "#22313f"
+LOSS = "#fbe3e0"  # the ground where fastbp is slower
+
+
+def check(path: str) -> None:
+    """Raise ValueError or ModuleNotFoundError now if `path` cannot become a picture."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: a picture can be written as {', '.join(FORMATS)}")
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'fastbp[plot]'") from error
+
+
+def draw(path: str, record: dict[str, Any]) -> None:
+    """`record` is what `_bench.compare` returned."""
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names, libraries = list(record["results"]), compared(record)
+    settings = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    with matplotlib.style.context(["default", {**settings, "svg.hashsalt": "fastbp"}]):
+        figure = Figure(figsize=(9, 1.8 + 0.5 * len(names)), dpi=110, layout="constrained", facecolor="white")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        highest = 1.0
+        lowest = 1.0
+        for k, library in enumerate(libraries):
+            colour, marker = LOOKS[library]
+            offset = (k - (len(libraries) - 1) / 2) * 0.17
+            first = True
+            for row, name in enumerate(names):
+                best = best_of(record, name, library)
+                if best is None:
+                    continue
+                ratio = best[1]["ratio"]
+                highest, lowest = max(highest, ratio["high"]), min(lowest, ratio["low"])
+                axes.errorbar(
+                    ratio["median"],
+                    row + offset,
+                    xerr=[[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]],
+                    color=colour,
+                    marker=marker,
+                    markersize=6,
+                    capsize=3,
+                    linestyle="none",
+                    label=library if first else None,
+                )
+                first = False
+        axes.set_xscale("log")
+        axes.set_xlim(min(0.8, lowest * 0.9), highest * 1.3)
+        axes.axvspan(axes.get_xlim()[0], 1, color=LOSS, zorder=0)
+        axes.axvline(1, color=INK, linewidth=1)
+        ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300) if tick <= highest * 1.3]
+        axes.set_xticks([tick for tick in ticks if tick >= axes.get_xlim()[0]])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        axes.set_yticks(range(len(names)), [f"{name}\n{network(record, name)}" for name in names], fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_xlabel(
+            "time of a training step / fastbp's, fastest way of each library; bars: lowest and highest round"
+        )
+        machine = record["machine"]
+        axes.set_title(
+            "right of the line fastbp is faster\n"
+            f"{machine['cpu']}, {machine['threads']} threads, {record['date']}",
+            fontsize=9,
+        )
+        axes.legend(loc="lower right")
+        metadata = {"Date": None} if path.lower().endswith(".svg") else None
+        figure.savefig(path, metadata=metadata)
