@@ -12,7 +12,7 @@ from definitions import DEFINITIONS, loss_terms, normal_cdf, targets
 from engine_bits import ACTIVATIONS, OPTIMIZERS, OUTPUTS
 
 import fastbp
-from fastbp.engine import blocks
+from fastbp.engine import blocks, plan
 from fastbp.engine.vector import isa
 
 BITS = pathlib.Path(__file__).with_name("engine_bits.py")
@@ -45,6 +45,27 @@ def test_same_bits_for_any_number_of_threads():
     """1, 2, 3, 4 threads (on two cores, too), a team of one, and the same again. Every fifth case: each
     hidden and each output, each optimizer and both dtypes occur; test_engine_environment has all."""
     assert_same_bits(run_bits(every=5))
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("sizes", [(33, 209, 31, 3), (47, 130, 17)])
+def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer, dtype):
+    """Blocks for the caches, slivers, prefetching tiles: all of them on matrices small enough for a test."""
+    rng = rng_of(5)
+    X, Y = rng.standard_normal((131, sizes[0])).astype(dtype), rng.random((131, sizes[-1])).astype(dtype)
+
+    def trained():
+        model = fastbp.MLP(sizes, dtype=dtype, seed=1)
+        make = {"SGD": fastbp.SGD, "Adam": fastbp.Adam}[optimizer]
+        model.fit(X, Y, epochs=3, batch_size=61, optimizer=make(0.01), shuffle=False)
+        return model._parameters.tobytes(), model.predict(X).tobytes()
+
+    whole = trained()
+    for block, depth in ((768 * 1024, 7), (4096, 512), (2048, 20)):
+        monkeypatch.setattr(plan, "BLOCK", block)
+        monkeypatch.setattr(plan, "DEPTH", depth)
+        monkeypatch.setattr(plan, "PREFETCH_FROM_MULTIPLY_ADDS", 0)
+        assert trained() == whole
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -47,6 +47,7 @@ HEADER = (
     "dots", "row_sums", "columns_in", "columns_out",
     "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
     "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
+    "depth",                # so many rows of a batch are added to the weights in one sweep over them
     "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
     "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
     "x", "x_row", "y", "y_row", "samples", "batch", "steps_per_epoch",
@@ -80,7 +81,7 @@ TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "
 TRANSPOSE, GATHER, UPDATE, DIRECT = (_h[k] for k in ("transpose", "gather", "update", "direct"))
 DOTS, ROW_SUMS, COLUMNS_IN, COLUMNS_OUT = (_h[k] for k in ("dots", "row_sums", "columns_in", "columns_out"))
 STATES, STATE = _h["states"], _h["state"]
-BLOCK, TEAM, SCRATCH = (_h[k] for k in ("block", "team", "scratch"))
+DEPTH, BLOCK, TEAM, SCRATCH = (_h[k] for k in ("depth", "block", "team", "scratch"))
 SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
 X, X_ROW, Y, Y_ROW, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "samples", "batch"))
 STEPS_PER_EPOCH, ORDER = _h["steps_per_epoch"], _h["order"]
@@ -334,33 +335,39 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
         p = p0
         while p < p1 and not stopped(plan):
             width = width_for(plan, end - first, side_by_side(me, p, p1))
-            update_rows(plan, me, t, first, end - first, p, width, rows, x, x_row, hyper)
+            update_rows(plan, me, t, first, end - first, p, width, np.int64(0), rows, x, x_row, hyper)
             p += width
         return
     sliver, sliver_row = peek(plan, SLIVER) + t * peek(plan, SLIVER_BYTES), peek(plan, SLIVER_ROW)
-    sweep = max(2, peek(plan, BLOCK) // (rows * vector) // 2 * 2)
     tiles = (end - first + tallest(plan, 2) - 1) // tallest(plan, 2)
-    for q in range(p0, p1, sweep):
-        q1 = min(p1, q + sweep)
-        top = first
-        for i in range(1, tiles + 1):
-            bottom = first + (end - first) * i // tiles
-            if stopped(plan):
-                return
-            call(peek(plan, COPY_SLIVER), (x + (top - first) * itemsize, x_row, sliver, sliver_row, rows, bottom - top))
-            p = q
-            while p < q1:
-                width = min(2, side_by_side(me, p, q1))
-                update_rows(plan, me, t, top, bottom - top, p, width, rows, sliver, sliver_row, hyper)
-                p += width
-            top = bottom
+    # Products that are added to the weights may come a piece of the batch at a time, so that more panels' deltas have room in the cache
+    # and the sliver meets them all; an optimizer wants whole sums.
+    pieces = 1 + (rows - 1) // peek(plan, DEPTH) if peek(plan, DIRECT) else 1
+    for piece in range(pieces):
+        r0, r1 = rows * piece // pieces, rows * (piece + 1) // pieces
+        sweep = max(2, peek(plan, BLOCK) // ((r1 - r0) * vector) // 2 * 2)
+        for q in range(p0, p1, sweep):
+            q1 = min(p1, q + sweep)
+            top = first
+            for i in range(1, tiles + 1):
+                bottom = first + (end - first) * i // tiles
+                if stopped(plan):
+                    return
+                call(peek(plan, COPY_SLIVER), (x + r0 * x_row + (top - first) * itemsize, x_row, sliver, sliver_row, r1 - r0, bottom - top))
+                p = q
+                while p < q1:
+                    width = min(2, side_by_side(me, p, q1))
+                    update_rows(plan, me, t, top, bottom - top, p, width, r0, r1 - r0, sliver, sliver_row, hyper)
+                    p += width
+                top = bottom
 
 
 @inner
-def update_rows(plan, me, t, top, rows_of_w, p, width, rows, x, x_row, hyper):
-    """Rows top .. top + rows_of_w of panels p .. p + width of the weights. x: where their columns of the inputs begin."""
+def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper):
+    """Rows top .. top + rows_of_w of panels p .. p + width of the weights, from `rows` rows of the batch, beginning with row r0.
+    x: where their columns of the inputs begin in that row."""
     vector, panel, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(plan, ITEMSIZE)
-    d = peek(me, D) + panel_at(plan, me, p)
+    d = peek(me, D) + panel_at(plan, me, p) + r0 * peek(me, ROW)
     w = peek(me, W) + p * panel + top * vector
     if peek(plan, DIRECT):
         call(

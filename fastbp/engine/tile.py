@@ -33,6 +33,10 @@ ALONG_K, ALONG_ROWS = 0, 1
 # where the accumulators start
 ZERO, FROM_C, FROM_ROW = 0, 1, 2
 
+# Where A and B come from beyond the first-level cache, the loop would wait for them; a variant that prefetches asks for those of so many
+# k later, in tiles of so many accumulators. Worth 15 to 30% in products of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
+AHEAD, PREFETCH_FROM = 8, 8
+
 # Any number of rows may be asked for: the callback cuts them into tiles of nearly equal height, since a low tile waits for its own sums.
 ARGUMENTS = (
     "rows", "vectors", "depth",
@@ -54,7 +58,7 @@ def shapes() -> dict[int, int]:
     return {1: 8, 2: 6, 4: 3}
 
 
-def _emit(builder: ir.IRBuilder, dtype: str, along: int, args: list[ir.Value]) -> None:
+def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: list[ir.Value]) -> None:
     v = dict(zip(ARGUMENTS, args, strict=True))
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
@@ -81,7 +85,7 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, args: list[ir.Value]) -
         for rows in range(1, most + 1):
             block = function.append_basic_block(f"tile_{rows}x{width}")
             choice.add_case(I64((width << 8) + rows), block)
-            _emit_variant(block, latch, dtype, along, rows, width, here)
+            _emit_variant(block, latch, dtype, along, prefetch, rows, width, here)
 
     b = ir.IRBuilder(latch)
     following = b.add(i, I64(1))
@@ -92,7 +96,7 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, args: list[ir.Value]) -
     builder.position_at_end(done)
 
 
-def _emit_variant(block, done, dtype, along, height, width, v) -> None:
+def _emit_variant(block, done, dtype, along, prefetch, height, width, v) -> None:
     function = block.function
     cells = [(i, j) for i in range(height) for j in range(width)]
     zero, from_c, from_row, head, outer, body, latch, tail = (
@@ -131,6 +135,8 @@ def _emit_variant(block, done, dtype, along, height, width, v) -> None:
     left, chunk_a, chunk_b = phi(b, (v["depth"], head)), phi(b, (v["a"], head)), phi(b, (v["b"], head))
     chunk_acc = {ij: phi(b, (first[ij], head)) for ij in cells}
     count = b.select(b.icmp_signed("<", left, v["chunk"]), left, v["chunk"])
+    # where A will be read some time from now: in the next chunk, or two cache lines on
+    ahead = b.select(b.icmp_signed("==", v["a_chunk"], I64(0)), I64(128), v["a_chunk"])
     b.branch(body)
 
     b = ir.IRBuilder(body)
@@ -139,6 +145,17 @@ def _emit_variant(block, done, dtype, along, height, width, v) -> None:
     acc = {ij: phi(b, (chunk_acc[ij], outer)) for ij in cells}
     vectors = [ops.load(at(b, pb, 0, I64(0), j, v["b_vector"])) for j in range(width)]
     size = I64(ops.itemsize)
+    if prefetch and height * width >= PREFETCH_FROM:
+        for j in range(width):
+            ops.prefetch(b.add(at(b, pb, 0, I64(0), j, v["b_vector"]), b.mul(v["b_k"], I64(AHEAD))))
+        if along == ALONG_ROWS:
+            ops.prefetch(b.add(pa, b.mul(v["a_stride"], I64(AHEAD))))
+        else:  # a cache line of each row serves several k: the rows take turns
+            line = 64 // ops.itemsize
+            here = b.add(pa, ahead)
+            for turn in range(0, height, line):
+                row = b.add(b.and_(k, I64(line - 1)), I64(turn))
+                ops.prefetch(b.add(here, b.mul(row, v["a_stride"])))
     last = {}
     for i in range(height):
         a = ops.load_splat(b.add(pa, b.mul(I64(i), v["a_stride"] if along == ALONG_K else size)))
@@ -169,14 +186,14 @@ def _emit_variant(block, done, dtype, along, height, width, v) -> None:
     b.branch(done)
 
 
-def address(dtype: str, along: int) -> int:
-    """The compiled tile."""
+def address(dtype: str, along: int, *, prefetch: bool = False) -> int:
+    """The compiled tile. prefetch: for large matrices; the results are the same."""
 
     def make():
         @intrinsic
         def tile(typingctx, arguments):
             def codegen(context, builder, signature, values):
-                _emit(builder, dtype, along, [builder.extract_value(values[0], i) for i in range(len(ARGUMENTS))])
+                _emit(builder, dtype, along, prefetch, [builder.extract_value(values[0], i) for i in range(len(ARGUMENTS))])
                 return context.get_dummy_value()
 
             return types.void(types.UniTuple(types.int64, len(ARGUMENTS))), codegen
@@ -186,4 +203,5 @@ def address(dtype: str, along: int) -> int:
         exec(compile(f"def body({names}): tile(({names}))", __file__, "exec"), scope)
         return scope["body"]
 
-    return jit.address_of(f"tile-{'k' if along == ALONG_K else 'rows'}-{dtype}", jit.void(len(ARGUMENTS)), make)
+    name = f"tile-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}-{dtype}"
+    return jit.address_of(name, jit.void(len(ARGUMENTS)), make)
