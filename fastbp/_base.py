@@ -78,7 +78,7 @@ class BaseMLP(ABC):
     init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
         and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
-    seed : an integer makes initial weights, shuffling and dropout reproducible.
+    seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
     input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
         a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
@@ -86,6 +86,8 @@ class BaseMLP(ABC):
     dropout : in training (`fit`, `train_step`) each hidden unit is 0 with this probability, for each row
         anew, and divided by 1 - dropout otherwise; a number for all hidden layers, or one for each. It is
         rounded to a multiple of 2^-16. Srivastava et al., JMLR 15 (2014); inverted, as in torch.nn.Dropout.
+    input_noise : in training, normally distributed noise of this standard deviation is added to X (as the
+        network sees it), for each row and step anew. Bishop, Neural Computation 7 (1995) 108.
 
     Attributes
     ----------
@@ -114,6 +116,7 @@ class BaseMLP(ABC):
         input_scale: ArrayLike = 1.0,
         input_offset: ArrayLike = 0.0,
         dropout: float | Sequence[float] = 0.0,
+        input_noise: float = 0.0,
     ) -> None:
         if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
             raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
@@ -151,6 +154,9 @@ class BaseMLP(ABC):
             if not np.isfinite(self._scaling).all():
                 raise ValueError(f"input_scale or input_offset is too large for {self._dtype}")
         self._dropout = _dropout_of_layers(dropout, sizes)
+        self._input_noise = _validation.number("input_noise", input_noise, low=0)
+        if self._input_noise > np.finfo(np.float32).max / 8:
+            raise ValueError(f"input_noise is {self._input_noise:g}, which is too large for {self._dtype}")
         self.metadata: dict[str, Any] = {}
 
         names = [hidden] * (len(sizes) - 2) + [output]
@@ -159,7 +165,7 @@ class BaseMLP(ABC):
         streams = np.random.SeedSequence(self._seed).spawn(4)
         for_weights, for_shuffling, self._splitting, for_noise = streams
         self._shuffling = np.random.default_rng(for_shuffling)
-        # Dropout depends on this key and on the number of the training step (see _philox), nothing else.
+        # Dropout and noise depend on this key and on the number of the training step only (see _philox).
         self._noise_key = tuple(for_noise.generate_state(2).tolist())
         self._steps_trained = 0
         self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
@@ -314,6 +320,11 @@ class BaseMLP(ABC):
         return self._dropout
 
     @property
+    def input_noise(self) -> float:
+        """The standard deviation of what training adds to the inputs."""
+        return self._input_noise
+
+    @property
     def n_parameters(self) -> int:
         """The number of weights and biases."""
         return self._parameters.size
@@ -332,6 +343,7 @@ class BaseMLP(ABC):
             "input_scale": self._input_scale,
             "input_offset": self._input_offset,
             "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
+            "input_noise": self._input_noise,
         }
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Random numbers by counter, for what training draws anew in every step: dropout masks.
+"""Random numbers by counter, for what training draws anew in every step: dropout masks, input noise.
 
 A counter-based generator has no state that advances. It encrypts a counter, here "this unit in this row of
 this layer's batch in this step", and whoever asks in whatever order gets the same number. So neither threads
@@ -28,7 +28,7 @@ HALF = np.uint64(32)
 
 # A mask takes 16 of the bits, so p is rounded to a multiple of 2^-16, and kept units are scaled to match.
 RESOLUTION = 1 << 16
-ROWS_PER_MASK_COUNTER = 8
+ROWS_PER_MASK_COUNTER, ROWS_PER_NOISE_COUNTER = 8, 4
 
 
 def philox(counter: Sequence[Array], key: Sequence[int]) -> Words:
@@ -45,7 +45,7 @@ def philox(counter: Sequence[Array], key: Sequence[int]) -> Words:
 def counter(step: int, layer: int, groups: int, units: int) -> tuple[Array, Array, Array, Array]:
     """For (groups, units): unit, group of rows, step's low half, step's high half and layer.
 
-    Steps count from 1 over the model's life, up to 2^48.
+    Steps count from 1 over the model's life, up to 2^48. Layer 0 is the input.
     """
     return (
         np.arange(units),
@@ -76,3 +76,20 @@ def kept(key: Sequence[int], step: int, layer: int, rows: int, units: int, p: fl
         [part for word in words for part in (word & np.uint64(0xFFFF), word >> np.uint64(16))], axis=1
     )
     return parts.reshape(-1, units)[:rows] >= threshold(p)
+
+
+def standard_normal(key: Sequence[int], step: int, rows: int, columns: int) -> NDArray[np.float64]:
+    """Independent normal numbers (rows, columns) with mean 0 and variance 1; none is larger than 6.8.
+
+        r = sqrt(-2 log u);  r cos(2 pi v) and r sin(2 pi v)
+
+    for uniform u = (word + 1/2) / 2^32 and v = word / 2^32. Box and Muller, Annals of Mathematical Statistics
+    29 (1958) 610. A counter's words are u and v of rows 4 g and 4 g + 1, then u and v of the next two rows.
+    """
+    groups = -(-rows // ROWS_PER_NOISE_COUNTER)
+    words = philox(counter(step, 0, groups, columns), key)
+    normals = []
+    for u, v in (words[:2], words[2:]):
+        r, angle = np.sqrt(-2 * np.log((u + 0.5) / 2**32)), v * (2 * np.pi / 2**32)
+        normals += [r * np.cos(angle), r * np.sin(angle)]
+    return np.stack(normals, axis=1).reshape(-1, columns)[:rows]

@@ -59,6 +59,7 @@ class MLP(BaseMLP):
                 batch,
                 use,
                 dropout=self._dropout,
+                input_noise=self._input_noise,
                 key=self._noise_key,
             )
             while len(self._plans) >= 4:

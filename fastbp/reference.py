@@ -149,6 +149,14 @@ class MLP(BaseMLP):
             inputs = _masked(a[-1], masks, i)
         return z, a
 
+    def _noisy(self, X: Array, step: int) -> Array:
+        """X with what `input_noise` adds in this step."""
+        if not self._input_noise:
+            return X
+        noise = self._input_noise * _philox.standard_normal(self._noise_key, step, *X.shape)
+        noisy: Array = X + noise.astype(self._dtype)
+        return noisy
+
     def _masks(self, rows: int, step: int) -> list[Array | None]:
         """Dropout: 1 / (1 - p) for units kept in this step, 0 for others, (batch, units) a hidden layer."""
         masks: list[Array | None] = []
@@ -204,6 +212,7 @@ class MLP(BaseMLP):
                     rows = order[epoch * samples + start : epoch * samples + stop]
                     x, y = X[rows], Y[rows]
                 self._steps_trained += 1
+                x = self._noisy(x, self._steps_trained)
                 masks = self._masks(len(x), self._steps_trained)
                 z, a = self._forward_pass(x, masks)
                 losses_out[s - first_step] = self._loss.value(z[-1], a[-1], y).sum()

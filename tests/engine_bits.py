@@ -46,7 +46,7 @@ OPTIMIZERS = {
 }
 STEPS = 20
 # What a network may have besides: the cases take turns, most of them with nothing.
-REGULAR: list[dict[str, Any]] = [{}, {}, {}, {"dropout": 0.4}]
+REGULAR: list[dict[str, Any]] = [{}, {}, {}, {"dropout": 0.4}, {"input_noise": 0.2}]
 
 
 def force_teams() -> None:
@@ -85,6 +85,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
         Y = targets(loss, Y)
         if i % every:
             continue
+        regular = REGULAR[i // every % len(REGULAR)]
         scale = 1.0
         if i % 4 == 1:  # rows that are converted as they are gathered
             X, scale = (20 * X).astype(np.int8), 0.05
@@ -97,7 +98,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             seed=i,
             threads=threads,
             input_scale=scale,
-            **(REGULAR[i % len(REGULAR)] if len(sizes) > 2 else {}),
+            **({} if len(sizes) == 2 and "dropout" in regular else regular),
         )
         for b in model.biases:
             b[...] = np.linspace(-0.5, 0.5, len(b))

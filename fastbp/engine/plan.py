@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastbp import _philox
 from fastbp._sources import Rows
 from fastbp.engine import blocks, formulas, hidden, philox, step, team, tile
+from fastbp.engine.input_noise import add_noise
 from fastbp.engine.reading import row_reader
 from fastbp.engine.vector import isa
 
@@ -63,7 +64,7 @@ class Plan:
     batch : rows of a step, at most.
     use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for backward
         passes from given z and a.
-    dropout : for each hidden layer; in training only. key : of its random numbers, two integers of 32 bits.
+    dropout, input_noise : in training only, dropout for each hidden layer. key : of their random numbers, two integers of 32 bits.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Plan:
         use: str,
         *,
         dropout: Sequence[float] = (),
+        input_noise: float = 0.0,
         key: Sequence[int] = (0, 0),
     ) -> None:
         self.dtype, self.batch, self.rule = dtype, batch, rule
@@ -145,7 +147,7 @@ class Plan:
             if p:
                 self.set_layer(
                     i, activate=0, drop=hidden.activation(activations[i], name), drop_slope=hidden.slope(activations[i], name),
-                    stream=self._stream(key, i + 1, p),
+                    stream=self._stream(key, i + 1, 1 / _philox.keep(p), p),
                 )  # fmt: skip
             elif not last:
                 self.set_layer(i, slope=blocks.slope(activations[i], name))
@@ -169,6 +171,8 @@ class Plan:
             scratch=self._new(workers * 32 * vector),
             sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver,
         )  # fmt: skip
+        if input_noise and use == "train":
+            self.set(noise=add_noise(name), noise_stream=self._stream(key, 0, input_noise))
         self.hyper = np.zeros(1, dtype)
         self.set(hyper=self.hyper.ctypes.data)
         self.choice = team.Choice()
@@ -179,13 +183,13 @@ class Plan:
         self._memory.append(memory)
         return int(memory.ctypes.data)
 
-    def _stream(self, key: Sequence[int], layer: int, p: float) -> int:
+    def _stream(self, key: Sequence[int], layer: int, factor: float, p: float = 0.0) -> int:
         """The settings of a layer's random numbers, as philox.py lists them."""
         at = self._new(philox.SETTINGS)
         memory = self._memory[-1][: philox.SETTINGS]
         memory.view(np.int64)[:4] = *key, _philox.threshold(p), layer
         numbers = memory.view(self.dtype)[4 * 8 // self.dtype.itemsize :: 8 // self.dtype.itemsize]
-        numbers[:] = 1 / _philox.keep(p), _philox.keep(p)
+        numbers[:] = factor, _philox.keep(p)
         return at
 
     def set(self, **fields: int) -> None:
@@ -224,7 +228,7 @@ class Plan:
             return
         self._lend_rows("y", Y)
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
-        if order is None and not reads and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
+        if order is None and not reads and not self.table[step.NOISE] and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
             self.set(gathered_x=0)
         elif not self.table[step.GX]:
             self._make_room_for_gathering(X.shape[1], Y.shape[1])

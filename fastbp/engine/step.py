@@ -56,6 +56,7 @@ HEADER = (
     "order",                # 0, or the address of the rows' order, one permutation for each epoch
     "gathered_x", "gathered_x_row", "gathered_x_bytes", "gathered_y", "gathered_y_row", "gathered_y_bytes",    # two batches, or 0
     "first_step", "last_step", "hyper", "hyper_step", "losses",
+    "noise", "noise_stream",    # callback that adds noise to gathered rows, and its settings, or 0
     "steps_before",         # training steps of the model's life before step 0 of this run: what random numbers are counted by
     "stop",                 # address of a flag: not 0 ends the work early, its results are then void
 )  # fmt: skip
@@ -90,7 +91,7 @@ READ_Y, Y_COLUMN = _h["read_y"], _h["y_column"]
 GX, GX_ROW, GX_BYTES = (_h[k] for k in ("gathered_x", "gathered_x_row", "gathered_x_bytes"))
 GY, GY_ROW, GY_BYTES = (_h[k] for k in ("gathered_y", "gathered_y_row", "gathered_y_bytes"))
 FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_step", "hyper", "hyper_step", "losses"))
-STOP, STEPS_BEFORE = _h["stop"], _h["steps_before"]
+STOP, STEPS_BEFORE, NOISE, NOISE_STREAM = (_h[k] for k in ("stop", "steps_before", "noise", "noise_stream"))
 FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out", "panels", "in_panels", "thin"))
 W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
@@ -507,6 +508,9 @@ def gather_batch(plan, t, n, step):
             call(read_x, (x, peek(plan, X_COLUMN), gx, fan_in, peek(plan, X_SCALE), peek(plan, X_OFFSET)))
         if read_y != 0:
             call(read_y, (y, peek(plan, Y_COLUMN), gy, fan_out, np.int64(0), np.int64(0)))
+    if peek(plan, NOISE) != 0:
+        call(peek(plan, NOISE), (to_x, peek(plan, GX_ROW), rows * t // n, rows * (t + 1) // n, fan_in, peek(plan, NOISE_STREAM),
+                                 peek(plan, STEPS_BEFORE) + step + 1))  # fmt: skip
 
 
 # ---- the whole ----------------------------------------------------------------------------------------
