@@ -161,6 +161,17 @@ class BaseMLP(ABC):
 
         names = [hidden] * (len(sizes) - 2) + [output]
         self._activations = [activations.ACTIVATIONS[name] for name in names]
+        self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
+        self._make_views()
+        self._resets = 0
+        self._draw()
+        self._measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
+        self._set_up()
+
+    def _draw(self) -> None:
+        """Initial parameters, and the random streams at their beginnings."""
+        depth = len(self._activations)
+        self.weights, self.biases = self._views[:depth], self._views[depth:]
         # Separate streams: how many weights there are does not change the batches.
         streams = np.random.SeedSequence(self._seed).spawn(4)
         for_weights, for_shuffling, self._splitting, for_noise = streams
@@ -168,14 +179,12 @@ class BaseMLP(ABC):
         # Dropout and noise depend on this key and on the number of the training step only (see _philox).
         self._noise_key = tuple(for_noise.generate_state(2).tolist())
         self._steps_trained = 0
-        self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
-        self._make_views()
         rng = np.random.default_rng(for_weights)
-        for W, (fan_in, fan_out), name in zip(self.weights, self._shapes(), names, strict=True):
-            W[...] = initializers.weights(self._init, fan_in, fan_out, name, rng)
+        self._parameters[...] = 0
+        for W, activation in zip(self.weights, self._activations, strict=True):
+            fan_in, fan_out = W.shape
+            W[...] = initializers.weights(self._init, fan_in, fan_out, activation.name, rng)
         self._symmetry_reported = False
-        self._measured_step: tuple[int, float] | None = None  # (batch size, seconds)
-        self._set_up()
 
     # ---- what a subclass supplies ---------------------------------------------------------------------
 
@@ -201,6 +210,7 @@ class BaseMLP(ABC):
         losses_out: NDArray[np.float64],
         *,
         only_if_finite: bool = False,
+        part: int | None = None,
     ) -> bool:
         """Run the training steps first_step <= s < last_step; whether parameters and state were updated.
 
@@ -214,6 +224,7 @@ class BaseMLP(ABC):
         permutation of the samples after another, one for each epoch from epoch 0 on. losses_out[s -
         first_step] becomes the loss of step s before its update, summed over the batch whatever the
         reduction. With no steps to run, it compiles what is needed.
+        A step takes its rows `part` at a time, which is all that there are activations of (None: all).
         """
 
     def _set_up(self) -> None:  # noqa: B027 - there may be nothing to do
@@ -254,7 +265,7 @@ class BaseMLP(ABC):
 
     def _make_views(self) -> None:
         self.weights, self.biases = self._split(self._parameters)
-        self._views = [*self.weights, *self.biases]
+        self._views: list[Array] = [*self.weights, *self.biases]
 
     def _adopt_parameters(self) -> None:
         """Copy what was put in the place of a weight or bias array into the parameters, and put that back."""
@@ -524,6 +535,7 @@ class BaseMLP(ABC):
         epochs: int | None = None,
         steps: int | None = None,
         batch_size: int = 32,
+        accumulate: int = 1,
         optimizer: Optimizer,
         shuffle: bool = True,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
@@ -543,6 +555,9 @@ class BaseMLP(ABC):
         epochs : how often all samples are gone through; or
         steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
         batch_size : rows per step; the last batch of an epoch may have fewer.
+        accumulate : add the gradients of so many batches up for one step: to rounding the same as a step of
+            accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
+            activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         validation_data : (X, Y) whose loss is computed after each epoch.
@@ -575,6 +590,7 @@ class BaseMLP(ABC):
         if steps is not None:
             steps = _validation.count("steps", steps, low=0)
         batch_size = _validation.count("batch_size", batch_size)
+        accumulate = _validation.count("accumulate", accumulate)
         sorted_callbacks = Callbacks(callbacks)
         state = self._begin(optimizer)
         x = self._input_rows(X, check_finite)
@@ -588,16 +604,56 @@ class BaseMLP(ABC):
             x, y = _sources.picked(x, rows), _sources.picked(y, rows)
         held_targets = held_out[1][:] if held_out and metrics else None
         entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
-        if not self._parameters_are_finite():
-            raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
+        self._require_finite_parameters()
         self._warn_if_symmetric()
-        batch_size = min(batch_size, len(x))
+        rows_of_step = min(accumulate * batch_size, len(x))
+        part = batch_size if batch_size < rows_of_step else None
         if steps is None:
             assert epochs is not None
-            steps = epochs * -(-len(x) // batch_size)
-        run = Run(self, x, y, steps, batch_size, optimizer, state, shuffle)
+            steps = epochs * -(-len(x) // rows_of_step)
+        run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
         validation = Validation(*held_out, entries) if held_out else None
         return run.train(validation, sorted_callbacks, progress)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        optimizer: Optimizer,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        check_finite: bool = True,
+    ) -> float:
+        """Train on these samples once, in mini-batches, and return the loss as `History.loss` defines it.
+
+        For data that come in pieces: parameters, the optimizer's state and the schedule go on from call to
+        call. It is `fit` with epochs=1, but raises KeyboardInterrupt at Ctrl-C, so that a loop around it
+        ends, too; the model then has the steps done so far. Arguments and errors as there.
+        """
+        batch_size = _validation.count("batch_size", batch_size)
+        state = self._begin(optimizer)
+        x = self._input_rows(X, check_finite)
+        y = self._target_rows(Y, len(x), check_finite)
+        self._require_finite_parameters()
+        self._warn_if_symmetric()
+        batch_size = min(batch_size, len(x))
+        run = Run(self, x, y, -(-len(x) // batch_size), batch_size, optimizer, state, shuffle)
+        history = run.train(None, Callbacks(()), progress=False)
+        if history.interrupted:
+            raise KeyboardInterrupt
+        return history.last("loss")
+
+    def reset(self) -> None:
+        """Forget all training: new initial weights, biases 0, batches from the beginning.
+
+        With a seed, parameters and batches are those of a new model again; without one, others than before.
+        Optimizers begin anew with this model, too. `fit` goes on from where the model is (scikit-learn's
+        warm_start=True); after reset(), from the start (warm_start=False).
+        """
+        self._draw()
+        self._parameters_changed()
+        self._resets += 1
 
     def _validation_data(
         self, data: tuple[ArrayLike, ArrayLike] | None, check_finite: bool
@@ -617,6 +673,10 @@ class BaseMLP(ABC):
             raise ValueError(f"validation_split={fraction:g} of {rows} rows leaves nothing for {side}")
         order = np.random.default_rng(self._splitting).permutation(rows)
         return np.sort(order[held:]), np.sort(order[:held])
+
+    def _require_finite_parameters(self) -> None:
+        if not self._parameters_are_finite():
+            raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
 
     def _parameters_are_finite(self) -> bool:
         with np.errstate(all="ignore"):

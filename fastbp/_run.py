@@ -61,7 +61,10 @@ class Validation:
 
 
 class Run:
-    """One call of `fit`, its data and settings checked. `steps` are to be done, of `batch_size` rows each."""
+    """One call of `fit`, its data and settings checked.
+
+    `steps` are to be done, of `batch_size` rows each, which are taken `part` at a time (None: all at once).
+    """
 
     def __init__(
         self,
@@ -73,13 +76,14 @@ class Run:
         optimizer: Optimizer,
         state: State,
         shuffle: bool,
+        part: int | None = None,
     ) -> None:
         self.model, self.X, self.Y = model, X, Y
-        self.steps, self.batch_size = steps, batch_size
+        self.steps, self.batch_size, self.part = steps, batch_size, part
         self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
         self.steps_per_epoch = -(-len(X) // batch_size)
         measured = model._measured_step
-        if measured and measured[0] == batch_size:
+        if measured and measured[0] == (batch_size, part):
             self.step_seconds = measured[1]
         else:
             work = 3 * batch_size * model.n_parameters
@@ -107,7 +111,7 @@ class Run:
                 if bar is not None:
                     bar.close()
                 history.seconds = time.perf_counter() - started
-                self.model._measured_step = (self.batch_size, self.step_seconds)
+                self.model._measured_step = (self.batch_size, self.part), self.step_seconds
             try:
                 with interrupt.held(lambda: None):
                     for end in callbacks.train_end:
@@ -223,6 +227,7 @@ class Run:
             self.state,
             losses,
             only_if_finite=True,
+            part=self.part,
         )
 
     def _snapshot(self) -> tuple[Array, list[Array], int, int]:

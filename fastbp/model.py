@@ -46,7 +46,7 @@ class MLP(BaseMLP):
 
     def _plan(self, use: str, rule: str, batch: int) -> Plan:
         """The plan for a use: "train", "trace" (forward, backward) or "predict"."""
-        key = (use, rule, batch)
+        key = (use, rule, batch, self._noise_key)  # the latter changes at `reset`
         plan = self._plans.pop(key, None)
         if plan is None:
             names = [activation.name for activation in self._activations]
@@ -157,11 +157,16 @@ class MLP(BaseMLP):
         losses_out: NDArray[np.float64],
         *,
         only_if_finite: bool = False,
+        part: int | None = None,
     ) -> bool:
         mean = self._reduction == "mean"
         settings = settings_of(
             optimizer, state.steps, first_step, last_step, len(X), batch_size, mean, self._dtype
         )
+        if part is not None and part < batch_size:
+            return self._train_in_parts(
+                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, settings, losses_out
+            )
         with self._lock:
             plan = self._plan("train", rule_of(optimizer), batch_size)
             plan.lend_parameters(self._parameters, state.buffers)
@@ -176,4 +181,59 @@ class MLP(BaseMLP):
             self._packed = plan
             state.steps += last_step - first_step
             self._steps_trained += last_step - first_step
+        return True
+
+    def _train_in_parts(
+        self,
+        X: Array | Rows,
+        Y: Array | Rows,
+        order: NDArray[np.int64] | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        part: int,
+        optimizer: Optimizer,
+        state: State,
+        settings: Array,
+        losses_out: NDArray[np.float64],
+    ) -> bool:
+        """`_train_chunk` in memory for activations of `part` rows. Nothing is updated unless all is finite.
+
+        One plan adds up the gradients of a step's parts; another one, in which no batch is ever run, keeps
+        parameters and optimizer state packed and does the step.
+        """
+        in_step, in_epoch, steps_per_epoch = (
+            -(-n // m) for n, m in ((batch_size, part), (len(X), part), (len(X), batch_size))
+        )
+        losses = np.empty(in_step)
+        trained = self._steps_trained
+        parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)
+        with self._lock:
+            self._packed = None
+            sums, plan = self._plan("train", "sum", part), self._plan("train", rule_of(optimizer), 1)
+            plan.lend_parameters(parameters, state.buffers)
+            plan.lend_data(X, Y, order)
+            plan.train(0, 0, settings, losses, pack=True, threads=self._threads)
+            sums.lend_parameters(parameters, [nothing])  # each step begins with a sum of 0
+            sums.lend_data(X, Y, order)
+            if first_step == last_step:
+                sums.train(0, 0, settings, losses, pack=True, threads=self._threads)
+            for s in range(first_step, last_step):
+                epoch, step_of_epoch = divmod(s, steps_per_epoch)
+                first = epoch * in_epoch + step_of_epoch * in_step
+                last = min(first + in_step, (epoch + 1) * in_epoch)
+                row = settings[s - first_step]
+                scales = np.repeat(row[:1, None], last - first, axis=0)
+                sums.set(steps_before=trained - first)
+                sums.train(first, last, scales, losses, pack=True, threads=self._threads)
+                losses_out[s - first_step] = losses[: last - first].sum()
+                trained += last - first
+                plan.step_with(sums, row)
+                plan.unpack_parameters(self._threads)
+            if not (math.isfinite(losses_out.sum()) and plan.parameters_are_finite()):
+                return False
+            plan.unpack(self._threads)
+            self._parameters[...] = parameters
+            state.steps += last_step - first_step
+            self._steps_trained = trained
         return True

@@ -25,6 +25,7 @@ class State:
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.steps = 0
+        self.resets = 0  # the model's when this began
         self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
 
 
@@ -51,10 +52,14 @@ class Optimizer:
         raise NotImplementedError
 
     def state(self, model: Any, size: int, dtype: np.dtype[Any]) -> State:
-        """The state for `model`, which has `size` parameters of `dtype`; all zeros when it is first seen."""
+        """The state for `model`, which has `size` parameters of `dtype`.
+
+        It is all zeros when the model is first seen, and after its `reset`.
+        """
         state = self._states.get(model)
-        if state is None:
+        if state is None or state.resets != model._resets:
             state = self._states[model] = State(size, self.buffers, dtype)
+            state.resets = model._resets
         elif len(state.buffers) < self.buffers:  # momentum was switched on after the first steps
             state.buffers += [np.zeros(size, dtype) for _ in range(self.buffers - len(state.buffers))]
         return state

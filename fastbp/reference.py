@@ -166,13 +166,19 @@ class MLP(BaseMLP):
         return masks
 
     def _gradients(
-        self, X: Array, z: list[Array], a: list[Array], Y: Array, masks: Sequence[Array | None] | None = None
+        self,
+        X: Array,
+        z: list[Array],
+        a: list[Array],
+        Y: Array,
+        rows: int,
+        masks: Sequence[Array | None] | None = None,
     ) -> tuple[list[Array], list[Array]]:
-        """dW and db of every layer, from the last one down."""
+        """dW and db of every layer, from the last one down. rows: of the step, X may be a part of them."""
         inputs = [X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
         delta = self._loss.delta(z[-1], a[-1], Y, self._activations[-1])  # (batch, outputs)
         if self._reduction == "mean":
-            delta = delta / len(X)
+            delta = delta / rows
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
         for i in range(len(z) - 2, -1, -1):
             delta = _masked(delta @ self.weights[i + 1].T, masks, i)  # with respect to a[i]
@@ -182,7 +188,7 @@ class MLP(BaseMLP):
         return dW, db
 
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
-        dW, db = self._gradients(trace.X, trace.z, trace.a, Y)
+        dW, db = self._gradients(trace.X, trace.z, trace.a, Y, len(Y))
         return np.concatenate([g.ravel() for pair in zip(dW, db, strict=True) for g in pair])
 
     def _train_chunk(
@@ -198,6 +204,7 @@ class MLP(BaseMLP):
         losses_out: NDArray[np.float64],
         *,
         only_if_finite: bool = False,
+        part: int | None = None,
     ) -> bool:
         step_of = _OPTIMIZER_STEPS[type(optimizer)]
         buffers = [[*w, *b] for w, b in map(self._split, state.buffers)]
@@ -206,19 +213,24 @@ class MLP(BaseMLP):
             for s in range(first_step, last_step):
                 epoch, step = divmod(s, steps_per_epoch)
                 start, stop = step * batch_size, min((step + 1) * batch_size, samples)
-                if order is None:
-                    x, y = X[start:stop], Y[start:stop]
-                else:
-                    rows = order[epoch * samples + start : epoch * samples + stop]
-                    x, y = X[rows], Y[rows]
-                self._steps_trained += 1
-                x = self._noisy(x, self._steps_trained)
-                masks = self._masks(len(x), self._steps_trained)
-                z, a = self._forward_pass(x, masks)
-                losses_out[s - first_step] = self._loss.value(z[-1], a[-1], y).sum()
-                dW, db = self._gradients(x, z, a, y, masks)
+                losses_out[s - first_step] = 0.0
+                grads: list[Array] = []
+                for begin in range(start, stop, part or batch_size):
+                    end = min(begin + (part or batch_size), stop)
+                    if order is None:
+                        x, y = X[begin:end], Y[begin:end]
+                    else:
+                        rows = order[epoch * samples + begin : epoch * samples + end]
+                        x, y = X[rows], Y[rows]
+                    self._steps_trained += 1
+                    x = self._noisy(x, self._steps_trained)
+                    masks = self._masks(len(x), self._steps_trained)
+                    z, a = self._forward_pass(x, masks)
+                    losses_out[s - first_step] += self._loss.value(z[-1], a[-1], y).sum()
+                    dW, db = self._gradients(x, z, a, y, stop - start, masks)
+                    grads = [g + d for g, d in zip(grads, [*dW, *db], strict=True)] if grads else [*dW, *db]
                 state.steps += 1
-                for i, (param, grad) in enumerate(zip(self._views, [*dW, *db], strict=True)):
+                for i, (param, grad) in enumerate(zip(self._views, grads, strict=True)):
                     step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
         return True
 

@@ -477,3 +477,79 @@ def test_a_split_of_integers_and_scaled_data(module):
         results.append([model._parameters, history.loss, history.val_loss, history.val_metrics["mae"]])
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+# ---- pieces, and starting again -----------------------------------------------------------------------
+
+
+def test_partial_fit(module):
+    """One epoch of fit after another: parameters, optimizer and shuffling go on."""
+    pieces = [data(rows, seed=rows) for rows in (50, 3, 33)]
+    model, by_hand = module.MLP([3, 4, 2], seed=0), module.MLP([3, 4, 2], seed=0)
+    optimizer, by_hand_optimizer = module.Adam(0.01), module.Adam(0.01)
+    for X, Y in pieces:
+        loss = model.partial_fit(X, Y, optimizer=optimizer, batch_size=8)
+        assert type(loss) is float
+        assert loss == by_hand.fit(X, Y, epochs=1, optimizer=by_hand_optimizer, batch_size=8).loss[0]
+    assert model._parameters.tobytes() == by_hand._parameters.tobytes()
+    assert optimizer.state(model, 0, model.dtype).steps == 7 + 1 + 5
+    X, Y = data()
+    for error, message, options in [
+        (ValueError, "batch_size is 0", {"batch_size": 0}),
+        (TypeError, "optimizer must be an object", {"optimizer": "adam"}),
+    ]:
+        with pytest.raises(error, match=message):
+            model.partial_fit(X, Y, **{"optimizer": optimizer} | options)
+    with pytest.raises(ValueError, match=re.escape("Y has shape (49, 2), expected (50, 2)")):
+        model.partial_fit(X, Y[:49], optimizer=optimizer)
+
+
+def test_partial_fit_does_not_swallow_ctrl_c(module, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_run.Run, "_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.MLP([3, 4, 2]).partial_fit(*data(), optimizer=module.SGD(0.1))
+
+
+def test_reset(module):
+    X, Y = data()
+    optimizer = module.Adam(0.01)
+    model = module.MLP([3, 4, 2], seed=0)
+    new = model._parameters.copy()
+    first = model.fit(X, Y, epochs=3, optimizer=optimizer)
+    trained = model._parameters.copy()
+    for _ in range(2):
+        weights = model.weights
+        model.reset()
+        assert np.array_equal(model._parameters, new)
+        assert all(a is b for a, b in zip(model.weights, weights, strict=True))
+        again = model.fit(X, Y, epochs=3, optimizer=optimizer)
+        assert np.array_equal(model._parameters, trained)
+        assert np.array_equal(first.loss, again.loss)
+    model.weights[0] = np.zeros((3, 4))  # what was put in their place is forgotten, too
+    model.reset()
+    assert np.array_equal(model.weights[0], new[:12].reshape(3, 4))
+    model.fit(X, Y, epochs=3, optimizer=optimizer)
+    assert np.array_equal(model._parameters, trained)
+
+
+def test_reset_begins_dropout_again(module):
+    X, Y = data()
+    model, optimizer = module.MLP([3, 9, 2], dropout=0.5, seed=0), module.SGD(0.1)
+    results = []
+    for _ in range(2):
+        model.fit(X, Y, epochs=2, optimizer=optimizer)
+        results.append(model._parameters.tobytes())
+        model.reset()
+    assert results[0] == results[1]
+
+
+def test_reset_without_a_seed(module):
+    model = module.MLP([3, 4, 2])
+    before = model._parameters.copy()
+    model.biases[0][...] = 1
+    model.reset()
+    assert not np.array_equal(model.weights[0].ravel(), before[:12])
+    assert not model.biases[0].any()

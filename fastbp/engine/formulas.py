@@ -162,6 +162,8 @@ RULES: dict[str, Rule] = {
     "add": Rule(0, 0, lambda v, g, w, states, settings: (w + g,)),
     # the gradient itself, kept where a state would be
     "gradient": Rule(1, 0, lambda v, g, w, states, settings: (w, g)),
+    # added up over the batches of a step (Plan.step_with is the step)
+    "sum": Rule(1, 0, lambda v, g, w, states, settings: (w, states[0] + g)),
     "sgd": Rule(0, 2, _sgd),
     "momentum": Rule(1, 5, _momentum),
     "adam": Rule(2, 9, _adam),

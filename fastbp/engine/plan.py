@@ -6,6 +6,7 @@ the caller's arrays are lent to it for the duration of one run.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 import time
@@ -337,6 +338,19 @@ class Plan:
         """Write parameters and states to the arrays lent."""
         large = self._packed.nbytes >= TEAM_FROM_BYTES
         self._enter(step.UNPACK + step.UNPACK_STATES, team.available(threads) if large else 1)
+
+    def unpack_parameters(self, threads: int | None) -> None:
+        """As `unpack`, without the states."""
+        large = self._packed.nbytes >= TEAM_FROM_BYTES
+        self._enter(step.UNPACK, team.available(threads) if large else 1)
+
+    def step_with(self, sums: Plan, settings: Array) -> None:
+        """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum", has added up; settings as one
+        row for `train`. Both lie in memory alike, and what fills up vectors stays zero."""
+        size, vector = self._packed.nbytes, int(self.table[step.VECTOR])
+        update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(int(self.table[step.UPDATE]))
+        update(sums._memory[0].ctypes.data + size, vector, 0, self._memory[0].ctypes.data, vector, 0, size, 1, size // vector,
+               settings.ctypes.data)  # fmt: skip
 
     def parameters_are_finite(self) -> bool:
         """Whether the packed parameters are (what fills up vectors is)."""
