@@ -3,7 +3,7 @@
 `fastbp.reference` offers the same names in plain NumPy. Importing compiles nothing and starts no threads.
 """
 
-from fastbp import reference
+from fastbp import callbacks, metrics, plot, reference, schedules
 from fastbp._config import show_config
 from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
@@ -23,8 +23,12 @@ __all__ = [
     "History",
     "RMSprop",
     "backward",
+    "callbacks",
     "forward",
+    "metrics",
+    "plot",
     "reference",
+    "schedules",
     "sgd_update",
     "show_config",
     "train_step",

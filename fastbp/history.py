@@ -151,6 +151,15 @@ class History:
         index = pandas.RangeIndex(1, self.epochs + 1, name="epoch")
         return pandas.DataFrame({name: self._array(name) for name in self._columns}, index=index)
 
+    def plot(self) -> Any:
+        """The curves of losses and metrics, as `fastbp.plot.history` draws them: a matplotlib Figure.
+
+        ImportError if matplotlib is not installed.
+        """
+        from fastbp import plot
+
+        return plot.history(self)
+
     def __repr__(self) -> str:
         text = f"History(epochs={self.epochs}"
         if self.epochs:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _philox, _validation
+from fastbp import _philox, _validation, callbacks, metrics, plot, schedules
 from fastbp._base import BaseMLP, Trace
 from fastbp._config import show_config
 from fastbp._sources import Rows
@@ -40,7 +40,11 @@ __all__ = [
     "History",
     "RMSprop",
     "backward",
+    "callbacks",
     "forward",
+    "metrics",
+    "plot",
+    "schedules",
     "sgd_update",
     "show_config",
     "train_step",

@@ -14,7 +14,7 @@ import fastbp.reference
 from fastbp.activations import ACTIVATIONS
 from fastbp.losses import LOSSES
 
-PUBLIC = ["MLP", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "History"]
+PUBLIC = ["MLP", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "EarlyStopping", "History"]
 
 
 def data(rows, sizes, seed=0, dtype=np.float64):
@@ -52,6 +52,12 @@ def test_same_public_names(name):
     assert inspect.signature(ours) == inspect.signature(theirs)
     if name != "MLP":
         assert ours is theirs
+
+
+def test_same_public_list():
+    assert set(fastbp.__all__) == {*fastbp.reference.__all__, "reference"}
+    for name in ("callbacks", "metrics", "plot", "schedules"):
+        assert getattr(fastbp, name) is getattr(fastbp.reference, name)
 
 
 def test_same_methods():
