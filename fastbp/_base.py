@@ -80,6 +80,9 @@ class BaseMLP(ABC):
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
     seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
+    max_norm : after each update, the weights into a unit (a column of a layer's W, output layer included)
+        whose Euclidean norm is above max_norm are scaled down to it; biases are left alone. None: no limit.
+        Srivastava and others, JMLR 15 (2014) 1929, section 5.1; as torch.renorm.
     input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
         a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
         batches as they read them, and make no copy of X as floats.
@@ -113,6 +116,7 @@ class BaseMLP(ABC):
         dtype: DTypeLike = "float32",
         seed: int | None = None,
         threads: int | None = None,
+        max_norm: float | None = None,
         input_scale: ArrayLike = 1.0,
         input_offset: ArrayLike = 0.0,
         dropout: float | Sequence[float] = 0.0,
@@ -142,6 +146,7 @@ class BaseMLP(ABC):
             raise TypeError(f"dtype is {self._dtype}, expected 'float32' or 'float64'")
         self._seed = None if seed is None else _validation.count("seed", seed, low=0)
         self._threads = None if threads is None else _validation.count("threads", threads)
+        self._max_norm = None if max_norm is None else _validation.positive("max_norm", max_norm, "None")
         self._input_scale = _validation.number_or_one_each("input_scale", input_scale, sizes[0])
         self._input_offset = _validation.number_or_one_each("input_offset", input_offset, sizes[0])
         self._scaling: tuple[Array, Array] | None = None  # of every input; None where there is nothing to do
@@ -351,6 +356,7 @@ class BaseMLP(ABC):
             "init": self._init,
             "dtype": str(self._dtype),
             "seed": self._seed,
+            "max_norm": self._max_norm,
             "input_scale": self._input_scale,
             "input_offset": self._input_offset,
             "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
@@ -377,6 +383,8 @@ class BaseMLP(ABC):
         ]
         sizes = "-".join(str(n) for n in self._layer_sizes)
         head = f"MLP {sizes}, {self._dtype}, loss {self._loss.name} ({self._reduction})"
+        if self._max_norm is not None:
+            head += f", max_norm {self._max_norm:g}"
         return "\n".join([head, *lines, f"{self.n_parameters:,} parameters"])
 
     # ---- one batch ------------------------------------------------------------------------------------

@@ -150,6 +150,19 @@ def number_or_one_each(name: str, value: object, inputs: int) -> float | list[fl
     return result
 
 
+def positive(name: str, value: object, otherwise: str) -> float:
+    """`value` as a float that is finite and above 0; `otherwise`: what else might have been given."""
+    try:
+        result = number(name, value, low=0)
+    except TypeError:
+        raise TypeError(f"{name} must be a number or {otherwise}, got {value!r}") from None
+    except ValueError:
+        result = 0.0
+    if result <= 0:
+        raise ValueError(f"{name} is {value!r}, expected {otherwise} or a number finite and above 0")
+    return result
+
+
 def count(name: str, value: object, *, low: int = 1) -> int:
     """`value` as an int that is at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):

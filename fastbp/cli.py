@@ -21,7 +21,7 @@ CHECK_FAILED = 1
 INTERRUPTED = 130
 
 # For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
-LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3}
+LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3, "Adagrad": 0.05}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,9 +44,9 @@ class MLP(BaseMLP):
         self._parameters = with_slack[: self._parameters.size]
         self._make_views()
 
-    def _plan(self, use: str, rule: str, batch: int) -> Plan:
+    def _plan(self, use: str, rule: str, batch: int, clip_norm: bool = False) -> Plan:
         """The plan for a use: "train", "trace" (forward, backward) or "predict"."""
-        key = (use, rule, batch, self._noise_key)  # the latter changes at `reset`
+        key = (use, rule, batch, clip_norm, self._noise_key)  # the last changes at `reset`
         plan = self._plans.pop(key, None)
         if plan is None:
             names = [activation.name for activation in self._activations]
@@ -61,6 +61,8 @@ class MLP(BaseMLP):
                 dropout=self._dropout,
                 input_noise=self._input_noise,
                 key=self._noise_key,
+                clip_norm=clip_norm,
+                max_norm=self._max_norm if use == "train" and rule != "sum" else None,
             )
             while len(self._plans) >= 4:
                 self._plans.pop(next(iter(self._plans)))
@@ -168,7 +170,7 @@ class MLP(BaseMLP):
                 X, Y, order, first_step, last_step, batch_size, part, optimizer, state, settings, losses_out
             )
         with self._lock:
-            plan = self._plan("train", rule_of(optimizer), batch_size)
+            plan = self._plan("train", rule_of(optimizer), batch_size, optimizer.clip_norm is not None)
             plan.lend_parameters(self._parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.set(steps_before=self._steps_trained - first_step)
@@ -210,7 +212,11 @@ class MLP(BaseMLP):
         parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)
         with self._lock:
             self._packed = None
-            sums, plan = self._plan("train", "sum", part), self._plan("train", rule_of(optimizer), 1)
+            clip_norm = optimizer.clip_norm is not None
+            sums, plan = (
+                self._plan("train", "sum", part),
+                self._plan("train", rule_of(optimizer), 1, clip_norm),
+            )
             plan.lend_parameters(parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.train(0, 0, settings, losses, pack=True, threads=self._threads)

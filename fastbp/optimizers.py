@@ -1,8 +1,18 @@
 """Optimizers: hyper-parameters, and the state that each keeps per model.
 
 The formulas of a step are in `fastbp.reference` (plain NumPy) and in `fastbp.engine` (jitted). Semantics are
-those of torch.optim's classes of the same names: weight decay is added to the gradient, except in AdamW, and
-applies to biases, too. `lr` is a number or a schedule (see `fastbp.schedules`).
+those of torch.optim's classes of the same names. `lr` is a number or a schedule (see `fastbp.schedules`).
+
+What every optimizer can do to a gradient before its own step, in this order:
+
+    clip_norm      g = g * min(1, clip_norm / (norm + 1e-6)), where norm is the length of the vector of all
+                   gradients of the model: torch.nn.utils.clip_grad_norm_ between backward() and step()
+    clip_value     each entry of g that is beyond +-clip_value becomes that: clip_grad_value_
+    weight_decay   g = g + weight_decay * W (but in AdamW the weight shrinks, and g has no part in it)
+    l1             g = g + l1 * sign(W), with sign(0) = 0
+
+So clipping sees the gradient of the loss alone. weight_decay and l1 apply to biases, too, and are not part of
+the loss that is reported. clip_norm=None and clip_value=None clip nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +24,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._validation import number
+from fastbp._validation import number, positive
 from fastbp.schedules import Schedule, rate, rates
 
 Array = NDArray[Any]
@@ -33,14 +43,22 @@ class Optimizer:
     """Base class. One object may train several models; it goes on with each one's state from call to call."""
 
     lr: float | Schedule
+    weight_decay: float
 
-    def __init__(self) -> None:
+    def __init__(self, l1: float, clip_value: float | None, clip_norm: float | None) -> None:
+        self.l1, self.clip_value, self.clip_norm = l1, clip_value, clip_norm
         self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
         self.check()
 
     def check(self) -> None:
         """Raise ValueError or TypeError if a hyper-parameter (an attribute that may be set) is not valid."""
-        raise NotImplementedError
+        rate("lr", self.lr)
+        number("weight_decay", self.weight_decay, low=0)
+        number("l1", self.l1, low=0)
+        for name in ("clip_value", "clip_norm"):
+            bound = getattr(self, name)
+            if bound is not None:
+                positive(name, bound, "None")
 
     def rates(self, first_step: int, last_step: int) -> NDArray[np.float64]:
         """The learning rates of steps first_step <= s < last_step, counted from 0."""
@@ -87,15 +105,22 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, lr: float | Schedule, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+        self,
+        lr: float | Schedule,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        l1: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
-        super().__init__()
+        super().__init__(l1, clip_value, clip_norm)
 
     def check(self) -> None:
-        rate("lr", self.lr)
+        super().check()
         number("momentum", self.momentum, low=0)
-        number("weight_decay", self.weight_decay, low=0)
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0, got momentum=0")
 
@@ -121,12 +146,16 @@ class Adam(Optimizer):
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        *,
+        l1: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
-        super().__init__()
+        super().__init__(l1, clip_value, clip_norm)
 
     def check(self) -> None:
-        rate("lr", self.lr)
+        super().check()
         if (
             isinstance(self.betas, (str, bytes))
             or not isinstance(self.betas, Sequence)
@@ -136,7 +165,6 @@ class Adam(Optimizer):
         for i, beta in enumerate(self.betas):
             number(f"betas[{i}]", beta, low=0, below=1)
         number("eps", self.eps, low=0)
-        number("weight_decay", self.weight_decay, low=0)
 
     @property
     def buffers(self) -> int:
@@ -155,8 +183,12 @@ class AdamW(Adam):
         betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
+        *,
+        l1: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay)
+        super().__init__(lr, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
 
 
 class RMSprop(Optimizer):
@@ -177,6 +209,10 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        *,
+        l1: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         self.lr, self.alpha, self.eps, self.momentum, self.weight_decay = (
             lr,
@@ -185,14 +221,13 @@ class RMSprop(Optimizer):
             momentum,
             weight_decay,
         )
-        super().__init__()
+        super().__init__(l1, clip_value, clip_norm)
 
     def check(self) -> None:
-        rate("lr", self.lr)
+        super().check()
         number("alpha", self.alpha, low=0, below=1)
         number("eps", self.eps, low=0)
         number("momentum", self.momentum, low=0)
-        number("weight_decay", self.weight_decay, low=0)
 
     @property
     def buffers(self) -> int:
@@ -209,14 +244,22 @@ class Adagrad(Optimizer):
     Duchi, Hazan and Singer, JMLR 12 (2011), in the form that torch.optim.Adagrad uses.
     """
 
-    def __init__(self, lr: float | Schedule = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        lr: float | Schedule = 1e-2,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        *,
+        l1: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
-        super().__init__()
+        super().__init__(l1, clip_value, clip_norm)
 
     def check(self) -> None:
-        rate("lr", self.lr)
+        super().check()
         number("eps", self.eps, low=0)
-        number("weight_decay", self.weight_decay, low=0)
 
     @property
     def buffers(self) -> int:

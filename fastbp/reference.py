@@ -4,7 +4,7 @@ Part 1 is the tutorial's network, equation by equation: X -> (W1, b1) -> ReLU ->
 on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_true is (batch, outputs).
 
 Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
-`fastbp.activations` and `fastbp.losses`); part 3 is one step of each optimizer.
+`fastbp.activations` and `fastbp.losses`); parts 3 and 4 are one step of each optimizer.
 
 Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
 judges the kernels, so it stays simple. `import fastbp.reference as fastbp` works.
@@ -234,8 +234,13 @@ class MLP(BaseMLP):
                     dW, db = self._gradients(x, z, a, y, stop - start, masks)
                     grads = [g + d for g, d in zip(grads, [*dW, *db], strict=True)] if grads else [*dW, *db]
                 state.steps += 1
+                grads = _clipped(optimizer, grads)
                 for i, (param, grad) in enumerate(zip(self._views, grads, strict=True)):
+                    if optimizer.l1:
+                        grad = grad + optimizer.l1 * np.sign(param)
                     step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
+                if self._max_norm is not None:
+                    _limit_norms(self.weights, self._max_norm)
         return True
 
 
@@ -245,7 +250,28 @@ def _masked(values: Array, masks: Sequence[Array | None] | None, layer: int) -> 
     return values if mask is None else values * mask
 
 
-# ---- 3. one step of each optimizer, in place on one parameter array and its state ------------------------
+# ---- 3. what is done to gradients before, and to weights after the optimizer's step -----------------------
+
+
+def _clipped(o: Optimizer, grads: list[Array]) -> list[Array]:
+    """All gradients of the model, clipped by their common norm, then by value."""
+    if o.clip_norm is not None:
+        norm = math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads))
+        # NaN if the norm is not finite: no step can be taken from there, and that shall be seen
+        factor = min(1.0, o.clip_norm / (norm + 1e-6)) if math.isfinite(norm) else math.nan
+        grads = [factor * g for g in grads]
+    if o.clip_value is not None:
+        grads = [np.clip(g, -o.clip_value, o.clip_value) for g in grads]
+    return grads
+
+
+def _limit_norms(weights: list[Array], max_norm: float) -> None:
+    for W in weights:  # (fan_in, fan_out): a unit's incoming weights are a column
+        norms = np.sqrt(np.square(W, dtype=np.float64).sum(axis=0))  # (fan_out,)
+        W *= np.where(norms > max_norm, max_norm / (norms + 1e-7), 1.0).astype(W.dtype)
+
+
+# ---- 4. one step of each optimizer, in place on one parameter array and its state ------------------------
 
 
 def _lr(o: Optimizer, t: int) -> float:

@@ -43,6 +43,11 @@ OPTIMIZERS = {
     "rmsprop": lambda: fastbp.RMSprop(0.003),
     "adagrad": lambda: fastbp.Adagrad(0.01, weight_decay=0.01),
     "rmsprop-momentum": lambda: fastbp.RMSprop(0.003, momentum=0.5, weight_decay=0.01),
+    "sgd-norm": lambda: fastbp.SGD(0.005, clip_norm=0.1),
+    "momentum-l1": lambda: fastbp.SGD(0.002, momentum=0.8, l1=0.01),
+    "adam-norm": lambda: fastbp.Adam(0.01, clip_norm=0.1),
+    "adagrad-value": lambda: fastbp.Adagrad(0.01, clip_value=0.01),
+    "adamw-all": lambda: fastbp.AdamW(0.01, l1=0.01, clip_value=0.01, clip_norm=0.1),
 }
 STEPS = 20
 # What a network may have besides: the cases take turns, most of them with nothing.
@@ -98,6 +103,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             seed=i,
             threads=threads,
             input_scale=scale,
+            max_norm=0.8 if i % 3 == 1 else None,
             **({} if len(sizes) == 2 and "dropout" in regular else regular),
         )
         for b in model.biases:

@@ -14,6 +14,9 @@ OPTIMIZERS = {
     "AdamW": {"lr": 0.01, "weight_decay": 0.1},
     "RMSprop": {"lr": 0.01, "momentum": 0.5},
     "Adagrad": {"lr": 0.01},
+    "SGD, clipped, max_norm": {"lr": 0.1, "clip_norm": 0.05, "l1": 0.001},
+    "SGD, max_norm": {"lr": 0.1},
+    "Adam, clipped": {"lr": 0.01, "clip_norm": 0.05, "clip_value": 0.02},
 }
 
 
@@ -22,9 +25,9 @@ def data(shape, rows=61):
     return rng.standard_normal((rows, shape[0])), rng.random((rows, shape[-1]))
 
 
-def trained(module, shape, optimizer, dtype="float64", reduction="mean", **options):
+def trained(module, shape, optimizer, dtype="float64", reduction="mean", max_norm=None, **options):
     X, Y = data(shape)
-    model = module.MLP(shape, hidden="tanh", dtype=dtype, reduction=reduction, seed=0)
+    model = module.MLP(shape, hidden="tanh", dtype=dtype, reduction=reduction, seed=0, max_norm=max_norm)
     history = model.fit(X, Y, **{"epochs": 5, "optimizer": optimizer} | options)
     model.fit(X, Y, **{"epochs": 1, "optimizer": optimizer} | options)  # the state is kept
     return model, history
@@ -34,9 +37,16 @@ def trained(module, shape, optimizer, dtype="float64", reduction="mean", **optio
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_step_is_that_of_a_larger_batch(module, name, shape):
     """61 rows: the last step of an epoch has fewer batches, and the last batch has fewer rows."""
+    max_norm = 0.7 if "max_norm" in name else None
     for batch_size, accumulate, rows in ((7, 3, 21), (30, 2, 60), (16, 100, 61)):
         (model, history), (large, large_history) = (
-            trained(module, shape, getattr(module, name.split(",")[0])(**OPTIMIZERS[name]), **options)
+            trained(
+                module,
+                shape,
+                getattr(module, name.split(",")[0])(**OPTIMIZERS[name]),
+                max_norm=max_norm,
+                **options,
+            )
             for options in ({"batch_size": batch_size, "accumulate": accumulate}, {"batch_size": rows})
         )
         np.testing.assert_allclose(history.loss, large_history.loss, rtol=1e-11)

@@ -246,6 +246,7 @@ def check_step(model, X, Y, optimizer, activations, loss, what=""):
     )
     new, new_states = [*model.weights, *model.biases], [[*w, *b] for w, b in map(model._split, state.buffers)]
     t, o = state.steps, optimizer
+    gradients = clipped(gradients, o, u)
     for i, (W, g) in enumerate(zip(old, gradients, strict=True)):
         before, after = [s[i] for s in old_states], [s[i] for s in new_states]
         now = [s.astype(np.longdouble) for s in after]
@@ -253,7 +254,8 @@ def check_step(model, X, Y, optimizer, activations, loss, what=""):
         factor, keep = o.lr, 1.0  # W = keep * W - factor * g (or - the state's part)
         decay = 0.0 if isinstance(o, fastbp.AdamW) else o.weight_decay
         g = Approximate(
-            g.value + decay * W, np.hypot(g.error, FEW * u * (np.abs(g.value) + np.abs(decay * W)))
+            g.value + decay * W + o.l1 * np.sign(W),
+            np.hypot(g.error, FEW * u * (np.abs(g.value) + np.abs(decay * W) + o.l1)),
         )
         if isinstance(o, fastbp.Adam):
             (m, v), (b1, b2) = before, o.betas
@@ -307,9 +309,44 @@ def check_step(model, X, Y, optimizer, activations, loss, what=""):
         # plain SGD adds its products to W one by one, so W takes part in every rounding
         roundings = np.sqrt(len(X) + 1) if np.ndim(W) == 2 and not old_states else FEW
         size = np.abs(W) + np.abs(moved.value)
-        assert_within(
-            new[i], Approximate(keep * W - moved.value, np.hypot(moved.error, roundings * u * size)), name
+        result = Approximate(keep * W - moved.value, np.hypot(moved.error, roundings * u * size))
+        if np.ndim(W) == 2 and model._max_norm is not None:
+            result = limited(result, model._max_norm, u)
+        assert_within(new[i], result, name)
+
+
+def scaled(x, factor, error):
+    """x * factor, where the factor has that relative error."""
+    return Approximate(x.value * factor, np.hypot(x.error * factor, np.abs(x.value) * factor * error))
+
+
+def relative_error_of_norm(x, axis=None):
+    """Of the root of a sum of squares, whose terms may all be off in the same direction."""
+    return (np.abs(x.value) * x.error).sum(axis=axis) / np.maximum((x.value**2).sum(axis=axis), 1e-300)
+
+
+def clipped(gradients, o, u):
+    """Clipped by norm, then by value."""
+    if o.clip_norm is not None:
+        value, error = (
+            np.concatenate([getattr(g, k).ravel() for g in gradients]) for k in ("value", "error")
         )
+        factor = min(1, o.clip_norm / (np.sqrt((value**2).sum()) + 1e-6))
+        error = FEW * u + relative_error_of_norm(Approximate(value, error))
+        gradients = [scaled(g, factor, error) for g in gradients]
+    if o.clip_value is not None:
+        bound = o.clip_value
+        gradients = [
+            Approximate(np.clip(g.value, -bound, bound), np.hypot(g.error, u * bound)) for g in gradients
+        ]
+    return gradients
+
+
+def limited(W, max_norm, u):
+    """Columns longer than max_norm cut to that."""
+    norms = np.sqrt((W.value**2).sum(axis=0))
+    factor = np.where(norms > max_norm, max_norm / (norms + 1e-7), 1)
+    return scaled(W, factor, FEW * u + relative_error_of_norm(W, axis=0))
 
 
 SHAPES = [
@@ -325,10 +362,12 @@ SHAPES = [
 ]
 
 
-def make(shape, hidden, output, loss, dtype, seed=0):
+def make(shape, hidden, output, loss, dtype, seed=0, max_norm=None):
     batch, sizes = shape
     rng = rng_of(seed)
-    model = fastbp.MLP(sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=seed)
+    model = fastbp.MLP(
+        sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=seed, max_norm=max_norm
+    )
     for b in model.biases:
         b[...] = 0.3 * rng.standard_normal(len(b))
     X = rng.standard_normal((batch, sizes[0])).astype(dtype)
@@ -359,7 +398,7 @@ def test_steps_are_right_to_rounding(optimizer, dtype):
     kinds = [(hidden, *output) for hidden in ACTIVATIONS for output in OUTPUTS]
     for i, shape in enumerate(SHAPES):
         hidden, output, loss = kinds[(7 * i + 3 * list(OPTIMIZERS).index(optimizer)) % len(kinds)]
-        model, X, Y, activations = make(shape, hidden, output, loss, dtype)
+        model, X, Y, activations = make(shape, hidden, output, loss, dtype, max_norm=(None, 0.8)[i % 2])
         o = OPTIMIZERS[optimizer]()
         for step in range(4):
             check_step(model, X, Y, o, activations, loss, f"{shape} {hidden} {output} {loss} step {step}:")

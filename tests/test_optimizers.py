@@ -6,6 +6,9 @@ import re
 import numpy as np
 import pytest
 
+import fastbp
+import fastbp.reference
+
 CASES = [
     ("SGD", {"lr": 0.1}),
     ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
@@ -19,6 +22,26 @@ CASES = [
     ("Adagrad", {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.01}),
     ("RMSprop", {}),
     ("RMSprop", {"lr": 0.1, "alpha": 0.5, "eps": 1e-3, "momentum": 0.7, "weight_decay": 0.01}),
+]
+# What every optimizer can do to a gradient first, in amounts that matter for `problem`.
+FIRST = [
+    {"l1": 0.01},
+    {"clip_value": 0.01},
+    {"clip_norm": 0.05},
+    {"l1": 0.01, "clip_value": 0.01, "clip_norm": 0.05},
+]
+PLAIN = {
+    "SGD": {"lr": 0.1},
+    "Adam": {"lr": 0.01},
+    "AdamW": {"lr": 0.01, "weight_decay": 0.1},
+    "Adagrad": {},
+    "RMSprop": {},
+}
+CASES += [(name, options | first) for name, options in PLAIN.items() for first in FIRST]
+CASES += [
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01} | FIRST[3]),
+    ("RMSprop", {"momentum": 0.5, "weight_decay": 0.01} | FIRST[3]),
+    ("Adam", {"lr": 0.01, "clip_norm": 1e3, "clip_value": 1e3}),  # nothing is that large
 ]
 
 
@@ -38,6 +61,11 @@ class Formula:
     def step(self, p, g):
         o, lr = self.o, self.o["lr"]
         self.t += 1
+        if o.get("clip_norm"):
+            g = g * min(1, o["clip_norm"] / (np.linalg.norm(g) + 1e-6))
+        if o.get("clip_value"):
+            g = np.clip(g, -o["clip_value"], o["clip_value"])
+        g = g + o.get("l1", 0) * np.sign(p)
         if self.name == "AdamW":
             p = p - lr * o["weight_decay"] * p
         else:
@@ -92,11 +120,18 @@ def test_fifty_steps_of_torch(module, name, options):
     model = module.MLP([3, 5, 2], hidden="tanh", dtype="float64", seed=0)
     optimizer = getattr(module, name)(**options)
     theirs = torch.tensor(model._parameters.copy(), requires_grad=True)
-    their_optimizer = getattr(torch.optim, name)([theirs], **options)
+    first = {k: options[k] for k in ("l1", "clip_value", "clip_norm") if k in options}
+    own = {k: v for k, v in options.items() if k not in first}
+    their_optimizer = getattr(torch.optim, name)([theirs], **own)
     for _ in range(50):
         gradients = model.backward(model.forward(X), Y)
         pairs = zip(gradients.weights, gradients.biases, strict=True)
         theirs.grad = torch.tensor(np.concatenate([g.ravel() for pair in pairs for g in pair]))
+        if "clip_norm" in first:
+            torch.nn.utils.clip_grad_norm_([theirs], first["clip_norm"])
+        if "clip_value" in first:
+            torch.nn.utils.clip_grad_value_([theirs], first["clip_value"])
+        theirs.grad += first.get("l1", 0) * torch.sign(theirs.detach())
         their_optimizer.step()
         model.train_step(X, Y, optimizer)
         np.testing.assert_allclose(model._parameters, theirs.detach().numpy(), rtol=0, atol=1e-11)
@@ -162,6 +197,15 @@ def test_hyperparameters_can_be_changed(module):
         ("AdamW", {"weight_decay": -1}, ValueError, "weight_decay"),
         ("RMSprop", {"alpha": 1}, ValueError, "alpha"),
         ("RMSprop", {"eps": -1e-8}, ValueError, "eps"),
+        ("Adam", {"l1": -1}, ValueError, "l1 is -1.0, expected a number finite and at least 0"),
+        (
+            "SGD",
+            {"lr": 1, "clip_value": 0},
+            ValueError,
+            "clip_value is 0, expected None or a number finite and above 0",
+        ),
+        ("AdamW", {"clip_norm": float("inf")}, ValueError, "clip_norm is inf, expected None or a number"),
+        ("Adagrad", {"clip_norm": "1"}, TypeError, "clip_norm must be a number or None, got '1'"),
     ],
 )
 def test_hyperparameters_that_are_refused(module, name, options, error, message):
@@ -185,3 +229,75 @@ def test_state_is_freed_with_its_model(module):
     assert len(optimizer._states) == 1
     del model
     assert len(optimizer._states) == 0
+
+
+# ---- clipping and max-norm --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [[3, 5, 2], [1, 1], [17, 33, 16], [33, 15, 1], [15, 31, 32, 13]], ids=str)
+def test_clipping_is_that_of_the_reference(sizes, dtype):
+    """Whole epochs, in which gradients are longer and shorter than the limit, on all kinds of layers."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((40, sizes[0])), rng.random((40, sizes[-1]))
+    for name, options in PLAIN.items():
+        results = []
+        for module in (fastbp, fastbp.reference):
+            model = module.MLP(sizes, hidden="tanh", dtype=dtype, seed=0, max_norm=1.0)
+            epsilon = {"eps": 1e-3} if name != "SGD" else {}
+            o = getattr(module, name)(**options | epsilon, clip_norm=0.05, clip_value=0.02)
+            model.fit(X, Y, epochs=5, batch_size=16, optimizer=o)
+            results.append(model._parameters)
+        np.testing.assert_allclose(*results, rtol=0, atol=1e-12 if dtype == "float64" else 1e-5)
+
+
+def test_max_norm(module, dtype):
+    """After a step each column is as the step alone left it, or cut to the limit; biases stay free."""
+    limits = []
+    for sizes in ([3, 5, 2], [3, 20, 17]):
+        X, Y = problem()
+        Y = np.resize(Y, (12, sizes[-1]))
+        free, limited = (module.MLP(sizes, dtype=dtype, seed=0, max_norm=m) for m in (None, 0.9))
+        for model in (free, limited):
+            model.biases[0][...] = 2.0
+            model.train_step(X, Y, module.SGD(0.1))
+        for before, after in zip(free.weights, limited.weights, strict=True):
+            norms = np.linalg.norm(before, axis=0)
+            expected = before * np.where(norms > 0.9, 0.9 / (norms + 1e-7), 1)
+            np.testing.assert_allclose(after, expected, rtol=4 * np.finfo(dtype).eps)
+            limits += list(norms > 0.9)
+        for before, after in zip(free.biases, limited.biases, strict=True):
+            assert np.array_equal(before, after)
+    assert set(map(bool, limits)) == {True, False}
+
+
+def test_max_norm_is_renorm_of_torch(module):
+    torch = pytest.importorskip("torch")
+    X, Y = problem()
+    free, limited = (module.MLP([3, 20, 2], dtype="float64", seed=0, max_norm=m) for m in (None, 0.5))
+    for _ in range(50):
+        free._parameters[:] = limited._parameters
+        for model in (free, limited):
+            model.train_step(X, Y, module.SGD(0.5))
+        for ours, theirs in zip(limited.weights, free.weights, strict=True):
+            expected = torch.renorm(torch.tensor(theirs), 2, 1, 0.5).numpy()
+            np.testing.assert_allclose(ours, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("max_norm", [0, -1, float("nan"), "1"])
+def test_max_norm_that_is_refused(module, max_norm):
+    with pytest.raises((ValueError, TypeError), match=r"max_norm .*None"):
+        module.MLP([3, 2], max_norm=max_norm)
+
+
+def test_a_gradient_whose_norm_is_not_finite(module):
+    """Clipping would make ordinary numbers of some of it: it does not hide that."""
+    X, Y = np.ones((4, 3)), np.ones((4, 2))
+    model = module.MLP([3, 2], output="identity", dtype="float64", seed=0, loss="mae")
+    clipping = module.SGD(0.1, clip_norm=1.0)
+    model.fit(1e100 * X, Y, epochs=1, optimizer=clipping)
+    before = model._parameters.copy()
+    with pytest.raises(
+        FloatingPointError, match="a parameter became NaN or infinite at epoch 1, step 1 of 1"
+    ):
+        model.fit(1e200 * X, Y, epochs=1, optimizer=clipping)  # the gradient is finite, but not its square
+    assert np.array_equal(model._parameters, before)

@@ -15,7 +15,9 @@ import fastbp.reference
 
 @pytest.fixture
 def saved(module, tmp_path):
-    model = module.MLP([3, 5, 4, 2], hidden="tanh", loss="binary_crossentropy", reduction="sum", seed=3)
+    model = module.MLP(
+        [3, 5, 4, 2], hidden="tanh", loss="binary_crossentropy", reduction="sum", seed=3, max_norm=2.5
+    )
     model.biases[0][:] = 0.5
     model.metadata = {"labels": ["a", "ü"], "mean": [1.5, 2.5]}
     path = tmp_path / "model.safetensors"
@@ -30,6 +32,8 @@ def test_round_trip_in_either_implementation(saved, dtype, module, tmp_path):
         loaded = loader.MLP.load(str(path))
         assert type(loaded) is loader.MLP
         assert repr(loaded) == repr(model)
+        assert "max_norm=2.5" in repr(loaded)
+        assert loaded.summary().splitlines()[0].endswith(", max_norm 2.5")
         assert loaded.metadata == model.metadata
         for a, b in zip((*loaded.weights, *loaded.biases), (*model.weights, *model.biases), strict=True):
             assert a.dtype == b.dtype

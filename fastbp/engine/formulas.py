@@ -171,3 +171,18 @@ RULES: dict[str, Rule] = {
     "rmsprop-momentum": Rule(2, 6, _rmsprop),
     "adagrad": Rule(1, 3, _adagrad),
 }
+
+
+def _with_limit_and_l1(rule: Rule) -> Rule:
+    """The rule for a gradient cut at +- limit, to which then l1 * sign(w) was added; these are its last two settings."""
+
+    def step(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
+        *own, limit, l1 = settings
+        g = v.minimum(v.maximum(g, -limit), limit)
+        g = g + v.select(w > 0.0, l1, v.select(w < 0.0, -l1, 0.0))
+        return rule.step(v, g, w, states, own)
+
+    return Rule(rule.states, rule.settings + 2, step)
+
+
+RULES |= {f"{name}-limit-l1": _with_limit_and_l1(rule) for name, rule in RULES.items() if name not in ("add", "gradient", "sum")}

@@ -66,6 +66,8 @@ class Plan:
     use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for backward
         passes from given z and a.
     dropout, input_noise : in training only, dropout for each hidden layer. key : of their random numbers, two integers of 32 bits.
+    clip_norm, max_norm : in training, whether the gradient's norm is clipped (the settings of each step end with the limit), and the limit of
+        the norm of each unit's incoming weights.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Plan:
         dropout: Sequence[float] = (),
         input_noise: float = 0.0,
         key: Sequence[int] = (0, 0),
+        clip_norm: bool = False,
+        max_norm: float | None = None,
     ) -> None:
         self.dtype, self.batch, self.rule = dtype, batch, rule
         trace = use == "trace"
@@ -112,7 +116,7 @@ class Plan:
             dots=blocks.dots(name), row_sums=blocks.row_sums(name),
             columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
             column_sums=blocks.column_sums(name), transpose=blocks.transpose(name), gather=blocks.gather(name),
-            update=blocks.update(rule, name), direct=int(rule == "add"), states=states,
+            update=blocks.update("gradient" if clip_norm else rule, name), direct=int(rule == "add"), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
         )  # fmt: skip
@@ -125,9 +129,10 @@ class Plan:
             packed[-1] = (up[-2] * layer_sizes[-1] + up[-1]) * dtype.itemsize
             transposed[-1] = 0
         batch_up = -(-batch // lanes) * lanes  # dots takes whole vectors of rows
-        w, wt = self._new(sum(packed) * (1 + states)), self._new(sum(transposed))
+        w, wt = self._new(sum(packed) * (1 + clip_norm + states)), self._new(sum(transposed))
         self._packed = self._memory[0][: sum(packed)].view(dtype)
         self.set(state=sum(packed))
+        norms = 0
         chunk = CHUNK if batch > FEW_ROWS else CHUNK_OF_FEW_ROWS
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
@@ -163,9 +168,22 @@ class Plan:
             if trace and not self._layers[i, step.ACTIVATE]:
                 self.set_layer(i, a=z)
             if i > 0 and not few:
-                self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector)
+                self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector, mirror=int(not clip_norm and max_norm is None))
                 wt += transposed[i - 1]
             w += packed[i]
+            self.set_layer(i, first_norm=norms)
+            norms += up[i] // lanes + 1 if few else panels
+        if clip_norm:
+            self.set(
+                squares=blocks.squares(name), clip_factor=blocks.clip_factor(name), update_of_clipped=blocks.update_of_clipped(rule, name),
+                clip=(1 + formulas.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms), norm_count=norms,
+            )  # fmt: skip
+        if max_norm is not None:
+            self._max_norm = np.array([max_norm])
+            self.set(
+                constrain=blocks.constrain(name, across=False), constrain_across=blocks.constrain(name, across=True),
+                max_norm=self._max_norm.ctypes.data,
+            )  # fmt: skip
         sliver_row = -(-tile.shapes()[2] // lanes) * vector
         sliver = batch * sliver_row
         self.set(
@@ -351,6 +369,9 @@ class Plan:
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(int(self.table[step.UPDATE]))
         update(sums._memory[0].ctypes.data + size, vector, 0, self._memory[0].ctypes.data, vector, 0, size, 1, size // vector,
                settings.ctypes.data)  # fmt: skip
+        if self.table[step.CLIP] or self.table[step.MAX_NORM]:
+            self.set(hyper=settings.ctypes.data)
+            self._enter(step.FINISH_UPDATE, 1)
 
     def parameters_are_finite(self) -> bool:
         """Whether the packed parameters are (what fills up vectors is)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,21 @@ Array = NDArray[Any]
 
 
 def rule_of(optimizer: Optimizer) -> str:
-    """The rule (formulas.RULES) that does the optimizer's step."""
+    """The rule (formulas.RULES) that does the optimizer's step, on a gradient whose norm was clipped already."""
+    own = _own_rule_of(optimizer)
+    return f"{own}-limit-l1" if _limited(optimizer) else own
+
+
+def _limited(optimizer: Optimizer) -> bool:
+    return bool(optimizer.l1) or optimizer.clip_value is not None
+
+
+def _own_rule_of(optimizer: Optimizer) -> str:
     if isinstance(optimizer, SGD):
         if optimizer.momentum:
             return "momentum"
-        return "sgd" if optimizer.weight_decay else "add"
+        plain = not (optimizer.weight_decay or _limited(optimizer) or optimizer.clip_norm is not None)
+        return "add" if plain else "sgd"
     if isinstance(optimizer, Adam):
         return "adam"
     if isinstance(optimizer, RMSprop):
@@ -38,7 +49,7 @@ def settings_of(
     mean: bool,
     dtype: np.dtype[Any],
 ) -> Array:
-    """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings."""
+    """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings, then clip_norm if there is one."""
     per_epoch = -(-samples // batch)
     step = np.arange(first_step, last_step)
     rows = np.minimum(batch, samples - step % per_epoch * batch)
@@ -48,7 +59,7 @@ def settings_of(
     lr = optimizer.rates(steps_done, steps_done + len(step)) if isinstance(lr, Schedule) else float(lr)
     if isinstance(optimizer, SGD):
         decay, momentum = float(optimizer.weight_decay), float(optimizer.momentum)
-        if not (decay or momentum):
+        if rule_of(optimizer) == "add":
             return (-lr * scale)[:, None].astype(dtype)
         numbers: list[Any] = [lr, decay]
         if momentum:
@@ -68,6 +79,10 @@ def settings_of(
         assert isinstance(optimizer, RMSprop)
         alpha = float(optimizer.alpha)
         numbers = [alpha, 1 - alpha, lr, float(optimizer.eps), float(optimizer.weight_decay), float(optimizer.momentum)]
+    if _limited(optimizer):
+        numbers += [math.inf if optimizer.clip_value is None else float(optimizer.clip_value), float(optimizer.l1)]
+    if optimizer.clip_norm is not None:
+        numbers.append(float(optimizer.clip_norm))
     table = np.empty((len(step), 1 + len(numbers)), dtype)
     table[:, 0] = scale
     for k, number in enumerate(numbers):

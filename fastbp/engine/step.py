@@ -7,6 +7,7 @@ an activation also owns those columns of the weights, and they stay in its cache
     forward, layer 1 .. L    a[l] = act(a[l-1] @ W[l] + b[l]);  at L also the error d[L] and the loss
     backward, layer L .. 2   d[l-1] = (d[l] @ W[l].T) * act'(z[l-1])
     update, layer L .. 1     W[l] += a[l-1].T @ d[l]  (plain SGD: d carries -lr), or the optimizer on each tile of that product
+    and only if asked for    clip_norm: the norm of all gradients, then the optimizer; max_norm: the norms of the columns of W[l]
 
 Who computes an element does not change its value: every element is one chain of multiply-adds (see tile.py), elementwise work has no
 order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
@@ -44,9 +45,12 @@ HEADER = (
     "layers", "lanes", "vector", "itemsize", "many_registers",
     # addresses of compiled callbacks (tile.py, blocks.py)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "transpose", "gather", "update",
-    "dots", "row_sums", "columns_in", "columns_out",
+    "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
     "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
     "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
+    "clip",                 # 0, or bytes from a step's settings to clip_norm: then the gradient is kept, in front of the states
+    "norms", "norm_count",  # sums of squares of parts of the gradient
+    "max_norm",             # 0, or the address of the limit that the norm of a unit's incoming weights has
     "depth",                # so many rows of a batch are added to the weights in one sweep over them
     "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
     "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
@@ -63,14 +67,15 @@ HEADER = (
 LAYER = (
     "fan_in", "fan_out", "panels", "in_panels", "thin",
     "w", "w_panel", "w_k", "bias", "bias_panel",    # w_k: from one k to the next; bias_panel: from one panel's bias to the next
-    "wt", "wt_panel",
+    "wt", "wt_panel", "mirror",                     # mirror: whether WT is renewed with each square of W
+    "first_norm",
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
     "activate", "slope", "error",                   # callbacks; error: the last layer's
     "drop", "drop_slope", "stream",                 # callbacks that stand for activate and slope with dropout, and their settings, or 0
     # the caller's C-ordered arrays, or 0: parameters, then the optimizer's first and second state of each
     "outside_w", "outside_b", "outside_w_1", "outside_b_1", "outside_w_2", "outside_b_2", "outside_z", "outside_a",
 )  # fmt: skip
-PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES = 1, 2, 4, 8, 16, 32
+PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 8, 16, 32, 64
 
 _h = {name: i for i, name in enumerate(HEADER)}
 _l = {name: i for i, name in enumerate(LAYER)}
@@ -81,6 +86,9 @@ MANY_REGISTERS, TILE_K, TILE_ROWS = (_h[k] for k in ("many_registers", "tile_alo
 TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "copy_in", "copy_out", "copy_sliver", "column_sums"))
 TRANSPOSE, GATHER, UPDATE, DIRECT = (_h[k] for k in ("transpose", "gather", "update", "direct"))
 DOTS, ROW_SUMS, COLUMNS_IN, COLUMNS_OUT = (_h[k] for k in ("dots", "row_sums", "columns_in", "columns_out"))
+SQUARES, CLIP_FACTOR, UPDATE_OF_CLIPPED = (_h[k] for k in ("squares", "clip_factor", "update_of_clipped"))
+CONSTRAIN, CONSTRAIN_ACROSS = _h["constrain"], _h["constrain_across"]
+CLIP, NORMS, NORM_COUNT, MAX_NORM = (_h[k] for k in ("clip", "norms", "norm_count", "max_norm"))
 STATES, STATE = _h["states"], _h["state"]
 DEPTH, BLOCK, TEAM, SCRATCH = (_h[k] for k in ("depth", "block", "team", "scratch"))
 SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
@@ -94,6 +102,7 @@ FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_st
 STOP, STEPS_BEFORE, NOISE, NOISE_STREAM = (_h[k] for k in ("stop", "steps_before", "noise", "noise_stream"))
 FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out", "panels", "in_panels", "thin"))
 W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
+MIRROR, FIRST_NORM = _l["mirror"], _l["first_norm"]
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
 ACTIVATE, SLOPE, ERROR = (_l[k] for k in ("activate", "slope", "error"))
 DROP, DROP_SLOPE, STREAM = (_l[k] for k in ("drop", "drop_slope", "stream"))
@@ -311,7 +320,7 @@ def update(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, hyper):
             first = stop
         if k1 == blocks:
             update_biases(plan, me, t, p0, p1, rows, hyper)
-        if peek(me, WT) != 0:
+        if peek(me, MIRROR):
             transpose(plan, me, k0, k1, p0, p1)
 
 
@@ -426,6 +435,88 @@ def update_thin(plan, t, n, rows, hyper):
         call(step, (g, vector, 0, peek(me, BIAS), vector, 0, peek(plan, STATE), 1, (outputs + lanes - 1) // lanes, hyper))
 
 
+# ---- after the update: what needs all of a gradient, or all of a column ---------------------------------
+#
+# With clip_norm, `update` has only kept the gradient. Parts of it, cut by the shape, are each summed by one worker; every worker then
+# adds up all parts. From here on panels are owned whole, however many workers there are.
+
+
+@inner
+def own_panels(me, t, n):
+    panels = peek(me, IN_PANELS) if peek(me, THIN) else peek(me, PANELS)
+    return panels * t // n, panels * (t + 1) // n
+
+
+@inner
+def sum_squares(plan, t, n):
+    for i in range(peek(plan, LAYERS)):
+        me = layer_at(plan, i)
+        out, state, panel = peek(plan, NORMS) + 8 * peek(me, FIRST_NORM), peek(plan, STATE), peek(me, W_PANEL)
+        p0, p1 = own_panels(me, t, n)
+        for p in range(p0, p1):
+            call(peek(plan, SQUARES), (peek(me, W) + state + p * panel, panel // peek(plan, VECTOR), out + 8 * p))
+        if peek(me, THIN) and t == n - 1:
+            call(peek(plan, SQUARES), (peek(me, BIAS) + state, bias_vectors(plan, me), out + 8 * peek(me, IN_PANELS)))
+
+
+@inner
+def bias_vectors(plan, me):
+    return (peek(me, FAN_OUT) + peek(plan, LANES) - 1) // peek(plan, LANES)
+
+
+@inner
+def update_by_clipped(plan, t, n, hyper):
+    """The optimizer's step on whole panels, from the gradients kept there."""
+    factor = peek(plan, SCRATCH) + t * 32 * peek(plan, VECTOR)
+    call(peek(plan, CLIP_FACTOR), (peek(plan, NORMS), peek(plan, NORM_COUNT), hyper + peek(plan, CLIP), factor))
+    step, state = peek(plan, UPDATE_OF_CLIPPED), peek(plan, STATE)
+    for i in range(peek(plan, LAYERS)):
+        me = layer_at(plan, i)
+        p0, p1 = own_panels(me, t, n)
+        for p in range(p0, p1):
+            w = peek(me, W) + p * peek(me, W_PANEL)
+            if peek(me, THIN):
+                call(step, (w, state, peek(me, FAN_OUT), hyper, factor))
+            else:
+                call(step, (w, state, peek(me, FAN_IN), hyper, factor))
+                call(step, (peek(me, BIAS) + p * peek(me, BIAS_PANEL), state, 1, hyper, factor))
+        if peek(me, THIN) and t == n - 1:
+            call(step, (peek(me, BIAS), state, bias_vectors(plan, me), hyper, factor))
+
+
+@inner
+def limit_norms(plan, t, n):
+    """Scale the weights into each unit whose norm is above max_norm."""
+    for i in range(peek(plan, LAYERS)):
+        me = layer_at(plan, i)
+        if peek(me, THIN):
+            for o in range(peek(me, FAN_OUT) * t // n, peek(me, FAN_OUT) * (t + 1) // n):
+                call(peek(plan, CONSTRAIN_ACROSS), (peek(me, W) + o * peek(plan, VECTOR), peek(me, IN_PANELS), peek(me, W_PANEL),
+                                                    peek(plan, MAX_NORM)))  # fmt: skip
+        else:
+            p0, p1 = own_panels(me, t, n)
+            for p in range(p0, p1):
+                call(peek(plan, CONSTRAIN), (peek(me, W) + p * peek(me, W_PANEL), peek(me, FAN_IN), peek(plan, VECTOR), peek(plan, MAX_NORM)))
+
+
+@inner
+def finish_update(plan, t, n, generation, hyper):
+    if peek(plan, CLIP) != 0:
+        sum_squares(plan, t, n)
+        generation = barrier(plan, t, n, generation)
+        update_by_clipped(plan, t, n, hyper)
+    if peek(plan, MAX_NORM) != 0:
+        if peek(plan, CLIP) != 0:
+            generation = barrier(plan, t, n, generation)
+        limit_norms(plan, t, n)
+    for i in range(peek(plan, LAYERS)):
+        me = layer_at(plan, i)
+        if peek(me, WT) != 0:
+            p0, p1 = own_panels(me, t, n)
+            transpose(plan, me, np.int64(0), peek(me, IN_PANELS), p0, p1)
+    return barrier(plan, t, n, generation)
+
+
 # ---- in and out ---------------------------------------------------------------------------------------
 
 
@@ -434,7 +525,8 @@ def exchange_parameters(plan, t, n, k, inward):
     """Copy the parameters (k = 0) or the k-th state of each between the caller's arrays and the panels."""
     copy = peek(plan, COPY_IN) if inward else peek(plan, COPY_OUT)
     vector, lanes, itemsize = peek(plan, VECTOR), peek(plan, LANES), peek(plan, ITEMSIZE)
-    state = k * peek(plan, STATE)
+    slot = k + 1 if k > 0 and peek(plan, CLIP) != 0 else k
+    state = slot * peek(plan, STATE)
     for i in range(peek(plan, LAYERS)):
         me = layer_at(plan, i)
         fan_in, fan_out = peek(me, FAN_IN), peek(me, FAN_OUT)
@@ -551,6 +643,7 @@ def train(plan, t, n, generation):
     batch, samples, per_epoch = peek(plan, BATCH), peek(plan, SAMPLES), peek(plan, STEPS_PER_EPOCH)
     first, last = peek(plan, FIRST), peek(plan, LAST)
     gathering = peek(plan, GX) != 0
+    finishing = peek(plan, CLIP) != 0 or peek(plan, MAX_NORM) != 0
     top = layer_at(plan, peek(plan, LAYERS) - 1)
     if gathering:
         gather_batch(plan, t, n, first)
@@ -583,6 +676,8 @@ def train(plan, t, n, generation):
             call(peek(plan, TOTAL), (peek(top, Z), rows, peek(top, PANELS), chunk, peek(top, ROW), peek(top, CHUNK_BYTES),
                                      peek(plan, LOSSES) + (step - first) * 8))  # fmt: skip
         generation = run_backward(plan, t, n, generation, rows, x, x_row, hyper)
+        if finishing:
+            generation = finish_update(plan, t, n, generation, hyper)
     return generation
 
 
@@ -647,6 +742,8 @@ def work(t, n, plan):
         generation = evaluate(plan, t, n, generation)
     if task & BACKWARD:
         generation = gradients(plan, t, n, generation)
+    if task & FINISH_UPDATE:
+        generation = finish_update(plan, t, n, generation, peek(plan, HYPER))
     if task & UNPACK:
         exchange_parameters(plan, t, n, np.int64(0), np.int64(0))
     if task & UNPACK_STATES:

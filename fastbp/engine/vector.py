@@ -136,10 +136,10 @@ class Vectors:
         return Vec(self, self.b.select(condition, self._v(x), self._v(y)))
 
     # NaN passes through both (the comparison is false, and the second operand is the data)
-    def maximum(self, x: Vec, floor: float) -> Vec:
+    def maximum(self, x: Vec, floor: Vec | float) -> Vec:
         return self.select(self._cmp("<", x, floor), floor, x)
 
-    def minimum(self, x: Vec, ceiling: float) -> Vec:
+    def minimum(self, x: Vec, ceiling: Vec | float) -> Vec:
         return self.select(self._cmp(">", x, ceiling), ceiling, x)
 
     def sqrt(self, x) -> Vec:
