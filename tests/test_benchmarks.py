@@ -8,13 +8,14 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import fastbp
 
 FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
-MODULES = ["engine", "kernels", "model", "ratios", "startup"]
+MODULES = ["engine", "kernels", "model", "ratios", "startup", "training"]
 HELPERS = {"__init__", "common", "measuring"}
 
 
@@ -90,6 +91,23 @@ def test_benchmarks_of_the_engine_execute(load: Callable[[str], Any], cls: str) 
         benchmark.setup(*figures, *parameters)
         result = getattr(benchmark, method)(*figures, *parameters)
         assert method.startswith("time_") or result > 0
+
+
+@pytest.mark.parametrize("cls", ["OptimizerStep", "ActivationStep"])
+def test_benchmarks_of_training_execute(load: Callable[[str], Any], cls: str) -> None:
+    """All of them, since each has options that must exist; one epoch is enough."""
+    training = load("training")
+    benchmark = getattr(training, cls)()
+    for value in benchmark.params[0]:
+        with mock.patch.object(training, "seconds_each", lambda run, **_: run(1) or 1.0):
+            benchmark.setup(value)
+        assert benchmark.track_step(value) == 1.0 / training.STEPS
+
+
+def test_benchmarks_of_training_are_skipped_where_options_are_missing(load: Callable[[str], Any]) -> None:
+    for options, network in (({"lr": 0.1, "unheard_of": 1}, {}), ({"lr": 0.1}, {"hidden": "unheard_of"})):
+        with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
+            load("training").seconds_of_a_step("SGD", options, **network)
 
 
 @pytest.mark.parametrize("name", MODULES)

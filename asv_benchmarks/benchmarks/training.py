@@ -1,0 +1,80 @@
+"""A training step with each optimizer, and with each of the heavier activations, inside MLP.fit.
+
+One network of tabular size, one core, no shuffling: what differs is what the parameter says. Each case takes
+some 0.2 s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .common import require
+from .measuring import seconds_each
+
+BATCH, SIZES, STEPS = 128, (64, 128, 10), 64
+# name -> class and options of the optimizer, options of MLP. asv stores results under the names.
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "SGD": ("SGD", {"lr": 1e-4}, {}),
+    "SGD, momentum": ("SGD", {"lr": 1e-4, "momentum": 0.9}, {}),
+    "SGD, Nesterov": ("SGD", {"lr": 1e-4, "momentum": 0.9, "nesterov": True}, {}),
+    "Adam": ("Adam", {"lr": 1e-4}, {}),
+    "AdamW": ("AdamW", {"lr": 1e-4}, {}),
+    "RMSprop": ("RMSprop", {"lr": 1e-4}, {}),
+    "Adagrad": ("Adagrad", {"lr": 1e-4}, {}),
+    "SGD, l1 and clip_value": ("SGD", {"lr": 1e-4, "l1": 1e-5, "clip_value": 1e-2}, {}),
+    "SGD, clip_norm": ("SGD", {"lr": 1e-4, "clip_norm": 1e-2}, {}),
+    "Adam, clip_norm": ("Adam", {"lr": 1e-4, "clip_norm": 1e-2}, {}),
+    "SGD, max_norm": ("SGD", {"lr": 1e-4}, {"max_norm": 1.0}),
+}
+ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "silu", "elu", "softplus", "tanh"]
+
+
+def seconds_of_a_step(optimizer: str, options: dict[str, Any], **network: Any) -> float:
+    """The best of several legs. NotImplementedError on a commit that lacks something of it."""
+    mlp, optimizer_class = require("fastbp", "MLP"), require("fastbp", optimizer)
+    try:
+        model = mlp(SIZES, seed=0, threads=1, **network)
+        made = optimizer_class(**options)
+    except (TypeError, ValueError) as error:  # an option or a name that came later
+        raise NotImplementedError(f"this commit has no fastbp for {optimizer} {options} {network}") from error
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((BATCH * STEPS, SIZES[0]), np.float32)
+    Y = rng.random((BATCH * STEPS, SIZES[-1]), np.float32)
+
+    def run(epochs: int) -> None:
+        model.fit(X, Y, epochs=epochs, batch_size=BATCH, optimizer=made, shuffle=False, progress=False)
+
+    return seconds_each(run, leg=0.02, legs=5) / STEPS
+
+
+class OptimizerStep:
+    timeout = 300  # seconds, of setup, too: it compiles where a machine has not yet done so
+    params = [list(OPTIMIZERS)]
+    param_names = ["optimizer"]
+
+    def setup(self, optimizer: str) -> None:
+        name, options, network = OPTIMIZERS[optimizer]
+        self.seconds = seconds_of_a_step(name, options, **network)
+
+    def track_step(self, optimizer: str) -> float:
+        return self.seconds
+
+    track_step.pretty_name = "a training step with an optimizer, 128 x 64-128-10"
+    track_step.unit = "seconds"
+
+
+class ActivationStep:
+    timeout = 300
+    params = [ACTIVATIONS]
+    param_names = ["hidden"]
+
+    def setup(self, hidden: str) -> None:
+        self.seconds = seconds_of_a_step("SGD", {"lr": 1e-4}, hidden=hidden)
+
+    def track_step(self, hidden: str) -> float:
+        return self.seconds
+
+    track_step.pretty_name = "a training step with a hidden activation, 128 x 64-128-10"
+    track_step.unit = "seconds"
