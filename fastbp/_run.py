@@ -19,7 +19,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.metrics import Metric
 from fastbp.optimizers import Optimizer, State
-from fastbp.schedules import rates
+from fastbp.schedules import Schedule, rates
 
 if TYPE_CHECKING:
     from fastbp._base import BaseMLP
@@ -98,6 +98,8 @@ class Run:
         if validation is not None:
             for name in ("loss", *(metric.name for metric in validation.metrics)):
                 history._add_column(name)
+        if isinstance(self.optimizer.lr, Schedule):
+            self.optimizer.lr.check_columns(history.names)
         bar = None
         with DeferredInterrupt() as interrupt:
             try:
@@ -133,7 +135,9 @@ class Run:
         self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
     ) -> None:
         per_epoch = self.steps_per_epoch
-        spans_epochs = validation is None and not callbacks.epoch_end
+        lr = self.optimizer.lr
+        schedule = lr if isinstance(lr, Schedule) and lr.watches else None
+        spans_epochs = validation is None and not callbacks.epoch_end and schedule is None
         # Compile now, where Ctrl-C need not wait and no clock runs.
         self._chunk(None, 0, 0, np.empty(0))
         done, epoch_loss, whole = 0, 0.0, 1
@@ -170,6 +174,8 @@ class Run:
                     self.history.last("loss") if ended else epoch_loss / self._divisor(last),
                 )
             if ended:
+                if schedule is not None:
+                    schedule.epoch_ended(self.history)
                 stop |= self._call(callbacks.epoch_end, self.history.epochs)
                 epoch_loss, began = 0.0, time.perf_counter()
             if stop:

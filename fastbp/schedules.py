@@ -4,18 +4,30 @@ A step is one batch. Steps are counted for each model from 0 on, beginning with 
 did for it; `fit` goes on where the last one ended. A schedule is called with an array of step numbers and
 returns the learning rate of each: compiled training finds them in a table. Definitions are those of
 torch.optim.lr_scheduler.
+
+A schedule may also depend on how training goes (`ReduceOnPlateau`). What such a one does:
+
+    watches                  True: `fit` asks for rates one epoch at a time
+    check_columns(names)     told before the first step what columns the history will have: ValueError refuses
+    epoch_ended(history)     told after each epoch and its validation, before callbacks for the epoch
+    state_dict()             what it has learned: a dict that can be written as JSON; {} for other schedules
+    load_state_dict(state)   goes on from there
+
+It belongs to one training run at a time: models that are trained side by side need one each.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._validation import count, number
+from fastbp._validation import count, known_name, number
+from fastbp.history import History
 
 Steps = NDArray[np.int64]
 Rates = NDArray[np.float64]
@@ -26,6 +38,25 @@ class Schedule:
 
     def __call__(self, steps: Steps) -> Rates:
         raise NotImplementedError
+
+    @property
+    def watches(self) -> bool:
+        """Whether it wants to hear of each epoch."""
+        return False
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Raise ValueError if a history with these columns does not have what the schedule looks at."""
+
+    def epoch_ended(self, history: History) -> None:
+        """Told after each epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned from the epochs so far."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned. ValueError if that was another kind of schedule's."""
+        _require_keys(self, state, ())
 
 
 @dataclass(frozen=True)
@@ -138,6 +169,27 @@ class WarmUp(Schedule):
         result: Rates = after * line
         return result
 
+    @property
+    def watches(self) -> bool:
+        return isinstance(self.after, Schedule) and self.after.watches
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        if isinstance(self.after, Schedule):
+            self.after.check_columns(names)
+
+    def epoch_ended(self, history: History) -> None:
+        if isinstance(self.after, Schedule):
+            self.after.epoch_ended(history)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.after.state_dict() if isinstance(self.after, Schedule) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if isinstance(self.after, Schedule):
+            self.after.load_state_dict(state)
+        else:
+            super().load_state_dict(state)
+
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
@@ -169,6 +221,114 @@ class OneCycle(Schedule):
         begin, end = np.where(falling, self.lr, first), np.where(falling, last, self.lr)
         rates: Rates = end + (begin - end) * (1 + np.cos(math.pi * done)) / 2
         return rates
+
+
+@dataclass
+class ReduceOnPlateau(Schedule):
+    """lr, times `factor` whenever a value has not improved for more than `patience` epochs.
+
+    As ReduceLROnPlateau. An improvement on the best value so far is, for mode "min", value < best * (1 -
+    threshold) with threshold_mode "rel", and value < best - threshold with "abs"; for mode "max", value >
+    best * (1 + threshold) and value > best + threshold. NaN is none. After a reduction, `cooldown` epochs are
+    not counted. The rate does not fall below min_lr, and a reduction by eps or less is not done.
+
+    monitor : the column of `fit`'s history that it looks at, such as "val_accuracy" (with mode="max"); None:
+        the validation loss if there is validation data, else the training loss.
+
+    In a training loop of your own, call `observe(value)` after each epoch. `rate` is the learning rate now;
+    it is kept when training goes on, as is the count of epochs, and `reset` begins anew.
+    """
+
+    lr: float
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: str = "rel"
+    cooldown: int = 0
+    min_lr: float = 0.0
+    mode: str = "min"
+    monitor: str | None = None
+    eps: float = 1e-8
+    rate: float = field(init=False, repr=False)
+    best: float | None = field(init=False, repr=False)  # None before the first epoch
+    bad_epochs: int = field(init=False, repr=False)
+    cooldown_left: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        number("lr", self.lr, low=0)
+        number("factor", self.factor, low=0, below=1)
+        count("patience", self.patience, low=0)
+        number("threshold", self.threshold, low=0)
+        known_name("threshold_mode", self.threshold_mode, ("rel", "abs"))
+        count("cooldown", self.cooldown, low=0)
+        number("min_lr", self.min_lr, low=0)
+        known_name("mode", self.mode, ("min", "max"))
+        if self.monitor is not None and not isinstance(self.monitor, str):
+            raise TypeError(
+                f"monitor must be the name of a column of the history or None, got {self.monitor!r}"
+            )
+        number("eps", self.eps, low=0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the epochs so far."""
+        self.rate, self.best, self.bad_epochs, self.cooldown_left = float(self.lr), None, 0, 0
+
+    def __call__(self, steps: Steps) -> Rates:
+        return np.full(len(steps), self.rate)
+
+    @property
+    def watches(self) -> bool:
+        return True
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        if self.monitor is not None:
+            known_name("monitor", self.monitor, names)
+
+    def epoch_ended(self, history: History) -> None:
+        default = "val_loss" if "val_loss" in history.names else "loss"
+        self.observe(history.last(self.monitor or default))
+
+    def observe(self, value: float) -> None:
+        """An epoch has ended with that value."""
+        value = float(value)
+        if self._improves(value):
+            self.best, self.bad_epochs = value, 0
+        else:
+            self.bad_epochs += 1
+        if self.cooldown_left > 0:
+            self.cooldown_left, self.bad_epochs = self.cooldown_left - 1, 0
+        if self.bad_epochs > self.patience:
+            self.cooldown_left, self.bad_epochs = self.cooldown, 0
+            reduced = max(self.rate * self.factor, self.min_lr)
+            if self.rate - reduced > self.eps:
+                self.rate = reduced
+
+    def _improves(self, value: float) -> bool:
+        if self.best is None:
+            return math.isfinite(value)
+        sign = -1 if self.mode == "min" else 1
+        margin = sign * self.threshold
+        bound = self.best * (1 + margin) if self.threshold_mode == "rel" else self.best + margin
+        return value < bound if self.mode == "min" else value > bound
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("rate", "best", "bad_epochs", "cooldown_left")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        _require_keys(self, state, self.state_dict())
+        rate = number("rate", state["rate"], low=0)
+        best = None if state["best"] is None else number("best", state["best"], low=-math.inf)
+        bad_epochs = count("bad_epochs", state["bad_epochs"], low=0)
+        cooldown_left = count("cooldown_left", state["cooldown_left"], low=0)
+        self.rate, self.best, self.bad_epochs, self.cooldown_left = rate, best, bad_epochs, cooldown_left
+
+
+def _require_keys(schedule: Schedule, state: Mapping[str, Any], keys: Iterable[str]) -> None:
+    if set(state) != set(keys):
+        raise ValueError(
+            f"the state of {type(schedule).__name__} has {sorted(keys)}, got one that has {sorted(state)}"
+        )
 
 
 def rate(name: str, lr: Any) -> None:

@@ -1,5 +1,6 @@
 """Learning rate schedules: PyTorch's where it is installed, their shapes, and training with them."""
 
+import json
 import pickle
 import re
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp.schedules import Constant, Cosine, Exponential, OneCycle, Step, WarmUp
+from fastbp.schedules import Constant, Cosine, Exponential, OneCycle, ReduceOnPlateau, Schedule, Step, WarmUp
 
 SCHEDULES = [
     Constant(0.1),
@@ -115,7 +116,7 @@ def test_training(schedule, make):
         np.testing.assert_allclose(parameters, stepped._parameters, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, ReduceOnPlateau(0.1, 0.5, monitor="val_mae")], ids=str)
 def test_repr_and_pickle(schedule):
     assert eval(repr(schedule)) == schedule
     optimizer = pickle.loads(pickle.dumps(fastbp.Adam(schedule)))
@@ -139,8 +140,159 @@ def test_repr_and_pickle(schedule):
         (lambda: OneCycle(0.1, 1), ValueError, "steps is 1"),
         (lambda: OneCycle(0.1, 10, up=1), ValueError, "up is 1.0"),
         (lambda: fastbp.SGD(Constant), TypeError, "lr must be a number"),
+        (lambda: ReduceOnPlateau(0.1, 1.0), ValueError, "factor is 1.0, expected a number in [0, 1)"),
+        (lambda: ReduceOnPlateau(0.1, patience=-1), ValueError, "patience is -1"),
+        (
+            lambda: ReduceOnPlateau(0.1, mode="low"),
+            ValueError,
+            "unknown mode 'low', expected one of 'min', 'max'",
+        ),
+        (lambda: ReduceOnPlateau(0.1, threshold_mode="r"), ValueError, "unknown threshold_mode 'r'"),
+        (lambda: ReduceOnPlateau(0.1, monitor=1), TypeError, "monitor must be the name of a column"),
     ],
 )
 def test_refused(make, error, message):
     with pytest.raises(error, match=re.escape(message)):
         make()
+
+
+# ---- what depends on how training goes --------------------------------------------------------------------
+
+PLATEAUS = [
+    {},
+    {"patience": 0, "factor": 0.5},
+    {"patience": 2, "cooldown": 3, "factor": 0.5, "min_lr": 1e-3},
+    {"patience": 1, "threshold": 0.05, "factor": 0.5},
+    {"patience": 1, "threshold": 0.05, "factor": 0.5, "threshold_mode": "abs"},
+    {"patience": 1, "threshold": 0.05, "factor": 0.5, "mode": "max"},
+    {"patience": 1, "threshold": 0.05, "factor": 0.5, "threshold_mode": "abs", "mode": "max", "cooldown": 1},
+    {"patience": 0, "min_lr": 0.03},
+    {"patience": 0, "factor": 0.1, "eps": 1e-3},
+]
+
+
+def rates_of(schedule, values):
+    """The rate of each epoch, if epochs end with these values."""
+    rates = []
+    for value in values:
+        rates.append(schedule(np.zeros(1, np.int64))[0])
+        schedule.observe(value)
+    return rates
+
+
+def test_reduce_on_plateau_by_hand():
+    rates = rates_of(ReduceOnPlateau(1.0, 0.5, patience=1), [3, 2, 2, 2, 2, 2, 1, 1, 1, 1])
+    assert rates == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+    # the two epochs after the reduction are not counted
+    rates = rates_of(ReduceOnPlateau(1.0, 0.5, patience=0, cooldown=2), [1] * 8)
+    assert rates == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+    rates = rates_of(ReduceOnPlateau(1.0, 0.5, patience=0, min_lr=0.3), [1, 1, 1, 1])
+    assert rates == [1, 1, 0.5, 0.3]
+    # better by less than a tenth is no improvement, seen from the best value so far
+    rates = rates_of(ReduceOnPlateau(1.0, 0.5, patience=0, threshold=0.1), [10, 9.5, 8.9, 8.1, 8.0])
+    assert rates == [1, 1, 0.5, 0.5, 0.25]
+    absolute = ReduceOnPlateau(1.0, 0.5, patience=0, threshold=0.1, threshold_mode="abs")
+    assert rates_of(absolute, [10, 9.95, 9.85, 9.7, 9.6]) == [1, 1, 0.5, 0.5, 0.5]
+    rising = ReduceOnPlateau(1.0, 0.5, patience=0, mode="max", threshold=0.0)
+    assert rates_of(rising, [1, 2, 2, 3, 1, 4]) == [1, 1, 1, 0.5, 0.5, 0.25]
+    nan = float("nan")
+    assert rates_of(ReduceOnPlateau(1.0, 0.5, patience=1), [nan, nan, nan, nan]) == [1, 1, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("options", PLATEAUS, ids=str)
+def test_reduce_on_plateau_is_that_of_torch(options):
+    torch = pytest.importorskip("torch")
+    values = np.round(np.exp(-np.arange(80) / 20) + 0.05 * np.random.default_rng(0).standard_normal(80), 2)
+    values = np.concatenate([values, -values])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+    expected = []
+    for value in values:
+        expected.append(optimizer.param_groups[0]["lr"])
+        theirs.step(value)
+    assert rates_of(ReduceOnPlateau(0.1, **options), values) == expected
+
+
+def test_the_state_goes_on_from_a_dict():
+    values = list(np.random.default_rng(0).random(40))
+    once = ReduceOnPlateau(0.1, 0.9, patience=1, cooldown=1)
+    expected = rates_of(once, values)
+    rates, schedule = [], WarmUp(ReduceOnPlateau(0.1, 0.9, patience=1, cooldown=1), 1)
+    for start in range(0, 40, 4):
+        rates += rates_of(schedule.after, values[start : start + 4])
+        state = json.loads(json.dumps(schedule.state_dict()))
+        schedule = WarmUp(ReduceOnPlateau(0.1, 0.9, patience=1, cooldown=1), 1)
+        schedule.load_state_dict(state)
+    assert rates == expected
+    assert schedule.after == once
+    once.reset()
+    assert once == ReduceOnPlateau(0.1, 0.9, patience=1, cooldown=1)
+    assert Step(0.1, 2).state_dict() == {}
+    Step(0.1, 2).load_state_dict({})
+    for other in (Step(0.1, 2), ReduceOnPlateau(0.1)):
+        with pytest.raises(ValueError, match=r"the state of \w+ has \[.*\], got one that has \['x'\]"):
+            other.load_state_dict({"x": 1})
+    with pytest.raises(ValueError, match="rate is -1"):
+        ReduceOnPlateau(0.1).load_state_dict({**state, "rate": -1})
+
+
+class Told(Schedule):
+    """A schedule of a user's own: what it is told, and when."""
+
+    watches = True
+
+    def __init__(self):
+        self.epochs, self.columns = [], None
+
+    def __call__(self, steps):
+        return np.full(len(steps), 0.1 / (1 + len(self.epochs)))
+
+    def check_columns(self, names):
+        self.columns = list(names)
+
+    def epoch_ended(self, history):
+        self.epochs.append((history.epochs, history.last("loss"), history.last("lr")))
+
+
+def test_fit_tells_a_schedule_of_each_epoch(module):
+    X, Y = np.random.default_rng(0).random((2, 20, 3))
+    schedule, seen = Told(), []
+    model = module.MLP([3, 4, 3], seed=0)
+    history = model.fit(
+        X,
+        Y,
+        epochs=6,
+        batch_size=8,
+        optimizer=module.SGD(WarmUp(schedule, 3, 1.0)),
+        callbacks=lambda _, epoch, __: seen.append((epoch, len(schedule.epochs))) and None,
+    )
+    assert seen == [(i, i) for i in range(1, 7)]  # before the callbacks
+    assert schedule.epochs == list(zip(range(1, 7), history.loss, history.lr, strict=True))
+    np.testing.assert_allclose(history.lr, 0.1 / np.arange(1, 7))
+    assert "loss" in schedule.columns and "val_loss" not in schedule.columns
+
+
+@pytest.mark.parametrize("monitor", ["loss", "val_loss", "val_mae"])
+def test_fit_with_reduce_on_plateau(module, monitor):
+    """Rates follow the validation loss, or the training loss where there is none, or what was asked for."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.random((40, 3)), rng.random((40, 2))
+    data = {} if monitor == "loss" else {"validation_data": (X[:10], Y[:10]), "metrics": ["mae"]}
+    schedule = ReduceOnPlateau(2.0, 0.7, patience=0, monitor="val_mae" if monitor == "val_mae" else None)
+    model = module.MLP([3, 8, 2], seed=0)
+    optimizer = module.SGD(schedule)
+    parts = [model.fit(X, Y, epochs=n, batch_size=4, optimizer=optimizer, **data) for n in (20, 10)]
+    values = np.concatenate([history._array(monitor) for history in parts])
+    expected = rates_of(ReduceOnPlateau(2.0, 0.7, patience=0), values)
+    assert len(set(expected)) > 3
+    np.testing.assert_array_equal(np.concatenate([history.lr for history in parts]), expected)
+
+
+def test_a_column_that_is_not_there_is_refused_first(module):
+    X, Y = np.random.default_rng(0).random((2, 20, 3))
+    model = module.MLP([3, 3], seed=0)
+    before = model._parameters.copy()
+    optimizer = module.SGD(WarmUp(ReduceOnPlateau(0.1, monitor="val_loss"), 3))
+    with pytest.raises(ValueError, match="unknown monitor 'val_loss', expected one of 'loss'"):
+        model.fit(X, Y, epochs=2, optimizer=optimizer)
+    assert np.array_equal(model._parameters, before)
