@@ -76,6 +76,8 @@ class Optimizer:
         """
         state = self._states.get(model)
         if state is None or state.resets != model._resets:
+            if state is not None and isinstance(self.lr, Schedule):
+                self.lr.reset()
             state = self._states[model] = State(size, self.buffers, dtype)
             state.resets = model._resets
         elif len(state.buffers) < self.buffers:  # momentum was switched on after the first steps

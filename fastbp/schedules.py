@@ -12,6 +12,7 @@ A schedule may also depend on how training goes (`ReduceOnPlateau`). What such a
     epoch_ended(history)     told after each epoch and its validation, before callbacks for the epoch
     state_dict()             what it has learned: a dict that can be written as JSON; {} for other schedules
     load_state_dict(state)   goes on from there
+    reset()                  forgets what it has learned; `MLP.reset` asks for it
 
 It belongs to one training run at a time: models that are trained side by side need one each.
 """
@@ -57,6 +58,9 @@ class Schedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned. ValueError if that was another kind of schedule's."""
         _require_keys(self, state, ())
+
+    def reset(self) -> None:
+        """Forget the epochs so far."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,10 @@ class WarmUp(Schedule):
         else:
             super().load_state_dict(state)
 
+    def reset(self) -> None:
+        if isinstance(self.after, Schedule):
+            self.after.reset()
+
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
@@ -271,7 +279,6 @@ class ReduceOnPlateau(Schedule):
         self.reset()
 
     def reset(self) -> None:
-        """Forget the epochs so far."""
         self.rate, self.best, self.bad_epochs, self.cooldown_left = float(self.lr), None, 0, 0
 
     def __call__(self, steps: Steps) -> Rates:

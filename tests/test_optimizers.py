@@ -301,3 +301,16 @@ def test_a_gradient_whose_norm_is_not_finite(module):
     ):
         model.fit(1e200 * X, Y, epochs=1, optimizer=clipping)  # the gradient is finite, but not its square
     assert np.array_equal(model._parameters, before)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adagrad", "RMSprop"])
+def test_eps_may_be_0(name, dtype):
+    """No gradient here is 0; what fills up the engine's vectors is."""
+    X, Y = problem()
+    results = []
+    for module in (fastbp, fastbp.reference):
+        model = module.MLP([3, 5, 2], hidden="tanh", dtype=dtype, seed=0)
+        for eps in (0.0, 1e-60):
+            model.fit(X, Y, epochs=2, optimizer=getattr(module, name)(eps=eps), batch_size=12)
+        results.append(model._parameters)
+    np.testing.assert_allclose(*results, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-10)

@@ -296,3 +296,15 @@ def test_a_column_that_is_not_there_is_refused_first(module):
     with pytest.raises(ValueError, match="unknown monitor 'val_loss', expected one of 'loss'"):
         model.fit(X, Y, epochs=2, optimizer=optimizer)
     assert np.array_equal(model._parameters, before)
+
+
+def test_a_model_that_is_reset_begins_with_the_first_rate(module):
+    X, Y = np.random.default_rng(0).random((2, 20, 3))
+    model = module.MLP([3, 3], seed=0)
+    optimizer = module.SGD(WarmUp(ReduceOnPlateau(0.1, 0.5, patience=0, threshold=1e3), 1, 1.0))
+    lrs = []
+    for _ in range(2):
+        lrs.append([*model.fit(X, Y, epochs=3, optimizer=optimizer).lr])
+        lrs.append([*model.fit(X, Y, epochs=1, optimizer=optimizer).lr])
+        model.reset()
+    assert lrs == [[0.1, 0.1, 0.05], [0.025]] * 2

@@ -39,6 +39,11 @@ def _own_rule_of(optimizer: Optimizer) -> str:
     raise TypeError(f"no rule for {optimizer!r}")
 
 
+def _eps(eps: float, dtype: np.dtype[Any]) -> float:
+    """Never 0: where vectors are filled up, gradients and states are 0, and 0 / (0 + eps) must be 0."""
+    return max(float(eps), float(np.finfo(dtype).tiny))
+
+
 def settings_of(
     optimizer: Optimizer,
     steps_done: int,
@@ -70,15 +75,15 @@ def settings_of(
         decay = float(optimizer.weight_decay)
         decoupled = isinstance(optimizer, AdamW)
         numbers = [
-            beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**t), 1 / np.sqrt(1 - beta2**t), float(optimizer.eps),
+            beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**t), 1 / np.sqrt(1 - beta2**t), _eps(optimizer.eps, dtype),
             0.0 if decoupled else decay, 1 - lr * decay if decoupled else 1.0,
         ]  # fmt: skip
     elif isinstance(optimizer, Adagrad):
-        numbers = [lr, float(optimizer.eps), float(optimizer.weight_decay)]
+        numbers = [lr, _eps(optimizer.eps, dtype), float(optimizer.weight_decay)]
     else:
         assert isinstance(optimizer, RMSprop)
         alpha = float(optimizer.alpha)
-        numbers = [alpha, 1 - alpha, lr, float(optimizer.eps), float(optimizer.weight_decay), float(optimizer.momentum)]
+        numbers = [alpha, 1 - alpha, lr, _eps(optimizer.eps, dtype), float(optimizer.weight_decay), float(optimizer.momentum)]
     if _limited(optimizer):
         numbers += [math.inf if optimizer.clip_value is None else float(optimizer.clip_value), float(optimizer.l1)]
     if optimizer.clip_norm is not None:
