@@ -1,7 +1,11 @@
 """Publish asv's dashboard so that it opens in a browser without internet.
 
-    python asv_benchmarks/dashboard.py            write the pages from the results of `asv run`
+    python asv_benchmarks/dashboard.py            write the pages from the results that there are
     python asv_benchmarks/dashboard.py --serve    the same, then serve them on http://localhost:8080
+    python asv_benchmarks/dashboard.py update     first run asv for commits of main that have no results yet
+
+The first page says whether main is faster or slower than a week ago, and by how much than NumPy (summary.py);
+asv's own pages stand behind it, as benchmarks.html.
 
 `asv publish` writes pages that load jQuery, Flot, Bootstrap and others from content networks, and show
 nothing where these cannot be reached. Here the same files (assets/, see assets/LICENSES) are put beside the
@@ -13,16 +17,21 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for those who load this file by its path
+import summary  # noqa: E402
+
 ASSETS = HERE / "assets"
 ASSETS_IN_PAGES = "assets"
 
@@ -41,6 +50,9 @@ REPLACEMENTS = {
     r"/bootstrap@3\.1\.1/dist/js/bootstrap(\.min)?\.js": "bootstrap-3.1.1/bootstrap.min.js",
     r"/bootstrap@3\.1\.1/dist/css/bootstrap(\.min)?\.css": "bootstrap-3.1.1/bootstrap.min.css",
 }
+
+# What `update --quick` runs: by them the first page answers its two questions, in a minute a commit.
+QUICK = r"^(shapes\.Step|ratios\.Epoch|startup\.Import)\b"
 
 _TAG = re.compile(r"<[a-zA-Z][^<>]*>")
 _EXTERNAL = re.compile(r"""\s(?:src|href)\s*=\s*(["'])\s*(?P<url>(?:https?:)?//[^"']*)\1""")
@@ -91,6 +103,22 @@ def make_local(html_dir: Path) -> None:
         page.write_text(html, encoding="utf-8")
 
 
+def put_summary_first(html_dir: Path) -> None:
+    """Make summary.py's page index.html, and asv's benchmarks.html, with a link back."""
+    index = html_dir / "index.html"
+    grid = '<li id="nav-li-" class="active">'
+    asv_page = index.read_text(encoding="utf-8")
+    if grid not in asv_page:
+        raise DashboardError(
+            "asv's index.html is another one than dashboard.py knows: where does the menu begin?"
+        )
+    back = f'<li><a href="index.html">Summary</a></li>\n\t{grid}'
+    (html_dir / summary.BENCHMARKS_PAGE).write_text(asv_page.replace(grid, back), encoding="utf-8")
+    record = HERE / "comparison.json"
+    compared = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+    index.write_text(summary.page(summary.histories(html_dir), compared), encoding="utf-8")
+
+
 def publish(config: Path, html_dir: Path) -> None:
     """`asv publish` into `html_dir`, then make the pages independent of other sites."""
     if not config.is_file():
@@ -105,6 +133,56 @@ def publish(config: Path, html_dir: Path) -> None:
             "`asv publish` failed. It needs asv (pip install 'fastbp[bench]') and results (asv run)."
         )
     make_local(html_dir)
+    put_summary_first(html_dir)
+
+
+# ---- running what is new ---------------------------------------------------------------------------------
+
+
+def settings_of(config: Path) -> dict[str, Any]:
+    from asv.util import load_json
+
+    if not config.is_file():
+        raise DashboardError(f"no such configuration file: {config}")
+    return dict(load_json(str(config), js_comments=True))
+
+
+def new_commits(config: Path, machine: str, last: int) -> list[str]:
+    """Of the last so many commits of the branch, those without results of this machine; the oldest first."""
+    settings = settings_of(config)
+    repository = config.parent / settings["repo"]
+    command = ["git", "-C", str(repository), "rev-list", "--first-parent", f"--max-count={last}"]
+    listed = subprocess.run([*command, settings["branches"][0]], capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        raise DashboardError(f"git lists no commits: {listed.stderr.strip()}")
+    results = config.parent / settings["results_dir"] / machine
+    measured = {path.name.split("-")[0] for path in results.glob("*-*.json")}
+    return [name for name in reversed(listed.stdout.split()) if name[:8] not in measured]
+
+
+def asv(config: Path, *words: str) -> None:
+    command = [sys.executable, "-m", "asv", *words, "--config", str(config)]
+    done = subprocess.run(command, cwd=config.parent, check=False)
+    # 2: some benchmark failed, which its curve will show
+    if done.returncode not in (0, 2):
+        raise DashboardError(f"`asv {words[0]}` ended with {done.returncode} (pip install 'fastbp[bench]')")
+
+
+def update(config: Path, machine: str | None, last: int, quick: bool) -> None:
+    """Measure the new commits."""
+    from asv.machine import Machine
+
+    machine = machine or Machine.get_unique_machine_name()
+    commits = new_commits(config, machine, last)
+    print(f"{len(commits)} of the last {last} commits are new to {machine}", flush=True)
+    if not commits:
+        return
+    asv(config, "machine", "--yes", "--machine", machine)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as hashes:
+        hashes.write("\n".join(commits) + "\n")
+        hashes.flush()
+        only = ["--bench", QUICK] if quick else []
+        asv(config, "run", f"HASHFILE:{hashes.name}", "--machine", machine, *only)
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -126,6 +204,26 @@ def server(html_dir: Path, port: int) -> ThreadingHTTPServer:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Publish asv's dashboard so that it needs no internet.")
     parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["publish", "update"],
+        default="publish",
+        help="update: measure new commits of main first",
+    )
+    parser.add_argument("--machine", help="update: under which name (default: asv's, that of the host)")
+    parser.add_argument(
+        "--last",
+        type=int,
+        default=10,
+        metavar="N",
+        help="update: look at the last N commits only (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="update: only what the first page needs, a minute or two a commit, instead of everything",
+    )
+    parser.add_argument(
         "--config",
         type=Path,
         default=HERE / "asv.conf.json",
@@ -142,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     html_dir = options.html_dir.resolve()
     try:
+        if options.action == "update":
+            update(options.config.resolve(), options.machine, options.last, options.quick)
         publish(options.config.resolve(), html_dir)
         print(f"pages: {html_dir}")
         if options.serve:

@@ -15,7 +15,10 @@ import pytest
 import fastbp
 
 FOLDER = Path(__file__).parents[1] / "asv_benchmarks"
-MODULES = ["engine", "kernels", "model", "ratios", "startup", "training"]
+MODULES = [
+    *("dtypes", "engine", "kernels", "memory", "ratios"),
+    *("scaling", "shapes", "startup", "threads", "training"),
+]
 HELPERS = {"__init__", "common", "measuring"}
 
 
@@ -63,27 +66,47 @@ def test_parameters_and_names_are_complete(load: Callable[[str], Any], name: str
         assert getattr(cls, method).pretty_name
 
 
-@pytest.mark.parametrize("name", ["kernels", "model", "ratios"])
+def first_of_each(cls: Any, *, but: tuple[str, ...]) -> list[list[Any]]:
+    """A class's parameters, of those not called `but` the first only."""
+    named = zip(cls.param_names, cls.params, strict=True)
+    return [values if name in but else values[:1] for name, values in named]
+
+
+@pytest.mark.parametrize("name", ["kernels", "memory", "shapes"])
 def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any], name: str) -> None:
     for cls, method in methods_of(load(name)):
-        last = cls.params[-1] if cls.param_names[-1] == "implementation" else cls.params[-1][:1]
-        for value in last:
-            parameters = (*(values[0] for values in cls.params[:-1]), value)
+        if "implementation" not in cls.param_names:
+            continue
+        for parameters in itertools.product(*first_of_each(cls, but=("implementation",))):
             benchmark = cls()
             benchmark.setup(*parameters)
             result = getattr(benchmark, method)(*parameters)
             assert not method.startswith("track_") or result > 0
 
 
-@pytest.mark.parametrize("cls", ["Tile", "Product", "Step", "ShuffledEpoch", "Predict"])
-def test_benchmarks_of_the_engine_execute(load: Callable[[str], Any], cls: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        *(("engine", cls) for cls in ("Tile", "Product", "ShuffledEpoch", "Predict")),
+        *(("scaling", cls) for cls in ("Batch", "Width", "Depth")),
+        *(("ratios", cls) for cls in ("TrainStep", "Epoch")),
+        *(("shapes", "Step"), ("threads", "Speedup"), ("dtypes", "Float64")),
+    ],
+)
+def test_benchmarks_with_figures_execute(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str, cls: str
+) -> None:
     """With the first of each parameter, and all phases."""
-    benchmark = getattr(load("engine"), cls)()
-    few = [
-        values if name == "phase" else values[:1]
-        for name, values in zip(benchmark.param_names, benchmark.params, strict=True)
-    ]
-    benchmark.params = few
+    module = load(name)
+    benchmark = getattr(module, cls)()
+    few = first_of_each(benchmark, but=("phase",))
+    monkeypatch.setattr(benchmark, "params", few, raising=False)
+    if name == "scaling":
+        monkeypatch.setitem(module.VALUES, cls.lower(), few[0])
+    elif name in ("threads", "dtypes"):
+        monkeypatch.setattr(module, "NETWORKS", few[0])
+    elif name == "ratios":
+        monkeypatch.setattr(module._Ratio, "params", few)
     figures = [benchmark.setup_cache()] if hasattr(benchmark, "setup_cache") else []
     assert not any("missing" in found for found in figures)
     (method,) = [name for name in dir(benchmark) if name.startswith(("time_", "track_"))]
@@ -108,6 +131,13 @@ def test_benchmarks_of_training_are_skipped_where_options_are_missing(load: Call
     for options, network in (({"lr": 0.1, "unheard_of": 1}, {}), ({"lr": 0.1}, {"hidden": "unheard_of"})):
         with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
             load("training").seconds_of_a_step("SGD", options, **network)
+
+
+def test_each_class_has_a_setup_cache_of_its_own(load: Callable[[str], Any]) -> None:
+    """asv knows one by its place in the file, and gives the same figures to all classes that inherit it."""
+    for name in MODULES:
+        for cls, _ in methods_of(load(name)):
+            assert not hasattr(cls, "setup_cache") or "setup_cache" in vars(cls)
 
 
 @pytest.mark.parametrize("name", MODULES)

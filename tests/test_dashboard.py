@@ -156,7 +156,8 @@ def test_published_pages_load_only_what_lies_beside_them(pages: Path) -> None:
     assert pages / "index.html" in html_files
     for path in [*html_files, *pages.rglob("*.css")]:
         assert external(path.read_text(encoding="utf-8")) == [], path
-    index = (pages / "index.html").read_text(encoding="utf-8")
+    index = (pages / "benchmarks.html").read_text(encoding="utf-8")
+    assert '<li><a href="index.html">Summary</a></li>' in index
     loaded = re.findall(r"""<(?:script|link|img)\b[^>]*?\s(?:src|href)=["']([^"']+)""", index)
     assert sum(name.startswith("assets/") for name in loaded) == len(dashboard.REPLACEMENTS)
     for name in loaded:
@@ -190,6 +191,46 @@ def test_assets_are_the_files_that_asv_names() -> None:
             same.add(file.split("/")[0])
     # Flot's package is not minified, and stupidtable's has another version than asv names.
     assert same == {"jquery-3.3.1", "flot-orderbars-1.0.0", "blueimp-md5-2.19.0", "bootstrap-3.1.1"}
+
+
+# ---- running what is new ---------------------------------------------------------------------------------
+
+
+def test_new_commits_are_those_without_results(configuration: Path, tmp_path: Path) -> None:
+    git = ["git", "-C", str(configuration.parent), "rev-list", "--reverse", "HEAD"]
+    commits = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()
+    assert dashboard.new_commits(configuration, "synthetic", 10) == []
+    assert dashboard.new_commits(configuration, "another", 10) == commits  # the oldest first
+    assert dashboard.new_commits(configuration, "another", 2) == commits[1:]
+    with pytest.raises(dashboard.DashboardError, match="no such configuration file"):
+        dashboard.new_commits(tmp_path / "asv.conf.json", "synthetic", 10)
+
+
+def test_update_runs_asv_for_the_new_commits_only(
+    configuration: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def asv(config: Path, *words: str) -> None:
+        if words[1].startswith("HASHFILE:"):
+            words = (*words, Path(words[1].removeprefix("HASHFILE:")).read_text())
+        asked.append(words)
+
+    monkeypatch.setattr(dashboard, "asv", asv)
+    dashboard.update(configuration, "synthetic", 10, quick=False)
+    assert asked == [] and "0 of the last 10 commits are new to synthetic" in capsys.readouterr().out
+    dashboard.update(configuration, "another", 2, quick=True)
+    assert asked[0] == ("machine", "--yes", "--machine", "another")
+    assert asked[1][2:-1] == ("--machine", "another", "--bench", dashboard.QUICK)
+    assert asked[1][-1].split() == dashboard.new_commits(configuration, "another", 2)
+
+
+def test_what_update_runs_quickly_exists_and_is_what_the_first_page_shows() -> None:
+    for name in (dashboard.summary.NUMPY, dashboard.summary.STEP):
+        assert re.search(dashboard.QUICK, name)
+        module, cls, method = name.split(".")
+        source = (COMMAND.parent / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"class {cls}(" in source and f"def {method}(" in source
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -268,11 +309,65 @@ def test_browser_draws_graphs_without_internet(
     pages: Path, running: list[ThreadingHTTPServer], render: Callable[[str], str]
 ) -> None:
     site = f"http://localhost:{start(dashboard.server(pages, 0), running)}"
-    grid = render(f"{site}/")
+    assert "How fast is main?" in render(f"{site}/")
+    grid = render(f"{site}/benchmarks.html")
     assert "bench.track_plain" in grid and "continental origin of swallow" not in grid
+    # An address of asv's pages, as in its feed, leads there.
     graph = render(f"{site}/#bench.track_shapes?p-shape='784-256-10'")
+    assert errors_of(graph) == []
     main_graph = graph[graph.index('id="main-graph"') :]
     assert '<canvas class="flot-base"' in main_graph and "flot-tick-label" in main_graph
+    assert asked_of_other_sites() == []
+
+
+# Loads an address in a frame, and counts the coloured pixels of each graph that is shown there.
+PROBE = """<body><iframe width="1200" height="900"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.src = location.hash.slice(1);
+setTimeout(() => {
+    const all = [...frame.contentDocument.querySelectorAll("canvas.flot-base")];
+    const canvases = all.filter((canvas) => canvas.offsetParent);
+    const counts = canvases.map((canvas) => {
+        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        let coloured = 0;
+        for (let i = 0; i < pixels.length; i += 4) {
+            const [r, g, b, a] = pixels.slice(i, i + 4);
+            coloured += a > 100 && Math.max(r, g, b) - Math.min(r, g, b) > 60;
+        }
+        return coloured;
+    });
+    document.body.dataset.coloured = JSON.stringify(counts);
+}, 5000);
+</script></body>"""
+
+
+def errors_of(page: str) -> list[str]:
+    words = ("failed to load", "could not load", "continental origin of swallow", "javascript error")
+    visible = re.sub(r"<script.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL).lower()
+    return [word for word in words if word in visible]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("address", "graphs"),
+    [
+        ("benchmarks.html#/", 2),
+        ("benchmarks.html#bench.track_plain", 2),  # the graph, and an overview of all commits
+        ("benchmarks.html#bench.track_shapes", 2),
+    ],
+)
+def test_browser_draws_coloured_lines(
+    pages: Path,
+    running: list[ThreadingHTTPServer],
+    render: Callable[[str], str],
+    address: str,
+    graphs: int,
+) -> None:
+    (pages / "probe.html").write_text(PROBE)
+    site = f"http://localhost:{start(dashboard.server(pages, 0), running)}"
+    (counts,) = re.findall(r'data-coloured="\[([\d,]*)\]"', render(f"{site}/probe.html#/{address}"))
+    coloured = [int(count) for count in counts.split(",")]
+    assert len(coloured) == graphs and min(coloured) > 50
     assert asked_of_other_sites() == []
 
 

@@ -21,6 +21,7 @@ SHAPES = {
 }
 DTYPES = ["float32", "float64"]
 IMPLEMENTATIONS = {"fastbp": "fastbp", "reference": "fastbp.reference"}
+THREADS = [1, 2]
 LR = 1e-3
 
 
@@ -44,6 +45,32 @@ def require(implementation: str, name: str) -> Any:
         return getattr(importlib.import_module(IMPLEMENTATIONS[implementation]), name)
     except (ImportError, AttributeError) as error:
         raise NotImplementedError(f"this commit has no {IMPLEMENTATIONS[implementation]}.{name}") from error
+
+
+def missing() -> dict[str, str]:
+    """{} or {"missing": the name that this commit does not have yet}."""
+    for module, name in (("fastbp", "MLP"), ("fastbp.engine.limit", "multiply_add_limit")):
+        try:
+            if not hasattr(__import__(module, fromlist=[name]), name):
+                return {"missing": f"{module}.{name}"}
+        except ImportError:
+            return {"missing": f"{module}.{name}"}
+    return {}
+
+
+def skip_if(found: dict[Any, Any]) -> None:
+    """asv skips a benchmark whose setup raises NotImplementedError."""
+    if "missing" in found:
+        raise NotImplementedError(f"this commit has no {found['missing']}")
+
+
+class LookUp:
+    """Its setup_cache measures everything in one process: {parameters: figure}, or {"missing": name}."""
+
+    timeout = 300  # seconds, of setup_cache, too: it compiles where a machine has not yet done so
+
+    def setup(self, figures: dict[Any, Any], *parameters: Any) -> None:
+        skip_if(figures)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""The engine by layers: the tile, products of one layer, whole training steps, epochs, predictions.
+"""The engine by layers: the tile, products of one layer, shuffled epochs, predictions.
 
-The first three are measured all at once in setup_cache, in one process, together with the machine's limit of
-which they are shares; the benchmarks only look up their figure. The first start is in startup.py.
+Whole training steps are in shapes.py. The first two are measured all at once in setup_cache, in one process,
+together with the machine's limit of which they are shares; the benchmarks only look up their figure.
 """
 
 from __future__ import annotations
@@ -9,41 +9,16 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from .common import THREADS, LookUp, missing, skip_if
 from .measuring import PHASES, PRODUCTS, STEPS
 
-THREADS = [1, 2]
 
-
-def missing() -> dict[str, str]:
-    """{} or {"missing": the name that this commit does not have yet}."""
-    for module, name in (("fastbp", "MLP"), ("fastbp.engine.limit", "multiply_add_limit")):
-        try:
-            if not hasattr(__import__(module, fromlist=[name]), name):
-                return {"missing": f"{module}.{name}"}
-        except ImportError:
-            return {"missing": f"{module}.{name}"}
-    return {}
-
-
-def skip_if(found: dict[Any, Any]) -> None:
-    """asv skips a benchmark whose setup raises NotImplementedError."""
-    if "missing" in found:
-        raise NotImplementedError(f"this commit has no {found['missing']}")
-
-
-class _LookUp:
-    timeout = 300  # seconds, of setup_cache, too: it compiles where a machine has not yet done so
-
-    def setup(self, figures: dict[Any, Any], *parameters: Any) -> None:
-        skip_if(figures)
-
-
-class Tile(_LookUp):
+class Tile(LookUp):
     """One tile, in the first-level cache. CPUs with fewer registers cut the high ones up, as in training."""
 
-    heights = {1: 16, 2: 14, 4: 7, 8: 3}
+    heights = {1: [1, 4, 16], 2: [1, 4, 7, 8, 11, 14], 4: [1, 4, 7], 8: [1, 3]}
     params = [
-        [f"{height} x {width}" for width, most in heights.items() for height in range(1, most + 1)],
+        [f"{height} x {width}" for width, heights in heights.items() for height in heights],
         [32, 256],
     ]
     param_names = ["rows x vectors", "depth"]
@@ -70,7 +45,7 @@ class Tile(_LookUp):
     track_share.unit = "%"
 
 
-class Product(_LookUp):
+class Product(LookUp):
     params = [list(PRODUCTS), PHASES, THREADS]
     param_names = ["batch x fan_in-fan_out", "phase", "threads"]
 
@@ -102,26 +77,6 @@ class Product(_LookUp):
 
     track_share.pretty_name = "one layer, float32, share of the multiply-add limit (more is better)"
     track_share.unit = "%"
-
-
-class Step(_LookUp):
-    """Seconds, without the cost of entering fit: enough steps in one call."""
-
-    params = [list(STEPS), THREADS]
-    param_names = ["network", "threads"]
-
-    def setup_cache(self) -> dict[Any, Any]:
-        if absent := missing():
-            return absent
-        from .measuring import seconds_of_a_step
-
-        return {(name, n): seconds_of_a_step(STEPS[name], n) for name, n in itertools.product(*self.params)}
-
-    def track_seconds(self, figures: dict[Any, Any], network: str, threads: int) -> float:
-        return figures[network, threads]
-
-    track_seconds.pretty_name = "a training step inside fit"
-    track_seconds.unit = "seconds"
 
 
 class _Timed:

@@ -1,23 +1,12 @@
-"""An epoch of MLP.fit: time, and the peak memory of the process."""
+"""Memory: the peak of a process that trains, and of one that only imports."""
 
 from __future__ import annotations
 
-from .common import DTYPES, IMPLEMENTATIONS, Fit, OverShapes, steps_of_an_epoch
-
-
-class Epoch(OverShapes):
-    def setup(self, shape: str, dtype: str, implementation: str) -> None:
-        self.fit = Fit(shape, dtype, implementation, steps_of_an_epoch(shape))
-        self.fit.epoch()
-
-    def time_epoch(self, shape: str, dtype: str, implementation: str) -> None:
-        self.fit.epoch()
-
-    time_epoch.pretty_name = "an epoch of MLP.fit"
+from .common import DTYPES, IMPLEMENTATIONS, Fit, OverShapes, require
 
 
 class FitMemory:
-    params = [["mnist 128 x 784-256-10"], DTYPES, list(IMPLEMENTATIONS)]
+    params = [["tiny 32 x 8-16-1", "mnist 128 x 784-256-10"], DTYPES, list(IMPLEMENTATIONS)]
     param_names = OverShapes.param_names
     timeout = 300
     steps = 64
@@ -41,3 +30,17 @@ class FitMemory:
         self.fit.epoch()
 
     peakmem_fit.pretty_name = "peak memory of the process in MLP.fit"
+
+
+class ImportMemory:
+    params = [list(IMPLEMENTATIONS)]
+    param_names = ["implementation"]
+    timeout = 120
+
+    def setup(self, implementation: str) -> None:
+        require(implementation, "MLP")
+
+    def peakmem_import(self, implementation: str) -> None:
+        require(implementation, "MLP")
+
+    peakmem_import.pretty_name = "peak memory of the process after the import"

@@ -1,0 +1,39 @@
+"""Dtypes: what float64 costs. Half of its numbers fit into a vector, so twice the time is to be expected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .common import LookUp, missing
+from .measuring import STEPS
+
+NETWORKS = [
+    "tiny 32 x 8-16-1",
+    "tabular 128 x 64-128-10",
+    "tabular 128 x 64-128-10 Adam",
+    "mnist 128 x 784-256-10",
+    "deep 64 x 32-300-300-300-300-5 tanh",
+]
+
+
+class Float64(LookUp):
+    params = [NETWORKS]
+    param_names = ["network"]
+
+    def setup_cache(self) -> dict[Any, Any]:
+        if absent := missing():
+            return absent
+        from .measuring import seconds_of_a_step
+
+        return {
+            name: seconds_of_a_step(replace(STEPS[name], dtype="float64"), 1)
+            / seconds_of_a_step(STEPS[name], 1)
+            for name in NETWORKS
+        }
+
+    def track_cost(self, figures: dict[Any, Any], network: str) -> float:
+        return round(figures[network], 3)
+
+    track_cost.pretty_name = "time of a training step in float64 over float32, one thread"
+    track_cost.unit = "x"
