@@ -11,14 +11,14 @@ import math
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _sources, _validation, activations, initializers, losses
+from fastbp import _sources, _targets, _validation, activations, initializers, losses
 from fastbp._run import Run, Validation
 from fastbp._sources import Rows
 from fastbp.callbacks import Callback, Callbacks
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fastbp._gradient_check import GradientCheck
 
 Array = NDArray[Any]
+ClassWeight = str | Mapping[int, float] | ArrayLike
 
 # Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
 EVALUATE_MULTIPLY_ADDS = 20_000_000
@@ -70,10 +71,13 @@ class BaseMLP(ABC):
     ----------
     layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
     hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
-        "gelu", "gelu_tanh", "silu", "softplus", "sigmoid", "tanh" or "identity" (see `fastbp.activations`).
+        "gelu", "gelu_tanh", "silu", "softplus", "sigmoid", "tanh" or "identity" (see `fastbp.activations`);
+        output also "softmax".
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
-        "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1); or
-        "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]). All are sums over the outputs.
+        "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1);
+        "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
+        output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
+        "categorical_crossentropy(0.1)". All are sums over the outputs.
     reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up.
     init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
         and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
@@ -127,12 +131,16 @@ class BaseMLP(ABC):
         if len(layer_sizes) < 2:
             raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
         sizes = tuple(_validation.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
-        activations.get(hidden, "hidden")
-        activations.get(output, "output")
+        activations.hidden(hidden)
+        activations.output(output)
         self._loss = losses.get(loss)
         if self._loss.output not in (None, output):
             raise ValueError(
                 f"loss={loss!r} is defined for output={self._loss.output!r}, got output={output!r}"
+            )
+        if output == "softmax" and sizes[-1] == 1:
+            raise ValueError(
+                "output='softmax' of one output is always 1: use two outputs, or output='sigmoid'"
             )
         self._layer_sizes = sizes
         self._hidden, self._output = hidden, output
@@ -165,7 +173,7 @@ class BaseMLP(ABC):
         self.metadata: dict[str, Any] = {}
 
         names = [hidden] * (len(sizes) - 2) + [output]
-        self._activations = [activations.ACTIVATIONS[name] for name in names]
+        self._activations = [activations.OUTPUTS[name] for name in names]
         self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
         self._make_views()
         self._resets = 0
@@ -222,13 +230,13 @@ class BaseMLP(ABC):
         only_if_finite: where `_chunks_are_atomic`, they are updated at the end, and only if parameters and
         losses are finite; elsewhere it means nothing.
 
-        X (samples, inputs) and Y (samples, outputs) are C-ordered, of the model's dtype, and may be
-        read-only, or they are `Rows` to be converted to that. An epoch has ceil(samples / batch_size) steps,
-        the last of which may have fewer rows. Step s is step s mod (steps per epoch) of epoch s div (steps
-        per epoch), and takes the rows of X in order (`order` is None) or those that `order` lists: one
-        permutation of the samples after another, one for each epoch from epoch 0 on. losses_out[s -
-        first_step] becomes the loss of step s before its update, summed over the batch whatever the
-        reduction. With no steps to run, it compiles what is needed.
+        X (samples, inputs) and Y (samples, outputs; a column more with weights) are C-ordered, of the model's
+        dtype, and may be read-only, or they are `Rows` to be converted to that. An epoch has
+        ceil(samples / batch_size) steps, the last of which may have fewer rows. Step s is step s mod (steps
+        per epoch) of epoch s div (steps per epoch), and takes the rows of X in order (`order` is None) or
+        those that `order` lists: one permutation of the samples after another, one for each epoch from epoch
+        0 on. losses_out[s - first_step] becomes the loss of step s before its update, summed over the batch
+        whatever the reduction. With no steps to run, it compiles what is needed.
         A step takes its rows `part` at a time, which is all that there are activations of (None: all).
         """
 
@@ -314,7 +322,7 @@ class BaseMLP(ABC):
         vars(self).update(state)
         self._loss = losses.get(state["_loss"])
         names = [self._hidden] * (len(self._layer_sizes) - 2) + [self._output]
-        self._activations = [activations.ACTIVATIONS[name] for name in names]
+        self._activations = [activations.OUTPUTS[name] for name in names]
         self._make_views()
         self._set_up()
 
@@ -430,12 +438,27 @@ class BaseMLP(ABC):
             if not self._is_finite(array[rows]):
                 return _validation.require_finite(name, array)
 
-    def _target_rows(self, Y: Any, rows: int, check_finite: bool, name: str = "Y") -> Array | Rows:
-        """As `_targets`, but of a large file only some rows at a time are copied or checked."""
-        array = _sources.opened(name, Y)
-        if not (isinstance(array, np.ndarray) and array.ndim == 2 and _sources.is_on_disk(array)):
-            return self._targets(array, rows, check_finite, name)
-        _validation.require_targets(name, array, rows, self._layer_sizes[-1])
+    def _target_rows(
+        self,
+        Y: Any,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array | Rows:
+        """As `_targets`, but of a large file only some rows at a time are copied or checked.
+
+        Labels of classes, and targets with weights, become an array of floats.
+        """
+        array, outputs = _sources.opened(name, Y), self._layer_sizes[-1]
+        large = isinstance(array, np.ndarray) and array.ndim == 2 and _sources.is_on_disk(array)
+        if not large or sample_weight is not None or (self._loss.of_classes and array.shape[1] == 1):
+            return self._targets(
+                array, rows, check_finite, name, sample_weight=sample_weight, weight_name=weight_name
+            )
+        _validation.require_targets(name, array, rows, outputs, labels=self._loss.of_classes)
         for block in _sources.row_blocks(array):
             here = array[block]
             self._targets(here, len(here), check_finite, _name_of_block(name, block, array))
@@ -443,20 +466,45 @@ class BaseMLP(ABC):
             return Rows(np.asarray(array), self._dtype)
         return np.require(array, self._dtype, ("C", "A", "E"))
 
-    def _targets(self, Y: ArrayLike, rows: int, check_finite: bool, name: str = "Y") -> Array:
-        array = _validation.as_floats(name, Y, self._dtype)
-        _validation.require_targets(name, array, rows, self._layer_sizes[-1])
-        if check_finite:
-            self._require_finite(name, array)
-            if self._loss.targets_in_unit_interval and not (array.min() >= 0 and array.max() <= 1):
-                raise ValueError(
-                    f"{name} has values from {array.min():g} to {array.max():g}, "
-                    f"loss={self._loss.name!r} needs targets in [0, 1]"
-                )
-            if self._loss.targets_are_signs and not (np.abs(array) == 1).all():
-                wrong = array[np.abs(array) != 1][0]
-                raise ValueError(f"{name} holds {wrong:g}, loss={self._loss.name!r} needs targets -1 and 1")
+    def _targets(
+        self,
+        Y: ArrayLike,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array:
+        """Y as (rows, outputs), C-ordered and of the model's dtype; with weights a column more."""
+        outputs, loss = self._layer_sizes[-1], self._loss
+        array = _targets.rows_of_labels(name, Y, rows, outputs, self._dtype) if loss.of_classes else None
+        if array is None:
+            array = _validation.as_floats(name, Y, self._dtype)
+            _validation.require_targets(name, array, rows, outputs, labels=loss.of_classes)
+            if check_finite:
+                self._require_finite(name, array)
+                _targets.require_values(name, array, loss)
+        if sample_weight is not None:
+            array = _targets.weighted(array, _targets.sample_weights(weight_name, sample_weight, rows))
         return np.require(array, requirements=("C", "A", "E"))
+
+    def _split_weights(self, Y: Array) -> tuple[Array, Array | None]:
+        """What `_targets` made, taken apart again: (rows, outputs), and the weights (rows,), or None."""
+        outputs = self._layer_sizes[-1]
+        return (Y, None) if Y.shape[1] == outputs else (Y[:, :outputs], Y[:, outputs])
+
+    def _sample_losses(self, z: list[Array], a: list[Array], Y: Array) -> NDArray[np.float64]:
+        """(batch,): the loss of each sample, times its weight."""
+        y, weights = self._split_weights(Y)
+        losses = self._loss.value(z[-1], a[-1], y)
+        return losses if weights is None else losses * weights
+
+    def _output_delta(self, z: list[Array], a: list[Array], Y: Array) -> Array:
+        """(batch, outputs): the derivative of these losses with respect to the last z."""
+        y, weights = self._split_weights(Y)
+        delta = self._loss.delta(z[-1], a[-1], y, self._activations[-1])
+        return delta if weights is None else delta * weights[:, None]
 
     def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
         """Every layer's pre-activation and activation for X (batch, inputs). Parameters are not changed.
@@ -468,10 +516,17 @@ class BaseMLP(ABC):
         z, a = self._forward_pass(x)
         return Trace(x, z, a)
 
-    def backward(self, trace: Trace, Y: ArrayLike, *, check_finite: bool = True) -> Gradients:
+    def backward(
+        self,
+        trace: Trace,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> Gradients:
         """The loss's gradients, from what `forward` returned and Y (batch, outputs). Changes no parameter.
 
-        Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
+        Y and sample_weight as in `fit`. Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
         """
         self._adopt_parameters()
         if not isinstance(trace, Trace):
@@ -480,7 +535,7 @@ class BaseMLP(ABC):
         expected = [(rows, n) for n in self._layer_sizes[1:]]
         if [z.shape for z in trace.z] != expected or [a.shape for a in trace.a] != expected:
             raise ValueError(f"trace is not of this model: expected z and a of shapes {expected}")
-        y = self._targets(Y, rows, check_finite)
+        y = self._targets(Y, rows, check_finite, sample_weight=sample_weight)
         return Gradients(*self._split(self._backward_pass(trace, y)))
 
     def _row_blocks(self, rows: int) -> list[slice]:
@@ -498,29 +553,48 @@ class BaseMLP(ABC):
             out[rows] = self._predict(x[rows])
         return out
 
-    def loss(self, X: ArrayLike, Y: ArrayLike, *, check_finite: bool = True) -> float:
-        """The loss of the data, over the batch as `reduction` says. Errors as `forward` and `backward`."""
+    def loss(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """The loss of the data, over the batch as `reduction` says; Y and sample_weight as in `fit`.
+
+        Errors as `forward` and `backward`.
+        """
         self._adopt_parameters()
         x = self._input_rows(X, check_finite)
-        return self._evaluate(x, self._target_rows(Y, len(x), check_finite))
+        return self._evaluate(x, self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
 
     def _evaluate(self, X: Array | Rows, Y: Array | Rows, y_pred: Array | None = None) -> float:
         """The loss; the output goes into y_pred (batch, outputs), if there is one."""
         total = 0.0
         for rows in self._row_blocks(len(X)):
             z, a = self._forward_pass(X[rows])
-            total += float(self._loss.value(z[-1], a[-1], Y[rows]).sum())
+            total += float(self._sample_losses(z, a, Y[rows]).sum())
             if y_pred is not None:
                 y_pred[rows] = a[-1]
         return total / len(X) if self._reduction == "mean" else total
 
     def train_step(
-        self, X: ArrayLike, Y: ArrayLike, optimizer: Optimizer, *, check_finite: bool = True
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        optimizer: Optimizer,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
     ) -> float:
-        """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before. Errors as `fit`."""
+        """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before.
+
+        Y, sample_weight and errors as in `fit`.
+        """
         state = self._begin(optimizer)
         x = self._inputs(X, check_finite)
-        y = self._targets(Y, len(x), check_finite)
+        y = self._targets(Y, len(x), check_finite, sample_weight=sample_weight)
         out = np.empty(1)
         self._train_chunk(x, y, None, 0, 1, len(x), optimizer, state, out)
         return float(out[0]) / len(x) if self._reduction == "mean" else float(out[0])
@@ -546,7 +620,9 @@ class BaseMLP(ABC):
         accumulate: int = 1,
         optimizer: Optimizer,
         shuffle: bool = True,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
         validation_split: float = 0.0,
         metrics: str | Function | Sequence[str | Function] = (),
         callbacks: Callback | Sequence[Callback] = (),
@@ -559,7 +635,9 @@ class BaseMLP(ABC):
         ----------
         X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
             Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
-            bytes a sample). Integers are converted batch by batch; see also input_scale.
+            bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
+            "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
+            otherwise each of its rows has the sum 1.
         epochs : how often all samples are gone through; or
         steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
         batch_size : rows per step; the last batch of an epoch may have fewer.
@@ -568,7 +646,14 @@ class BaseMLP(ABC):
             activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
-        validation_data : (X, Y) whose loss is computed after each epoch.
+        sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
+            Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
+        class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
+            that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
+            For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
+            "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
+            (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
+        validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
         validation_split : instead, this share of the samples, which are not trained on. They are drawn from
             the model's seed, the same ones in every call with so many samples. (Both parts are copies in
             memory. For files that are larger, give validation_data.)
@@ -602,7 +687,7 @@ class BaseMLP(ABC):
         sorted_callbacks = Callbacks(callbacks)
         state = self._begin(optimizer)
         x = self._input_rows(X, check_finite)
-        y = self._target_rows(Y, len(x), check_finite)
+        y = self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
         held_out = self._validation_data(validation_data, check_finite)
         if validation_split := _validation.number("validation_split", validation_split, low=0, below=1):
             if held_out is not None:
@@ -610,7 +695,11 @@ class BaseMLP(ABC):
             rows, held_rows = self._split_rows(len(x), validation_split)
             held_out = _sources.picked(x, held_rows), _sources.picked(y, held_rows)
             x, y = _sources.picked(x, rows), _sources.picked(y, rows)
-        held_targets = held_out[1][:] if held_out and metrics else None
+        if class_weight is not None:
+            targets, weights = self._split_weights(y[:])
+            of_rows = _targets.class_weights(class_weight, targets, self._loss)
+            y = _targets.weighted(targets, of_rows if weights is None else of_rows * weights)
+        held_targets = self._split_weights(held_out[1][:])[0] if held_out and metrics else None
         entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
         self._require_finite_parameters()
         self._warn_if_symmetric()
@@ -631,6 +720,7 @@ class BaseMLP(ABC):
         optimizer: Optimizer,
         batch_size: int = 32,
         shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
         check_finite: bool = True,
     ) -> float:
         """Train on these samples once, in mini-batches, and return the loss as `History.loss` defines it.
@@ -642,7 +732,7 @@ class BaseMLP(ABC):
         batch_size = _validation.count("batch_size", batch_size)
         state = self._begin(optimizer)
         x = self._input_rows(X, check_finite)
-        y = self._target_rows(Y, len(x), check_finite)
+        y = self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
         self._require_finite_parameters()
         self._warn_if_symmetric()
         batch_size = min(batch_size, len(x))
@@ -664,14 +754,22 @@ class BaseMLP(ABC):
         self._resets += 1
 
     def _validation_data(
-        self, data: tuple[ArrayLike, ArrayLike] | None, check_finite: bool
+        self, data: tuple[ArrayLike, ...] | None, check_finite: bool
     ) -> tuple[Array | Rows, Array | Rows] | None:
         if data is None:
             return None
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise TypeError("validation_data must be a pair (X, Y)")
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise TypeError("validation_data must be a pair (X, Y), or (X, Y, sample_weight)")
         x = self._input_rows(data[0], check_finite, "validation_data[0]")
-        return x, self._target_rows(data[1], len(x), check_finite, "validation_data[1]")
+        y = self._target_rows(
+            data[1],
+            len(x),
+            check_finite,
+            "validation_data[1]",
+            sample_weight=data[2] if len(data) == 3 else None,
+            weight_name="validation_data[2]",
+        )
+        return x, y
 
     def _split_rows(self, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
@@ -721,7 +819,14 @@ class BaseMLP(ABC):
 
     # ---- looking into it ------------------------------------------------------------------------------
 
-    def check_gradients(self, X: ArrayLike, Y: ArrayLike, *, max_entries: int | None = 200) -> GradientCheck:
+    def check_gradients(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        max_entries: int | None = 200,
+    ) -> GradientCheck:
         """Compare `backward` with central differences of the loss, in float64. The model is not changed.
 
         `max_entries` parameters of each array are looked at, spread evenly (None: all of them; each costs two
@@ -729,7 +834,7 @@ class BaseMLP(ABC):
         """
         from fastbp._gradient_check import check_gradients
 
-        return check_gradients(self, X, Y, max_entries)
+        return check_gradients(self, X, Y, sample_weight, max_entries)
 
     def diagnose(self, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
         """How signals and gradients do in each layer, for this data; print it, or see `Diagnosis`."""

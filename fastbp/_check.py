@@ -10,7 +10,7 @@ import fastbp
 import fastbp.reference
 from fastbp._bench import largest_difference, machine
 from fastbp._files import text_table
-from fastbp.activations import ACTIVATIONS
+from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.losses import LOSSES
 
 LAYERS = (13, 33, 17, 3)  # odd widths: the ends of vectors and tiles are where a kernel goes wrong
@@ -44,12 +44,19 @@ def _data(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((ROWS, LAYERS[0])), rng.random((ROWS, LAYERS[-1]))
 
 
+def _targets(loss: str, Y: np.ndarray) -> np.ndarray:
+    """Such as the loss needs, from Y in [0, 1]."""
+    if LOSSES[loss].targets_are_signs:
+        return np.where(Y < 0.5, -1, 1)
+    return Y / Y.sum(axis=1, keepdims=True) if LOSSES[loss].of_classes else Y
+
+
 def _combinations() -> list[tuple[str, str, str]]:
     """(hidden, output, loss): every hidden activation with every loss; outputs take turns."""
-    names = list(ACTIVATIONS)
+    outputs = list(OUTPUTS)
     return [
-        (hidden, LOSSES[loss].output or names[(i + k + 1) % len(names)], loss)
-        for i, hidden in enumerate(names)
+        (hidden, LOSSES[loss].output or outputs[(i + k + 1) % len(outputs)], loss)
+        for i, hidden in enumerate(ACTIVATIONS)
         for k, loss in enumerate(LOSSES)
     ]
 
@@ -61,7 +68,7 @@ def _gradients(seed: int) -> tuple[str, bool]:
         _progress(f"gradients of {hidden}, {output}, {loss}")
         cells = []
         for module in (fastbp.reference, fastbp):
-            targets = np.where(Y < 0.5, -1, 1) if LOSSES[loss].targets_are_signs else Y
+            targets = _targets(loss, Y)
             model = module.MLP(LAYERS, hidden=hidden, output=output, loss=loss, dtype="float64", seed=seed)
             result = model.check_gradients(X, targets, max_entries=40)
             right &= result.passed

@@ -80,10 +80,14 @@ class Diagnosis:
         return "\n".join([*lines, *self.verdicts])
 
 
-def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike, check_finite: bool = True) -> Diagnosis:
+def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
     model._adopt_parameters()
-    x = model._inputs(X, check_finite)
-    y = model._targets(Y, len(x), check_finite)
+    x = model._inputs(X, check_finite=True)
+    return examine(model, x, model._targets(Y, len(x), check_finite=True))
+
+
+def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
+    """The diagnosis for prepared inputs and targets, as training has them."""
     with np.errstate(all="ignore"):  # numbers that blow up are what is looked for
         z, a = model._forward_pass(x)
         dW, _ = model._split(model._backward_pass(Trace(x, z, a), y))
@@ -97,7 +101,7 @@ def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike, check_finite: bool = Tr
             or [
                 *_dead(layers, len(x)),
                 *_saturated(layers[:-1]),
-                *_wrong_outputs(model, a[-1], y),
+                *_wrong_outputs(model, a[-1], y[:, : model.layer_sizes[-1]]),
                 *_activations(layers, float(_rms(x))),
                 *_gradients(layers),
                 *_symmetric(model),
@@ -113,8 +117,7 @@ def _rms(values: Array) -> float:
 
 def _deltas(model: BaseMLP, z: list[Array], a: list[Array], Y: Array) -> list[Array]:
     """The derivative of each sample's loss with respect to every z, (batch, units) a layer."""
-    delta = model._loss.delta(z[-1], a[-1], Y, model._activations[-1])
-    deltas = [delta.astype(np.float64)]
+    deltas = [model._output_delta(z, a, Y).astype(np.float64)]
     for i in range(len(z) - 2, -1, -1):
         below = deltas[0] @ model.weights[i + 1].T.astype(np.float64)
         deltas.insert(0, below * model._activations[i].derivative(z[i], a[i]))

@@ -52,7 +52,9 @@ class GradientCheck:
         return "\n".join(lines)
 
 
-def check_gradients(model: BaseMLP, X: ArrayLike, Y: ArrayLike, max_entries: int | None) -> GradientCheck:
+def check_gradients(
+    model: BaseMLP, X: ArrayLike, Y: ArrayLike, sample_weight: ArrayLike | None, max_entries: int | None
+) -> GradientCheck:
     if max_entries is not None:
         max_entries = _validation.count("max_entries", max_entries)
     model._adopt_parameters()
@@ -60,7 +62,7 @@ def check_gradients(model: BaseMLP, X: ArrayLike, Y: ArrayLike, max_entries: int
     twin = type(model)(**{**model._architecture(), "dtype": "float64"}, threads=model._threads)
     twin._parameters[...] = model._parameters
     x = twin._inputs(X, check_finite=True)
-    y = twin._targets(Y, len(x), check_finite=True)
+    y = twin._targets(Y, len(x), check_finite=True, sample_weight=sample_weight)
     z, a = twin._forward_pass(x)
     gradients = twin._split(twin._backward_pass(Trace(x, z, a), y))
     loss = abs(twin._evaluate(x, y))
@@ -94,9 +96,9 @@ def _central_difference(model: BaseMLP, flat: Array, i: int, X: Array, Y: Array)
     for changed in (up, down):
         flat[i] = changed
         z, a = model._forward_pass(X)
-        values.append(model._loss.value(z[-1], a[-1], Y))
+        values.append(model._sample_losses(z, a, Y))
         sides = [z_l > 0 for z_l, act in zip(z, model._activations, strict=True) if act.kink]
-        active.append(sides + model._loss.kinks(a[-1], Y))
+        active.append(sides + model._loss.kinks(a[-1], Y[:, : model.layer_sizes[-1]]))
     flat[i] = value
     if not all(np.array_equal(p, q) for p, q in zip(*active, strict=True)):
         return float("nan")

@@ -57,7 +57,7 @@ class Validation:
             return {"loss": model._evaluate(self.X, self.Y)}
         y_pred = np.empty((len(self.X), model._layer_sizes[-1]), model._dtype)
         loss = model._evaluate(self.X, self.Y, y_pred)
-        return {"loss": loss} | metrics.evaluate(self.metrics, self.Y[:], y_pred)
+        return {"loss": loss} | metrics.evaluate(self.metrics, model._split_weights(self.Y[:])[0], y_pred)
 
 
 class Run:
@@ -276,7 +276,7 @@ class Run:
         A chunk can be repeated to any of its steps, with the same results. Parameters that are not finite
         stay so, hence bisection finds the last finite ones.
         """
-        from fastbp._diagnosis import diagnose
+        from fastbp._diagnosis import examine
 
         model, state = self.model, self.state
         bad = np.flatnonzero(~np.isfinite(losses))
@@ -309,7 +309,7 @@ class Run:
         rows: Any = slice(next_step * self.batch_size, min((next_step + 1) * self.batch_size, len(self.X)))
         if order is not None:
             rows = order[next_epoch * len(self.X) :][: len(self.X)][rows]
-        diagnosis = diagnose(model, _stored(self.X)[rows], _stored(self.Y)[rows], check_finite=False)
+        diagnosis = examine(model, self.X[rows], self.Y[rows])
         at_epoch, at_step = divmod(first + failed, self.steps_per_epoch)
         raise FloatingPointError(
             f"{what} at epoch {epoch + at_epoch + 1}, step {at_step + 1} of {self.steps_per_epoch}. "

@@ -213,13 +213,15 @@ def require_inputs(X: Array, weights_name: str, fan_in: int) -> None:
         )
 
 
-def require_targets(name: str, Y: Array, rows: int, outputs: int) -> None:
-    """Y must be (rows, outputs)."""
+def require_targets(name: str, Y: Array, rows: int, outputs: int, *, labels: bool = False) -> None:
+    """Y must be (rows, outputs). labels: or class labels (rows,), which are not looked for here."""
     if Y.shape == (rows, outputs):
         return
-    hint = ""
+    hint = f"; or ({rows},), a class label 0..{outputs - 1} for each row" if labels else ""
     if Y.ndim == 1 and outputs == 1:
         hint = f"; {name}.reshape(-1, 1) makes a column of it"
+    elif Y.ndim == 1 and not labels:
+        hint = "; for class labels use output='softmax' and loss='categorical_crossentropy'"
     raise ValueError(
         f"{name} has shape {Y.shape}, expected ({rows}, {outputs}): one row for each of the {rows} rows of X "
         f"and one column for each of the {outputs} outputs{hint}"

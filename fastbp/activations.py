@@ -162,6 +162,28 @@ def identity_derivative(z: Array, a: Array) -> Array:
     return np.ones_like(z)
 
 
+def softmax(z: Array) -> Array:
+    """exp(z) over the sum of the row's: (batch, units), at least 0, each row of sum 1.
+
+    A constant cancels, so the row's largest z is taken off first: no exp overflows. Bridle, Training
+    stochastic model recognition algorithms as networks, NeurIPS 1989.
+    """
+    e: Array = np.exp(z - z.max(axis=1, keepdims=True))
+    a: Array = e / e.sum(axis=1, keepdims=True)
+    return a
+
+
+def softmax_derivative(z: Array, a: Array) -> Array:
+    """a (1 - a): of each unit with respect to its own z alone."""
+    return sigmoid_derivative(z, a)
+
+
+def softmax_chain(z: Array, a: Array, d: Array) -> Array:
+    """a (d - sum over the row of d a), since da[j]/dz[k] = a[j] ((1 if j is k else 0) - a[k])."""
+    dz: Array = a * (d - (d * a).sum(axis=1, keepdims=True))
+    return dz
+
+
 @dataclass(frozen=True)
 class Activation:
     """An entry of the registry."""
@@ -170,6 +192,11 @@ class Activation:
     value: Callable[[Array], Array]
     derivative: Callable[[Array, Array], Array]
     kink: bool = False  # at z = 0 the first or second derivative jumps
+    of_rows: Callable[[Array, Array, Array], Array] | None = None  # where a unit depends on the others, too
+
+    def chain(self, z: Array, a: Array, d: Array) -> Array:
+        """The loss's derivative with respect to z, from that with respect to a: d (batch, units)."""
+        return self.of_rows(z, a, d) if self.of_rows else d * self.derivative(z, a)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -189,7 +216,20 @@ ACTIVATIONS: dict[str, Activation] = {
     )
 }
 
+# Of the last layer: all of these, and one that looks at whole rows.
+OUTPUTS = ACTIVATIONS | {"softmax": Activation("softmax", softmax, softmax_derivative, of_rows=softmax_chain)}
 
-def get(name: str, argument: str = "activation") -> Activation:
-    """The activation of that name; ValueError lists the known ones. `argument` names it in the message."""
-    return ACTIVATIONS[_validation.known_name(argument, name, ACTIVATIONS)]
+
+def hidden(name: str) -> Activation:
+    """The hidden activation of that name; ValueError lists the known ones."""
+    if name == "softmax":
+        raise ValueError(
+            f"hidden='softmax' is not supported, softmax is an output activation (output='softmax'); "
+            f"expected one of {', '.join(map(repr, ACTIVATIONS))}"
+        )
+    return ACTIVATIONS[_validation.known_name("hidden", name, ACTIVATIONS)]
+
+
+def output(name: str) -> Activation:
+    """The output activation of that name; ValueError lists the known ones."""
+    return OUTPUTS[_validation.known_name("output", name, OUTPUTS)]

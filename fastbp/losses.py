@@ -1,8 +1,9 @@
 """Losses in plain NumPy: the value per sample and, right under it, the error of the output layer.
 
 `value(z, y_pred, y_true)` is (batch,), summed over the outputs. `delta(z, y_pred, y_true, activation)` is its
-derivative with respect to the output layer's pre-activation z, (batch, outputs). z, y_pred and y_true are
-(batch, outputs); y_pred = activation(z).
+derivative with respect to the output layer's pre-activation z, (batch, outputs): where nothing cancels, the
+derivative with respect to y_pred goes through `activation.chain`. z, y_pred and y_true are (batch, outputs);
+y_pred = activation(z).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def mse(z: Array, y_pred: Array, y_true: Array) -> Array:
 
 def mse_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
     """(y_pred - y_true) * activation'(z)."""
-    return (y_pred - y_true) * activation.derivative(z, y_pred)
+    return activation.chain(z, y_pred, y_pred - y_true)
 
 
 def binary_crossentropy(z: Array, y_pred: Array, y_true: Array) -> Array:
@@ -52,6 +53,38 @@ def binary_crossentropy_delta(z: Array, y_pred: Array, y_true: Array, activation
     return delta
 
 
+def smoothed(y_true: Array, smoothing: float) -> Array:
+    """(1 - smoothing) y_true + smoothing / outputs: all classes get the same share, the true one, too.
+
+    Label smoothing, Szegedy et al., CVPR 2016, section 7.
+    """
+    if not smoothing:
+        return y_true
+    rows: Array = y_true * y_true.dtype.type(1 - smoothing) + y_true.dtype.type(smoothing / y_true.shape[1])
+    return rows
+
+
+def categorical_crossentropy(z: Array, y_pred: Array, y_true: Array, smoothing: float) -> Array:
+    """Sum over outputs of -t log(y), y = softmax(z), t = y_true >= 0 (smoothed), whose sum is 1 in each row.
+
+    Written in z it is the sum of t (log(sum exp(z - m)) - (z - m)), m = the row's largest z: no exp that
+    overflows, no log(0), and all terms are positive.
+    """
+    z = z.astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    values = smoothed(y_true, smoothing) * (np.log(np.exp(z).sum(axis=1, keepdims=True)) - z)
+    total: Array = values.sum(axis=1)
+    return total
+
+
+def categorical_crossentropy_delta(
+    z: Array, y_pred: Array, y_true: Array, activation: Activation, smoothing: float
+) -> Array:
+    """y_pred - t: softmax's derivative cancels against the loss's, as the sum of t is 1."""
+    delta: Array = y_pred - smoothed(y_true, smoothing)
+    return delta
+
+
 def mae(z: Array, y_pred: Array, y_true: Array) -> Array:
     """Sum over outputs of |y_pred - y_true|."""
     total: Array = np.abs(y_pred - y_true).sum(axis=1, dtype=np.float64)
@@ -61,7 +94,7 @@ def mae(z: Array, y_pred: Array, y_true: Array) -> Array:
 def mae_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
     """sign(y_pred - y_true) * activation'(z); the sign of 0 is 0."""
     sign: Array = np.sign(y_pred - y_true)
-    return sign * activation.derivative(z, y_pred)
+    return activation.chain(z, y_pred, sign)
 
 
 def mae_kinks(y_pred: Array, y_true: Array) -> list[Array]:
@@ -83,7 +116,7 @@ def huber(z: Array, y_pred: Array, y_true: Array, delta: float) -> Array:
 def huber_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation, delta: float) -> Array:
     """e, but not beyond ±delta, times activation'(z)."""
     c: Array = np.clip(y_pred - y_true, -delta, delta)
-    return c * activation.derivative(z, y_pred)
+    return activation.chain(z, y_pred, c)
 
 
 def huber_kinks(y_pred: Array, y_true: Array, delta: float) -> list[Array]:
@@ -100,7 +133,7 @@ def hinge(z: Array, y_pred: Array, y_true: Array) -> Array:
 
 def hinge_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
     """-y_true * activation'(z) where the margin y_true * y_pred is below 1, else 0."""
-    return np.where(y_true * y_pred < 1, -y_true, 0) * activation.derivative(z, y_pred)
+    return activation.chain(z, y_pred, np.where(y_true * y_pred < 1, -y_true, 0))
 
 
 def hinge_kinks(y_pred: Array, y_true: Array) -> list[Array]:
@@ -123,7 +156,19 @@ class Loss:
     output: str | None = None  # the output activation that it is defined for, if only one
     targets_in_unit_interval: bool = False
     targets_are_signs: bool = False  # -1 or 1
-    parameter: float | None = None  # the number in "huber(0.5)"
+    of_classes: bool = False  # targets are rows of probabilities, or labels that stand for such rows
+    parameter: float | None = None  # the number in "huber(0.5)" or "categorical_crossentropy(0.1)"
+
+
+def _categorical_crossentropy(smoothing: float, name: str) -> Loss:
+    return Loss(
+        name,
+        partial(categorical_crossentropy, smoothing=smoothing),
+        partial(categorical_crossentropy_delta, smoothing=smoothing),
+        output="softmax",
+        of_classes=True,
+        parameter=smoothing,
+    )
 
 
 def _huber(delta: float, name: str) -> Loss:
@@ -147,6 +192,7 @@ LOSSES: dict[str, Loss] = {
             output="sigmoid",
             targets_in_unit_interval=True,
         ),
+        _categorical_crossentropy(0.0, "categorical_crossentropy"),
         Loss("mae", mae, mae_delta, mae_kinks),
         _huber(1.0, "huber"),
         Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
@@ -155,13 +201,26 @@ LOSSES: dict[str, Loss] = {
 
 
 def get(name: str) -> Loss:
-    """The loss of that name; "huber(0.5)" is huber with delta 0.5. ValueError lists the known ones."""
-    if isinstance(name, str) and (match := re.fullmatch(r"huber\((.*)\)", name)):
+    """The loss of that name; ValueError lists the known ones.
+
+    "huber(0.5)" is huber with delta 0.5, "categorical_crossentropy(0.1)" has label smoothing 0.1.
+    """
+    if isinstance(name, str) and (match := re.fullmatch(r"(huber|categorical_crossentropy)\((.*)\)", name)):
+        kind, text = match.groups()
         try:
-            delta = float(match[1])
+            number = float(text)
         except ValueError:
-            delta = math.nan
-        if not 0 < delta < math.inf:
-            raise ValueError(f"loss is {name!r}, expected a number above 0 in brackets, as in 'huber(0.5)'")
-        return _huber(delta, f"huber({delta!r})")
+            number = math.nan
+        if kind == "huber":
+            if not 0 < number < math.inf:
+                raise ValueError(
+                    f"loss is {name!r}, expected a number above 0 in brackets, as in 'huber(0.5)'"
+                )
+            return _huber(number, f"huber({number!r})")
+        if not 0 <= number < 1:
+            raise ValueError(
+                f"loss is {name!r}, expected the label smoothing in brackets, at least 0 and below 1, as in "
+                "'categorical_crossentropy(0.1)'"
+            )
+        return _categorical_crossentropy(number, f"categorical_crossentropy({number!r})")
     return LOSSES[_validation.known_name("loss", name, LOSSES)]

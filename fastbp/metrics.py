@@ -244,7 +244,7 @@ def chosen(
 
 
 def _require_fit(metric: Metric, Y: Array, outputs: int, loss: str) -> None:
-    if not metric.of_classes and loss in LOSSES_OF_CLASSES:
+    if not metric.of_classes and loss.partition("(")[0] in LOSSES_OF_CLASSES:
         raise ValueError(f"metric {metric.name!r} is for quantities, loss={loss!r} is for classes")
     if isinstance(metric.function, partial) and metric.function.keywords["k"] >= max(outputs, 2):
         raise ValueError(f"metric {metric.name!r} is always 1 for a model with {outputs} outputs")

@@ -44,9 +44,11 @@ class MLP(BaseMLP):
         self._parameters = with_slack[: self._parameters.size]
         self._make_views()
 
-    def _plan(self, use: str, rule: str, batch: int, clip_norm: bool = False) -> Plan:
+    def _plan(
+        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
+    ) -> Plan:
         """The plan for a use: "train", "trace" (forward, backward) or "predict"."""
-        key = (use, rule, batch, clip_norm, self._noise_key)  # the last changes at `reset`
+        key = (use, rule, batch, weighted, clip_norm, self._noise_key)  # the last changes at `reset`
         plan = self._plans.pop(key, None)
         if plan is None:
             names = [activation.name for activation in self._activations]
@@ -58,6 +60,7 @@ class MLP(BaseMLP):
                 rule,
                 batch,
                 use,
+                weighted=weighted,
                 dropout=self._dropout,
                 input_noise=self._input_noise,
                 key=self._noise_key,
@@ -68,6 +71,10 @@ class MLP(BaseMLP):
                 self._plans.pop(next(iter(self._plans)))
         self._plans[key] = plan  # the one used last stands last
         return plan
+
+    def _is_weighted(self, Y: Array | Rows) -> bool:
+        """Whether these prepared targets have the samples' weights behind them."""
+        return bool(Y.shape[1] > self._layer_sizes[-1])
 
     def _parameters_changed(self) -> None:
         self._packed = None
@@ -136,7 +143,7 @@ class MLP(BaseMLP):
         rows = len(Y)
         X = np.ascontiguousarray(trace.X, self._dtype)
         with self._lock:
-            plan = self._plan("trace", "gradient", rows)
+            plan = self._plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
             plan.lend_parameters(self._parameters, [gradient])
             plan.lend_data(X, Y)
             z, a = ([np.ascontiguousarray(v, self._dtype) for v in values] for values in (trace.z, trace.a))
@@ -170,7 +177,13 @@ class MLP(BaseMLP):
                 X, Y, order, first_step, last_step, batch_size, part, optimizer, state, settings, losses_out
             )
         with self._lock:
-            plan = self._plan("train", rule_of(optimizer), batch_size, optimizer.clip_norm is not None)
+            plan = self._plan(
+                "train",
+                rule_of(optimizer),
+                batch_size,
+                weighted=self._is_weighted(Y),
+                clip_norm=optimizer.clip_norm is not None,
+            )
             plan.lend_parameters(self._parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.set(steps_before=self._steps_trained - first_step)
@@ -212,11 +225,9 @@ class MLP(BaseMLP):
         parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)
         with self._lock:
             self._packed = None
-            clip_norm = optimizer.clip_norm is not None
-            sums, plan = (
-                self._plan("train", "sum", part),
-                self._plan("train", rule_of(optimizer), 1, clip_norm),
-            )
+            weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
+            sums = self._plan("train", "sum", part, weighted=weighted)
+            plan = self._plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
             plan.lend_parameters(parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.train(0, 0, settings, losses, pack=True, threads=self._threads)

@@ -180,7 +180,7 @@ class MLP(BaseMLP):
     ) -> tuple[list[Array], list[Array]]:
         """dW and db of every layer, from the last one down. rows: of the step, X may be a part of them."""
         inputs = [X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
-        delta = self._loss.delta(z[-1], a[-1], Y, self._activations[-1])  # (batch, outputs)
+        delta = self._output_delta(z, a, Y)  # (batch, outputs)
         if self._reduction == "mean":
             delta = delta / rows
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
@@ -230,7 +230,7 @@ class MLP(BaseMLP):
                     x = self._noisy(x, self._steps_trained)
                     masks = self._masks(len(x), self._steps_trained)
                     z, a = self._forward_pass(x, masks)
-                    losses_out[s - first_step] += self._loss.value(z[-1], a[-1], y).sum()
+                    losses_out[s - first_step] += self._sample_losses(z, a, y).sum()
                     dW, db = self._gradients(x, z, a, y, stop - start, masks)
                     grads = [g + d for g, d in zip(grads, [*dW, *db], strict=True)] if grads else [*dW, *db]
                 state.steps += 1

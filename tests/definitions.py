@@ -92,6 +92,16 @@ DEFINITIONS = {
 }
 
 
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def softmax_jacobian(a):
+    """(rows, units, units): da[j]/dz[k] of each row."""
+    return a[:, :, None] * (np.eye(a.shape[1]) - a[:, None, :])
+
+
 def clipped(e, delta):
     return np.minimum(np.maximum(e, -delta), delta)
 
@@ -107,10 +117,20 @@ def loss_terms(name, a, y):
         return np.maximum(0, 1 - y * a), -y * (y * a < 1)
     if name == "binary_crossentropy":
         return -y * np.log(a) - (1 - y) * np.log(1 - a), e / (a * (1 - a))
+    if name.startswith("categorical_crossentropy"):  # smoothing is part of y
+        return -y * np.log(a), -y / a
     delta = 1.0 if name == "huber" else float(name.removeprefix("huber(").removesuffix(")"))
     return np.where(np.abs(e) <= delta, e**2 / 2, delta * (np.abs(e) - delta / 2)), clipped(e, delta)
 
 
 def targets(loss, Y):
-    """Y, which is in [0, 1], or for hinge -1 and 1."""
-    return np.where(Y < 0.5, -1, 1).astype(Y.dtype) if loss == "hinge" else Y
+    """Such as the loss needs, from Y in [0, 1]: itself, -1 and 1, or rows of sum 1."""
+    if loss == "hinge":
+        return np.where(Y < 0.5, -1, 1).astype(Y.dtype)
+    return Y / Y.sum(axis=1, keepdims=True) if loss.startswith("categorical") else Y
+
+
+def smoothed(loss, Y):
+    """Rows of probabilities as label smoothing leaves them."""
+    smoothing = float(loss.partition("(")[2].rstrip(")") or 0) if loss.startswith("categorical") else 0
+    return Y * (1 - smoothing) + smoothing / Y.shape[1] if smoothing else Y

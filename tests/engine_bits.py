@@ -19,6 +19,7 @@ from definitions import targets
 
 import fastbp
 import fastbp.model
+from fastbp import activations
 from fastbp.activations import ACTIVATIONS
 from fastbp.engine import plan, team, two_layer
 from fastbp.losses import LOSSES
@@ -26,11 +27,11 @@ from fastbp.losses import LOSSES
 # Around one, two and four vectors of every width there is, and around the heights of tiles (6, 8, 14, 16).
 WIDTHS = [1, 2, 7, 13, 14, 15, 16, 17, 31, 32, 33, 100]
 BATCHES = [1, 2, 3, 7, 8, 13, 29, 64]
-OUTPUTS = [(output, "mse") for output in ACTIVATIONS] + [
+OUTPUTS = [(output, "mse") for output in activations.OUTPUTS] + [
     (output, loss)
     for loss in [*LOSSES, "huber(0.25)"]
     if loss != "mse"
-    for output in (["sigmoid"] if loss == "binary_crossentropy" else ["identity", "silu"])
+    for output in ([LOSSES[loss].output] if loss in LOSSES and LOSSES[loss].output else ["identity", "silu"])
 ]
 OPTIMIZERS = {
     "sgd": lambda: fastbp.SGD(0.005),
@@ -72,10 +73,13 @@ def cases() -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def network(rng: np.random.Generator, dtype: str) -> tuple[list[int], int, np.ndarray, np.ndarray]:
+def network(
+    rng: np.random.Generator, output: str, dtype: str
+) -> tuple[list[int], int, np.ndarray, np.ndarray]:
     """Layer sizes, batch size, X and Y of a random shape; the last batch of an epoch is often smaller."""
     depth = rng.integers(1, 5)
     sizes = [int(n) for n in rng.choice(WIDTHS, depth + 1)]
+    sizes[-1] += output == "softmax" and sizes[-1] == 1
     batch = int(rng.choice(BATCHES))
     samples = batch * 2 + int(rng.integers(0, batch))
     X = rng.standard_normal((samples, sizes[0])).astype(dtype)
@@ -86,7 +90,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
     """The bytes of everything that is computed, with at most `threads` threads, for every `every`-th case."""
     rng = np.random.default_rng(11)
     for i, (hidden, output, loss, optimizer, dtype) in enumerate(cases()):
-        sizes, batch, X, Y = network(rng, dtype)
+        sizes, batch, X, Y = network(rng, output, dtype)
         Y = targets(loss, Y)
         if i % every:
             continue
@@ -116,6 +120,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             batch_size=batch,
             optimizer=OPTIMIZERS[optimizer](),
             shuffle=i % 3 > 0,
+            sample_weight=np.linspace(0, 2, len(X)) if i % 4 == 1 else None,
             progress=False,
         )
         yield model._parameters.tobytes()

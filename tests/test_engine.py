@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from definitions import DEFINITIONS, loss_terms, normal_cdf, targets
+from definitions import DEFINITIONS, loss_terms, normal_cdf, smoothed, softmax, targets
 from engine_bits import ACTIVATIONS, OPTIMIZERS, OUTPUTS
 
 import fastbp
@@ -152,6 +152,11 @@ def undecided(z):
 def activated(name, z, u):
     if name == "identity":
         return z
+    if name == "softmax":
+        # da[j] = a[j] (dz[j] - sum of a dz), and exp's argument, z less the largest, is rounded
+        a, size = softmax(z.value), 1 + np.abs(z.value - z.value.max(axis=1, keepdims=True))
+        spread = np.hypot(z.error, np.sqrt(((a * z.error) ** 2).sum(axis=1, keepdims=True)))
+        return Approximate(a, a * np.hypot(spread, FEW * u * (size + (a * size).sum(axis=1, keepdims=True))))
     definition = DEFINITIONS[name]
     value, slope = definition.value(z.value), np.abs(definition.slope(z.value))
     slope = np.maximum(slope, definition.jump * undecided(z))
@@ -164,6 +169,13 @@ def through(name, d, z, a, u):
     """d * act'(z)."""
     if name == "identity":
         return d
+    if name == "softmax":
+        dot = (d.value * a.value).sum(axis=1, keepdims=True)
+        terms = (d.value * a.error) ** 2 + (d.error * a.value) ** 2 + (FEW * u * d.value * a.value) ** 2
+        difference = d.value - dot
+        error = np.hypot(d.error, np.sqrt(terms.sum(axis=1, keepdims=True)))
+        error = np.hypot(error, FEW * u * (np.abs(d.value) + np.abs(dot)))
+        return Approximate(a.value * difference, np.hypot(a.value * error, difference * a.error))
     definition, value = DEFINITIONS[name], a.value
     slope, bend = definition.slope(z.value), definition.bend(z.value)
     # 1 - a² and a (1 - a) are computed from a; others are sums of terms of about 1
@@ -175,8 +187,11 @@ def through(name, d, z, a, u):
     return Approximate(result, np.sqrt(terms + (FEW * u * result) ** 2))
 
 
-def expected(model, X, Y, activations, loss):
-    """z, a and gradients (W1, ..., b1, ...) of the mean loss, and the loss's sum, each an Approximate."""
+def expected(model, X, Y, activations, loss, weight=None):
+    """z, a and gradients (W1, ..., b1, ...) of the mean loss, and the loss's sum, each an Approximate.
+
+    weight: (rows,), or None where no sample is weighted.
+    """
     u = float(np.finfo(model.dtype).eps) / 2
     exact = np.float64 if model.dtype == np.float32 else np.longdouble
     weights = [Approximate(W.astype(exact)) for W in model.weights]
@@ -184,12 +199,17 @@ def expected(model, X, Y, activations, loss):
     for W, b, name in zip(weights, model.biases, activations, strict=True):
         z.append(product(a[-1], W, u, b.astype(exact)))
         a.append(activated(name, z[-1], u))
-    y, last = Y.astype(exact), z[-1]
+    y, last = smoothed(loss, Y.astype(exact)), z[-1]
     difference = a[-1].value - y
     d = Approximate(difference, np.hypot(a[-1].error, u * np.abs(difference)))
     if loss == "binary_crossentropy":
         value = np.maximum(last.value, 0) - y * last.value + np.log1p(np.exp(-np.abs(last.value)))
         value_error = np.abs(difference) * last.error + FEW * u * (1 + np.abs(last.value))
+    elif loss.startswith("categorical"):
+        shifted = last.value - last.value.max(axis=1, keepdims=True)
+        value = y * (np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted)
+        spread = np.hypot(last.error, np.sqrt(((a[-1].value * last.error) ** 2).sum(axis=1, keepdims=True)))
+        value_error = y * spread + FEW * u * (y * (1 + np.abs(shifted)) + value)
     else:
         value, slope = loss_terms(loss, a[-1].value, y)
         # mse and huber are smooth; mae and hinge jump by 2 and by 1 where rounding decides on the side
@@ -201,6 +221,10 @@ def expected(model, X, Y, activations, loss):
             error = 1 * (np.abs(1 - y * a[-1].value) <= LIKELY * rounding)
         value_error = (np.abs(slope) + error) * np.hypot(d.error, FEW * u) + FEW * u * value
         d = through(activations[-1], Approximate(slope, error), last, a[-1], u)
+    if weight is not None:
+        weight = weight.astype(exact)[:, None]
+        value, value_error = value * weight, weight * np.hypot(value_error, FEW * u * value)
+        d = Approximate(d.value * weight, d.error * weight)
     total = Approximate(value.sum(), value_error.sum())
     d = Approximate(d.value / len(X), np.hypot(d.error, FEW * u * np.abs(d.value)) / len(X))
     dW, db = [], []
@@ -222,14 +246,14 @@ def assert_within(actual, approximate, what=""):
     )
 
 
-def check_step(model, X, Y, optimizer, activations, loss, what=""):
+def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
     """train_step changed parameters and state as the formulas say, starting from what they were.
 
     The new weights are judged by the new state that the engine itself computed, because g / sqrt(g^2) is
     any number at all where g is 0 up to rounding.
     """
     u = float(np.finfo(model.dtype).eps) / 2
-    _, _, gradients, total = expected(model, X, Y, activations, loss)
+    _, _, gradients, total = expected(model, X, Y, activations, loss, weight)
     state = optimizer.state(model, model.n_parameters, model.dtype)
 
     def split(flat):
@@ -237,7 +261,8 @@ def check_step(model, X, Y, optimizer, activations, loss, what=""):
         return [np.asarray(p, np.longdouble) for p in (*weights, *biases)]
 
     old, old_states = split(model._parameters), [split(b) for b in state.buffers]
-    actual_loss = model.train_step(X, Y, optimizer) * len(X)
+    weights = {} if weight is None else {"sample_weight": weight}
+    actual_loss = model.train_step(X, Y, optimizer, **weights) * len(X)
     total_error = Approximate(total.value, total.error + u * abs(total.value))
     assert_within(
         np.array([actual_loss], model.dtype),
@@ -364,6 +389,8 @@ SHAPES = [
 
 def make(shape, hidden, output, loss, dtype, seed=0, max_norm=None):
     batch, sizes = shape
+    if output == "softmax":
+        sizes = [*sizes[:-1], max(2, sizes[-1])]
     rng = rng_of(seed)
     model = fastbp.MLP(
         sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=seed, max_norm=max_norm
@@ -402,6 +429,37 @@ def test_steps_are_right_to_rounding(optimizer, dtype):
         o = OPTIMIZERS[optimizer]()
         for step in range(4):
             check_step(model, X, Y, o, activations, loss, f"{shape} {hidden} {output} {loss} step {step}:")
+
+
+@pytest.mark.parametrize(
+    ("output", "loss"), [*OUTPUTS, ("softmax", "categorical_crossentropy(0.1)")], ids="-".join
+)
+def test_weighted_samples_are_right_to_rounding(output, loss, dtype):
+    """As above, the error and loss of every sample times a weight."""
+    for shape in SHAPES:
+        model, X, Y, activations = make(shape, "tanh", output, loss, dtype)
+        weight = rng_of(3).choice([0, 0.5, 1, 3], len(X)).astype(dtype)
+        _, _, gradients, _ = expected(model, X, Y, activations, loss, weight)
+        ours = model.backward(model.forward(X), Y, sample_weight=weight)
+        for i, (x, y) in enumerate(zip([*ours.weights, *ours.biases], gradients, strict=True)):
+            assert_within(x, y, f"{shape} gradient[{i}]")
+        check_step(model, X, Y, fastbp.SGD(0.1), activations, loss, f"{shape}:", weight)
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 10, 12, 13, 17, 33, 100])
+def test_softmax_is_right_to_rounding(outputs, dtype):
+    """Every number of rows up to 33, in training, prediction and one by one."""
+    rng = rng_of(outputs)
+    for batch in range(1, 34):
+        loss = ["categorical_crossentropy", "categorical_crossentropy(0.1)"][batch % 2]
+        model, X, _, activations = make((batch, [5, 9, outputs]), "tanh", "softmax", loss, dtype, batch)
+        one_hot = np.eye(outputs, dtype=dtype)[rng.integers(0, outputs, batch)]
+        predicted = model.predict(X)
+        _, a, _, _ = expected(model, X, one_hot, activations, loss)
+        assert_within(predicted, a[-1], f"{batch} predict")
+        np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_array_equal(model.predict(X[-1:])[0], predicted[-1])
+        check_step(model, X, one_hot, fastbp.SGD(0.5), activations, loss, f"{batch}:")
 
 
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
@@ -610,6 +668,13 @@ def test_log1p_of_unit(dtype):
     x = x[x <= 1]
     x = x[: len(x) // 16 * 16].copy()
     check_function("log1p_of_unit", np.log1p, dtype, 3.0, x)
+
+
+def test_log_from_one(dtype):
+    x = np.abs(numbers(dtype))
+    x = np.concatenate([x[x >= 1], x[np.isnan(x)], 1 + np.arange(2000, dtype=dtype) * np.finfo(dtype).eps])
+    x = x[: len(x) // 16 * 16].copy()
+    check_function("log_from_one", np.log, dtype, 3.0, x)
 
 
 def test_expm1(dtype):

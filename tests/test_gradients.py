@@ -5,7 +5,7 @@ import pytest
 from definitions import targets
 
 import fastbp
-from fastbp.activations import ACTIVATIONS
+from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.losses import LOSSES
 
 # Every hidden activation with every loss, and every output activation with every loss that takes it.
@@ -13,8 +13,8 @@ COMBINATIONS = [
     (hidden, output, loss)
     for i, hidden in enumerate(ACTIVATIONS)
     for k, loss in enumerate(LOSSES)
-    for output in [LOSSES[loss].output or list(ACTIVATIONS)[(i + k + 1) % len(ACTIVATIONS)]]
-]
+    for output in [LOSSES[loss].output or list(OUTPUTS)[(i + k + 1) % len(OUTPUTS)]]
+] + [("tanh", "softmax", loss) for loss in ("mse", "mae", "huber(0.25)", "categorical_crossentropy(0.1)")]
 
 
 @pytest.mark.parametrize(("hidden", "output", "loss"), COMBINATIONS)
@@ -34,6 +34,18 @@ def test_every_activation_and_loss(module, hidden, output, loss):
         # entries at a kink are the exception
         assert sum(check.skipped.values()) <= 0.02 * model.n_parameters
         assert min(check.checked.values()) > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 14])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weighted_samples(module, loss, outputs):
+    rng = np.random.default_rng(1)
+    output = LOSSES[loss].output or "identity"
+    outputs += output == "softmax"
+    model = module.MLP([4, 6, outputs], hidden="tanh", output=output, loss=loss, seed=0)
+    X, Y = rng.standard_normal((9, 4)), targets(loss, rng.random((9, outputs)))
+    check = model.check_gradients(X, Y, sample_weight=rng.choice([0, 0.1, 2, 7], 9))
+    assert check.passed, str(check)
 
 
 def test_model_is_not_changed(module):

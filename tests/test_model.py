@@ -7,12 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from definitions import DEFINITIONS, loss_terms, targets
+from definitions import DEFINITIONS, loss_terms, softmax, softmax_jacobian, targets
 
 import fastbp
 import fastbp.reference
-from fastbp.activations import ACTIVATIONS
-from fastbp.losses import LOSSES
+from fastbp.activations import ACTIVATIONS, OUTPUTS
+from fastbp.losses import LOSSES, get
 
 PUBLIC = ["MLP", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "EarlyStopping", "History"]
 
@@ -33,10 +33,13 @@ def plain_gradients(model, X, Y):
         a, z = [x], []
         for W, b, name in zip(weights, biases, names, strict=True):
             z.append(a[-1] @ W + b)
-            a.append(DEFINITIONS[name].value(z[-1]))
+            a.append(softmax(z[-1][None])[0] if name == "softmax" else DEFINITIONS[name].value(z[-1]))
         values, delta = loss_terms(model._loss.name, a[-1], t)
         loss += values.sum()
-        delta = delta * DEFINITIONS[names[-1]].slope(z[-1])
+        if names[-1] == "softmax":
+            delta = delta @ softmax_jacobian(a[-1][None])[0]
+        else:
+            delta = delta * DEFINITIONS[names[-1]].slope(z[-1])
         for i in range(len(weights) - 1, -1, -1):
             dW[i] += np.outer(a[i], delta)
             db[i] += delta
@@ -89,8 +92,8 @@ def test_same_methods():
 @pytest.mark.parametrize("hidden", ACTIVATIONS)
 def test_forward_backward_and_loss(module, dtype, hidden, loss, reduction):
     sizes = [3, 7, 17, 2]
-    outputs = {"binary_crossentropy": ["sigmoid"], "mse": list(ACTIVATIONS)}.get(loss, ["identity", "gelu"])
-    for output in outputs:
+    only = get(loss).output
+    for output in [only] if only else list(OUTPUTS) if loss == "mse" else ["identity", "gelu"]:
         for rows in (1, 5, 33):
             model = module.MLP(
                 sizes, hidden=hidden, output=output, loss=loss, reduction=reduction, dtype=dtype, seed=1
@@ -229,6 +232,19 @@ def test_repr_and_summary(module):
             ([2, 1],),
             {"loss": "binary_crossentropy", "output": "tanh"},
         ),
+        (
+            ValueError,
+            "loss='categorical_crossentropy' is defined for output='softmax', got output='sigmoid'",
+            ([2, 3],),
+            {"loss": "categorical_crossentropy"},
+        ),
+        (
+            ValueError,
+            "hidden='softmax' is not supported, softmax is an output activation (output='softmax'); expected",
+            ([2, 3, 2],),
+            {"hidden": "softmax"},
+        ),
+        (ValueError, "output='softmax' of one output is always 1", ([2, 1],), {"output": "softmax"}),
         (TypeError, "dtype is float16, expected 'float32' or 'float64'", ([2, 1],), {"dtype": "float16"}),
         (TypeError, "dtype is 'single precision'", ([2, 1],), {"dtype": "single precision"}),
         (ValueError, "seed is -1, expected at least 0", ([2, 1],), {"seed": -1}),
@@ -287,6 +303,7 @@ def test_bad_inputs(module):
     refused(ValueError, "X has shape (0, 3) and is empty", X[:0], Y[:0])
     refused(ValueError, "Y has shape (5, 2), expected (6, 2)", X, Y[:5])
     refused(ValueError, "Y has shape (6,), expected (6, 2)", X, Y[:, 0])
+    refused(ValueError, "for class labels use output='softmax' and loss='categorical_cr", X, [0, 1] * 3)
     refused(ValueError, "X holds NaN or infinity", X * np.nan, Y)
     refused(ValueError, "Y holds NaN or infinity", X, Y * np.inf)
     refused(

@@ -81,6 +81,11 @@ def binary_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple
     return v.maximum(z, 0.0) - y * z + v.log1p_of_unit(v.exp(-v.abs(z))), a - y
 
 
+def categorical_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, log_sum: Vec) -> tuple[Vec, Vec]:
+    """y (log_sum - z) and a - y, with z less its row's largest, log_sum the logarithm of the row's sum of exp(z)."""
+    return y * (log_sum - z), a - y
+
+
 def mae(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
     """|a - y| and sign(a - y) da/dz."""
     e = a - y
@@ -103,7 +108,10 @@ def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
 
 
 def loss(name: str) -> Callable[..., tuple[Vec, Vec]]:
-    """(v, z, a, y, chain) -> the loss of each output, and its derivative with respect to z; chain is the output activation's."""
+    """(v, z, a, y, chain) -> the loss of each output, and its derivative with respect to z; chain is the output activation's.
+
+    categorical_crossentropy looks at whole rows: rows.py has it.
+    """
     entry = losses.get(name)
     if entry.parameter is not None:
         return partial(huber, entry.parameter)

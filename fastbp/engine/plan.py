@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fastbp import _philox
 from fastbp._sources import Rows
-from fastbp.engine import blocks, formulas, hidden, philox, step, team, tile
+from fastbp.engine import blocks, formulas, hidden, philox, rows, step, team, tile
 from fastbp.engine.input_noise import add_noise
 from fastbp.engine.reading import row_reader
 from fastbp.engine.vector import isa
@@ -68,6 +68,7 @@ class Plan:
     dropout, input_noise : in training only, dropout for each hidden layer. key : of their random numbers, two integers of 32 bits.
     clip_norm, max_norm : in training, whether the gradient's norm is clipped (the settings of each step end with the limit), and the limit of
         the norm of each unit's incoming weights.
+    weighted : Y will have one more column, the weight of each row.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Plan:
         batch: int,
         use: str,
         *,
+        weighted: bool = False,
         dropout: Sequence[float] = (),
         input_noise: float = 0.0,
         key: Sequence[int] = (0, 0),
@@ -134,6 +136,8 @@ class Plan:
         self.set(state=sum(packed))
         norms = 0
         chunk = CHUNK if batch > FEW_ROWS else CHUNK_OF_FEW_ROWS
+        softmax = activations[-1] == "softmax"
+        by_rows = weighted or softmax  # the last layer's error is taken of whole rows, after the products
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
             side = min(chunk, panels)
@@ -147,25 +151,31 @@ class Plan:
                 i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
                 w=w, w_panel=(up[i] + 1) * vector, w_k=vector, bias=w + up[i] * vector, bias_panel=(up[i] + 1) * vector,
                 z=z, a=self._new(size) if keeps_z else z, d=d, row=row, chunk=side, chunk_bytes=batch_up * row,
-                activate=blocks.activation(activations[i], name),
             )  # fmt: skip
             p = dropout[i] if use == "train" and dropout and not last else 0.0
             if p:
                 self.set_layer(
-                    i, activate=0, drop=hidden.activation(activations[i], name), drop_slope=hidden.slope(activations[i], name),
+                    i, drop=hidden.activation(activations[i], name), drop_slope=hidden.slope(activations[i], name),
                     stream=self._stream(key, i + 1, 1 / _philox.keep(p), p),
                 )  # fmt: skip
-            elif not last:
-                self.set_layer(i, slope=blocks.slope(activations[i], name))
+            elif not last or not by_rows or (use != "train" and not softmax):
+                self.set_layer(i, activate=blocks.activation(activations[i], name))
+            elif use != "train":
+                self.set_layer(i, softmax=rows.softmax(name))
+            if not last:
+                self.set_layer(i, slope=0 if p else blocks.slope(activations[i], name))
             elif few:
                 row = batch_up * dtype.itemsize
                 self.set_layer(
                     i, thin=1, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
-                    z=self._new(fan_out * row), d=self._new(fan_out * row), row=row, error=blocks.thin_error(activations[i], loss, name),
+                    z=self._new(fan_out * row), d=self._new(fan_out * row), row=row,
+                    error=rows.thin_error(activations[i], loss, name, weighted) if by_rows else blocks.thin_error(activations[i], loss, name),
                 )  # fmt: skip
-            else:
+            elif by_rows and use != "predict":
+                self.set_layer(i, row_error=rows.error(activations[i], loss, name, activated=trace, weighted=weighted))
+            elif not by_rows:
                 self.set_layer(i, error=blocks.error(activations[i], loss, name, activated=trace))
-            if trace and not self._layers[i, step.ACTIVATE]:
+            if trace and activations[i] == "identity":
                 self.set_layer(i, a=z)
             if i > 0 and not few:
                 self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector, mirror=int(not clip_norm and max_norm is None))
@@ -239,13 +249,14 @@ class Plan:
             me[[step.W_PANEL, step.W_K, step.BIAS_PANEL]] = vector, fan_out * self.dtype.itemsize, vector
 
     def lend_data(self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None) -> None:
-        """X (samples, inputs) and Y (samples, outputs), and perhaps the order in which their rows are wanted: C-ordered arrays of the plan's
-        dtype, or, in training, rows to be converted."""
+        """X (samples, inputs) and Y (samples, outputs; weighted: a column more), and perhaps the order in which their rows are wanted: C-ordered
+        arrays of the plan's dtype, or, in training, rows to be converted."""
         self.set(samples=len(X), order=0 if order is None else order.ctypes.data, steps_per_epoch=-(-len(X) // self.batch))
         self._lend_rows("x", X)
         if Y is None:
             return
         self._lend_rows("y", Y)
+        self.set(y_columns=Y.shape[1])
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
         if order is None and not reads and not self.table[step.NOISE] and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
             self.set(gathered_x=0)

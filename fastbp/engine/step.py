@@ -54,7 +54,7 @@ HEADER = (
     "depth",                # so many rows of a batch are added to the weights in one sweep over them
     "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
     "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
-    "x", "x_row", "y", "y_row", "samples", "batch", "steps_per_epoch",
+    "x", "x_row", "y", "y_row", "y_columns", "samples", "batch", "steps_per_epoch",
     # where rows are converted as they are gathered (reading.py): callbacks, or 0; bytes between columns; factors and summands of x
     "read_x", "x_column", "x_scale", "x_offset", "read_y", "y_column",
     "order",                # 0, or the address of the rows' order, one permutation for each epoch
@@ -72,6 +72,7 @@ LAYER = (
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
     "activate", "slope", "error",                   # callbacks; error: the last layer's
     "drop", "drop_slope", "stream",                 # callbacks that stand for activate and slope with dropout, and their settings, or 0
+    "softmax", "row_error",                         # where the last layer needs whole rows, instead of activate and error; else 0
     # the caller's C-ordered arrays, or 0: parameters, then the optimizer's first and second state of each
     "outside_w", "outside_b", "outside_w_1", "outside_b_1", "outside_w_2", "outside_b_2", "outside_z", "outside_a",
 )  # fmt: skip
@@ -92,7 +93,7 @@ CLIP, NORMS, NORM_COUNT, MAX_NORM = (_h[k] for k in ("clip", "norms", "norm_coun
 STATES, STATE = _h["states"], _h["state"]
 DEPTH, BLOCK, TEAM, SCRATCH = (_h[k] for k in ("depth", "block", "team", "scratch"))
 SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
-X, X_ROW, Y, Y_ROW, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "samples", "batch"))
+X, X_ROW, Y, Y_ROW, Y_COLUMNS, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "y_columns", "samples", "batch"))
 STEPS_PER_EPOCH, ORDER = _h["steps_per_epoch"], _h["order"]
 READ_X, X_COLUMN, X_SCALE, X_OFFSET = (_h[k] for k in ("read_x", "x_column", "x_scale", "x_offset"))
 READ_Y, Y_COLUMN = _h["read_y"], _h["y_column"]
@@ -104,7 +105,7 @@ FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out",
 W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
 MIRROR, FIRST_NORM = _l["mirror"], _l["first_norm"]
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
-ACTIVATE, SLOPE, ERROR = (_l[k] for k in ("activate", "slope", "error"))
+ACTIVATE, SLOPE, ERROR, SOFTMAX, ROW_ERROR = (_l[k] for k in ("activate", "slope", "error", "softmax", "row_error"))
 DROP, DROP_SLOPE, STREAM = (_l[k] for k in ("drop", "drop_slope", "stream"))
 OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
 
@@ -252,6 +253,26 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
                     call(peek(me, DROP), (z + here, peek(me, A) + here, bottom - top, width, row, columns, peek(me, STREAM), top, p * lanes,
                                           training))  # fmt: skip
                 p += width
+
+
+@inner
+def softmax(plan, t, n, rows):
+    """Worker t's rows of the last layer's a, from z."""
+    me = layer_at(plan, peek(plan, LAYERS) - 1)
+    lo, hi = rows * t // n, rows * (t + 1) // n
+    here = lo * peek(me, ROW)
+    call(peek(me, SOFTMAX), (peek(me, Z) + here, peek(me, A) + here, hi - lo, peek(me, FAN_OUT), peek(me, ROW), peek(me, CHUNK),
+                             peek(me, CHUNK_BYTES)))  # fmt: skip
+
+
+@inner
+def row_error(plan, t, n, rows, y, y_row, hyper):
+    """Worker t's rows of the last layer's error and loss, from z or (trace) a."""
+    me = layer_at(plan, peek(plan, LAYERS) - 1)
+    lo, hi = rows * t // n, rows * (t + 1) // n
+    here = lo * peek(me, ROW)
+    call(peek(me, ROW_ERROR), (peek(me, Z) + here, peek(me, A) + here, peek(me, D) + here, y + lo * y_row, y_row, hi - lo, peek(me, FAN_OUT),
+                               peek(me, ROW), peek(me, CHUNK), peek(me, CHUNK_BYTES), hyper))  # fmt: skip
 
 
 @inner
@@ -588,9 +609,9 @@ def gather_batch(plan, t, n, step):
     rows = min(batch, samples - start)
     order = peek(plan, ORDER)
     to_x, to_y = peek(plan, GX) + (step & 1) * peek(plan, GX_BYTES), peek(plan, GY) + (step & 1) * peek(plan, GY_BYTES)
-    fan_in, fan_out = peek(layer_at(plan, np.int64(0)), FAN_IN), peek(layer_at(plan, peek(plan, LAYERS) - 1), FAN_OUT)
+    fan_in, y_columns = peek(layer_at(plan, np.int64(0)), FAN_IN), peek(plan, Y_COLUMNS)
     read_x, read_y = peek(plan, READ_X), peek(plan, READ_Y)
-    copied_x, copied_y = 0 if read_x != 0 else fan_in, 0 if read_y != 0 else fan_out
+    copied_x, copied_y = 0 if read_x != 0 else fan_in, 0 if read_y != 0 else y_columns
     for r in range(rows * t // n, rows * (t + 1) // n):
         i = start + r if order == 0 else peek(order, epoch * samples + start + r)
         x, y = peek(plan, X) + i * peek(plan, X_ROW), peek(plan, Y) + i * peek(plan, Y_ROW)
@@ -599,7 +620,7 @@ def gather_batch(plan, t, n, step):
         if read_x != 0:
             call(read_x, (x, peek(plan, X_COLUMN), gx, fan_in, peek(plan, X_SCALE), peek(plan, X_OFFSET)))
         if read_y != 0:
-            call(read_y, (y, peek(plan, Y_COLUMN), gy, fan_out, np.int64(0), np.int64(0)))
+            call(read_y, (y, peek(plan, Y_COLUMN), gy, y_columns, np.int64(0), np.int64(0)))
     if peek(plan, NOISE) != 0:
         call(peek(plan, NOISE), (to_x, peek(plan, GX_ROW), rows * t // n, rows * (t + 1) // n, fan_in, peek(plan, NOISE_STREAM),
                                  peek(plan, STEPS_BEFORE) + step + 1))  # fmt: skip
@@ -621,6 +642,13 @@ def run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, trainin
         forward(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
                 y, y_row, hyper, training)  # fmt: skip
         generation = barrier(plan, t, n, generation)
+    top = layer_at(plan, peek(plan, LAYERS) - 1)
+    if training and peek(top, ROW_ERROR) != 0:
+        row_error(plan, t, n, rows, y, y_row, hyper)
+        return barrier(plan, t, n, generation)
+    if not training and peek(top, SOFTMAX) != 0:
+        softmax(plan, t, n, rows)
+        return barrier(plan, t, n, generation)
     return generation
 
 
@@ -713,8 +741,10 @@ def gradients(plan, t, n, generation):
     for i in range(peek(plan, LAYERS)):
         exchange_activations(plan, i, t, n, np.int64(0), rows, np.int64(1))
     generation = barrier(plan, t, n, generation)
-    if t == 0:
-        top = layer_at(plan, peek(plan, LAYERS) - 1)
+    top = layer_at(plan, peek(plan, LAYERS) - 1)
+    if peek(top, ROW_ERROR) != 0:
+        row_error(plan, t, n, rows, peek(plan, Y), peek(plan, Y_ROW), peek(plan, HYPER))
+    elif t == 0:
         p = 0
         while p < peek(top, PANELS):
             width = side_by_side(top, p, peek(top, PANELS))

@@ -186,6 +186,28 @@ class Vectors:
         p = self.select(x > high, math.inf, p)
         return self.select(self.b.fcmp_unordered("uno", x.value, x.value), x, p)
 
+    def log_from_one(self, x: Vec) -> Vec:
+        """log(x) for x >= 1, at most 3 ulp off; infinity and NaN stay.
+
+        x = 2**n m with m between sqrt(1/2) and sqrt(2); log(m) = 2 artanh(s) with s = (m - 1) / (m + 1), |s| <= 0.172, as its
+        power series (Cody and Waite, as for exp).
+        """
+        if self.single:
+            bits, root_half, terms = 23, 0x3F3504F3, 6
+            ln2_hi, ln2_lo = 0.693359375, -2.12194440e-4
+        else:
+            bits, root_half, terms = 52, 0x3FE6A09E667F3BCD, 11
+            ln2_hi, ln2_lo = 6.93145751953125e-1, 1.42860682030941723212e-6
+        splat = lambda k: ir.Constant(self.int_type, [k] * self.lanes)  # noqa: E731
+        i = self.b.bitcast(x.value, self.int_type)
+        exponent = self.b.ashr(self.b.sub(i, splat(root_half)), splat(bits))
+        m = Vec(self, self.b.bitcast(self.b.sub(i, self.b.shl(exponent, splat(bits))), self.type))
+        n = Vec(self, self.b.sitofp(exponent, self.type))
+        s = (m - 1.0) / (m + 1.0)
+        series = self.poly(s * s, [1 / (2 * k + 1) for k in range(terms - 1, -1, -1)])
+        y = self.fma(n, ln2_hi, self.fma(n, ln2_lo, 2.0 * s * series))
+        return self.select(x < math.inf, y, x)
+
     def log1p_of_unit(self, e: Vec) -> Vec:
         """log(1 + e) for 0 <= e <= 1, at most 3 ulp off: 2 artanh(s) with s = e / (2 + e) <= 1/3, as its power series."""
         s = e / (e + 2.0)
@@ -229,6 +251,16 @@ class Vectors:
     def sigmoid(self, x: Vec) -> Vec:
         """1 / (1 + exp(-x)), at most 2.5 ulp off; 0 where exp(-x) overflows and the result would be subnormal."""
         return 1.0 / (1.0 + self.exp(-x))
+
+    # -- across the lanes
+    def across(self, x: Vec, combine: Any) -> Vec:
+        """All lanes combined, in each of them; with the same bits, as combine(x, y) is combine(y, x)."""
+        span = 1
+        while span < self.lanes:
+            other = ir.Constant(ir.VectorType(I32, self.lanes), [i ^ span for i in range(self.lanes)])
+            x = combine(x, Vec(self, self.b.shuffle_vector(x.value, x.value, other)))
+            span *= 2
+        return x
 
     # -- memory (addresses are 64-bit integers)
     def load(self, address: ir.Value) -> Vec:
