@@ -118,6 +118,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             Y,
             epochs=epochs,
             batch_size=batch,
+            accumulate=2 if i // every % 7 == 5 else 1,
             optimizer=OPTIMIZERS[optimizer](),
             shuffle=i % 3 > 0,
             sample_weight=np.linspace(0, 2, len(X)) if i % 4 == 1 else None,
