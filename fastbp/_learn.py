@@ -35,12 +35,17 @@ def train(arguments: argparse.Namespace) -> int:
 
     X, Y = task.inputs(table), task.encode(table.target)
     X, Y = X.astype(arguments.dtype), Y.astype(arguments.dtype)
-    regression = task.classes is None
+    if task.classes is None:
+        output, loss = "identity", "mse"
+    elif task.outputs == 1:
+        output, loss = "sigmoid", "binary_crossentropy"
+    else:
+        output, loss = "softmax", "categorical_crossentropy"
     model = fastbp.MLP(
         [X.shape[1], *arguments.hidden, task.outputs],
         hidden=arguments.activation,
-        output="identity" if regression else "sigmoid",
-        loss="mse" if regression else "binary_crossentropy",
+        output=output,
+        loss=loss,
         dtype=arguments.dtype,
         seed=arguments.seed,
         threads=arguments.threads,

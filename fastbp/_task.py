@@ -74,7 +74,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """One output a class, read one against the rest; two classes share one output, regression has one."""
+        """One output a class; two classes share one output, regression has one."""
         return 1 if self.classes is None or len(self.classes) == 2 else len(self.classes)
 
     def inputs(self, table: Table) -> NDArray[np.float64]:

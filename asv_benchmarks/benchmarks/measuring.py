@@ -98,6 +98,8 @@ class Network:
     optimizer: str = "SGD"
     dtype: str = "float32"
     ragged: bool = False  # the batch does not divide the data
+    output: str = "sigmoid"
+    loss: str = "mse"
 
     @property
     def flops(self) -> int:
@@ -114,6 +116,9 @@ STEPS = {
     "tabular 128 x 64-128-10": Network(128, (64, 128, 10)),
     "tabular 128 x 64-128-10 Adam": Network(128, (64, 128, 10), optimizer="Adam"),
     "tabular 128 x 64-128-10 float64": Network(128, (64, 128, 10), dtype="float64"),
+    "tabular 128 x 64-128-10 softmax": Network(
+        128, (64, 128, 10), output="softmax", loss="categorical_crossentropy"
+    ),
     "deep 64 x 64-128-128-128-10": Network(64, (64, 128, 128, 128, 10)),
     "mnist 32 x 784-128-10": Network(32, (784, 128, 10)),
     "mnist 128 x 784-256-10": Network(128, (784, 256, 10)),
@@ -142,7 +147,17 @@ def epochs_of(
     rng = np.random.default_rng(0)
     X = rng.standard_normal((samples, net.sizes[0]), np.float32).astype(net.dtype, copy=False)
     Y = rng.random((samples, net.sizes[-1]), np.float32).astype(net.dtype, copy=False)
-    model = library.MLP(net.sizes, hidden=net.hidden, dtype=net.dtype, seed=0, threads=threads)
+    if net.output == "softmax":
+        Y = Y.argmax(axis=1)
+    model = library.MLP(
+        net.sizes,
+        hidden=net.hidden,
+        output=net.output,
+        loss=net.loss,
+        dtype=net.dtype,
+        seed=0,
+        threads=threads,
+    )
     optimizer = getattr(library, net.optimizer)(lr=1e-4)
 
     def run(epochs: int) -> None:
