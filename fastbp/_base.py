@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _sources, _targets, _validation, activations, initializers, losses
+from fastbp._checkpoint import Checkpoints
 from fastbp._run import Run, Validation
 from fastbp._sources import Rows
 from fastbp.callbacks import Callback, Callbacks
@@ -248,6 +249,18 @@ class BaseMLP(ABC):
 
     def _request_stop(self) -> None:  # noqa: B027
         """Ctrl-C came while a chunk runs: a long one may raise KeyboardInterrupt instead of finishing."""
+
+    def _random_state(self) -> dict[str, Any]:
+        """Where the random generators are that training draws from, as JSON."""
+        return {
+            "shuffling": self._shuffling.bit_generator.state,
+            "noise_key": list(self._noise_key),
+            "steps_trained": self._steps_trained,
+        }
+
+    def _restore_random_state(self, state: dict[str, Any]) -> None:
+        self._shuffling.bit_generator.state = state["shuffling"]
+        self._noise_key, self._steps_trained = tuple(state["noise_key"]), state["steps_trained"]
 
     def _is_finite(self, array: Array) -> bool:
         """False if the array may hold NaN or infinity, and has to be looked at in detail."""
@@ -626,6 +639,10 @@ class BaseMLP(ABC):
         validation_split: float = 0.0,
         metrics: str | Function | Sequence[str | Function] = (),
         callbacks: Callback | Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int | None = None,
+        every_steps: int | None = None,
+        on_checkpoint_error: str = "raise",
         progress: bool = True,
         check_finite: bool = True,
     ) -> History:
@@ -662,6 +679,13 @@ class BaseMLP(ABC):
         callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
             return value ends the training. Objects like EarlyStopping() may have methods for more than that,
             see `fastbp.callbacks`.
+        checkpoint : a file that is written after every so many epochs (`every`, 1 unless `every_steps` is
+            given) or steps (`every_steps`), at the end and at Ctrl-C: model, optimizer, random state, history
+            and callbacks' state. If it exists, training goes on from there, to the same bits as if it had
+            never ended; a finished one returns at once. More epochs (steps) may be asked for than then; any
+            other difference is a ValueError that names it. (Of large data, some values are compared.)
+        on_checkpoint_error : "raise" OSError if the file cannot be written, or "warn" and go on. The file
+            written before remains.
         progress : a progress bar, if stderr is a terminal.
         check_finite : look for NaN and infinity in the data first.
 
@@ -685,13 +709,40 @@ class BaseMLP(ABC):
         batch_size = _validation.count("batch_size", batch_size)
         accumulate = _validation.count("accumulate", accumulate)
         sorted_callbacks = Callbacks(callbacks)
+        checkpoints = None
+        if checkpoint is not None:
+            checkpoints = Checkpoints(checkpoint, every, every_steps, on_checkpoint_error)
+        elif every is not None or every_steps is not None:
+            raise ValueError(
+                "every and every_steps say when to write the checkpoint: give checkpoint= as well"
+            )
         state = self._begin(optimizer)
         x = self._input_rows(X, check_finite)
         y = self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
         held_out = self._validation_data(validation_data, check_finite)
-        if validation_split := _validation.number("validation_split", validation_split, low=0, below=1):
-            if held_out is not None:
-                raise ValueError("give validation_data or validation_split, not both")
+        validation_split = _validation.number("validation_split", validation_split, low=0, below=1)
+        if validation_split and held_out is not None:
+            raise ValueError("give validation_data or validation_split, not both")
+        if checkpoints is not None:
+            targets, weights = (y, None) if isinstance(y, Rows) else self._split_weights(y)
+            settings = {
+                "model": self._architecture(),
+                "optimizer": optimizer,
+                "X": x,
+                "Y": targets,
+                "sample_weight": weights,
+                "class_weight": class_weight,
+                "batch_size": batch_size,
+                "accumulate": accumulate,
+                "shuffle": shuffle,
+                "validation_data": held_out and dict(zip("XY", held_out, strict=True)),
+                "validation_split": validation_split,
+                "metrics": metrics,
+                "callbacks": sorted_callbacks.with_state,
+            }
+            checkpoints.open(self, settings)
+            self._splitting = checkpoints.splitting(self._splitting)
+        if validation_split:
             rows, held_rows = self._split_rows(len(x), validation_split)
             held_out = _sources.picked(x, held_rows), _sources.picked(y, held_rows)
             x, y = _sources.picked(x, rows), _sources.picked(y, rows)
@@ -709,6 +760,9 @@ class BaseMLP(ABC):
             assert epochs is not None
             steps = epochs * -(-len(x) // rows_of_step)
         run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
+        if checkpoints is not None:
+            checkpoints.compare(run)
+            run.checkpoints = checkpoints
         validation = Validation(*held_out, entries) if held_out else None
         return run.train(validation, sorted_callbacks, progress)
 
@@ -856,7 +910,7 @@ class BaseMLP(ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The model in a file that `save` wrote. Runs no code of the file.
+        """The model in a file that `save` wrote, or in a checkpoint of `fit`. Runs no code of the file.
 
         OSError if it cannot be read, ValueError if it is not a model of fastbp's, truncated or altered.
         """

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import metrics
+from fastbp._checkpoint import Checkpoints
 from fastbp._interrupt import DeferredInterrupt
 from fastbp._sources import Rows, is_on_disk
 from fastbp.callbacks import Callbacks
@@ -92,19 +93,38 @@ class Run:
         if is_on_disk(_stored(X)) or is_on_disk(_stored(Y)):  # nobody knows yet how fast the disk is
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
+        # Where it is: steps done; the losses of the epoch in progress, and the random state that its order
+        # was drawn from; whether what follows the last epoch (validation, callbacks) is still to be done.
+        self.done = 0
+        self.epoch_losses = np.empty(self.steps_per_epoch)
+        self.epoch_random = model._random_state()
+        self.unsettled = False
+        self.stopped = False  # by a callback
+        self.checkpoints: Checkpoints | None = None
+
+    @property
+    def epoch_step(self) -> int:
+        """Steps done of the epoch in progress."""
+        return self.done % self.steps_per_epoch
 
     def train(self, validation: Validation | None, callbacks: Callbacks, progress: bool) -> History:
-        history, started = self.history, time.perf_counter()
+        history, started, saved = self.history, time.perf_counter(), self.checkpoints
         if validation is not None:
             for name in ("loss", *(metric.name for metric in validation.metrics)):
                 history._add_column(name)
         if isinstance(self.optimizer.lr, Schedule):
             self.optimizer.lr.check_columns(history.names)
+        if saved is not None and saved.finished:
+            saved.restore(self, callbacks)
+            return history
         bar = None
         with DeferredInterrupt() as interrupt:
             try:
                 for begin in callbacks.train_begin:
                     begin(self.model, history)
+                if saved is not None:
+                    with interrupt.held(lambda: None):
+                        saved.restore(self, callbacks)
                 bar = self._bar(progress)
                 self._run(validation, callbacks, bar, interrupt)
             except KeyboardInterrupt:
@@ -112,12 +132,16 @@ class Run:
             finally:
                 if bar is not None:
                     bar.close()
-                history.seconds = time.perf_counter() - started
+                history.seconds += time.perf_counter() - started
                 self.model._measured_step = (self.batch_size, self.part), self.step_seconds
             try:
                 with interrupt.held(lambda: None):
+                    if saved is not None:
+                        saved.ending(self, callbacks)
                     for end in callbacks.train_end:
                         end(self.model, history)
+                    if saved is not None:
+                        saved.ended(self)
             except KeyboardInterrupt:
                 history.interrupted = True
             finally:
@@ -129,57 +153,75 @@ class Run:
             return None
         from tqdm import tqdm
 
-        return tqdm(total=self.steps, unit="step", dynamic_ncols=True)
+        return tqdm(total=self.steps, initial=self.done, unit="step", dynamic_ncols=True)
 
     def _run(
         self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
     ) -> None:
-        per_epoch = self.steps_per_epoch
-        lr = self.optimizer.lr
-        schedule = lr if isinstance(lr, Schedule) and lr.watches else None
-        spans_epochs = validation is None and not callbacks.epoch_end and schedule is None
+        per_epoch, saved, lr = self.steps_per_epoch, self.checkpoints, self.optimizer.lr
+        watches = isinstance(lr, Schedule) and lr.watches
+        spans_epochs = validation is None and not callbacks.epoch_end and not watches
         # Compile now, where Ctrl-C need not wait and no clock runs.
         self._chunk(None, 0, 0, np.empty(0))
-        done, epoch_loss, whole = 0, 0.0, 1
+        whole, drawn = 1, False
         order: NDArray[np.int64] | None = None
         began = time.perf_counter()  # the epoch
-        while done < self.steps:
-            epoch, step = divmod(done, per_epoch)
-            left = self.steps - done
+        if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
+            assert saved is not None
+            saved.note_states(self, callbacks)
+            self._validate(validation)
+            self.stopped = self._end_of_epoch(callbacks)
+        while self.done < self.steps and not self.stopped:
+            epoch, step = divmod(self.done, per_epoch)
+            left = self.steps - self.done
+            if saved is not None:
+                left = min(left, saved.next_due(self.done, per_epoch) - self.done)
             if step == 0:
                 whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
                 whole = max(1, whole) if spans_epochs else 1
-                order = self._order(whole)
+            if step == 0 or not drawn:
+                order, drawn = self._order(whole), True
             last = min(step + min(self.most_steps, left), per_epoch) if whole == 1 else whole * per_epoch
             with interrupt.held(self.model._request_stop):  # what was trained is in the history, always
                 losses = self._watched_chunk(order, epoch, step, last)
-                done += len(losses)
-                ended = last % per_epoch == 0 or done == self.steps
+                self.done += len(losses)
+                ended = last % per_epoch == 0 or self.done == self.steps
                 if whole > 1:
                     self._note(losses.reshape(whole, per_epoch).sum(axis=1), per_epoch, began)
                 else:
-                    epoch_loss += losses.sum()
+                    self.epoch_losses[step:last] = losses
                     if ended:
-                        self._note(np.array([epoch_loss]), last, began)
-            stop = self._call(callbacks.chunk_end, done)
-            if ended and validation is not None:
-                validating = time.perf_counter()
-                values = validation.evaluate(self.model)
-                self.history._add_validation(values, time.perf_counter() - validating)
-            if bar is not None:
-                self._show(
-                    bar,
-                    len(losses),
-                    done,
-                    self.history.last("loss") if ended else epoch_loss / self._divisor(last),
-                )
+                        self._note(self.epoch_losses[:last].sum(keepdims=True), last, began)
+                self.unsettled = ended
+                if saved is not None and ended:
+                    saved.note_states(self, callbacks)
+                    if last % per_epoch == 0:
+                        self.epoch_random = self.model._random_state()
+            self.stopped = self._call(callbacks.chunk_end, self.done)
             if ended:
-                if schedule is not None:
-                    schedule.epoch_ended(self.history)
-                stop |= self._call(callbacks.epoch_end, self.history.epochs)
-                epoch_loss, began = 0.0, time.perf_counter()
-            if stop:
-                return
+                self._validate(validation)
+            if bar is not None:
+                so_far = self.epoch_losses[: self.epoch_step].sum() / self._divisor(max(1, self.epoch_step))
+                self._show(bar, len(losses), self.history.last("loss") if ended else so_far)
+            if ended:
+                self.stopped |= self._end_of_epoch(callbacks)
+                began = time.perf_counter()
+            if saved is not None and self.done < self.steps and not self.stopped:
+                saved.save_if_due(self, callbacks, ended)
+
+    def _validate(self, validation: Validation | None) -> None:
+        if validation is not None:
+            began = time.perf_counter()
+            values = validation.evaluate(self.model)
+            self.history._add_validation(values, time.perf_counter() - began)
+
+    def _end_of_epoch(self, callbacks: Callbacks) -> bool:
+        """What comes after the validation; whether a callback wants to stop."""
+        if isinstance(self.optimizer.lr, Schedule):
+            self.optimizer.lr.epoch_ended(self.history)
+        stop = self._call(callbacks.epoch_end, self.history.epochs)
+        self.unsettled = False
+        return stop
 
     def _call(self, hooks: Sequence[Callable[[Any, int, History], Any]], count: int) -> bool:
         """Whether one of the callbacks wants to stop; every one is called, also if an earlier one does."""
@@ -189,7 +231,7 @@ class Run:
         self.model._parameters_changed()  # they may have written to them
         return any(answers)
 
-    def _show(self, bar: Any, steps: int, done: int, loss: float) -> None:
+    def _show(self, bar: Any, steps: int, loss: float) -> None:
         epochs = -(-self.steps // self.steps_per_epoch)
         text = f"epoch {self.history.epochs}/{epochs}, loss {loss:.4g}"
         if self.history.epochs:

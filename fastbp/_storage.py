@@ -7,22 +7,25 @@ we wrote shows alterations that would still parse.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._base import BaseMLP
+if TYPE_CHECKING:
+    from fastbp._base import BaseMLP
 
 Array = NDArray[Any]
 
 FORMAT = "fastbp-mlp-1"
+CHECKPOINT_FORMAT = "fastbp-checkpoint-1"
 
 
 def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
@@ -36,30 +39,37 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 
 def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
-    from safetensors.numpy import save as serialise
-
     model._adopt_parameters()
     tensors = {}
     for i, (W, b) in enumerate(zip(model.weights, model.biases, strict=True), 1):
         tensors[f"W{i}"], tensors[f"b{i}"] = W.copy(), b.copy()
-    try:
-        metadata = json.dumps(model.metadata)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"metadata cannot be saved, it must be JSON: {error}") from None
     texts = {
         "format": FORMAT,
         "architecture": json.dumps(model._architecture()),
-        "metadata": metadata,
+        "metadata": metadata_as_json(model),
     }
-    data = serialise(tensors, {**texts, "sha256": _checksum(tensors, texts)})
+    write(path, tensors, texts)
+
+
+def metadata_as_json(model: BaseMLP) -> str:
+    try:
+        return json.dumps(model.metadata)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata cannot be saved, it must be JSON: {error}") from None
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], texts: Mapping[str, str]) -> None:
+    """A safetensors file with a checksum; at `path` is either the old or the new file, whatever happens."""
+    from safetensors.numpy import save as serialise
+
+    data = serialise(dict(tensors), {**texts, "sha256": _checksum(tensors, texts)})
     _write_atomically(Path(path), data)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """The file has either its old or its new content, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -68,10 +78,42 @@ def _write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    _sync_directory(path.parent)
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], Array]:
-    """Architecture, metadata and flat parameters of a file that `save` wrote."""
+def _sync_directory(directory: Path) -> None:
+    """Bring the renaming to the disk, where the system has a way to (Windows has none)."""
+    with contextlib.suppress(OSError):
+        opened = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what processes that were killed while they wrote `path` have left behind."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = temporary.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        if process.isdigit() and not _is_running(int(process)):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # there is no asking
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return True
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Tensors and texts of a file that `write` wrote. ValueError if it is damaged, or of another kind."""
     from safetensors import SafetensorError, safe_open
 
     name = os.fspath(path)
@@ -82,12 +124,21 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], 
             texts = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{name} is not a model file, or is truncated: {error}") from None
-    if texts.get("format") != FORMAT:
-        raise ValueError(f"{name} is a safetensors file, but not a model that fastbp saved ({FORMAT})")
+        raise ValueError(f"{name} is not a {kind} file, or is truncated: {error}") from None
+    if texts.get("format") not in (FORMAT, CHECKPOINT_FORMAT):
+        raise ValueError(f"{name} is a safetensors file, but not a {kind} that fastbp saved")
     stated = texts.pop("sha256", None)
     if stated != _checksum(tensors, texts):
         raise ValueError(f"{name} has been altered or damaged: its checksum does not fit its content")
+    return tensors, texts
+
+
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], Array]:
+    """Architecture, metadata and flat parameters of a file that `save` wrote, or of a checkpoint."""
+    name = os.fspath(path)
+    tensors, texts = read(path, "model")
+    if texts["format"] == CHECKPOINT_FORMAT:
+        return _model_of_checkpoint(name, tensors, texts)
     try:
         architecture = json.loads(texts["architecture"])
         metadata = json.loads(texts["metadata"])
@@ -102,3 +153,20 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], 
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} does not describe a model: {error}") from None
     return architecture, metadata, np.concatenate([tensors[key].reshape(-1) for key in expected])
+
+
+def _model_of_checkpoint(
+    name: str, tensors: Mapping[str, Array], texts: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any], Array]:
+    try:
+        architecture = json.loads(texts["settings"])["model"]
+        metadata = json.loads(texts["metadata"])
+        parameters = tensors.get("result", tensors["parameters"])
+        size = sum((m + 1) * n for m, n in itertools.pairwise(architecture["layer_sizes"]))
+        if parameters.shape != (size,) or parameters.dtype != np.dtype(architecture["dtype"]):
+            raise ValueError(f"layer_sizes {architecture['layer_sizes']} do not fit the arrays in the file")
+        if not isinstance(metadata, dict):
+            raise ValueError("metadata is not a dict")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} does not describe a model: {error}") from None
+    return architecture, metadata, parameters

@@ -15,6 +15,11 @@ A true return value of on_epoch_end or on_chunk_end (or of the function) ends th
 called even so. Callbacks may read and write the model's parameters, and what they raise comes out of `fit`:
 the model then has the parameters of the last step. `history` has the finished epochs; `history.last(name)` is
 the newest value of a column.
+
+What a callback knows of the course of the training goes into checkpoints if it has the methods
+
+    state_dict()                           a dict of arrays and of what can be written as JSON
+    load_state_dict(state)                 called after on_train_begin when a training goes on
 """
 
 from __future__ import annotations
@@ -116,6 +121,18 @@ class EarlyStopping:
         history.stopped_early = True
         return True
 
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"waited": self._waited}
+        state["best"] = np.array(self._best)  # may be infinite
+        if self._parameters is not None:
+            state["parameters"] = self._parameters.copy()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._waited, self._best = int(state["waited"]), float(state["best"])
+        if "parameters" in state:
+            self._keep(state["parameters"])
+
     def _keep(self, parameters: NDArray[Any]) -> None:
         if self._parameters is None:
             self._parameters = np.empty_like(parameters)
@@ -137,6 +154,8 @@ class Callbacks:
             listed = [given] if single else list(given)
         except TypeError:
             listed = [given]
+        # those whose state goes into checkpoints
+        self.with_state = [c for c in listed if hasattr(c, "state_dict") and hasattr(c, "load_state_dict")]
         self.train_begin: list[Callable[[Any, History], Any]] = []
         self.chunk_end: list[Callable[[Any, int, History], Any]] = []
         self.epoch_end: list[Callable[[Any, int, History], Any]] = []
