@@ -12,13 +12,13 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import _sources, _targets, _validation, activations, initializers, losses
+from fastbp import _layout, _sources, _targets, _validation, activations, initializers, losses
 from fastbp._checkpoint import Checkpoints
 from fastbp._run import Run, Validation
 from fastbp._sources import Rows
@@ -45,11 +45,15 @@ class Trace:
     """What the forward pass computed, layer by layer; `backward` re-uses it.
 
     X is (batch, inputs); z[i] and a[i] are (batch, fan_out) of layer i + 1: pre-activation and activation.
+    With layer_norm, n[i] (batch, fan_out) and inverse_std[i] (batch,) are what normalisation made of the
+    products inputs @ W of hidden layer i + 1, and 1 / sqrt(variance + eps) of each row; else empty.
     """
 
     X: Array
     z: list[Array]
     a: list[Array]
+    n: list[Array] = field(default_factory=list)
+    inverse_std: list[Array] = field(default_factory=list)
 
     @property
     def y_pred(self) -> Array:
@@ -59,10 +63,11 @@ class Trace:
 
 @dataclass
 class Gradients:
-    """Gradients of the loss, shaped like the model's `weights` and `biases`."""
+    """Gradients of the loss, shaped like the model's `weights`, `biases` and `gains`."""
 
     weights: list[Array]
     biases: list[Array]
+    gains: list[Array] = field(default_factory=list)
 
 
 class BaseMLP(ABC):
@@ -96,11 +101,16 @@ class BaseMLP(ABC):
         rounded to a multiple of 2^-16. Srivastava et al., JMLR 15 (2014); inverted, as in torch.nn.Dropout.
     input_noise : in training, normally distributed noise of this standard deviation is added to X (as the
         network sees it), for each row and step anew. Bishop, Neural Computation 7 (1995) 108.
+    layer_norm : True normalises every hidden layer: with s = inputs @ W, n = (s - mean) / sqrt(var + 1e-5)
+        over the units of the row, z = gain * n + bias, and a = act(z). Rows do not depend on one another, so
+        it is the same in training and afterwards. Ba, Kiros and Hinton, arXiv 1607.06450 (2016); as
+        torch.nn.LayerNorm behind a linear layer without bias. (A layer of one unit always has n = 0.)
 
     Attributes
     ----------
-    weights, biases : lists of (fan_in, fan_out) and (fan_out,) arrays. Write into them, or put arrays of the
-        same shape in their place (the values are copied).
+    weights, biases, gains : lists of (fan_in, fan_out), (fan_out,) and (fan_out,) arrays; gains, which start
+        at 1, are those of the hidden layers with layer_norm, else an empty list. Write into them, or put
+        arrays of the same shape in their place (the values are copied).
     metadata : a dict of what can be written as JSON, saved and restored with the model.
     """
 
@@ -126,6 +136,7 @@ class BaseMLP(ABC):
         input_offset: ArrayLike = 0.0,
         dropout: float | Sequence[float] = 0.0,
         input_noise: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
             raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
@@ -171,11 +182,18 @@ class BaseMLP(ABC):
         self._input_noise = _validation.number("input_noise", input_noise, low=0)
         if self._input_noise > np.finfo(np.float32).max / 8:
             raise ValueError(f"input_noise is {self._input_noise:g}, which is too large for {self._dtype}")
+        if not isinstance(layer_norm, (bool, np.bool_)):
+            raise TypeError(f"layer_norm must be True or False, got {layer_norm!r}")
+        if layer_norm and len(sizes) == 2:
+            raise ValueError(
+                f"layer_norm is True, but layer_sizes {list(layer_sizes)} has no hidden layer to normalise"
+            )
+        self._layer_norm = bool(layer_norm)
         self.metadata: dict[str, Any] = {}
 
         names = [hidden] * (len(sizes) - 2) + [output]
         self._activations = [activations.OUTPUTS[name] for name in names]
-        self._parameters = np.zeros(sum((m + 1) * n for m, n in self._shapes()), self._dtype)
+        self._parameters = np.zeros(_layout.size(sizes, self._layer_norm), self._dtype)
         self._make_views()
         self._resets = 0
         self._draw()
@@ -184,8 +202,7 @@ class BaseMLP(ABC):
 
     def _draw(self) -> None:
         """Initial parameters, and the random streams at their beginnings."""
-        depth = len(self._activations)
-        self.weights, self.biases = self._views[:depth], self._views[depth:]
+        self._restore_views()
         # Separate streams: how many weights there are does not change the batches.
         streams = np.random.SeedSequence(self._seed).spawn(4)
         for_weights, for_shuffling, self._splitting, for_noise = streams
@@ -198,13 +215,15 @@ class BaseMLP(ABC):
         for W, activation in zip(self.weights, self._activations, strict=True):
             fan_in, fan_out = W.shape
             W[...] = initializers.weights(self._init, fan_in, fan_out, activation.name, rng)
+        for g in self.gains:
+            g[...] = 1
         self._symmetry_reported = False
 
     # ---- what a subclass supplies ---------------------------------------------------------------------
 
     @abstractmethod
-    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
-        """z and a of every layer for X (batch, inputs), as new arrays."""
+    def _forward_pass(self, X: Array) -> Trace:
+        """Every layer's results for X (batch, inputs), as new arrays."""
 
     @abstractmethod
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
@@ -270,7 +289,7 @@ class BaseMLP(ABC):
         """The last activation for X (rows, inputs), C-ordered, as a new array."""
         out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
         for rows in self._row_blocks(len(X)):
-            out[rows] = self._forward_pass(X[rows])[1][-1]
+            out[rows] = self._forward_pass(X[rows]).y_pred
         return out
 
     # ---- parameters -----------------------------------------------------------------------------------
@@ -279,40 +298,45 @@ class BaseMLP(ABC):
         """(fan_in, fan_out) of every layer."""
         return list(itertools.pairwise(self._layer_sizes))
 
-    def _split(self, flat: Array) -> tuple[list[Array], list[Array]]:
-        """Views of a flat array laid out like the parameters (W1, b1, W2, b2, ...): weights and biases."""
-        weights, biases, at = [], [], 0
-        for fan_in, fan_out in self._shapes():
-            weights.append(flat[at : at + fan_in * fan_out].reshape(fan_in, fan_out))
-            at += fan_in * fan_out
-            biases.append(flat[at : at + fan_out])
-            at += fan_out
-        return weights, biases
+    def _split(self, flat: Array) -> tuple[list[Array], list[Array], list[Array]]:
+        """Views of a flat array laid out like the parameters: weights, biases and gains."""
+        views = _layout.views(flat, self._layer_sizes, self._layer_norm)
+        weights, biases, gains = ([v for name, v in views.items() if name[0] == kind] for kind in "Wbg")
+        return weights, biases, gains
 
     def _make_views(self) -> None:
-        self.weights, self.biases = self._split(self._parameters)
-        self._views: list[Array] = [*self.weights, *self.biases]
+        weights, biases, gains = self._split(self._parameters)
+        self._views: list[Array] = [*weights, *biases, *gains]
+        self._restore_views()
+
+    def _restore_views(self) -> None:
+        depth = len(self._layer_sizes) - 1
+        self.weights, self.biases = self._views[:depth], self._views[depth : 2 * depth]
+        self.gains = self._views[2 * depth :]
 
     def _adopt_parameters(self) -> None:
         """Copy what was put in the place of a weight or bias array into the parameters, and put that back."""
-        depth = len(self._activations)
+        depth, gains = len(self._activations), len(self._views) - 2 * len(self._activations)
         if len(self.weights) != depth or len(self.biases) != depth:
             raise ValueError(
                 f"the model has {depth} layers, but {len(self.weights)} weights and {len(self.biases)} biases"
             )
+        if len(self.gains) != gains:
+            raise ValueError(f"the model has {gains} normalised layers, but {len(self.gains)} gains")
+        given = (*self.weights, *self.biases, *self.gains)
         changed = False
-        for i, (array, view) in enumerate(zip((*self.weights, *self.biases), self._views, strict=True)):
+        for i, (array, view) in enumerate(zip(given, self._views, strict=True)):
             if array is not view:
-                name = f"weights[{i}]" if i < depth else f"biases[{i - depth}]"
+                name = f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
                 values = _validation.as_floats(name, array, self._dtype)
                 if values.shape != view.shape:
                     raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
                 changed = True
         if changed:
-            for array, view in zip((*self.weights, *self.biases), self._views, strict=True):
+            for array, view in zip(given, self._views, strict=True):
                 if array is not view:
                     view[...] = array
-            self.weights, self.biases = self._views[:depth], self._views[depth:]
+            self._restore_views()
             self._parameters_changed()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -320,6 +344,7 @@ class BaseMLP(ABC):
         hidden = (
             "weights",
             "biases",
+            "gains",
             "_views",
             "_activations",
             "_loss",
@@ -362,8 +387,13 @@ class BaseMLP(ABC):
         return self._input_noise
 
     @property
+    def layer_norm(self) -> bool:
+        """Whether the hidden layers are normalised."""
+        return self._layer_norm
+
+    @property
     def n_parameters(self) -> int:
-        """The number of weights and biases."""
+        """The number of weights, biases and gains."""
         return self._parameters.size
 
     def _architecture(self) -> dict[str, Any]:
@@ -382,6 +412,7 @@ class BaseMLP(ABC):
             "input_offset": self._input_offset,
             "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
             "input_noise": self._input_noise,
+            "layer_norm": self._layer_norm,
         }
 
     def __repr__(self) -> str:
@@ -395,10 +426,14 @@ class BaseMLP(ABC):
 
     def summary(self) -> str:
         """A table of the layers with shapes and parameter counts."""
-        rows = [("layer", "activation", "weights", "biases", "parameters")]
+        rows = [["layer", "activation", "weights", "biases", "gains", "parameters"]]
         for i, ((m, n), activation) in enumerate(zip(self._shapes(), self._activations, strict=True), 1):
-            rows.append((str(i), activation.name, f"({m}, {n})", f"({n},)", f"{(m + 1) * n:,}"))
-        widths = [max(len(row[c]) for row in rows) for c in range(5)]
+            has_gains = i <= len(self.gains)
+            gains, parameters = f"({n},)" if has_gains else "", (m + 1 + has_gains) * n
+            rows.append([str(i), activation.name, f"({m}, {n})", f"({n},)", gains, f"{parameters:,}"])
+        if not self.gains:
+            rows = [[*row[:4], row[5]] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
@@ -507,16 +542,16 @@ class BaseMLP(ABC):
         outputs = self._layer_sizes[-1]
         return (Y, None) if Y.shape[1] == outputs else (Y[:, :outputs], Y[:, outputs])
 
-    def _sample_losses(self, z: list[Array], a: list[Array], Y: Array) -> NDArray[np.float64]:
+    def _sample_losses(self, trace: Trace, Y: Array) -> NDArray[np.float64]:
         """(batch,): the loss of each sample, times its weight."""
         y, weights = self._split_weights(Y)
-        losses = self._loss.value(z[-1], a[-1], y)
+        losses = self._loss.value(trace.z[-1], trace.a[-1], y)
         return losses if weights is None else losses * weights
 
-    def _output_delta(self, z: list[Array], a: list[Array], Y: Array) -> Array:
+    def _output_delta(self, trace: Trace, Y: Array) -> Array:
         """(batch, outputs): the derivative of these losses with respect to the last z."""
         y, weights = self._split_weights(Y)
-        delta = self._loss.delta(z[-1], a[-1], y, self._activations[-1])
+        delta = self._loss.delta(trace.z[-1], trace.a[-1], y, self._activations[-1])
         return delta if weights is None else delta * weights[:, None]
 
     def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
@@ -525,9 +560,7 @@ class BaseMLP(ABC):
         Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
         """
         self._adopt_parameters()
-        x = self._inputs(X, check_finite)
-        z, a = self._forward_pass(x)
-        return Trace(x, z, a)
+        return self._forward_pass(self._inputs(X, check_finite))
 
     def backward(
         self,
@@ -548,6 +581,12 @@ class BaseMLP(ABC):
         expected = [(rows, n) for n in self._layer_sizes[1:]]
         if [z.shape for z in trace.z] != expected or [a.shape for a in trace.a] != expected:
             raise ValueError(f"trace is not of this model: expected z and a of shapes {expected}")
+        hidden = expected[:-1] if self._layer_norm else []
+        stds = [(rows,)] * len(hidden)
+        if [n.shape for n in trace.n] != hidden or [v.shape for v in trace.inverse_std] != stds:
+            raise ValueError(
+                f"trace is not of this model: expected n of shapes {hidden} and inverse_std of ({rows},) each"
+            )
         y = self._targets(Y, rows, check_finite, sample_weight=sample_weight)
         return Gradients(*self._split(self._backward_pass(trace, y)))
 
@@ -586,10 +625,10 @@ class BaseMLP(ABC):
         """The loss; the output goes into y_pred (batch, outputs), if there is one."""
         total = 0.0
         for rows in self._row_blocks(len(X)):
-            z, a = self._forward_pass(X[rows])
-            total += float(self._sample_losses(z, a, Y[rows]).sum())
+            trace = self._forward_pass(X[rows])
+            total += float(self._sample_losses(trace, Y[rows]).sum())
             if y_pred is not None:
-                y_pred[rows] = a[-1]
+                y_pred[rows] = trace.y_pred
         return total / len(X) if self._reduction == "mean" else total
 
     def train_step(
@@ -797,7 +836,7 @@ class BaseMLP(ABC):
         return history.last("loss")
 
     def reset(self) -> None:
-        """Forget all training: new initial weights, biases 0, batches from the beginning.
+        """Forget all training: new initial weights, biases 0, gains 1, batches from the beginning.
 
         With a seed, parameters and batches are those of a new model again; without one, others than before.
         Optimizers begin anew with this model, too. `fit` goes on from where the model is (scikit-learn's
@@ -836,7 +875,7 @@ class BaseMLP(ABC):
 
     def _require_finite_parameters(self) -> None:
         if not self._parameters_are_finite():
-            raise ValueError("weights or biases hold NaN or infinity: training cannot start from them")
+            raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
 
     def _parameters_are_finite(self) -> bool:
         with np.errstate(all="ignore"):
@@ -866,6 +905,8 @@ class BaseMLP(ABC):
         if W.shape[1] < 2 or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case, decided quickly
             return False
         if not ((W[:, :1] == W).all() and (b == b[0]).all()):
+            return False
+        if self.gains and not (self.gains[layer - 1] == self.gains[layer - 1][0]).all():
             return False
         # Alike so far. They stay alike if they are weighted alike, or if no gradient comes through at all.
         silent = self._activations[layer - 1].name == "relu" and not W.any() and b[0] <= 0

@@ -300,6 +300,8 @@ def read(path: Path) -> Saved:
         settings, progress = json.loads(texts["settings"]), json.loads(texts["progress"])
         if not isinstance(settings, dict) or not isinstance(progress, dict):
             raise ValueError("settings or progress are missing")
+        if isinstance(settings.get("model"), dict):
+            settings["model"] = {**_storage.LATER_OPTIONS, **settings["model"]}
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not describe a training: {error!r}") from None
     return Saved(settings, progress, arrays)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp import _layer_norm
 from fastbp._base import BaseMLP, Trace
 
 Array = NDArray[Any]
@@ -89,9 +90,10 @@ def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
 def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
     """The diagnosis for prepared inputs and targets, as training has them."""
     with np.errstate(all="ignore"):  # numbers that blow up are what is looked for
-        z, a = model._forward_pass(x)
-        dW, _ = model._split(model._backward_pass(Trace(x, z, a), y))
-        deltas = _deltas(model, z, a, y)
+        trace = model._forward_pass(x)
+        z, a = trace.z, trace.a
+        dW = model._split(model._backward_pass(trace, y))[0]
+        deltas = _deltas(model, trace, y)
         layers = [
             _layer(model, i, a[i].astype(np.float64), deltas[i], dW[i].astype(np.float64), len(x))
             for i in range(len(z))
@@ -115,12 +117,17 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _deltas(model: BaseMLP, z: list[Array], a: list[Array], Y: Array) -> list[Array]:
+def _deltas(model: BaseMLP, trace: Trace, Y: Array) -> list[Array]:
     """The derivative of each sample's loss with respect to every z, (batch, units) a layer."""
-    deltas = [model._output_delta(z, a, Y).astype(np.float64)]
-    for i in range(len(z) - 2, -1, -1):
-        below = deltas[0] @ model.weights[i + 1].T.astype(np.float64)
-        deltas.insert(0, below * model._activations[i].derivative(z[i], a[i]))
+    deltas = [model._output_delta(trace, Y).astype(np.float64)]
+    of_product = deltas[0]  # with respect to inputs @ W of the layer above
+    for i in range(len(trace.z) - 2, -1, -1):
+        below = of_product @ model.weights[i + 1].T.astype(np.float64)
+        of_product = below * model._activations[i].derivative(trace.z[i], trace.a[i])
+        deltas.insert(0, of_product)
+        if model.gains:
+            gain, n = model.gains[i].astype(np.float64), trace.n[i].astype(np.float64)
+            of_product = _layer_norm.backward(of_product * gain, n, trace.inverse_std[i])
     return deltas
 
 

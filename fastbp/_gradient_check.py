@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _validation
-from fastbp._base import BaseMLP, Trace
+from fastbp import _layout, _validation
+from fastbp._base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -20,7 +20,7 @@ STEP = 1e-5
 
 @dataclass
 class GradientCheck:
-    """The outcome, per parameter array ("W1", "b1", "W2", ...).
+    """The outcome, per parameter array ("W1", "b1", with layer_norm "g1", "W2", ...).
 
     `errors`: largest difference between the two gradients over the array's largest gradient. (Where that is
     smaller than what differences of the loss can resolve to 1e-6, it is divided by this instead.)
@@ -63,27 +63,26 @@ def check_gradients(
     twin._parameters[...] = model._parameters
     x = twin._inputs(X, check_finite=True)
     y = twin._targets(Y, len(x), check_finite=True, sample_weight=sample_weight)
-    z, a = twin._forward_pass(x)
-    gradients = twin._split(twin._backward_pass(Trace(x, z, a), y))
+    trace = twin._forward_pass(x)
+    gradients = _layout.views(twin._backward_pass(trace, y), twin.layer_sizes, twin.layer_norm)
     loss = abs(twin._evaluate(x, y))
     resolvable = np.finfo(np.float64).eps * loss / STEP / TOLERANCE
 
     result = GradientCheck({}, {}, {})
-    for layer in range(len(twin.weights)):
-        for kind, params, grads in zip("Wb", (twin.weights, twin.biases), gradients, strict=True):
-            name = f"{kind}{layer + 1}"
-            flat, gradient = params[layer].reshape(-1), grads[layer].reshape(-1)
-            entries = np.arange(flat.size)
-            if max_entries is not None and flat.size > max_entries:
-                entries = np.unique(np.linspace(0, flat.size - 1, max_entries).astype(int))
-            numeric = np.array([_central_difference(twin, flat, int(i), x, y) for i in entries])
-            smooth = ~np.isnan(numeric)
-            difference = np.abs(numeric - gradient[entries])[smooth]
-            scale = max(float(np.abs(gradient).max()), float(np.abs(numeric[smooth]).max(initial=0)))
-            error = float(difference.max(initial=0))
-            result.errors[name] = error / max(scale, resolvable) if error else 0.0
-            result.checked[name] = int(smooth.sum())
-            result.skipped[name] = int((~smooth).sum())
+    parameters = _layout.views(twin._parameters, twin.layer_sizes, twin.layer_norm)
+    for name, values in parameters.items():
+        flat, gradient = values.reshape(-1), gradients[name].reshape(-1)
+        entries = np.arange(flat.size)
+        if max_entries is not None and flat.size > max_entries:
+            entries = np.unique(np.linspace(0, flat.size - 1, max_entries).astype(int))
+        numeric = np.array([_central_difference(twin, flat, int(i), x, y) for i in entries])
+        smooth = ~np.isnan(numeric)
+        difference = np.abs(numeric - gradient[entries])[smooth]
+        scale = max(float(np.abs(gradient).max()), float(np.abs(numeric[smooth]).max(initial=0)))
+        error = float(difference.max(initial=0))
+        result.errors[name] = error / max(scale, resolvable) if error else 0.0
+        result.checked[name] = int(smooth.sum())
+        result.skipped[name] = int((~smooth).sum())
     return result
 
 
@@ -95,10 +94,10 @@ def _central_difference(model: BaseMLP, flat: Array, i: int, X: Array, Y: Array)
     values, active = [], []
     for changed in (up, down):
         flat[i] = changed
-        z, a = model._forward_pass(X)
-        values.append(model._sample_losses(z, a, Y))
-        sides = [z_l > 0 for z_l, act in zip(z, model._activations, strict=True) if act.kink]
-        active.append(sides + model._loss.kinks(a[-1], Y[:, : model.layer_sizes[-1]]))
+        trace = model._forward_pass(X)
+        values.append(model._sample_losses(trace, Y))
+        sides = [z > 0 for z, act in zip(trace.z, model._activations, strict=True) if act.kink]
+        active.append(sides + model._loss.kinks(trace.y_pred, Y[:, : model.layer_sizes[-1]]))
     flat[i] = value
     if not all(np.array_equal(p, q) for p, q in zip(*active, strict=True)):
         return float("nan")

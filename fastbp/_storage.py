@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import _layout
+
 if TYPE_CHECKING:
     from fastbp._base import BaseMLP
 
@@ -26,6 +27,8 @@ Array = NDArray[Any]
 
 FORMAT = "fastbp-mlp-1"
 CHECKPOINT_FORMAT = "fastbp-checkpoint-1"
+# Options of MLP that older files do not mention, and what they were then.
+LATER_OPTIONS = {"layer_norm": False}
 
 
 def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
@@ -40,9 +43,8 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
     model._adopt_parameters()
-    tensors = {}
-    for i, (W, b) in enumerate(zip(model.weights, model.biases, strict=True), 1):
-        tensors[f"W{i}"], tensors[f"b{i}"] = W.copy(), b.copy()
+    views = _layout.views(model._parameters, model.layer_sizes, model.layer_norm)
+    tensors = {name: array.copy() for name, array in views.items()}
     texts = {
         "format": FORMAT,
         "architecture": json.dumps(model._architecture()),
@@ -140,12 +142,10 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], 
     if texts["format"] == CHECKPOINT_FORMAT:
         return _model_of_checkpoint(name, tensors, texts)
     try:
-        architecture = json.loads(texts["architecture"])
+        architecture = {**LATER_OPTIONS, **json.loads(texts["architecture"])}
         metadata = json.loads(texts["metadata"])
         sizes, dtype = architecture["layer_sizes"], np.dtype(architecture["dtype"])
-        expected: dict[str, tuple[int, ...]] = {}
-        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes), 1):
-            expected[f"W{i}"], expected[f"b{i}"] = (fan_in, fan_out), (fan_out,)
+        expected = _layout.shapes(sizes, architecture["layer_norm"])
         if {key: t.shape for key, t in tensors.items()} != expected or not isinstance(metadata, dict):
             raise ValueError(f"layer_sizes {sizes} do not fit the arrays in the file")
         if any(t.dtype != dtype for t in tensors.values()):
@@ -159,10 +159,10 @@ def _model_of_checkpoint(
     name: str, tensors: Mapping[str, Array], texts: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any], Array]:
     try:
-        architecture = json.loads(texts["settings"])["model"]
+        architecture = {**LATER_OPTIONS, **json.loads(texts["settings"])["model"]}
         metadata = json.loads(texts["metadata"])
         parameters = tensors.get("result", tensors["parameters"])
-        size = sum((m + 1) * n for m, n in itertools.pairwise(architecture["layer_sizes"]))
+        size = _layout.size(architecture["layer_sizes"], architecture["layer_norm"])
         if parameters.shape != (size,) or parameters.dtype != np.dtype(architecture["dtype"]):
             raise ValueError(f"layer_sizes {architecture['layer_sizes']} do not fit the arrays in the file")
         if not isinstance(metadata, dict):

@@ -66,6 +66,7 @@ class MLP(BaseMLP):
                 key=self._noise_key,
                 clip_norm=clip_norm,
                 max_norm=self._max_norm if use == "train" and rule != "sum" else None,
+                layer_norm=self._layer_norm,
             )
             while len(self._plans) >= 4:
                 self._plans.pop(next(iter(self._plans)))
@@ -102,7 +103,7 @@ class MLP(BaseMLP):
                 if self._few_rows is None:
                     names = [activation.name for activation in self._activations]
                     self._few_rows = few_rows.plan(
-                        self._layer_sizes, names, self._loss.name, self._parameters
+                        self._layer_sizes, names, self._loss.name, self._parameters, self._layer_norm
                     )
                 out = few_rows.predict(self._few_rows, X, check_finite)
             if out is not None:
@@ -111,18 +112,18 @@ class MLP(BaseMLP):
 
     predict.__doc__ = BaseMLP.predict.__doc__
 
-    def _forward_pass(self, X: Array) -> tuple[list[Array], list[Array]]:
+    def _forward_pass(self, X: Array) -> Trace:
         rows = len(X)
-        z = [np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]]
-        a = [np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]]
+        z, a = ([np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]] for _ in range(2))
+        n = [np.empty_like(z_i) for z_i in z[: len(self.gains)]]
+        trace = Trace(X, z, a, n, [np.empty(rows, self._dtype) for _ in n])
         with self._lock:
             plan = self._plan("trace", "gradient", min(rows, FORWARD_ROWS))
             plan.lend_parameters(self._parameters)
             plan.lend_data(X, None)
-            for i, (z_i, a_i) in enumerate(zip(z, a, strict=True)):
-                plan.set_layer(i, outside_z=z_i.ctypes.data, outside_a=a_i.ctypes.data)
+            plan.lend_activations(trace.z, trace.a, trace.n, trace.inverse_std)
             plan.run(step.PACK + step.FORWARD, self._threads)
-        return z, a
+        return trace
 
     def _predict(self, X: Array) -> Array:
         out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
@@ -146,9 +147,11 @@ class MLP(BaseMLP):
             plan = self._plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
             plan.lend_parameters(self._parameters, [gradient])
             plan.lend_data(X, Y)
-            z, a = ([np.ascontiguousarray(v, self._dtype) for v in values] for values in (trace.z, trace.a))
-            for i, (z_i, a_i) in enumerate(zip(z, a, strict=True)):
-                plan.set_layer(i, outside_z=z_i.ctypes.data, outside_a=a_i.ctypes.data)
+            lent = [
+                [np.ascontiguousarray(v, self._dtype) for v in values]
+                for values in (trace.z, trace.a, trace.n, trace.inverse_std)
+            ]
+            plan.lend_activations(*lent)
             plan.hyper[0] = 1 / rows if self._reduction == "mean" else 1
             plan.run(step.PACK + step.BACKWARD + step.UNPACK_STATES, self._threads)
         return gradient

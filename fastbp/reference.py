@@ -4,7 +4,8 @@ Part 1 is the tutorial's network, equation by equation: X -> (W1, b1) -> ReLU ->
 on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_true is (batch, outputs).
 
 Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
-`fastbp.activations` and `fastbp.losses`); parts 3 and 4 are one step of each optimizer.
+`fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp._layer_norm`); parts 3 and 4 are
+one step of each optimizer.
 
 Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
 judges the kernels, so it stays simple. `import fastbp.reference as fastbp` works.
@@ -12,6 +13,7 @@ judges the kernels, so it stays simple. `import fastbp.reference as fastbp` work
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _philox, _validation, callbacks, metrics, plot, schedules
+from fastbp import _layer_norm, _philox, _validation, callbacks, metrics, plot, schedules
 from fastbp._base import BaseMLP, Trace
 from fastbp._config import show_config
 from fastbp._sources import Rows
@@ -138,20 +140,24 @@ def train_step(
 class MLP(BaseMLP):
     __doc__ = BaseMLP.__doc__
 
-    def _forward_pass(
-        self, X: Array, masks: Sequence[Array | None] | None = None
-    ) -> tuple[list[Array], list[Array]]:
+    def _forward_pass(self, X: Array, masks: Sequence[Array | None] | None = None) -> Trace:
         """masks: what dropout multiplies each hidden layer's a with, on the way to the next layer."""
-        z: list[Array] = []
-        a: list[Array] = []
+        trace = Trace(X, [], [])
+        z, a = trace.z, trace.a
         inputs = X
         for i, (W, b, activation) in enumerate(
             zip(self.weights, self.biases, self._activations, strict=True)
         ):
-            z.append(inputs @ W + b)  # (batch, fan_out)
+            product = inputs @ W  # (batch, fan_out)
+            if i < len(self.gains):
+                n, inverse_std = _layer_norm.normalise(product)  # (batch, fan_out), (batch,)
+                trace.n.append(n)
+                trace.inverse_std.append(inverse_std)
+                product = self.gains[i] * n
+            z.append(product + b)  # (batch, fan_out)
             a.append(activation.value(z[-1]))  # (batch, fan_out)
             inputs = _masked(a[-1], masks, i)
-        return z, a
+        return trace
 
     def _noisy(self, X: Array, step: int) -> Array:
         """X with what `input_noise` adds in this step."""
@@ -170,30 +176,33 @@ class MLP(BaseMLP):
         return masks
 
     def _gradients(
-        self,
-        X: Array,
-        z: list[Array],
-        a: list[Array],
-        Y: Array,
-        rows: int,
-        masks: Sequence[Array | None] | None = None,
-    ) -> tuple[list[Array], list[Array]]:
-        """dW and db of every layer, from the last one down. rows: of the step, X may be a part of them."""
-        inputs = [X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
-        delta = self._output_delta(z, a, Y)  # (batch, outputs)
+        self, trace: Trace, Y: Array, rows: int, masks: Sequence[Array | None] | None = None
+    ) -> list[Array]:
+        """dW of every layer, then every db, every dg. rows: of the step, the trace may be of some of them."""
+        z, a = trace.z, trace.a
+        inputs = [trace.X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
+        delta = self._output_delta(trace, Y)  # (batch, outputs)
         if self._reduction == "mean":
             delta = delta / rows
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
+        dg: list[Array] = []
         for i in range(len(z) - 2, -1, -1):
             delta = _masked(delta @ self.weights[i + 1].T, masks, i)  # with respect to a[i]
-            delta = delta * self._activations[i].derivative(z[i], a[i])
-            dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
+            delta = delta * self._activations[i].derivative(z[i], a[i])  # with respect to z[i]
             db.insert(0, delta.sum(axis=0))  # (fan_out,)
-        return dW, db
+            if self.gains:
+                n = trace.n[i]
+                dg.insert(0, (delta * n).sum(axis=0))  # (fan_out,)
+                delta = _layer_norm.backward(delta * self.gains[i], n, trace.inverse_std[i])
+            dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
+        return [*dW, *db, *dg]
 
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
-        dW, db = self._gradients(trace.X, trace.z, trace.a, Y, len(Y))
-        return np.concatenate([g.ravel() for pair in zip(dW, db, strict=True) for g in pair])
+        flat = np.empty_like(self._parameters)
+        parts = itertools.chain(*self._split(flat))
+        for part, gradient in zip(parts, self._gradients(trace, Y, len(Y)), strict=True):
+            part[...] = gradient
+        return flat
 
     def _train_chunk(
         self,
@@ -211,7 +220,7 @@ class MLP(BaseMLP):
         part: int | None = None,
     ) -> bool:
         step_of = _OPTIMIZER_STEPS[type(optimizer)]
-        buffers = [[*w, *b] for w, b in map(self._split, state.buffers)]
+        buffers = [[*itertools.chain(*self._split(buffer))] for buffer in state.buffers]
         samples, steps_per_epoch = len(X), -(-len(X) // batch_size)
         with np.errstate(over="ignore", invalid="ignore"):  # fit itself watches for NaN and infinity
             for s in range(first_step, last_step):
@@ -229,10 +238,10 @@ class MLP(BaseMLP):
                     self._steps_trained += 1
                     x = self._noisy(x, self._steps_trained)
                     masks = self._masks(len(x), self._steps_trained)
-                    z, a = self._forward_pass(x, masks)
-                    losses_out[s - first_step] += self._sample_losses(z, a, y).sum()
-                    dW, db = self._gradients(x, z, a, y, stop - start, masks)
-                    grads = [g + d for g, d in zip(grads, [*dW, *db], strict=True)] if grads else [*dW, *db]
+                    trace = self._forward_pass(x, masks)
+                    losses_out[s - first_step] += self._sample_losses(trace, y).sum()
+                    more = self._gradients(trace, y, stop - start, masks)
+                    grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
                 state.steps += 1
                 grads = _clipped(optimizer, grads)
                 for i, (param, grad) in enumerate(zip(self._views, grads, strict=True)):

@@ -52,7 +52,13 @@ OPTIMIZERS = {
 }
 STEPS = 20
 # What a network may have besides: the cases take turns, most of them with nothing.
-REGULAR: list[dict[str, Any]] = [{}, {}, {}, {"dropout": 0.4}, {"input_noise": 0.2}]
+REGULAR: list[dict[str, Any]] = [
+    {},
+    {},
+    {"layer_norm": True},
+    {"dropout": 0.4},
+    {"input_noise": 0.2, "dropout": 0.4, "layer_norm": True},
+]
 
 
 def force_teams() -> None:
@@ -95,6 +101,8 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
         if i % every:
             continue
         regular = REGULAR[i // every % len(REGULAR)]
+        if len(sizes) == 2:  # no hidden layer
+            regular = {name: value for name, value in regular.items() if name == "input_noise"}
         scale = 1.0
         if i % 4 == 1:  # rows that are converted as they are gathered
             X, scale = (20 * X).astype(np.int8), 0.05
@@ -108,7 +116,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             threads=threads,
             input_scale=scale,
             max_norm=0.8 if i % 3 == 1 else None,
-            **({} if len(sizes) == 2 and "dropout" in regular else regular),
+            **regular,
         )
         for b in model.biases:
             b[...] = np.linspace(-0.5, 0.5, len(b))
@@ -129,7 +137,9 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
         if i % 8 == 0:
             trace = model.forward(X)
             gradients = model.backward(trace, Y)
-            for array in (*trace.z, *trace.a, *gradients.weights, *gradients.biases, model.predict(X)):
+            of_trace = *trace.z, *trace.a, *trace.n, *trace.inverse_std
+            of_loss = *gradients.weights, *gradients.biases, *gradients.gains
+            for array in (*of_trace, *of_loss, model.predict(X)):
                 yield array.tobytes()
     numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
     for dtype in ("float32", "float64"):

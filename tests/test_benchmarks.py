@@ -116,7 +116,7 @@ def test_benchmarks_with_figures_execute(
         assert method.startswith("time_") or result > 0
 
 
-@pytest.mark.parametrize("cls", ["OptimizerStep", "ActivationStep"])
+@pytest.mark.parametrize("cls", ["OptimizerStep", "ActivationStep", "RegularisationStep"])
 def test_benchmarks_of_training_execute(load: Callable[[str], Any], cls: str) -> None:
     """All of them, since each has options that must exist; one epoch is enough."""
     training = load("training")

@@ -31,6 +31,7 @@ def training(module, **changes):
     names = (
         "seed",
         "dropout",
+        "layer_norm",
         "input_noise",
         "hidden",
         "output",
@@ -81,7 +82,7 @@ SETTINGS = {
     "momentum": {"optimizer": lambda: fastbp.SGD(0.1, momentum=0.9), "every_steps": 5},
     "part of an epoch": {"epochs": None, "steps": 40, "every_steps": 6},
     "float64": {"dtype": "float64"},
-    "noise": {"dropout": 0.3, "input_noise": 0.1, "every_steps": 3},
+    "noise": {"dropout": 0.3, "input_noise": 0.1, "layer_norm": True, "every_steps": 3},
     "plateau": {"optimizer": lambda: fastbp.Adam(ReduceOnPlateau(0.05, patience=0)), "every_steps": 5},
     "parts of steps": {"accumulate": 2, "every_steps": 3},
 }

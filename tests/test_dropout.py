@@ -161,7 +161,7 @@ def test_gradients_are_those_of_the_masked_network(module):
     assert 0 < np.mean(masks[0] > 0) < 1
 
     def loss(flat):
-        (W1, W2, W3), (b1, b2, b3) = model._split(flat)
+        (W1, W2, W3), (b1, b2, b3), _ = model._split(flat)
         a = np.tanh(X @ W1 + b1) * masks[0]
         a = np.tanh(a @ W2 + b2) * masks[1]
         y_pred = 1 / (1 + np.exp(-(a @ W3 + b3)))

@@ -257,7 +257,7 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
     state = optimizer.state(model, model.n_parameters, model.dtype)
 
     def split(flat):
-        weights, biases = model._split(flat)
+        weights, biases, _ = model._split(flat)
         return [np.asarray(p, np.longdouble) for p in (*weights, *biases)]
 
     old, old_states = split(model._parameters), [split(b) for b in state.buffers]
@@ -269,7 +269,8 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
         Approximate([total_error.value], [total_error.error]),
         f"{what} loss",
     )
-    new, new_states = [*model.weights, *model.biases], [[*w, *b] for w, b in map(model._split, state.buffers)]
+    new = [*model.weights, *model.biases]
+    new_states = [[*w, *b] for w, b, _ in map(model._split, state.buffers)]
     t, o = state.steps, optimizer
     gradients = clipped(gradients, o, u)
     for i, (W, g) in enumerate(zip(old, gradients, strict=True)):

@@ -351,7 +351,7 @@ def test_training_does_not_start_from_nan(module):
     X, Y = data()
     model = module.MLP([3, 4, 2], seed=0)
     model.weights[0][0, 0] = np.nan
-    with pytest.raises(ValueError, match="weights or biases hold NaN or infinity"):
+    with pytest.raises(ValueError, match="weights, biases or gains hold NaN or infinity"):
         model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1))
 
 

@@ -79,7 +79,7 @@ def test_wrong_gradients_are_found(module, monkeypatch, array, factor):
 
     def wrong(self, trace, Y):
         gradient = original(self, trace, Y)
-        weights, biases = self._split(gradient)
+        weights, biases, _ = self._split(gradient)
         [a for pair in zip(weights, biases, strict=True) for a in pair][array][...] *= factor
         return gradient
 

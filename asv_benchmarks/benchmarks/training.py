@@ -1,4 +1,4 @@
-"""A training step with each optimizer, and with each of the heavier activations, inside MLP.fit.
+"""A training step with each optimizer, heavier activation and regularisation, inside MLP.fit.
 
 One network of tabular size, one core, no shuffling: what differs is what the parameter says. Each case takes
 some 0.2 s.
@@ -27,6 +27,11 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "SGD, clip_norm": ("SGD", {"lr": 1e-4, "clip_norm": 1e-2}, {}),
     "Adam, clip_norm": ("Adam", {"lr": 1e-4, "clip_norm": 1e-2}, {}),
     "SGD, max_norm": ("SGD", {"lr": 1e-4}, {"max_norm": 1.0}),
+}
+REGULARISATION: dict[str, dict[str, Any]] = {
+    "none": {},
+    "dropout 0.5": {"dropout": 0.5},
+    "layer_norm": {"layer_norm": True},
 }
 ACTIVATIONS = ["relu", "gelu", "gelu_tanh", "silu", "elu", "softplus", "tanh"]
 
@@ -77,4 +82,19 @@ class ActivationStep:
         return self.seconds
 
     track_step.pretty_name = "a training step with a hidden activation, 128 x 64-128-10"
+    track_step.unit = "seconds"
+
+
+class RegularisationStep:
+    timeout = 300
+    params = [list(REGULARISATION)]
+    param_names = ["regularisation"]
+
+    def setup(self, regularisation: str) -> None:
+        self.seconds = seconds_of_a_step("SGD", {"lr": 1e-4}, **REGULARISATION[regularisation])
+
+    def track_step(self, regularisation: str) -> float:
+        return self.seconds
+
+    track_step.pretty_name = "a training step with a regularisation, 128 x 64-128-10"
     track_step.unit = "seconds"

@@ -128,34 +128,52 @@ def error(activation: str, loss: str, dtype: str, *, activated: bool) -> int:
     return compile_block(f"error-{activation}-{loss}-{'a' if activated else 'z'}", dtype, 9, emit)
 
 
+def _sums_over_rows(ops: Vectors, shape: Sequence[ir.Value], out: ir.Value, out_vector: ir.Value, term: Callable[[ir.Value], Vec]) -> None:
+    """out = the sum over rows of term(offset), each column its own chain... in four interleaved chains. shape: rows, vectors, row."""
+    b = ops.b
+    rows, vectors, row = shape
+    step = I64(ops.lanes * ops.itemsize)
+    chains = 4
+    whole = b.sdiv(rows, I64(chains))
+    with cgutils.for_range(b, vectors, intp=I64) as loop:
+        sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(chains)]
+        for s in sums:
+            b.store(ops.const(0.0).value, s)
+        first = b.mul(loop.index, step)
+
+        def add(s: ir.Value, offset: ir.Value) -> None:
+            b.store((ops.wrap(b.load(s)) + term(b.add(first, offset))).value, s)
+
+        with cgutils.for_range(b, whole, intp=I64) as quads:
+            base = b.mul(quads.index, b.mul(row, I64(chains)))
+            for c, s in enumerate(sums):
+                add(s, b.add(base, b.mul(row, I64(c))))
+        with cgutils.for_range(b, b.srem(rows, I64(chains)), intp=I64) as rest:
+            add(sums[0], b.mul(row, b.add(b.mul(whole, I64(chains)), rest.index)))
+        s = [ops.wrap(b.load(x)) for x in sums]
+        ops.store((s[0] + s[1]) + (s[2] + s[3]), b.add(out, b.mul(loop.index, out_vector)))
+
+
 def column_sums(dtype: str) -> int:
-    """(d, rows, vectors, row, out, out_vector): out = the sum over rows, each column its own chain... in four interleaved chains."""
+    """(d, rows, vectors, row, out, out_vector): out = the sum over rows."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        d, rows, vectors, row, out, out_vector = args
+        d, *shape, out, out_vector = args
         ops = Vectors(b, dtype)
-        step = I64(ops.lanes * ops.itemsize)
-        chains = 4
-        whole = b.sdiv(rows, I64(chains))
-        with cgutils.for_range(b, vectors, intp=I64) as loop:
-            sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(chains)]
-            for s in sums:
-                b.store(ops.const(0.0).value, s)
-            first = b.add(d, b.mul(loop.index, step))
-
-            def add(s: ir.Value, address: ir.Value) -> None:
-                b.store((ops.wrap(b.load(s)) + ops.load(address)).value, s)
-
-            with cgutils.for_range(b, whole, intp=I64) as quads:
-                base = b.mul(quads.index, b.mul(row, I64(chains)))
-                for c, s in enumerate(sums):
-                    add(s, b.add(first, b.add(base, b.mul(row, I64(c)))))
-            with cgutils.for_range(b, b.srem(rows, I64(chains)), intp=I64) as rest:
-                add(sums[0], b.add(first, b.mul(row, b.add(b.mul(whole, I64(chains)), rest.index))))
-            s = [ops.wrap(b.load(x)) for x in sums]
-            ops.store((s[0] + s[1]) + (s[2] + s[3]), b.add(out, b.mul(loop.index, out_vector)))
+        _sums_over_rows(ops, shape, out, out_vector, lambda at: ops.load(b.add(d, at)))
 
     return compile_block("column-sums", dtype, 6, emit)
+
+
+def column_sums_of_products(dtype: str) -> int:
+    """(x, y, rows, vectors, row, out, out_vector): out = the sum over rows of x * y, which lie alike."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, y, *shape, out, out_vector = args
+        ops = Vectors(b, dtype)
+        _sums_over_rows(ops, shape, out, out_vector, lambda at: ops.load(b.add(x, at)) * ops.load(b.add(y, at)))
+
+    return compile_block("column-sums-of-products", dtype, 7, emit)
 
 
 def update(name: str, dtype: str) -> int:

@@ -23,9 +23,9 @@ Array = NDArray[Any]
 SLACK = 64
 
 
-def plan(layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array) -> Plan:
+def plan(layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> Plan:
     """For up to FEW_ROWS rows and the flat array of these parameters, which has SLACK bytes behind it."""
-    made = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict")
+    made = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
     made.lend_parameters(parameters)
     made.read_in_place()
     made.set(x_row=layer_sizes[0] * parameters.itemsize)

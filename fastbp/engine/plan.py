@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fastbp import _philox
 from fastbp._sources import Rows
 from fastbp.engine import blocks, formulas, hidden, philox, rows, step, team, tile
+from fastbp.engine import layer_norm as norm
 from fastbp.engine.input_noise import add_noise
 from fastbp.engine.reading import row_reader
 from fastbp.engine.vector import isa
@@ -69,6 +70,7 @@ class Plan:
     clip_norm, max_norm : in training, whether the gradient's norm is clipped (the settings of each step end with the limit), and the limit of
         the norm of each unit's incoming weights.
     weighted : Y will have one more column, the weight of each row.
+    layer_norm : the hidden layers are normalised, and their parameters have gains behind the biases.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Plan:
         key: Sequence[int] = (0, 0),
         clip_norm: bool = False,
         max_norm: float | None = None,
+        layer_norm: bool = False,
     ) -> None:
         self.dtype, self.batch, self.rule = dtype, batch, rule
         trace = use == "trace"
@@ -125,7 +128,9 @@ class Plan:
 
         up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
         thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
-        packed = [up[i + 1] // lanes * (up[i] + 1) * vector for i in range(len(shapes))]
+        self._normalised = len(shapes) - 1 if layer_norm else 0  # layers
+        panel = [(up[i] + 1 + (i < self._normalised)) * vector for i in range(len(shapes))]  # weights, the bias, the gain
+        packed = [up[i + 1] // lanes * panel[i] for i in range(len(shapes))]
         transposed = [up[i] * up[i + 1] * dtype.itemsize for i in range(1, len(shapes))]
         if thin:
             packed[-1] = (up[-2] * layer_sizes[-1] + up[-1]) * dtype.itemsize
@@ -149,9 +154,16 @@ class Plan:
             z, d = (0, 0) if few else (self._new(size), self._new(size))
             self.set_layer(
                 i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
-                w=w, w_panel=(up[i] + 1) * vector, w_k=vector, bias=w + up[i] * vector, bias_panel=(up[i] + 1) * vector,
-                z=z, a=self._new(size) if keeps_z else z, d=d, row=row, chunk=side, chunk_bytes=batch_up * row,
+                w=w, w_panel=panel[i], w_k=vector, bias=w + up[i] * vector, bias_panel=panel[i],
+                z=z, a=self._new(size) if keeps_z else z, d=d, dz=d, row=row, chunk=side, chunk_bytes=batch_up * row,
             )  # fmt: skip
+            if i < self._normalised:
+                self.set_layer(
+                    i, normalise=norm.forward(name), gain=w + (up[i] + 1) * vector, n=self._new(size),
+                    inverse_std=self._new(batch_up * dtype.itemsize),
+                )  # fmt: skip
+                if use != "predict":
+                    self.set_layer(i, normalise_back=norm.backward(name), gain_sums=blocks.column_sums_of_products(name), dz=self._new(size))
             p = dropout[i] if use == "train" and dropout and not last else 0.0
             if p:
                 self.set_layer(
@@ -232,7 +244,7 @@ class Plan:
     # ---- what is lent -------------------------------------------------------------------------------------
 
     def lend_parameters(self, flat: Array, states: Sequence[Array] = ()) -> None:
-        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ..."""
+        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see fastbp/_layout.py)."""
         for k, array in enumerate((flat, *states)):
             at = array.ctypes.data
             suffix = f"_{k}" if k else ""
@@ -240,13 +252,24 @@ class Plan:
                 bias_at = at + fan_in * fan_out * self.dtype.itemsize
                 self.set_layer(i, **{f"outside_w{suffix}": at, f"outside_b{suffix}": bias_at})
                 at = bias_at + fan_out * self.dtype.itemsize
+                if i < self._normalised:
+                    self.set_layer(i, **{f"outside_g{suffix}": at})
+                    at += fan_out * self.dtype.itemsize
 
     def read_in_place(self) -> None:
         """Forward passes from now on read the parameters where they were lent, in rows as they are, instead of packed copies."""
         vector = int(self.table[step.VECTOR])
         for me, fan_out in zip(self._layers, self.layer_sizes[1:], strict=True):
-            me[[step.W, step.BIAS]] = me[[step.OUTSIDE_W, step.OUTSIDE_B]]
+            me[[step.W, step.BIAS, step.GAIN]] = me[[step.OUTSIDE_W, step.OUTSIDE_B, step.OUTSIDE_G]]
             me[[step.W_PANEL, step.W_K, step.BIAS_PANEL]] = vector, fan_out * self.dtype.itemsize, vector
+
+    def lend_activations(self, z: Sequence[Array], a: Sequence[Array], n: Sequence[Array], inverse_std: Sequence[Array]) -> None:
+        """What a forward pass writes and a backward pass reads: of every layer z and a (rows, fan_out), of normalised ones n (rows, fan_out) and
+        inverse_std (rows,)."""
+        for i, (z_i, a_i) in enumerate(zip(z, a, strict=True)):
+            self.set_layer(i, outside_z=z_i.ctypes.data, outside_a=a_i.ctypes.data)
+        for i, (n_i, inverse_i) in enumerate(zip(n, inverse_std, strict=True)):
+            self.set_layer(i, outside_n=n_i.ctypes.data, outside_inverse_std=inverse_i.ctypes.data)
 
     def lend_data(self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None) -> None:
         """X (samples, inputs) and Y (samples, outputs; weighted: a column more), and perhaps the order in which their rows are wanted: C-ordered

@@ -23,28 +23,29 @@ from fastbp.engine.vector import I64, Vec, Vectors
 
 
 @dataclass
-class _Place:
-    """One vector of a row: how far it lies behind the row's beginning, which lanes exist, and the targets that belong to it."""
+class Place:
+    """One vector of a row: which one, how far it lies behind the row's beginning, which lanes exist, and the targets that belong to it."""
 
+    index: ir.Value
     offset: ir.Value
     mask: ir.Value
     target: Callable[[], Vec]
 
 
 @dataclass
-class _Row:
+class Row:
     """One row, or where the lanes are rows, as many of them. each(visit) calls visit(place) for its vectors, in compiled code."""
 
-    each: Callable[[Callable[[_Place], None]], None]
+    each: Callable[[Callable[[Place], None]], None]
     across: Callable[[Vec, Callable[[Vec, Vec], Vec]], Vec]  # combines what lies in different lanes of a row
 
 
-def _wide(ops: Vectors, columns: ir.Value, chunk: ir.Value, chunk_bytes: ir.Value, y: ir.Value) -> _Row:
+def wide(ops: Vectors, columns: ir.Value, chunk: ir.Value, chunk_bytes: ir.Value, y: ir.Value) -> Row:
     b, lanes, size = ops.b, I64(ops.lanes), I64(ops.lanes * ops.itemsize)
     panels = b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes)
     chunks = b.sdiv(b.add(panels, b.sub(chunk, I64(1))), chunk)
 
-    def each(visit: Callable[[_Place], None]) -> None:
+    def each(visit: Callable[[Place], None]) -> None:
         with cgutils.for_range(b, chunks, intp=I64) as outer:
             first = b.mul(outer.index, chunk)
             left = b.sub(panels, first)
@@ -53,46 +54,53 @@ def _wide(ops: Vectors, columns: ir.Value, chunk: ir.Value, chunk_bytes: ir.Valu
                 p = b.add(first, inner.index)
                 mask = ops.first_lanes(b.sub(columns, b.mul(p, lanes)))
                 offset = b.add(b.mul(outer.index, chunk_bytes), b.mul(inner.index, size))
-                visit(_Place(offset, mask, lambda: ops.load_masked(b.add(y, b.mul(p, size)), mask)))
+                visit(Place(p, offset, mask, lambda: ops.load_masked(b.add(y, b.mul(p, size)), mask)))
 
-    return _Row(each, ops.across)
+    return Row(each, ops.across)
 
 
-def _thin(ops: Vectors, outputs: ir.Value, row: ir.Value, y: ir.Value, y_row: ir.Value, mask: ir.Value) -> _Row:
+def _thin(ops: Vectors, outputs: ir.Value, row: ir.Value, y: ir.Value, y_row: ir.Value, mask: ir.Value) -> Row:
     b = ops.b
 
-    def each(visit: Callable[[_Place], None]) -> None:
+    def each(visit: Callable[[Place], None]) -> None:
         with cgutils.for_range(b, outputs, intp=I64) as loop:
             target = b.add(y, b.mul(loop.index, I64(ops.itemsize)))
-            visit(_Place(b.mul(loop.index, row), mask, lambda: ops.gather(target, y_row, mask)))
+            visit(Place(loop.index, b.mul(loop.index, row), mask, lambda: ops.gather(target, y_row, mask)))
 
-    return _Row(each, lambda x, combine: x)
+    return Row(each, lambda x, combine: x)
 
 
-def _accumulate(ops: Vectors, row: _Row, start: float, combine: Callable[[Vec, Vec], Vec], term: Callable[[_Place], Vec]) -> Vec:
+def accumulate(ops: Vectors, row: Row, start: float, combine: Callable[[Vec, Vec], Vec], term: Callable[[Place], Vec]) -> Vec:
     """combine(...) of the terms of a whole row, in each lane."""
-    place = cgutils.alloca_once(ops.b, ops.type)
-    ops.b.store(ops.const(start).value, place)
+    return accumulate_all(ops, row, start, combine, [term])[0]
 
-    def add(at: _Place) -> None:
-        ops.b.store(combine(ops.wrap(ops.b.load(place)), term(at)).value, place)
+
+def accumulate_all(ops: Vectors, row: Row, start: float, combine: Callable[[Vec, Vec], Vec], terms: Sequence[Callable[[Place], Vec]]) -> list[Vec]:
+    """Several of these in one sweep."""
+    places = [cgutils.alloca_once(ops.b, ops.type) for _ in terms]
+    for place in places:
+        ops.b.store(ops.const(start).value, place)
+
+    def add(at: Place) -> None:
+        for place, term in zip(places, terms, strict=True):
+            ops.b.store(combine(ops.wrap(ops.b.load(place)), term(at)).value, place)
 
     row.each(add)
-    return row.across(ops.wrap(ops.b.load(place)), combine)
+    return [row.across(ops.wrap(ops.b.load(place)), combine) for place in places]
 
 
-def _exponentials(ops: Vectors, row: _Row, z: ir.Value, out: ir.Value) -> tuple[Vec, Vec]:
+def _exponentials(ops: Vectors, row: Row, z: ir.Value, out: ir.Value) -> tuple[Vec, Vec]:
     """out = exp(z - m), 0 beyond the row; m, the row's largest z, and the sum of out. out may be z."""
     b = ops.b
     larger = lambda x, y: ops.select(y > x, y, x)  # noqa: E731
-    m = _accumulate(ops, row, -math.inf, larger, lambda at: ops.select(at.mask, ops.load(b.add(z, at.offset)), -math.inf))
+    m = accumulate(ops, row, -math.inf, larger, lambda at: ops.select(at.mask, ops.load(b.add(z, at.offset)), -math.inf))
 
-    def exponential(at: _Place) -> Vec:
+    def exponential(at: Place) -> Vec:
         e = ops.select(at.mask, ops.exp(ops.load(b.add(z, at.offset)) - m), 0.0)
         ops.store(e, b.add(out, at.offset))
         return e
 
-    return m, _accumulate(ops, row, 0.0, lambda x, y: x + y, exponential)
+    return m, accumulate(ops, row, 0.0, lambda x, y: x + y, exponential)
 
 
 def softmax(dtype: str) -> int:
@@ -101,13 +109,13 @@ def softmax(dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         z, a, rows, columns, stride, chunk, chunk_bytes = args
         ops = Vectors(b, dtype)
-        row = _wide(ops, columns, chunk, chunk_bytes, I64(0))
+        row = wide(ops, columns, chunk, chunk_bytes, I64(0))
         with cgutils.for_range(b, rows, intp=I64) as loop:
             from_z, to = (b.add(base, b.mul(loop.index, stride)) for base in (z, a))
             _, total = _exponentials(ops, row, from_z, to)
             inverse = 1.0 / total
 
-            def divide(at: _Place) -> None:
+            def divide(at: Place) -> None:
                 place = b.add(to, at.offset)
                 ops.store(ops.load(place) * inverse, place)
 
@@ -118,7 +126,7 @@ def softmax(dtype: str) -> int:
 
 def _error_of(
     ops: Vectors,
-    row: _Row,
+    row: Row,
     outputs: ir.Value,
     activation: str,
     loss: str,
@@ -133,7 +141,7 @@ def _error_of(
     factor = factor if weight is None else factor * weight
     at_z, at_a, at_d = (lambda at, base=base: b.add(base, at.offset) for base in (z, d if a is None else a, d))
 
-    def finish(at: _Place, value: Vec, delta: Vec) -> None:
+    def finish(at: Place, value: Vec, delta: Vec) -> None:
         if a is None:
             ops.store(ops.select(at.mask, value if weight is None else value * weight, 0.0), at_z(at))
         ops.store(ops.select(at.mask, delta * factor, 0.0), at_d(at))
@@ -141,7 +149,7 @@ def _error_of(
     if activation != "softmax":
         formula, kind = formulas.loss(loss), formulas.ACTIVATIONS[activation]
 
-        def elementwise(at: _Place) -> None:
+        def elementwise(at: Place) -> None:
             zv = ops.load(at_z(at))
             av = ops.load(at_a(at)) if a is not None else kind.value(ops, zv) if kind.value else zv
             finish(at, *formula(ops, zv, av, at.target(), kind.chain))
@@ -158,7 +166,7 @@ def _error_of(
         smoothing = entry.parameter or 0.0
         share = ops.splat(b.fdiv(ir.Constant(ops.scalar, smoothing), b.sitofp(outputs, ops.scalar)))
 
-        def crossentropy(at: _Place) -> None:
+        def crossentropy(at: Place) -> None:
             av = ops.load(at_a(at)) * inverse
             target = at.target() * (1 - smoothing) + share if smoothing else at.target()
             finish(at, *formulas.categorical_crossentropy(ops, ops.load(at_z(at)) - m, av, target, log_sum))
@@ -167,18 +175,18 @@ def _error_of(
         return
     formula = formulas.loss(loss)
 
-    def both(at: _Place) -> tuple[Vec, Vec, Vec]:
+    def both(at: Place) -> tuple[Vec, Vec, Vec]:
         """a, the loss, and its derivative with respect to a."""
         av = ops.load(at_a(at)) * inverse
         return (av, *formula(ops, av, av, at.target(), None))
 
-    def product(at: _Place) -> Vec:
+    def product(at: Place) -> Vec:
         av, _, slope = both(at)
         return ops.select(at.mask, av * slope, 0.0)
 
-    dot = _accumulate(ops, row, 0.0, lambda x, y: x + y, product)
+    dot = accumulate(ops, row, 0.0, lambda x, y: x + y, product)
 
-    def through(at: _Place) -> None:
+    def through(at: Place) -> None:
         av, value, slope = both(at)
         finish(at, value, av * (slope - dot))
 
@@ -198,7 +206,7 @@ def error(activation: str, loss: str, dtype: str, *, activated: bool, weighted: 
         with cgutils.for_range(b, rows, intp=I64) as loop:
             z_here, a_here, d_here = (b.add(base, b.mul(loop.index, stride)) for base in (z, a, d))
             y_here = b.add(y, b.mul(loop.index, y_row))
-            row = _wide(ops, columns, chunk, chunk_bytes, y_here)
+            row = wide(ops, columns, chunk, chunk_bytes, y_here)
             weight = ops.load_splat(b.add(y_here, b.mul(columns, I64(ops.itemsize)))) if weighted else None
             _error_of(ops, row, columns, activation, loss, z_here, a_here if activated else None, d_here, factor, weight)
 

@@ -9,12 +9,15 @@ an activation also owns those columns of the weights, and they stay in its cache
     update, layer L .. 1     W[l] += a[l-1].T @ d[l]  (plain SGD: d carries -lr), or the optimizer on each tile of that product
     and only if asked for    clip_norm: the norm of all gradients, then the optimizer; max_norm: the norms of the columns of W[l]
 
+In a normalised layer z is not the product plus the bias, but g[l] * normalised(product) + b[l]. That needs whole rows: one more phase behind
+the product, and on the way back another one that leads from dz[l] = (d[l+1] @ W[l+1].T) * act'(z[l]) to d[l]. Elsewhere dz is d.
+
 Who computes an element does not change its value: every element is one chain of multiply-adds (see tile.py), elementwise work has no
 order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
 
 The matrices inside (V = lanes of a vector):
 
-    W[l]         [fan_out / V] panels of [fan_in rounded up to V, then the bias][V]
+    W[l]         [fan_out / V] panels of [fan_in rounded up to V, then the bias, then perhaps the gain][V]
     WT[l]        [fan_in / V] panels of [fan_out rounded up to V][V]: the transpose, renewed after each update, for the backward pass
     z, a, d[l]   [fan_out / (chunk V)] chunks of [batch][chunk V]: a few panels side by side, so that the rows which a tile walks
                  through are adjacent in memory and no two workers write to neighbouring cache lines
@@ -70,11 +73,15 @@ LAYER = (
     "wt", "wt_panel", "mirror",                     # mirror: whether WT is renewed with each square of W
     "first_norm",
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
+    "dz",                                           # the deltas of z: d, unless the layer is normalised
+    # layer normalisation: callbacks and arrays, or 0; a gain lies a vector behind its bias; inverse_std has one number a row
+    "normalise", "normalise_back", "gain_sums", "gain", "n", "inverse_std",
     "activate", "slope", "error",                   # callbacks; error: the last layer's
     "drop", "drop_slope", "stream",                 # callbacks that stand for activate and slope with dropout, and their settings, or 0
     "softmax", "row_error",                         # where the last layer needs whole rows, instead of activate and error; else 0
     # the caller's C-ordered arrays, or 0: parameters, then the optimizer's first and second state of each
     "outside_w", "outside_b", "outside_w_1", "outside_b_1", "outside_w_2", "outside_b_2", "outside_z", "outside_a",
+    "outside_g", "outside_g_1", "outside_g_2", "outside_n", "outside_inverse_std",
 )  # fmt: skip
 PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 8, 16, 32, 64
 
@@ -107,7 +114,10 @@ MIRROR, FIRST_NORM = _l["mirror"], _l["first_norm"]
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
 ACTIVATE, SLOPE, ERROR, SOFTMAX, ROW_ERROR = (_l[k] for k in ("activate", "slope", "error", "softmax", "row_error"))
 DROP, DROP_SLOPE, STREAM = (_l[k] for k in ("drop", "drop_slope", "stream"))
+NORMALISE, NORMALISE_BACK, GAIN_SUMS, GAIN = (_l[k] for k in ("normalise", "normalise_back", "gain_sums", "gain"))
+DZ, N, INVERSE_STD = (_l[k] for k in ("dz", "n", "inverse_std"))
 OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
+OUTSIDE_G, OUTSIDE_N, OUTSIDE_INVERSE_STD = (_l[k] for k in ("outside_g", "outside_n", "outside_inverse_std"))
 
 # A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
 SLIVER_PANELS, SLIVER_ROWS = 6, 48
@@ -217,7 +227,7 @@ def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, h
 
 @inner
 def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper, training):
-    """Worker t's part of layer i: z, and then a, or (training, last layer) the error and the loss.
+    """Worker t's part of layer i: z, and then a, or (training, last layer) the error and the loss. Of a normalised layer it is the product.
 
     training: 0, or the number of the step, counted from 1 over the model's life.
     """
@@ -225,6 +235,8 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
     z, row, vector, lanes = peek(me, Z), peek(me, ROW), peek(plan, VECTOR), peek(plan, LANES)
     depth = peek(me, FAN_IN)
     error = peek(me, ERROR) if training and i == peek(plan, LAYERS) - 1 else 0
+    normalised = peek(me, NORMALISE) != 0
+    start = ZERO if normalised else FROM_ROW
     at = peek(me, PANELS) * rows * t // n
     while True:
         r0, r1, p0, p1, at = share(peek(me, PANELS), rows, t, n, at)
@@ -239,20 +251,44 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
                 here = panel_at(plan, me, p)
                 call(peek(plan, TILE_K), (bottom - top, width, depth, x + top * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
                                           peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + top * row, vector, row,
-                                          peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), FROM_ROW))  # fmt: skip
+                                          peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip
                 here += top * row
                 if error != 0:
                     columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
                     call(error, (z + here, z + here, peek(me, D) + here, y + top * y_row + p * vector, y_row, bottom - top, columns, row,
                                  hyper))  # fmt: skip
-                elif peek(me, ACTIVATE) != 0:
-                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
-                    call(peek(me, ACTIVATE), (z + here, peek(me, A) + here, bottom - top, width, row, columns))
-                elif peek(me, DROP) != 0:
-                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
-                    call(peek(me, DROP), (z + here, peek(me, A) + here, bottom - top, width, row, columns, peek(me, STREAM), top, p * lanes,
-                                          training))  # fmt: skip
+                elif not normalised:
+                    activate(plan, me, here, top, bottom, p, width, training)
                 p += width
+
+
+@inner
+def activate(plan, me, here, top, bottom, p, width, training):
+    """a from z, for rows top .. bottom of panels p .. p + width, which lie at `here`."""
+    z, a, row, lanes = peek(me, Z) + here, peek(me, A) + here, peek(me, ROW), peek(plan, LANES)
+    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
+    if peek(me, ACTIVATE) != 0:
+        call(peek(me, ACTIVATE), (z, a, bottom - top, width, row, columns))
+    elif peek(me, DROP) != 0:
+        call(peek(me, DROP), (z, a, bottom - top, width, row, columns, peek(me, STREAM), top, p * lanes, training))
+
+
+@inner
+def normalise(plan, i, t, n, generation, rows, training):
+    """Where layer i is normalised, worker t's rows of its n, z and a, from the products."""
+    me = layer_at(plan, i)
+    if peek(me, NORMALISE) == 0:
+        return generation
+    r0, r1, row = rows * t // n, rows * (t + 1) // n, peek(me, ROW)
+    call(peek(me, NORMALISE), (peek(me, Z) + r0 * row, peek(me, N) + r0 * row, peek(me, INVERSE_STD) + r0 * peek(plan, ITEMSIZE), r1 - r0,
+                               peek(me, FAN_OUT), row, peek(me, CHUNK), peek(me, CHUNK_BYTES), peek(me, GAIN), peek(me, BIAS),
+                               peek(me, BIAS_PANEL)))  # fmt: skip
+    p = 0
+    while p < peek(me, PANELS):
+        width = side_by_side(me, p, peek(me, PANELS))
+        activate(plan, me, panel_at(plan, me, p) + r0 * row, r0, r1, p, width, training)
+        p += width
+    return barrier(plan, t, n, generation)
 
 
 @inner
@@ -285,9 +321,9 @@ def stopped(plan):
 
 @inner
 def backward(plan, i, t, n, rows):
-    """Worker t's part of the deltas of layer i - 1, from those of layer i."""
+    """Worker t's part of the deltas of layer i - 1 with respect to z, from those of layer i."""
     me, below = layer_at(plan, i), layer_at(plan, i - 1)
-    d, row, depth, vector = peek(below, D), peek(below, ROW), peek(me, FAN_OUT), peek(plan, VECTOR)
+    d, row, depth, vector = peek(below, DZ), peek(below, ROW), peek(me, FAN_OUT), peek(plan, VECTOR)
     at = peek(below, PANELS) * rows * t // n
     while True:
         r0, r1, p0, p1, at = share(peek(below, PANELS), rows, t, n, at)
@@ -317,6 +353,19 @@ def backward(plan, i, t, n, rows):
                     call(peek(below, DROP_SLOPE), (d + here, peek(below, Z) + here, peek(below, A) + here, bottom - top, width, row,
                                                    peek(below, STREAM)))  # fmt: skip
                 p += width
+
+
+@inner
+def normalise_back(plan, i, t, n, generation, rows):
+    """Where layer i is normalised, worker t's rows of its deltas, from those with respect to z."""
+    me = layer_at(plan, i)
+    if peek(me, NORMALISE) == 0:
+        return generation
+    r0, r1, row = rows * t // n, rows * (t + 1) // n, peek(me, ROW)
+    call(peek(me, NORMALISE_BACK), (peek(me, DZ) + r0 * row, peek(me, N) + r0 * row, peek(me, INVERSE_STD) + r0 * peek(plan, ITEMSIZE),
+                                    peek(me, D) + r0 * row, r1 - r0, peek(me, FAN_OUT), row, peek(me, CHUNK), peek(me, CHUNK_BYTES),
+                                    peek(me, GAIN), peek(me, BIAS_PANEL)))  # fmt: skip
+    return barrier(plan, t, n, generation)
 
 
 # ---- update -------------------------------------------------------------------------------------------
@@ -419,14 +468,18 @@ def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper
 
 @inner
 def update_biases(plan, me, t, p0, p1, rows, hyper):
+    """Biases, and gains where there are any, of panels p0 .. p1."""
     vector = peek(plan, VECTOR)
     g = peek(plan, SCRATCH) + t * 32 * vector
     p = p0
     while p < p1:
         width = min(8, side_by_side(me, p, p1))
-        call(peek(plan, COLUMN_SUMS), (peek(me, D) + panel_at(plan, me, p), rows, width, peek(me, ROW), g, vector))
-        call(peek(plan, UPDATE), (g, vector, 0, peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), 0, peek(plan, STATE), 1,
-                                  width, hyper))  # fmt: skip
+        here, of_panel = panel_at(plan, me, p), p * peek(me, BIAS_PANEL)
+        call(peek(plan, COLUMN_SUMS), (peek(me, DZ) + here, rows, width, peek(me, ROW), g, vector))
+        call(peek(plan, UPDATE), (g, vector, 0, peek(me, BIAS) + of_panel, peek(me, BIAS_PANEL), 0, peek(plan, STATE), 1, width, hyper))
+        if peek(me, NORMALISE) != 0:
+            call(peek(me, GAIN_SUMS), (peek(me, DZ) + here, peek(me, N) + here, rows, width, peek(me, ROW), g, vector))
+            call(peek(plan, UPDATE), (g, vector, 0, peek(me, GAIN) + of_panel, peek(me, BIAS_PANEL), 0, peek(plan, STATE), 1, width, hyper))
         p += width
 
 
@@ -500,7 +553,7 @@ def update_by_clipped(plan, t, n, hyper):
                 call(step, (w, state, peek(me, FAN_OUT), hyper, factor))
             else:
                 call(step, (w, state, peek(me, FAN_IN), hyper, factor))
-                call(step, (peek(me, BIAS) + p * peek(me, BIAS_PANEL), state, 1, hyper, factor))
+                call(step, (peek(me, BIAS) + p * peek(me, BIAS_PANEL), state, 1 if peek(me, NORMALISE) == 0 else 2, hyper, factor))
         if peek(me, THIN) and t == n - 1:
             call(step, (peek(me, BIAS), state, bias_vectors(plan, me), hyper, factor))
 
@@ -569,6 +622,9 @@ def exchange_parameters(plan, t, n, k, inward):
         if outside_b != 0:
             call(copy, (outside_b + p0 * vector, 0, peek(me, BIAS) + state + p0 * peek(me, BIAS_PANEL), 0,
                         peek(me, BIAS_PANEL), 1, columns))  # fmt: skip
+        if peek(me, NORMALISE) != 0:
+            call(copy, (peek(me, OUTSIDE_G + k) + p0 * vector, 0, peek(me, GAIN) + state + p0 * peek(me, BIAS_PANEL), 0,
+                        peek(me, BIAS_PANEL), 1, columns))  # fmt: skip
         if inward and k == 0 and peek(me, WT) != 0:
             transpose(plan, me, np.int64(0), peek(me, IN_PANELS), p0, p1)
 
@@ -581,7 +637,7 @@ def exchange_states(plan, t, n, inward):
 
 @inner
 def exchange_activations(plan, i, t, n, first, rows, inward):
-    """Copy z and a of layer i, for `rows` rows, from or to rows `first` .. of the caller's arrays, where there are any."""
+    """Copy z, a, n and inverse_std of layer i, for `rows` rows, from or to rows `first` .. of the caller's arrays, where there are any."""
     me = layer_at(plan, i)
     copy = peek(plan, COPY_IN) if inward else peek(plan, COPY_OUT)
     vector, lanes = peek(plan, VECTOR), peek(plan, LANES)
@@ -597,7 +653,11 @@ def exchange_activations(plan, i, t, n, first, rows, inward):
             call(copy, (peek(me, OUTSIDE_Z) + there, outside_row, peek(me, Z) + here, row, vector, r1 - r0, columns))
         if peek(me, OUTSIDE_A) != 0:
             call(copy, (peek(me, OUTSIDE_A) + there, outside_row, peek(me, A) + here, row, vector, r1 - r0, columns))
+        if peek(me, OUTSIDE_N) != 0:
+            call(copy, (peek(me, OUTSIDE_N) + there, outside_row, peek(me, N) + here, row, vector, r1 - r0, columns))
         p += width
+    if peek(me, OUTSIDE_INVERSE_STD) != 0 and t == 0:  # whole vectors are written: not a part for each worker
+        call(copy, (peek(me, OUTSIDE_INVERSE_STD) + first * peek(plan, ITEMSIZE), 0, peek(me, INVERSE_STD), 0, vector, 1, rows))
 
 
 @inner
@@ -633,6 +693,7 @@ def gather_batch(plan, t, n, step):
 def run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, training):
     forward(plan, np.int64(0), t, n, rows, x, x_row, peek(layer_at(plan, np.int64(0)), FAN_IN), np.int64(0), y, y_row, hyper, training)
     generation = barrier(plan, t, n, generation)
+    generation = normalise(plan, np.int64(0), t, n, generation, rows, training)
     for i in range(1, peek(plan, LAYERS)):
         below = layer_at(plan, i - 1)
         if peek(layer_at(plan, i), THIN):
@@ -642,6 +703,7 @@ def run_forward(plan, t, n, generation, rows, x, x_row, y, y_row, hyper, trainin
         forward(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
                 y, y_row, hyper, training)  # fmt: skip
         generation = barrier(plan, t, n, generation)
+        generation = normalise(plan, i, t, n, generation, rows, training)
     top = layer_at(plan, peek(plan, LAYERS) - 1)
     if training and peek(top, ROW_ERROR) != 0:
         row_error(plan, t, n, rows, y, y_row, hyper)
@@ -657,6 +719,7 @@ def run_backward(plan, t, n, generation, rows, x, x_row, hyper):
     for i in range(peek(plan, LAYERS) - 1, 0, -1):
         backward(plan, i, t, n, rows)
         generation = barrier(plan, t, n, generation)
+        generation = normalise_back(plan, i - 1, t, n, generation, rows)
         if peek(layer_at(plan, i), THIN):
             update_thin(plan, t, n, rows, hyper)
             continue

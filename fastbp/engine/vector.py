@@ -272,6 +272,10 @@ class Vectors:
         s = self.b.store(self._v(x), self.b.inttoptr(address, self.type.as_pointer()))
         s.align = self.itemsize
 
+    def store_first(self, x: Vec, address: ir.Value) -> None:
+        """Write the number in the first lane."""
+        self.b.store(self.b.extract_element(x.value, I32(0)), self.b.inttoptr(address, self.scalar.as_pointer()))
+
     def splat(self, scalar: ir.Value) -> Vec:
         undef = ir.Constant(self.type, ir.Undefined)
         v = self.b.insert_element(undef, scalar, I32(0))
