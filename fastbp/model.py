@@ -189,6 +189,8 @@ class MLP(BaseMLP):
             )
             plan.lend_parameters(self._parameters, state.buffers)
             plan.lend_data(X, Y, order)
+            if first_step == last_step and plan.threads:  # it has run: all is compiled
+                return True
             plan.set(steps_before=self._steps_trained - first_step)
             pack = self._packed is not plan
             self._packed = None

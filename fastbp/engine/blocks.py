@@ -154,6 +154,22 @@ def _sums_over_rows(ops: Vectors, shape: Sequence[ir.Value], out: ir.Value, out_
         ops.store((s[0] + s[1]) + (s[2] + s[3]), b.add(out, b.mul(loop.index, out_vector)))
 
 
+def touch() -> int:
+    """(address, stride, rows, bytes): ask for the cache lines of `bytes` bytes, more than 0, in each of the rows, which are `stride` apart."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        address, stride, rows, size = args
+        ops = Vectors(b, "float32")
+        with cgutils.for_range(b, rows, intp=I64) as outer:
+            first = b.add(address, b.mul(outer.index, stride))
+            begin = b.and_(first, I64(-64))
+            lines = b.lshr(b.add(b.sub(b.add(first, size), begin), I64(63)), I64(6))
+            with cgutils.for_range(b, lines, intp=I64) as inner:
+                ops.prefetch(b.add(begin, b.shl(inner.index, I64(6))))
+
+    return compile_block("touch", "bytes", 4, emit)
+
+
 def column_sums(dtype: str) -> int:
     """(d, rows, vectors, row, out, out_vector): out = the sum over rows."""
 

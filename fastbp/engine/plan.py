@@ -118,7 +118,7 @@ class Plan:
             tile_along_rows=tile.address(name, tile.ALONG_ROWS, prefetch=far),
             total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
             copy_sliver=blocks.copy_sliver(name),
-            dots=blocks.dots(name), row_sums=blocks.row_sums(name),
+            touch=blocks.touch(), dots=blocks.dots(name), row_sums=blocks.row_sums(name),
             columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
             column_sums=blocks.column_sums(name), transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), direct=int(rule == "add"), states=states,

@@ -48,7 +48,7 @@ HEADER = (
     "layers", "lanes", "vector", "itemsize", "many_registers",
     # addresses of compiled callbacks (tile.py, blocks.py)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "transpose", "gather", "update",
-    "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
+    "touch", "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
     "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
     "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
     "clip",                 # 0, or bytes from a step's settings to clip_norm: then the gradient is kept, in front of the states
@@ -92,7 +92,7 @@ HEADER_SIZE, LAYER_SIZE = len(HEADER), len(LAYER)
 TASK, LAYERS, LANES, VECTOR, ITEMSIZE = (_h[k] for k in ("task", "layers", "lanes", "vector", "itemsize"))
 MANY_REGISTERS, TILE_K, TILE_ROWS = (_h[k] for k in ("many_registers", "tile_along_k", "tile_along_rows"))
 TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "copy_in", "copy_out", "copy_sliver", "column_sums"))
-TRANSPOSE, GATHER, UPDATE, DIRECT = (_h[k] for k in ("transpose", "gather", "update", "direct"))
+TRANSPOSE, GATHER, UPDATE, DIRECT, TOUCH = (_h[k] for k in ("transpose", "gather", "update", "direct", "touch"))
 DOTS, ROW_SUMS, COLUMNS_IN, COLUMNS_OUT = (_h[k] for k in ("dots", "row_sums", "columns_in", "columns_out"))
 SQUARES, CLIP_FACTOR, UPDATE_OF_CLIPPED = (_h[k] for k in ("squares", "clip_factor", "update_of_clipped"))
 CONSTRAIN, CONSTRAIN_ACROSS = _h["constrain"], _h["constrain_across"]
@@ -249,6 +249,9 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(me, p, p1))
                 here = panel_at(plan, me, p)
+                if error != 0:  # the targets will be wanted after the product, and may come from far away
+                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
+                    call(peek(plan, TOUCH), (y + top * y_row + p * vector, y_row, bottom - top, columns * peek(plan, ITEMSIZE)))
                 call(peek(plan, TILE_K), (bottom - top, width, depth, x + top * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
                                           peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + top * row, vector, row,
                                           peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip

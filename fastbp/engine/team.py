@@ -9,6 +9,7 @@ changes no result.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -161,6 +162,9 @@ def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
 
 # A trial takes so long, and the slower way is tried again after so long, twice as long each time that it stays the slower one.
 TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.05, 6
+# How long a way must have been slower than it was known to be to count as twice as slow: what a step lost because some other program had
+# the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
+DOUBLING_SECONDS = 0.02
 # After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
 STEPS_TO_WARM = 2
 
@@ -204,7 +208,8 @@ class Choice:
             return
         known = self.seconds_per_step
         before = min(known, key=lambda n: known[n], default=0)
-        known[threads] = seconds / steps
+        most = known.get(threads, math.inf) * (1 + seconds / DOUBLING_SECONDS)
+        known[threads] = min(seconds / steps, most)
         best = min(known, key=lambda n: known[n])
         if best != before:  # perhaps a moment's disturbance only: look again soon
             self._lost, self._tried_at = 0, now

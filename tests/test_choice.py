@@ -1,0 +1,54 @@
+"""Alone or as a team: the choice that the engine makes while it works, on a clock of the test's own."""
+
+import itertools
+
+from fastbp.engine.team import Choice
+
+
+def work(choice, seconds_of, until, steps, now=0.0):
+    """Do entries of so many steps each until the clock says `until`; [(when, threads, steps)] of the legs."""
+    legs = []
+    while now < until:
+        left = steps
+        while left:
+            threads, some = choice.next(2, left, now)
+            began, left = now, left - some
+            now += sum(seconds_of(threads, now) for _ in range(some))
+            choice.note(threads, some, now - began, now)
+            legs.append((began, threads, some))
+    return legs
+
+
+def share_of(threads, legs, since=0.0):
+    counted = [(n, steps) for when, n, steps in legs if when >= since]
+    return sum(steps for n, steps in counted if n == threads) / sum(steps for _, steps in counted)
+
+
+def test_the_faster_way_is_taken():
+    """By far most of the time, whichever it is, in long chunks and in calls of a single step."""
+    for faster, steps in itertools.product((1, 2), (1, 1000)):
+        legs = work(Choice(), lambda n, now, faster=faster: 40e-6 if n == faster else 70e-6, 1.0, steps)
+        assert share_of(faster, legs) > 0.9
+
+
+def test_one_disturbed_step_does_not_turn_it_over():
+    """Another program takes the core for 2 ms, every 25 ms, from single steps of 40 us or 60 us."""
+    disturbed = itertools.count()
+
+    def seconds_of(threads, now):
+        return (40e-6 if threads == 2 else 60e-6) + (2e-3 if next(disturbed) % 500 == 499 else 0)
+
+    assert share_of(2, work(Choice(), seconds_of, 2.0, steps=1)) > 0.9
+
+
+def test_a_lasting_change_is_noticed():
+    """From some time on, another program has one of the cores: two workers then wait for each other."""
+
+    def seconds_of(threads, now):
+        return 60e-6 if threads == 1 else 40e-6 if now < 0.5 else 400e-6
+
+    for steps in (1, 1000):
+        choice = Choice()
+        legs = work(choice, seconds_of, 2.0, steps)
+        assert share_of(2, [leg for leg in legs if leg[0] < 0.5]) > 0.9
+        assert share_of(1, legs, since=0.7) > 0.9
