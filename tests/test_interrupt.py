@@ -13,6 +13,7 @@ import pytest
 
 import fastbp
 from fastbp import _run
+from fastbp.engine import jit
 
 CHILD = """
     import json, sys, time
@@ -181,3 +182,28 @@ def test_fit_in_a_thread(module):
     thread.start()
     thread.join()
     assert histories[0].epochs == 3
+
+
+def test_ctrl_c_while_compiling():
+    """It is heard at once; what is being compiled is compiled to its end, in a thread without signals."""
+    began, end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compile():
+        began.set()
+        assert end.wait(60)
+        ended.set()
+
+    def press():
+        assert began.wait(60)
+        signal.raise_signal(signal.SIGINT)
+
+    finger = threading.Thread(target=press)
+    finger.start()
+    with pytest.raises(KeyboardInterrupt):
+        jit.uninterrupted(compile)
+    assert not ended.is_set()
+    finger.join()
+    end.set()
+    assert ended.wait(60)
+    with pytest.raises(ZeroDivisionError):
+        jit.uninterrupted(lambda: 1 // 0)

@@ -44,7 +44,6 @@ def compiled_phases() -> Any:
     def phases(t, n, job):
         plan, rows = peek(job, _PLAN), peek(job, _ROWS)
         x, x_row, hyper = peek(job, _X), peek(job, _X_ROW), peek(job, _HYPER)
-        generation = 1
         for _ in range(peek(job, _TIMES)):
             if peek(job, _PHASE) == 0:
                 forward(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, 0, 0, 0, False)
@@ -52,7 +51,7 @@ def compiled_phases() -> Any:
                 backward(plan, 1, t, n, rows)
             else:
                 update(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, hyper)
-            generation = barrier(plan, t, n, generation)
+            barrier(plan, t, n)
 
     return numba.cfunc(jit.void(3), **jit.OPTIONS)(phases)
 

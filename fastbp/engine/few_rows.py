@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import int64
 from numpy.typing import NDArray
 
 from fastbp.engine import blocks, jit
@@ -66,7 +67,7 @@ def _all_finite(finite, address, size, bad):
 
 @cache
 def _all_finite_entry() -> Any:
-    return jit.dispatcher(_all_finite)
+    return jit.dispatcher(_all_finite, (int64, int64, int64, int64[::1]))
 
 
 def is_finite(array: Array) -> bool:

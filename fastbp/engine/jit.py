@@ -15,6 +15,7 @@ import hashlib
 import pathlib
 import pickle
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -29,10 +30,16 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataC
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 I64 = ir.IntType(64)
 I32 = ir.IntType(32)
+
+
+# Numba's own way to load a function from the cache first loads all of its type registries. That takes 0.3 s and is of use only to those
+# who compile; left out for the version of which that is known.
+LOADS_WITHOUT_REGISTRIES = numba.version_info.short == (0, 68)
 
 
 @cache
@@ -78,7 +85,11 @@ class _Cache(FunctionCache):
             return None
         self._file_of(sig)
         try:
-            return super().load_overload(sig, target_context)
+            if not LOADS_WITHOUT_REGISTRIES:
+                return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
         except (OSError, EOFError, pickle.UnpicklingError):  # gone or cut short meanwhile
             return None
 
@@ -109,29 +120,60 @@ def address_of(key: str, signature: Any, make: Callable[[], Callable[..., Any]],
 
     make: returns the Python function; called only when the callback is needed. driver: it calls other jitted functions.
     """
-    callback = _compiled.get(key)
-    if callback is None:
-        with global_compiler_lock:
-            function = make()
-            if driver and config.DISABLE_JIT:
-                callback = _compiled[key] = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(signature.args))(function)
-                return address_of(key, signature, make)
-            callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
-            callback._cache = _Cache(function, key)
-            callback.compile()
-            _compiled[key] = callback
+    if key not in _compiled:
+        uninterrupted(lambda: _compile(key, signature, make, driver))
+    callback = _compiled[key]
     if isinstance(callback, CFunc):
         return int(callback.address)  # type: ignore[arg-type]
     return int(ctypes.cast(callback, ctypes.c_void_p).value)  # type: ignore[arg-type]
 
 
-def dispatcher(function: Callable[..., Any], *, parallel: bool = False) -> Any:
-    """`function` compiled for calls from Python, cached like the callbacks."""
+def _compile(key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool) -> None:
+    with global_compiler_lock:
+        if key in _compiled:  # by another thread
+            return
+        function = make()
+        if driver and config.DISABLE_JIT:
+            _compiled[key] = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(signature.args))(function)
+            return
+        callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
+        callback._cache = _Cache(function, key)
+        callback.compile()
+        _compiled[key] = callback
+
+
+def uninterrupted(compile: Callable[[], Any]) -> None:
+    """Compile in a thread of its own, where there is one. Only the main thread gets Ctrl-C, and gets it at once; the other goes on to its end.
+
+    In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a function behind.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return compile()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            compile()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    if errors:
+        raise errors[0]
+
+
+def dispatcher(function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False) -> Any:
+    """`function` compiled for calls from Python, cached like the callbacks: now, if the types of its arguments are given."""
     if config.DISABLE_JIT:
         return lambda *arguments: _as_python(function(*arguments))
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"}
     compiled: Any = njit(parallel=parallel, **options)(function)
     compiled._cache = _Cache(function, f"{function.__name__}")
+    if arguments is not None:
+        uninterrupted(lambda: compiled.compile(arguments))
     return compiled
 
 

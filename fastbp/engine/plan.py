@@ -47,6 +47,12 @@ TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_0
 LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
 # Bytes of parameters from which threads copy them.
 TEAM_FROM_BYTES = 1 << 20
+# The callbacks of step.py that each use of a plan calls, whatever its network.
+CALLED = {
+    "train": ("exchange_parameters", "run_forward", "run_backward", "train"),
+    "predict": ("exchange_parameters", "run_forward", "evaluate"),
+    "trace": ("exchange_parameters", "run_forward", "run_backward", "evaluate", "gradients"),
+}
 # Numbers a row of X may not have as a stride: rows then share cache sets, and the batch is copied.
 BAD_STRIDE = 4096
 
@@ -108,7 +114,7 @@ class Plan:
         self.table = np.zeros(step.HEADER_SIZE + len(shapes) * step.LAYER_SIZE, np.int64)
         self.address = self.table.ctypes.data
         self._layers = self.table[step.HEADER_SIZE :].reshape(len(shapes), step.LAYER_SIZE)
-        self.work = step.address()
+        self.work = step.address("work")
         self._door = aligned((2 + workers) * team.LINE).view(np.int64)
         self.stop = np.zeros(1, np.int64)
         self.out, self.bad = np.zeros(1), np.zeros(1, np.int64)
@@ -125,6 +131,9 @@ class Plan:
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
         )  # fmt: skip
+        self._call(*CALLED[use])
+        if clip_norm or max_norm is not None:
+            self._call("finish_update")
 
         up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
         thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
@@ -233,6 +242,10 @@ class Plan:
         numbers[:] = factor, _philox.keep(p)
         return at
 
+    def _call(self, *names: str) -> None:
+        """Compile these callbacks of step.py, or load them, and tell the others where they are."""
+        self.set(**{name: step.address(name) for name in names})
+
     def set(self, **fields: int) -> None:
         for name, value in fields.items():
             self.table[step._h[name]] = value
@@ -297,6 +310,7 @@ class Plan:
             self.set(x_scale=data.scaling[0].ctypes.data, x_offset=data.scaling[1].ctypes.data)
 
     def _make_room_for_gathering(self, inputs: int, outputs: int) -> None:
+        self._call("gather_batch")
         x_row = -(-inputs * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
         y_row = outputs * self.dtype.itemsize
         self.set(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import int64, njit, prange
 
 from fastbp.engine import jit
 from fastbp.engine.jit import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
@@ -71,7 +71,9 @@ def _alone(work: Any, plan: Any) -> None:
 @cache
 def compiled(parallel: bool) -> Any:
     """The entry into compiled code: with threads, or the serial twin. Both run the same compiled worker."""
-    return jit.dispatcher(_team, parallel=True) if parallel else jit.dispatcher(_alone)
+    if parallel:
+        return jit.dispatcher(_team, (int64, int64, int64, int64), parallel=True)
+    return jit.dispatcher(_alone, (int64, int64))
 
 
 # ---- how many ------------------------------------------------------------------------------------------
