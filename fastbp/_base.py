@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -193,7 +194,8 @@ class BaseMLP(ABC):
 
         names = [hidden] * (len(sizes) - 2) + [output]
         self._activations = [activations.OUTPUTS[name] for name in names]
-        self._parameters = np.zeros(_layout.size(sizes, self._layer_norm), self._dtype)
+        self._shapes_by_name = _layout.shapes(sizes, self._layer_norm)
+        self._parameters = np.zeros(_layout.size(self._shapes_by_name), self._dtype)
         self._make_views()
         self._resets = 0
         self._draw()
@@ -300,9 +302,10 @@ class BaseMLP(ABC):
 
     def _split(self, flat: Array) -> tuple[list[Array], list[Array], list[Array]]:
         """Views of a flat array laid out like the parameters: weights, biases and gains."""
-        views = _layout.views(flat, self._layer_sizes, self._layer_norm)
-        weights, biases, gains = ([v for name, v in views.items() if name[0] == kind] for kind in "Wbg")
-        return weights, biases, gains
+        of_kind: dict[str, list[Array]] = {"W": [], "b": [], "g": []}
+        for name, array in _layout.views(flat, self._shapes_by_name).items():
+            of_kind[name[0]].append(array)
+        return of_kind["W"], of_kind["b"], of_kind["g"]
 
     def _make_views(self) -> None:
         weights, biases, gains = self._split(self._parameters)
@@ -315,29 +318,29 @@ class BaseMLP(ABC):
         self.gains = self._views[2 * depth :]
 
     def _adopt_parameters(self) -> None:
-        """Copy what was put in the place of a weight or bias array into the parameters, and put that back."""
-        depth, gains = len(self._activations), len(self._views) - 2 * len(self._activations)
+        """Copy what was put in the place of a parameter array into the parameters, and put that back."""
+        depth = len(self._activations)
+        given = (*self.weights, *self.biases, *self.gains)
         if len(self.weights) != depth or len(self.biases) != depth:
             raise ValueError(
                 f"the model has {depth} layers, but {len(self.weights)} weights and {len(self.biases)} biases"
             )
-        if len(self.gains) != gains:
-            raise ValueError(f"the model has {gains} normalised layers, but {len(self.gains)} gains")
-        given = (*self.weights, *self.biases, *self.gains)
-        changed = False
+        if len(given) != len(self._views):
+            normalised = len(self._views) - 2 * depth
+            raise ValueError(f"the model has {normalised} normalised layers, but {len(self.gains)} gains")
+        if all(map(operator.is_, given, self._views)):  # the usual case, decided quickly
+            return
         for i, (array, view) in enumerate(zip(given, self._views, strict=True)):
             if array is not view:
                 name = f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
                 values = _validation.as_floats(name, array, self._dtype)
                 if values.shape != view.shape:
                     raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
-                changed = True
-        if changed:
-            for array, view in zip(given, self._views, strict=True):
-                if array is not view:
-                    view[...] = array
-            self._restore_views()
-            self._parameters_changed()
+        for array, view in zip(given, self._views, strict=True):
+            if array is not view:
+                view[...] = array
+        self._restore_views()
+        self._parameters_changed()
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_parameters()

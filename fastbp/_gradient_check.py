@@ -64,13 +64,12 @@ def check_gradients(
     x = twin._inputs(X, check_finite=True)
     y = twin._targets(Y, len(x), check_finite=True, sample_weight=sample_weight)
     trace = twin._forward_pass(x)
-    gradients = _layout.views(twin._backward_pass(trace, y), twin.layer_sizes, twin.layer_norm)
+    gradients = _layout.views(twin._backward_pass(trace, y), twin._shapes_by_name)
     loss = abs(twin._evaluate(x, y))
     resolvable = np.finfo(np.float64).eps * loss / STEP / TOLERANCE
 
     result = GradientCheck({}, {}, {})
-    parameters = _layout.views(twin._parameters, twin.layer_sizes, twin.layer_norm)
-    for name, values in parameters.items():
+    for name, values in _layout.views(twin._parameters, twin._shapes_by_name).items():
         flat, gradient = values.reshape(-1), gradients[name].reshape(-1)
         entries = np.arange(flat.size)
         if max_entries is not None and flat.size > max_entries:

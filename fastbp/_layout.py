@@ -13,11 +13,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes(layer_sizes: Sequence[int], layer_norm: bool) -> dict[str, tuple[int, ...]]:
+def shapes(layer_sizes: Sequence[int], layer_norm: bool) -> Shapes:
     """The arrays in their order: {"W1": (fan_in, fan_out), "b1": (fan_out,), ...}."""
-    arrays: dict[str, tuple[int, ...]] = {}
+    arrays: Shapes = {}
     last = len(layer_sizes) - 1
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(layer_sizes), 1):
         arrays[f"W{layer}"], arrays[f"b{layer}"] = (fan_in, fan_out), (fan_out,)
@@ -26,15 +27,15 @@ def shapes(layer_sizes: Sequence[int], layer_norm: bool) -> dict[str, tuple[int,
     return arrays
 
 
-def size(layer_sizes: Sequence[int], layer_norm: bool) -> int:
-    """How many numbers that are."""
-    return sum(map(math.prod, shapes(layer_sizes, layer_norm).values()))
+def size(shapes: Shapes) -> int:
+    """How many numbers these arrays have."""
+    return sum(map(math.prod, shapes.values()))
 
 
-def views(flat: Array, layer_sizes: Sequence[int], layer_norm: bool) -> dict[str, Array]:
+def views(flat: Array, shapes: Shapes) -> dict[str, Array]:
     """The arrays by their names, as views of the flat one."""
     found, at = {}, 0
-    for name, shape in shapes(layer_sizes, layer_norm).items():
+    for name, shape in shapes.items():
         end = at + math.prod(shape)
         found[name] = flat[at:end].reshape(shape)
         at = end

@@ -43,7 +43,7 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
     model._adopt_parameters()
-    views = _layout.views(model._parameters, model.layer_sizes, model.layer_norm)
+    views = _layout.views(model._parameters, model._shapes_by_name)
     tensors = {name: array.copy() for name, array in views.items()}
     texts = {
         "format": FORMAT,
@@ -162,7 +162,7 @@ def _model_of_checkpoint(
         architecture = {**LATER_OPTIONS, **json.loads(texts["settings"])["model"]}
         metadata = json.loads(texts["metadata"])
         parameters = tensors.get("result", tensors["parameters"])
-        size = _layout.size(architecture["layer_sizes"], architecture["layer_norm"])
+        size = _layout.size(_layout.shapes(architecture["layer_sizes"], architecture["layer_norm"]))
         if parameters.shape != (size,) or parameters.dtype != np.dtype(architecture["dtype"]):
             raise ValueError(f"layer_sizes {architecture['layer_sizes']} do not fit the arrays in the file")
         if not isinstance(metadata, dict):
