@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _layout, _sources, _targets, _validation, activations, initializers, losses
+from fastbp._batches import Batches, BatchRun, BatchSource, gives_batches
 from fastbp._checkpoint import Checkpoints
 from fastbp._run import Run, Validation
 from fastbp._sources import Rows
@@ -37,6 +38,7 @@ ClassWeight = str | Mapping[int, float] | ArrayLike
 
 # Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
 EVALUATE_MULTIPLY_ADDS = 20_000_000
+BATCH_SIZE = 32
 # Numbers that are looked through for NaN without listening for Ctrl-C: some 20 ms in memory, more on a disk.
 CHECKED_AT_ONCE = 1 << 26
 
@@ -666,12 +668,13 @@ class BaseMLP(ABC):
 
     def fit(
         self,
-        X: ArrayLike,
-        Y: ArrayLike,
+        X: ArrayLike | BatchSource,
+        Y: ArrayLike | None = None,
         *,
         epochs: int | None = None,
         steps: int | None = None,
-        batch_size: int = 32,
+        steps_per_epoch: int | None = None,
+        batch_size: int = BATCH_SIZE,
         accumulate: int = 1,
         optimizer: Optimizer,
         shuffle: bool = True,
@@ -697,20 +700,31 @@ class BaseMLP(ABC):
             bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
             "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
             otherwise each of its rows has the sum 1.
+            Without Y, X is an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays, of any
+            numbers of rows. Each batch is a step (`accumulate` of them), and is used before the next one is
+            asked for. A list, a DataLoader of PyTorch or whatever else begins anew with each iter() is gone
+            through once an epoch, and a function of no arguments is called for an iterable in each epoch. An
+            iterator or generator can be gone through once: if it ends before `epochs` or `steps` are done,
+            training ends with a warning. The iterable is in charge of the order, and of validation_split and
+            checkpoint, which are refused: its place and its random numbers are not fit's to restore.
         epochs : how often all samples are gone through; or
         steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
-        batch_size : rows per step; the last batch of an epoch may have fewer.
+        steps_per_epoch : with an iterable, an epoch is so many steps (as in Keras), wherever the iterable
+            ends and begins again. None: an epoch is a pass over it. One without an end needs this, or
+            `steps`, which then are one epoch, with validation and callbacks at its end.
+        batch_size : rows per step; the last batch of an epoch may have fewer. An iterable has its own.
         accumulate : add the gradients of so many batches up for one step: to rounding the same as a step of
             accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
             activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
-        shuffle : a new order each epoch, drawn from the model's seed.
+        shuffle : a new order each epoch, drawn from the model's seed. (Of arrays.)
         sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
             Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
         class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
             that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
             For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
             "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
+            ("balanced" is for arrays: it counts all labels first.)
             (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
         validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
         validation_split : instead, this share of the samples, which are not trained on. They are drawn from
@@ -738,7 +752,8 @@ class BaseMLP(ABC):
 
         Raises
         ------
-        ValueError, TypeError : for arguments that do not fit, before anything is changed.
+        ValueError, TypeError : for arguments that do not fit, before anything is changed; for a batch that
+            does not fit, with its number, and like anything that an iterable raises, before its step.
         FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
             and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
         """
@@ -750,6 +765,8 @@ class BaseMLP(ABC):
             steps = _validation.count("steps", steps, low=0)
         batch_size = _validation.count("batch_size", batch_size)
         accumulate = _validation.count("accumulate", accumulate)
+        if steps_per_epoch is not None:
+            steps_per_epoch = _validation.count("steps_per_epoch", steps_per_epoch)
         sorted_callbacks = Callbacks(callbacks)
         checkpoints = None
         if checkpoint is not None:
@@ -759,54 +776,82 @@ class BaseMLP(ABC):
                 "every and every_steps say when to write the checkpoint: give checkpoint= as well"
             )
         state = self._begin(optimizer)
-        x = self._input_rows(X, check_finite)
-        y = self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
         held_out = self._validation_data(validation_data, check_finite)
         validation_split = _validation.number("validation_split", validation_split, low=0, below=1)
         if validation_split and held_out is not None:
             raise ValueError("give validation_data or validation_split, not both")
-        if checkpoints is not None:
-            targets, weights = (y, None) if isinstance(y, Rows) else self._split_weights(y)
-            settings = {
-                "model": self._architecture(),
-                "optimizer": optimizer,
-                "X": x,
-                "Y": targets,
-                "sample_weight": weights,
-                "class_weight": class_weight,
-                "batch_size": batch_size,
-                "accumulate": accumulate,
-                "shuffle": shuffle,
-                "validation_data": held_out and dict(zip("XY", held_out, strict=True)),
+        if Y is None:
+            refused = {
+                "batch_size": batch_size != BATCH_SIZE,
+                "sample_weight": sample_weight is not None,
+                "class_weight='balanced'": isinstance(class_weight, str) and class_weight == "balanced",
                 "validation_split": validation_split,
-                "metrics": metrics,
-                "callbacks": sorted_callbacks.with_state,
+                "checkpoint": checkpoint is not None,
             }
-            checkpoints.open(self, settings)
-            self._splitting = checkpoints.splitting(self._splitting)
-        if validation_split:
-            rows, held_rows = self._split_rows(len(x), validation_split)
-            held_out = _sources.picked(x, held_rows), _sources.picked(y, held_rows)
-            x, y = _sources.picked(x, rows), _sources.picked(y, rows)
-        if class_weight is not None:
-            targets, weights = self._split_weights(y[:])
-            of_rows = _targets.class_weights(class_weight, targets, self._loss)
-            y = _targets.weighted(targets, of_rows if weights is None else of_rows * weights)
+            for name in (name for name, given in refused.items() if given):
+                raise ValueError(
+                    f"{name} is for arrays: without Y, X is an iterable of batches, see fit's docstring"
+                )
+        else:
+            if gives_batches(X):
+                raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")
+            if steps_per_epoch is not None:
+                raise ValueError(
+                    "steps_per_epoch is for an iterable of batches: an epoch of arrays is all samples"
+                )
+            x, y = self._training_rows(X, Y, sample_weight, check_finite)
+            if checkpoints is not None:
+                targets, weights = (y, None) if isinstance(y, Rows) else self._split_weights(y)
+                settings = {
+                    "model": self._architecture(),
+                    "optimizer": optimizer,
+                    "X": x,
+                    "Y": targets,
+                    "sample_weight": weights,
+                    "class_weight": class_weight,
+                    "batch_size": batch_size,
+                    "accumulate": accumulate,
+                    "shuffle": shuffle,
+                    "validation_data": held_out and dict(zip("XY", held_out, strict=True)),
+                    "validation_split": validation_split,
+                    "metrics": metrics,
+                    "callbacks": sorted_callbacks.with_state,
+                }
+                checkpoints.open(self, settings)
+                self._splitting = checkpoints.splitting(self._splitting)
+            if validation_split:
+                rows, held_rows = self._split_rows(len(x), validation_split)
+                held_out = _sources.picked(x, held_rows), _sources.picked(y, held_rows)
+                x, y = _sources.picked(x, rows), _sources.picked(y, rows)
+            y = self._class_weighted(y, class_weight)
         held_targets = self._split_weights(held_out[1][:])[0] if held_out and metrics else None
         entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
         self._require_finite_parameters()
         self._warn_if_symmetric()
-        rows_of_step = min(accumulate * batch_size, len(x))
-        part = batch_size if batch_size < rows_of_step else None
-        if steps is None:
-            assert epochs is not None
-            steps = epochs * -(-len(x) // rows_of_step)
-        run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
+        run: Run
+        if Y is None:
+
+            def prepare(X: Any, Y: Any, weights: Any) -> tuple[Array | Rows, Array | Rows]:
+                x, y = self._training_rows(X, Y, weights, check_finite)
+                return x, self._class_weighted(y, class_weight)
+
+            batches = Batches(X, accumulate, prepare)
+            run = BatchRun(self, batches, epochs, steps, steps_per_epoch, optimizer, state)
+        else:
+            rows_of_step = min(accumulate * batch_size, len(x))
+            part = batch_size if batch_size < rows_of_step else None
+            if steps is None:
+                assert epochs is not None
+                steps = epochs * -(-len(x) // rows_of_step)
+            run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
         if checkpoints is not None:
             checkpoints.compare(run)
             run.checkpoints = checkpoints
         validation = Validation(*held_out, entries) if held_out else None
-        return run.train(validation, sorted_callbacks, progress)
+        history = run.train(validation, sorted_callbacks, progress)
+        if run.shortage:
+            warnings.warn(run.shortage, UserWarning, stacklevel=2)
+        return history
 
     def partial_fit(
         self,
@@ -814,7 +859,7 @@ class BaseMLP(ABC):
         Y: ArrayLike,
         *,
         optimizer: Optimizer,
-        batch_size: int = 32,
+        batch_size: int = BATCH_SIZE,
         shuffle: bool = True,
         sample_weight: ArrayLike | None = None,
         check_finite: bool = True,
@@ -827,8 +872,7 @@ class BaseMLP(ABC):
         """
         batch_size = _validation.count("batch_size", batch_size)
         state = self._begin(optimizer)
-        x = self._input_rows(X, check_finite)
-        y = self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
+        x, y = self._training_rows(X, Y, sample_weight, check_finite)
         self._require_finite_parameters()
         self._warn_if_symmetric()
         batch_size = min(batch_size, len(x))
@@ -848,6 +892,20 @@ class BaseMLP(ABC):
         self._draw()
         self._parameters_changed()
         self._resets += 1
+
+    def _training_rows(
+        self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool
+    ) -> tuple[Array | Rows, Array | Rows]:
+        x = self._input_rows(X, check_finite)
+        return x, self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
+
+    def _class_weighted(self, y: Array | Rows, class_weight: ClassWeight | None) -> Array | Rows:
+        """The targets with the weights of their classes."""
+        if class_weight is None:
+            return y
+        targets, weights = self._split_weights(y[:])
+        of_rows = _targets.class_weights(class_weight, targets, self._loss)
+        return _targets.weighted(targets, of_rows if weights is None else of_rows * weights)
 
     def _validation_data(
         self, data: tuple[ArrayLike, ...] | None, check_finite: bool

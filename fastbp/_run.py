@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,12 @@ CHUNK_SECONDS = 0.2
 CHUNK_GROWTH = 8
 # Shuffled indices made at a time where a chunk spans several epochs.
 ORDER_ENTRIES = 1 << 20
-
-
 # Rows of the first chunk where data are read from a disk, perhaps at 10 ms each.
 FIRST_ROWS_ON_DISK = 64
+# Steps or epochs, where as many are wanted as there are.
+NO_LIMIT = sys.maxsize
+# The progress bar is not drawn more often than that within an epoch.
+SHOWN_SECONDS = 0.1
 
 
 def _stored(data: Array | Rows) -> Array:
@@ -59,6 +61,18 @@ class Validation:
         y_pred = np.empty((len(self.X), model._layer_sizes[-1]), model._dtype)
         loss = model._evaluate(self.X, self.Y, y_pred)
         return {"loss": loss} | metrics.evaluate(self.metrics, model._split_weights(self.Y[:])[0], y_pred)
+
+
+class Chunk(NamedTuple):
+    """Steps that run without Python: first <= s < last, counted from the beginning of epoch `epoch` (from 0).
+
+    They take the rows of the data that `order` lists, see `_train_chunk`; None: as they lie.
+    """
+
+    order: NDArray[np.int64] | None
+    epoch: int
+    first: int
+    last: int
 
 
 class Run:
@@ -101,11 +115,19 @@ class Run:
         self.unsettled = False
         self.stopped = False  # by a callback
         self.checkpoints: Checkpoints | None = None
+        self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
+        self._rows: NDArray[np.int64] | None = None  # that order
+        self._shown = 0.0  # when the progress bar was
 
     @property
     def epoch_step(self) -> int:
         """Steps done of the epoch in progress."""
         return self.done % self.steps_per_epoch
+
+    @property
+    def shortage(self) -> str | None:
+        """Why there were fewer steps than asked for, if it is the data's fault."""
+        return None
 
     def train(self, validation: Validation | None, callbacks: Callbacks, progress: bool) -> History:
         history, started, saved = self.history, time.perf_counter(), self.checkpoints
@@ -153,61 +175,78 @@ class Run:
             return None
         from tqdm import tqdm
 
-        return tqdm(total=self.steps, initial=self.done, unit="step", dynamic_ncols=True)
+        total = self.steps if self.steps < NO_LIMIT else None
+        return tqdm(total=total, initial=self.done, unit="step", dynamic_ncols=True)
 
     def _run(
         self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
     ) -> None:
-        per_epoch, saved, lr = self.steps_per_epoch, self.checkpoints, self.optimizer.lr
+        saved, lr = self.checkpoints, self.optimizer.lr
         watches = isinstance(lr, Schedule) and lr.watches
         spans_epochs = validation is None and not callbacks.epoch_end and not watches
         # Compile now, where Ctrl-C need not wait and no clock runs.
         self._chunk(None, 0, 0, np.empty(0))
-        whole, drawn = 1, False
-        order: NDArray[np.int64] | None = None
         began = time.perf_counter()  # the epoch
         if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
             assert saved is not None
             saved.note_states(self, callbacks)
             self._validate(validation)
             self.stopped = self._end_of_epoch(callbacks)
-        while self.done < self.steps and not self.stopped:
-            epoch, step = divmod(self.done, per_epoch)
-            left = self.steps - self.done
-            if saved is not None:
-                left = min(left, saved.next_due(self.done, per_epoch) - self.done)
-            if step == 0:
-                whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
-                whole = max(1, whole) if spans_epochs else 1
-            if step == 0 or not drawn:
-                order, drawn = self._order(whole), True
-            last = min(step + min(self.most_steps, left), per_epoch) if whole == 1 else whole * per_epoch
+        while self._goes_on() and not self.stopped:
+            chunk = self._next_chunk(spans_epochs)
             with interrupt.held(self.model._request_stop):  # what was trained is in the history, always
-                losses = self._watched_chunk(order, epoch, step, last)
+                losses = self._watched_chunk(chunk) if chunk else np.empty(0)
                 self.done += len(losses)
-                ended = last % per_epoch == 0 or self.done == self.steps
-                if whole > 1:
-                    self._note(losses.reshape(whole, per_epoch).sum(axis=1), per_epoch, began)
-                else:
-                    self.epoch_losses[step:last] = losses
-                    if ended:
-                        self._note(self.epoch_losses[:last].sum(keepdims=True), last, began)
+                ended = self._take(chunk, losses, began)
                 self.unsettled = ended
                 if saved is not None and ended:
                     saved.note_states(self, callbacks)
-                    if last % per_epoch == 0:
+                    if self.epoch_step == 0:
                         self.epoch_random = self.model._random_state()
-            self.stopped = self._call(callbacks.chunk_end, self.done)
+            if chunk:
+                self.stopped = self._call(callbacks.chunk_end, self.done)
             if ended:
                 self._validate(validation)
             if bar is not None:
-                so_far = self.epoch_losses[: self.epoch_step].sum() / self._divisor(max(1, self.epoch_step))
-                self._show(bar, len(losses), self.history.last("loss") if ended else so_far)
+                self._show(bar, ended)
             if ended:
                 self.stopped |= self._end_of_epoch(callbacks)
                 began = time.perf_counter()
             if saved is not None and self.done < self.steps and not self.stopped:
                 saved.save_if_due(self, callbacks, ended)
+
+    def _goes_on(self) -> bool:
+        """Whether there is more to be done."""
+        return self.done < self.steps
+
+    def _next_chunk(self, spans_epochs: bool) -> Chunk | None:
+        """The steps to run next; None: the epoch has turned out to be over."""
+        per_epoch = self.steps_per_epoch
+        epoch, step = divmod(self.done, per_epoch)
+        left = self.steps - self.done
+        if self.checkpoints is not None:
+            left = min(left, self.checkpoints.next_due(self.done, per_epoch) - self.done)
+        if step == 0:
+            whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
+            self._whole = max(1, whole) if spans_epochs else 1
+        if step == 0 or not self._drawn:
+            self._rows, self._drawn = self._order(self._whole), True
+        if self._whole > 1:
+            return Chunk(self._rows, epoch, step, self._whole * per_epoch)
+        return Chunk(self._rows, epoch, step, min(step + min(self.most_steps, left), per_epoch))
+
+    def _take(self, chunk: Chunk | None, losses: NDArray[np.float64], began: float) -> bool:
+        """Note what a chunk's steps have given; whether it has ended an epoch, which began then."""
+        assert chunk is not None
+        per_epoch = self.steps_per_epoch
+        if chunk.last > per_epoch:
+            self._note(losses.reshape(-1, per_epoch).sum(axis=1), per_epoch, began)
+            return True
+        self.epoch_losses[chunk.first : chunk.last] = losses
+        ended = chunk.last == per_epoch or self.done == self.steps
+        if ended:
+            self._note(self.epoch_losses[: chunk.last].sum(keepdims=True), chunk.last, began)
+        return ended
 
     def _validate(self, validation: Validation | None) -> None:
         if validation is not None:
@@ -231,14 +270,27 @@ class Run:
         self.model._parameters_changed()  # they may have written to them
         return any(answers)
 
-    def _show(self, bar: Any, steps: int, loss: float) -> None:
-        epochs = -(-self.steps // self.steps_per_epoch)
-        text = f"epoch {self.history.epochs}/{epochs}, loss {loss:.4g}"
+    def _show(self, bar: Any, ended: bool) -> None:
+        now = time.perf_counter()
+        if not ended and now - self._shown < SHOWN_SECONDS:
+            return
+        self._shown = now
+        loss = self.history.last("loss") if ended else self._loss_so_far()
+        epochs = self._epochs_wanted()
+        text = f"epoch {self.history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
         if self.history.epochs:
             names = [name for name in self.history.names if name.startswith("val_")]
             text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
         bar.set_postfix_str(text)
-        bar.update(steps)
+        bar.update(self.done - bar.n)
+
+    def _loss_so_far(self) -> float:
+        """Of the epoch in progress."""
+        step = self.epoch_step
+        return float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+
+    def _epochs_wanted(self) -> int | None:
+        return -(-self.steps // self.steps_per_epoch)
 
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
@@ -282,14 +334,9 @@ class Run:
         buffers = [b.copy() for b in self.state.buffers]
         return self.model._parameters.copy(), buffers, self.state.steps, self.model._steps_trained
 
-    def _watched_chunk(
-        self,
-        order: NDArray[np.int64] | None,
-        epoch: int,
-        first: int,
-        last: int,
-    ) -> NDArray[np.float64]:
+    def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
         """Run a chunk, timed. FloatingPointError (see _step_back) if it blows up."""
+        order, epoch, first, last = chunk
         model = self.model
         model._adopt_parameters()  # a callback may have put arrays in their place
         before = None if model._chunks_are_atomic else self._snapshot()
@@ -352,9 +399,22 @@ class Run:
         if order is not None:
             rows = order[next_epoch * len(self.X) :][: len(self.X)][rows]
         diagnosis = examine(model, self.X[rows], self.Y[rows])
-        at_epoch, at_step = divmod(first + failed, self.steps_per_epoch)
-        raise FloatingPointError(
-            f"{what} at epoch {epoch + at_epoch + 1}, step {at_step + 1} of {self.steps_per_epoch}. "
-            f"The model has the last finite parameters, those before step {next_step + 1} of epoch "
-            f"{epoch + next_epoch + 1}. With them: {'; '.join(diagnosis.verdicts)}"
+        (at_epoch, at_step), (before_epoch, before_step) = (
+            self._numbers(epoch, first + step) for step in (failed, good)
         )
+        of = f" of {self._epoch_limit}" if self._epoch_limit < NO_LIMIT else ""
+        raise FloatingPointError(
+            f"{what} at epoch {at_epoch}, step {at_step}{of}. The model has the last finite parameters, "
+            f"those before step {before_step} of epoch {before_epoch}. "
+            f"With them: {'; '.join(diagnosis.verdicts)}"
+        )
+
+    @property
+    def _epoch_limit(self) -> int:
+        """How many steps an epoch may have."""
+        return self.steps_per_epoch
+
+    def _numbers(self, epoch: int, step: int) -> tuple[int, int]:
+        """Epoch and step, counted from 1, of a step counted from the beginning of an epoch."""
+        epochs, in_epoch = divmod(step, self.steps_per_epoch)
+        return epoch + epochs + 1, in_epoch + 1

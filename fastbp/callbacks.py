@@ -10,6 +10,7 @@ more of these methods:
 
 A chunk is what compiled code runs without Python, some 0.2 s: fewer steps where each takes long, many epochs
 where they are short. A callback for chunks costs nothing per step; one for epochs makes each epoch a chunk.
+Where `fit` is given an iterable of batches, each step is a chunk.
 
 A true return value of on_epoch_end or on_chunk_end (or of the function) ends the training; all callbacks are
 called even so. Callbacks may read and write the model's parameters, and what they raise comes out of `fit`:

@@ -1,4 +1,4 @@
-"""Prints by how many MB the memory of a process grows, at most, while `fit` reads a large file.
+"""Prints by how many MB the memory of a process grows, at most, while `fit` reads a large file, or batches.
 
 python memory_of_fit.py X.npy Y.npy MODULE: a process of its own, whose memory nobody else uses. Counted is
 what is the process's own (RssAnon): pages of a file that is mapped are the system's cache.
@@ -38,6 +38,8 @@ def main(x: str, y: str, name: str) -> None:
     model.fit(x, y, epochs=1, batch_size=512, optimizer=module.SGD(0.1), validation_data=(x, y))
     model.predict(x)
     model.loss(x, y)
+    batches = ((np.ones((512, inputs), np.float32), np.ones((512, 1))) for _ in range(100))
+    model.fit(batches, epochs=1, optimizer=module.SGD(0.1), accumulate=2)
     done.set()
     watcher.join()
     print(peak[0] - before)

@@ -150,7 +150,7 @@ def test_files_train_like_arrays(module, tmp_path, stored, fortran):
 @pytest.mark.parametrize("name", ["fastbp", "fastbp.reference"])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_small_however_large_the_file(tmp_path, name):
-    """400 MB on the disk (none, in fact: the file is sparse), 200 MB as float32."""
+    """400 MB on the disk (none, in fact: the file is sparse), 200 MB as float32, and 200 MB in batches."""
     rows, inputs = 50_000, 1000
     for file, shape in (("X.npy", (rows, inputs)), ("Y.npy", (rows, 1))):
         np.lib.format.open_memmap(tmp_path / file, "w+", np.float64, shape)

@@ -225,6 +225,7 @@ class Plan:
             self.set(noise=add_noise(name), noise_stream=self._stream(key, 0, input_noise))
         self.hyper = np.zeros(1, dtype)
         self.set(hyper=self.hyper.ctypes.data)
+        self._gathered_x = 0  # where there is room for two batches of X, once they had to be gathered
         self.choice = team.Choice()
         self.threads = 0  # that did the last run
 
@@ -296,8 +297,10 @@ class Plan:
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
         if order is None and not reads and not self.table[step.NOISE] and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
             self.set(gathered_x=0)
-        elif not self.table[step.GX]:
-            self._make_room_for_gathering(X.shape[1], Y.shape[1])
+        else:
+            if not self._gathered_x:
+                self._make_room_for_gathering(X.shape[1], Y.shape[1])
+            self.set(gathered_x=self._gathered_x)
 
     def _lend_rows(self, name: str, data: Array | Rows) -> None:
         if not isinstance(data, Rows):
@@ -313,8 +316,9 @@ class Plan:
         self._call("gather_batch")
         x_row = -(-inputs * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
         y_row = outputs * self.dtype.itemsize
+        self._gathered_x = self._new(2 * self.batch * x_row)
         self.set(
-            gathered_x_row=x_row, gathered_x_bytes=self.batch * x_row, gathered_x=self._new(2 * self.batch * x_row),
+            gathered_x_row=x_row, gathered_x_bytes=self.batch * x_row,
             gathered_y_row=y_row, gathered_y_bytes=self.batch * y_row, gathered_y=self._new(2 * self.batch * y_row),
         )  # fmt: skip
 
