@@ -765,6 +765,7 @@ class BaseMLP(ABC):
             steps = _validation.count("steps", steps, low=0)
         batch_size = _validation.count("batch_size", batch_size)
         accumulate = _validation.count("accumulate", accumulate)
+        shuffle = _validation.flag("shuffle", shuffle)
         if steps_per_epoch is not None:
             steps_per_epoch = _validation.count("steps_per_epoch", steps_per_epoch)
         sorted_callbacks = Callbacks(callbacks)
@@ -871,6 +872,7 @@ class BaseMLP(ABC):
         ends, too; the model then has the steps done so far. Arguments and errors as there.
         """
         batch_size = _validation.count("batch_size", batch_size)
+        shuffle = _validation.flag("shuffle", shuffle)
         state = self._begin(optimizer)
         x, y = self._training_rows(X, Y, sample_weight, check_finite)
         self._require_finite_parameters()

@@ -7,7 +7,7 @@ or look at the model to decide what comes next, and no more than a batch or two 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,8 +40,9 @@ class Group(NamedTuple):
 
 
 def gives_batches(X: object) -> bool:
-    """Whether X cannot be an array: it is an iterator or a function."""
-    return isinstance(X, Iterator) or callable(X)
+    """Whether X is a function, or something to iterate over that is neither an array nor a collection."""
+    iterable = isinstance(X, Iterable) and not isinstance(X, (Collection, os.PathLike))
+    return (iterable and not hasattr(X, "__array__")) or callable(X)
 
 
 class Batches:
@@ -135,7 +136,7 @@ def _kind(value: object) -> str:
     name = type(value).__name__
     if isinstance(value, (tuple, list)):
         return f"a {name} of {len(value)}"
-    return f"{name} of shape {np.shape(value)}" if hasattr(value, "__array__") else name
+    return f"{name} of shape {tuple(np.shape(value))}" if hasattr(value, "__array__") else name
 
 
 def _copied(data: Array | Rows) -> Array:

@@ -12,6 +12,7 @@ from fastbp._bench import largest_difference, machine
 from fastbp._files import text_table
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.losses import LOSSES
+from fastbp.optimizers import OPTIMIZERS
 
 LAYERS = (13, 33, 17, 3)  # odd widths: the ends of vectors and tiles are where a kernel goes wrong
 ROWS = 70
@@ -82,11 +83,8 @@ def _agreement(seed: int) -> tuple[str, bool]:
     X, Y = _data(seed)
     rows, right = [], True
     for optimizer, options in (
-        ("SGD", {"lr": 0.1}),
+        *((name, {"lr": 0.1 if name == "SGD" else 1e-3}) for name in OPTIMIZERS),
         ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-        ("Adam", {"lr": 1e-3}),
-        ("AdamW", {"lr": 1e-3}),
-        ("RMSprop", {"lr": 1e-3}),
     ):
         name = optimizer + (" (Nesterov)" if "nesterov" in options else "")
         cells = []

@@ -7,8 +7,9 @@ before anything is modified. A message names the argument, what was given and wh
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,13 @@ def count(name: str, value: object, *, low: int = 1) -> int:
     return int(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """`value` as a bool: what is true by accident, like "no", is refused."""
+    if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def known_name(kind: str, name: object, known: Iterable[str]) -> str:
     """`name`, if it is one of `known`; else ValueError that lists the known names, the nearest first."""
     names = list(known)
@@ -179,9 +187,26 @@ def known_name(kind: str, name: object, known: Iterable[str]) -> str:
         raise TypeError(f"{kind} must be a name ({', '.join(names)}), got {name!r}")
     if name in names:
         return name
-    likeness = {n: difflib.SequenceMatcher(None, n, name.lower()).ratio() for n in names}
-    nearest_first = ", ".join(repr(n) for n in sorted(names, key=lambda n: -likeness[n]))
+    nearest_first = ", ".join(map(repr, _nearest_first(name, names)))
     raise ValueError(f"unknown {kind} {name!r}, expected one of {nearest_first}")
+
+
+def known_options(of: type, options: Collection[str]) -> None:
+    """TypeError for a name that the class's constructor has no argument of; lists those it has."""
+    if not options:  # the usual case: to look at a signature takes time
+        return
+    parameters = inspect.signature(of).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in options:
+        if name not in parameters:
+            nearest_first = ", ".join(_nearest_first(name, list(parameters)))
+            raise TypeError(f"{of.__name__} has no option {name!r}, expected one of {nearest_first}")
+
+
+def _nearest_first(name: str, known: Sequence[str]) -> list[str]:
+    likeness = {n: difflib.SequenceMatcher(None, n, name.lower()).ratio() for n in known}
+    return sorted(known, key=lambda n: -likeness[n])
 
 
 # ---- the two-layer functions --------------------------------------------------------------------------

@@ -18,13 +18,13 @@ the loss that is reported. clip_norm=None and clip_value=None clip nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._validation import number, positive
+from fastbp._validation import flag, known_options, number, positive
 from fastbp.schedules import Schedule, rate, rates
 
 Array = NDArray[Any]
@@ -44,6 +44,10 @@ class Optimizer:
 
     lr: float | Schedule
     weight_decay: float
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        known_options(cls, options)
+        return super().__new__(cls)
 
     def __init__(self, l1: float, clip_value: float | None, clip_norm: float | None) -> None:
         self.l1, self.clip_value, self.clip_norm = l1, clip_value, clip_norm
@@ -122,8 +126,8 @@ class SGD(Optimizer):
 
     def check(self) -> None:
         super().check()
-        number("momentum", self.momentum, low=0)
-        if self.nesterov and self.momentum == 0:
+        number("momentum", self.momentum, low=0, below=1)
+        if flag("nesterov", self.nesterov) and self.momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0, got momentum=0")
 
     @property
@@ -163,7 +167,7 @@ class Adam(Optimizer):
             or not isinstance(self.betas, Sequence)
             or len(self.betas) != 2
         ):
-            raise TypeError(f"betas must be two numbers, got {self.betas!r}")
+            raise TypeError(f"betas must be a list or tuple of two numbers, got {self.betas!r}")
         for i, beta in enumerate(self.betas):
             number(f"betas[{i}]", beta, low=0, below=1)
         number("eps", self.eps, low=0)
@@ -229,7 +233,7 @@ class RMSprop(Optimizer):
         super().check()
         number("alpha", self.alpha, low=0, below=1)
         number("eps", self.eps, low=0)
-        number("momentum", self.momentum, low=0)
+        number("momentum", self.momentum, low=0, below=1)
 
     @property
     def buffers(self) -> int:
@@ -266,3 +270,8 @@ class Adagrad(Optimizer):
     @property
     def buffers(self) -> int:
         return 1
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    optimizer.__name__: optimizer for optimizer in (SGD, Adam, AdamW, RMSprop, Adagrad)
+}

@@ -287,6 +287,7 @@ def test_what_is_refused_before_anything_begins(module, tmp_path):
         (3, {}, TypeError, "or a function that returns one, got int"),
         (lambda: None, {}, TypeError, "got NoneType"),
         (iter([(X, Y)]), {"Y": Y}, TypeError, "a list_iterator, which gives batches (X, Y): leave Y out"),
+        (Loader([(X, Y)]), {"Y": Y}, TypeError, "X is a Loader, which gives batches (X, Y): leave Y out"),
         (X, {"Y": Y, "steps_per_epoch": 2}, ValueError, "steps_per_epoch is for an iterable of batches"),
         ([(X, Y)], {"steps_per_epoch": 0}, ValueError, "steps_per_epoch is 0"),
         ([(X, Y)], {"batch_size": 8}, ValueError, "batch_size is for arrays"),

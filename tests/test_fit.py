@@ -227,6 +227,7 @@ def test_bad_settings_are_refused_before_training(module):
         (TypeError, "epochs must be an integer, got 1.5", {"epochs": 1.5}),
         (ValueError, "batch_size is 0, expected at least 1", {"batch_size": 0}),
         (TypeError, "batch_size must be an integer, got None", {"batch_size": None}),
+        (TypeError, "shuffle must be True or False, got 'no'", {"shuffle": "no"}),
     ]:
         with pytest.raises(error, match=re.escape(message)):
             model.fit(X, Y, **{"epochs": 1, "optimizer": module.SGD(0.1)} | options)
