@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastbp import _layout, _sources, _targets, _validation, activations, initializers, losses
-from fastbp._batches import Batches, BatchRun, BatchSource, gives_batches
+from fastbp._batches import Batches, BatchRun, BatchSource, gives_batches, refuse_for_batches
 from fastbp._checkpoint import Checkpoints
 from fastbp._run import Run, Validation
 from fastbp._sources import Rows
@@ -700,13 +700,14 @@ class BaseMLP(ABC):
             bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
             "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
             otherwise each of its rows has the sum 1.
-            Without Y, X is an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays, of any
-            numbers of rows. Each batch is a step (`accumulate` of them), and is used before the next one is
-            asked for. A list, a DataLoader of PyTorch or whatever else begins anew with each iter() is gone
-            through once an epoch, and a function of no arguments is called for an iterable in each epoch. An
-            iterator or generator can be gone through once: if it ends before `epochs` or `steps` are done,
-            training ends with a warning. The iterable is in charge of the order, and of validation_split and
-            checkpoint, which are refused: its place and its random numbers are not fit's to restore.
+        X, without Y : an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays (or of what can
+            be made one, like PyTorch's tensors on the CPU), of any numbers of rows. Each is a step, and is
+            used before the next one is asked for, so that memory stays at a batch's size. A list, a
+            DataLoader or whatever else begins again with each iter() is gone through once an epoch. A
+            function without arguments is called once an epoch, for an iterable. An iterator, such as a
+            generator, can be gone through once: if it ends before `epochs` or `steps` are done, training ends
+            with a warning. An iterable has its own order, which `shuffle` does not change, and which nothing
+            here could restore: `checkpoint` is refused.
         epochs : how often all samples are gone through; or
         steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
         steps_per_epoch : with an iterable, an epoch is so many steps (as in Keras), wherever the iterable
@@ -716,15 +717,15 @@ class BaseMLP(ABC):
         accumulate : add the gradients of so many batches up for one step: to rounding the same as a step of
             accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
             activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
+            Batches of an iterable are put together for it.
         optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
-        shuffle : a new order each epoch, drawn from the model's seed. (Of arrays.)
+        shuffle : a new order each epoch, drawn from the model's seed.
         sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
             Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
         class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
             that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
             For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
             "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
-            ("balanced" is for arrays: it counts all labels first.)
             (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
         validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
         validation_split : instead, this share of the samples, which are not trained on. They are drawn from
@@ -782,17 +783,15 @@ class BaseMLP(ABC):
         if validation_split and held_out is not None:
             raise ValueError("give validation_data or validation_split, not both")
         if Y is None:
-            refused = {
-                "batch_size": batch_size != BATCH_SIZE,
-                "sample_weight": sample_weight is not None,
-                "class_weight='balanced'": isinstance(class_weight, str) and class_weight == "balanced",
-                "validation_split": validation_split,
-                "checkpoint": checkpoint is not None,
-            }
-            for name in (name for name, given in refused.items() if given):
-                raise ValueError(
-                    f"{name} is for arrays: without Y, X is an iterable of batches, see fit's docstring"
-                )
+            refuse_for_batches(
+                {
+                    "batch_size": batch_size != BATCH_SIZE,
+                    "sample_weight": sample_weight is not None,
+                    "class_weight='balanced'": isinstance(class_weight, str) and class_weight == "balanced",
+                    "validation_split": validation_split > 0,
+                    "checkpoint": checkpoint is not None,
+                }
+            )
         else:
             if gives_batches(X):
                 raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")

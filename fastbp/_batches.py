@@ -6,8 +6,9 @@ or look at the model to decide what comes next, and no more than a batch or two 
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,16 @@ Prepare = Callable[[Any, Any, Any], tuple[Array | Rows, Array | Rows]]
 _EXPECTED = {0: "(X, Y) or (X, Y, sample_weight)", 2: "(X, Y)", 3: "(X, Y, sample_weight)"}
 
 
+# What goes with arrays only, and what to do instead.
+_FOR_ARRAYS = {
+    "batch_size": "batches have their sizes",
+    "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
+    "class_weight='balanced'": "it counts all labels first; give the weight of each class",
+    "validation_split": "give validation_data",
+    "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
+}
+
+
 class Group(NamedTuple):
     """The data of one step, and how many rows of them are taken at a time (None: all)."""
 
@@ -45,6 +56,15 @@ def gives_batches(X: object) -> bool:
     return (iterable and not hasattr(X, "__array__")) or callable(X)
 
 
+def refuse_for_batches(given: Mapping[str, bool]) -> None:
+    """ValueError for the first of these arguments of `fit` that is given."""
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(
+                f"{name} is for arrays, but X is an iterable of batches (Y is left out): {_FOR_ARRAYS[name]}"
+            )
+
+
 class Batches:
     """The batches of an iterable, checked and converted, `accumulate` of them for each step.
 
@@ -56,6 +76,7 @@ class Batches:
         self._given, self._accumulate, self._prepare = given, accumulate, prepare
         self._passes, self._taken = 0, 0  # begun; batches of the one that goes on
         self._fields = 0  # of every batch: two, or three with weights
+        self.steps_in_pass = -(-operator.length_hint(given) // accumulate)  # as it says itself; 0: not known
         self.exhausted = False  # there is no further pass, or nothing in it
         self._iterator: Iterator[Any] | None = self._begin()
         self.ahead = self._collect()  # so that the first batch is refused before anything begins
@@ -230,6 +251,12 @@ class BatchRun(Run):
 
     def _divisor(self, steps: int) -> int:
         return max(1, self._rows_of_epoch) if self.model._reduction == "mean" else 1
+
+    def _steps_expected(self) -> int | None:
+        if self.steps < NO_LIMIT or not self.batches.steps_in_pass:
+            return self.steps if self.steps < NO_LIMIT else None
+        assert self.epochs is not None
+        return self.epochs * self.batches.steps_in_pass
 
     def _epochs_wanted(self) -> int | None:
         if self.epochs is None and self._per_epoch is not None:

@@ -175,8 +175,7 @@ class Run:
             return None
         from tqdm import tqdm
 
-        total = self.steps if self.steps < NO_LIMIT else None
-        return tqdm(total=total, initial=self.done, unit="step", dynamic_ncols=True)
+        return tqdm(total=self._steps_expected(), initial=self.done, unit="step", dynamic_ncols=True)
 
     def _run(
         self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
@@ -288,6 +287,9 @@ class Run:
         """Of the epoch in progress."""
         step = self.epoch_step
         return float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+
+    def _steps_expected(self) -> int | None:
+        return self.steps
 
     def _epochs_wanted(self) -> int | None:
         return -(-self.steps // self.steps_per_epoch)

@@ -293,7 +293,7 @@ def test_what_is_refused_before_anything_begins(module, tmp_path):
         ([(X, Y)], {"batch_size": 8}, ValueError, "batch_size is for arrays"),
         ([(X, Y)], {"sample_weight": np.ones(50)}, ValueError, "sample_weight is for arrays"),
         ([(X, Y)], {"validation_split": 0.5}, ValueError, "validation_split is for arrays"),
-        ([(X, Y)], {"checkpoint": tmp_path / "c"}, ValueError, "checkpoint is for arrays"),
+        ([(X, Y)], {"checkpoint": tmp_path / "c"}, ValueError, "checkpoint is for arrays, but"),
         ([(X, Y)], {"class_weight": "balanced"}, ValueError, "class_weight='balanced' is for arrays"),
         ([(X, Y)], {"metrics": "mae"}, ValueError, "metrics"),
     ]:  # fmt: skip
@@ -307,7 +307,7 @@ def test_what_is_refused_before_anything_begins(module, tmp_path):
 def test_progress_bar(module, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for options, shown in [
-        ({"epochs": 3}, ["epoch 3/3", "15step"]),
+        ({"epochs": 3}, ["epoch 3/3", "15/15"]),
         ({"epochs": 3, "steps_per_epoch": 4}, ["epoch 3/3", "12/12"]),
         ({"steps": 7}, ["epoch 2, loss", "7/7"]),
     ]:
