@@ -386,9 +386,9 @@ def bench(
 ) -> None:
     """Measure, print the report, and write the record and the picture where they are asked for."""
     if plot_file is not None:  # now, rather than after minutes of measuring
-        from fastbp import _bench_picture
+        from fastbp import _bench_picture, _pictures
 
-        _bench_picture.check(plot_file)
+        _pictures.check(plot_file)
 
     def tell(text: str) -> None:
         if sys.stderr.isatty():

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from fastbp import _pictures
 from fastbp._bench import best_of, compared, network
+from fastbp.plot import INK
 
-FORMATS = (".png", ".svg", ".pdf")
 LOOKS = {
     "numpy": ("#8795a1", "s"),
     "sklearn": ("#e5a50a", "D"),
     "torch": ("#d9622b", "o"),
     "jax": ("#1f77b4", "^"),
 }
-INK = "#22313f"
 LOSS = "#fbe3e0"  # the ground where fastbp is slower
-
-
-def check(path: str) -> None:
-    """Raise ValueError or ModuleNotFoundError now if `path` cannot become a picture."""
-    if Path(path).suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a picture can be written as {', '.join(FORMATS)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("--plot needs matplotlib: pip install 'fastbp[plot]'") from error
 
 
 def draw(path: str, record: dict[str, Any]) -> None:
     """`record` is what `_bench.compare` returned."""
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     names, libraries = list(record["results"]), compared(record)
-    settings = {"text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
-    with matplotlib.style.context(["default", {**settings, "svg.hashsalt": "fastbp"}]):
-        figure = Figure(figsize=(9, 1.8 + 0.5 * len(names)), dpi=110, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
+    size = (9, 1.8 + 0.5 * len(names))
+    with _pictures.page(path, figsize=size, dpi=110, layout="constrained") as figure:
         axes = figure.add_subplot()
         highest = 1.0
         lowest = 1.0
@@ -71,7 +56,7 @@ def draw(path: str, record: dict[str, Any]) -> None:
         ticks = [tick for tick in (0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300) if tick <= highest * 1.3]
         axes.set_xticks([tick for tick in ticks if tick >= axes.get_xlim()[0]])
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yticks(range(len(names)), [f"{name}\n{network(record, name)}" for name in names], fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
@@ -85,5 +70,3 @@ def draw(path: str, record: dict[str, Any]) -> None:
             fontsize=9,
         )
         axes.legend(loc="lower right")
-        metadata = {"Date": None} if path.lower().endswith(".svg") else None
-        figure.savefig(path, metadata=metadata)

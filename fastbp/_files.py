@@ -35,6 +35,11 @@ def replacing(path: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def duration(seconds: float) -> str:
+    """Three digits, or whole seconds."""
+    return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"
+
+
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out columns: figures flush right, text flush left."""
     columns = []

@@ -14,78 +14,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
-from fastbp._files import check_writable, replacing, text_table
-from fastbp._table_data import DataError, Table, read_for_prediction, read_for_training
-from fastbp._task import Task, choose_kind, classification_quality, regression_quality, split_rows
-from fastbp.cli import INTERRUPTED, LEARNING_RATES
+from fastbp import _idx, _pictures, _train_data, _train_picture, _train_setup
+from fastbp._files import check_writable, duration, replacing, text_table
+from fastbp._table_data import DataError, Table, read_for_prediction
+from fastbp._task import Task, classification_quality, regression_quality
+from fastbp._train_data import Data
+from fastbp._train_options import EPOCHS, LEARNING_RATES
+from fastbp.cli import INTERRUPTED
 
 
-def train(arguments: argparse.Namespace) -> int:
-    check_writable(arguments.out)
-    _refuse_same_file(arguments.out, arguments.data)
-    table = read_for_training(arguments.data, arguments.target, arguments.drop)
-    assert table.target is not None
-    kind = choose_kind(table.target, table.columns.target) if arguments.task == "auto" else arguments.task
-    rows = len(table)
-    strata = None
-    if kind == "classification":
-        strata = Task.fit(table, np.arange(rows), kind).codes(table.target)
-    train_rows, held_rows = split_rows(strata, rows, arguments.test_size, arguments.seed)
-    task = Task.fit(table, train_rows, kind)
-
-    X, Y = task.inputs(table), task.encode(table.target)
-    X, Y = X.astype(arguments.dtype), Y.astype(arguments.dtype)
-    if task.classes is None:
-        output, loss = "identity", "mse"
-    elif task.outputs == 1:
-        output, loss = "sigmoid", "binary_crossentropy"
-    else:
-        output, loss = "softmax", "categorical_crossentropy"
-    model = fastbp.MLP(
-        [X.shape[1], *arguments.hidden, task.outputs],
-        hidden=arguments.activation,
-        output=output,
-        loss=loss,
-        dtype=arguments.dtype,
-        seed=arguments.seed,
-        threads=arguments.threads,
-    )
+def train(settings: argparse.Namespace) -> int:
+    _check_outputs(settings)
+    data = _train_data.load(settings)
+    task, training, validation = data.task, data.training, data.validation
+    model = _train_setup.network(settings, data)
     model.metadata.update(task.to_metadata())
-    _describe(arguments, table, task, model)
-    optimizer_class = getattr(fastbp, arguments.optimizer)
-    optimizer = optimizer_class(
-        lr=arguments.lr or LEARNING_RATES[arguments.optimizer], weight_decay=arguments.weight_decay
-    )
+    columns = _train_setup.columns(settings, task)
+    optimizer = _train_setup.optimizer(settings, data, columns)
+    callbacks = _train_setup.callbacks(settings, columns)
+    class_weights = _train_setup.class_weights(settings, task)
+    _describe(settings, data, model)
     history = model.fit(
-        X[train_rows],
-        Y[train_rows],
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
+        training.X,
+        training.Y,
+        epochs=None if settings.steps else settings.epochs or EPOCHS,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        shuffle=settings.shuffle,
         optimizer=optimizer,
-        validation_data=(X[held_rows], Y[held_rows]) if len(held_rows) else None,
+        sample_weight=training.weights,
+        class_weight=class_weights,
+        validation_data=None if validation is None else (validation.X, validation.Y),
+        metrics=_train_setup.watched_metrics(settings, task),
+        callbacks=callbacks,
+        checkpoint=settings.checkpoint,
+        every=settings.every,
     )
-    print(f"training   {_rows(train_rows)}, {len(history.loss)} epochs of batches of {arguments.batch_size}")
-    if history.interrupted:
-        print(f"           interrupted after {len(history.loss)} of {arguments.epochs} epochs")
-    print()
-    print(_quality_table(task, table, model, X, Y, train_rows, held_rows))
-    model.save(arguments.out)
-    print(f"\nwrote {arguments.out}")
+    print(_what_was_done(settings, history, len(training)) + "\n")
+    outputs = [model.predict(part.X) for part in data.parts]
+    print(_quality_table(data, model, outputs))
+    model.save(settings.out)
+    print(f"\nwrote {settings.out}")
+    if settings.plot is not None:
+        with replacing(settings.plot) as temporary:
+            _train_picture.draw(str(temporary), settings.data, model, history, data, outputs[-1])
+        print(f"wrote {settings.plot}")
     return INTERRUPTED if history.interrupted else 0
+
+
+def _check_outputs(settings: argparse.Namespace) -> None:
+    """Raise now, rather than after minutes of training, if a file cannot be written."""
+    if settings.out is None:
+        raise ValueError("--out is needed: the model file to write")
+    if settings.plot is not None:
+        _pictures.check(settings.plot)
+    inputs = [settings.data, settings.labels, settings.test, settings.test_labels, settings.config]
+    written: list[str] = []
+    for option in ("out", "plot", "checkpoint"):
+        path = getattr(settings, option)
+        if path is not None:
+            check_writable(path)
+            _refuse_same_file(path, *filter(None, inputs), option=f"--{option}")
+            if os.path.realpath(path) in written:
+                raise ValueError(f"--{option} {path} is the name of another file that is to be written")
+            written.append(os.path.realpath(path))
 
 
 def predict(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_writable(arguments.out)
-        _refuse_same_file(arguments.out, arguments.data, arguments.model)
+        _refuse_same_file(arguments.out, *filter(None, (arguments.data, arguments.model, arguments.labels)))
         if Path(arguments.out).suffix.lower() not in (".csv", ".npy", ".npz"):
             raise DataError(f"{arguments.out}: predictions can be written as .csv, .npy or .npz")
     if not Path(arguments.model).is_file():
         raise DataError(f"no such model file: {arguments.model}")
     model = fastbp.MLP.load(arguments.model)
     task = Task.from_metadata(arguments.model, model.metadata, model.layer_sizes[0], model.layer_sizes[-1])
-    table = read_for_prediction(arguments.data, task.columns)
-    y_pred = model.predict(task.inputs(table).astype(model.dtype))
+    table = _read_for_prediction(arguments.data, arguments.labels, task)
+    y_pred = model.predict(task.inputs(table))
     decided = task.decide(y_pred)
     labels = decided if task.classes is None else np.array(task.classes)[decided]
     scores = None if task.classes is None else task.scores(y_pred)
@@ -115,69 +122,86 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(arguments: argparse.Namespace, table: Table, task: Task, model: fastbp.MLP) -> None:
-    columns = f"{_rows(table)}, {len(task.columns.features)} features"
+def _read_for_prediction(path: str, labels: str | None, task: Task) -> Table:
+    if not _idx.is_idx(path):
+        if labels is not None:
+            raise DataError(f"--labels is for IDX files, not for {path}")
+        return read_for_prediction(path, task.columns)
+    table, expected = _idx.read_table(path, labels), len(task.columns.features)
+    if len(table.columns.features) != expected:
+        raise DataError(
+            f"{path} has {len(table.columns.features)} values a row, the model was trained on {expected}"
+        )
+    return table
+
+
+def _describe(settings: argparse.Namespace, data: Data, model: fastbp.MLP) -> None:
+    task = data.task
+    size = f"{_rows(sum(map(len, data.parts)))}, {len(task.columns.features)} features"
+    if data.image is not None:
+        size += f" ({' x '.join(map(str, data.image))} images)"
+    target = f"target {task.columns.target!r}"
     if task.classes is None:
-        print(f"data       {arguments.data}: {columns}, target {task.columns.target!r} (a quantity)")
+        target += " (a quantity)"
     else:
         shown = ", ".join(str(label) for label in task.classes[:10])
         more = ", ..." if len(task.classes) > 10 else ""
-        print(
-            f"data       {arguments.data}: {columns}, target {task.columns.target!r} "
-            f"with {len(task.classes)} classes ({shown}{more})"
-        )
-    parameters = sum(p.size for p in [*model.weights, *model.biases])
-    layers = "-".join(str(size) for size in model.layer_sizes)
+        target += f" with {len(task.classes)} classes ({shown}{more})"
+    layers = "-".join(str(n) for n in model.layer_sizes)
+    rate = settings.lr or LEARNING_RATES[settings.optimizer]
+    schedule = "" if settings.schedule == "constant" else f", {settings.schedule}"
+    print(f"data       {settings.data}: {size}, {target}")
     print(
-        f"network    {layers}, {arguments.activation}, {parameters:,} parameters in {arguments.dtype}; "
-        f"{arguments.optimizer} with lr {arguments.lr or LEARNING_RATES[arguments.optimizer]:g}",
+        f"network    {layers}, {settings.activation}, {model.n_parameters:,} parameters in {settings.dtype}; "
+        f"{settings.optimizer} with lr {rate:g}{schedule}",
         flush=True,
     )
 
 
-def _quality_table(
-    task: Task,
-    table: Table,
-    model: fastbp.MLP,
-    X: NDArray[Any],
-    Y: NDArray[Any],
-    train_rows: NDArray[np.intp],
-    held_rows: NDArray[np.intp],
-) -> str:
-    """Loss and measures on both parts, and what the best constant answer would reach."""
-    assert table.target is not None
-    target = np.array(table.target)
-    parts = [("training", train_rows)] + ([("held out", held_rows)] if len(held_rows) else [])
+def _what_was_done(settings: argparse.Namespace, history: fastbp.History, rows: int) -> str:
+    text = (
+        f"training   {_rows(rows)}, {history.epochs} epochs of batches of {settings.batch_size}, "
+        f"{duration(history.seconds)}"
+    )
+    if history.stopped_early:
+        text += "; stopped early"
+    if history.best_epoch is not None:
+        text += f"; the best epoch was {history.best_epoch}"
+    if history.interrupted:
+        text += "\n           interrupted"
+        if settings.checkpoint is not None:
+            text += f"; the same command goes on from {settings.checkpoint}"
+    return text
+
+
+def _quality_table(data: Data, model: fastbp.MLP, outputs: list[NDArray[Any]]) -> str:
+    """Loss and measures of each part, and what the best constant answer would reach on the last one."""
+    task, parts = data.task, data.parts
     lines = []
-    for name, rows in parts:
-        quality = task.quality(model.predict(X[rows]), _pick(table, rows))
-        lines.append([name, str(len(rows)), f"{model.loss(X[rows], Y[rows]):.4g}", *_figures(quality)])
-    rows = parts[-1][1]
+    for part, y_pred in zip(parts, outputs, strict=True):
+        quality = task.quality(y_pred, part.target)
+        loss = model.loss(part.X, part.Y)
+        lines.append([part.name, str(len(part)), f"{loss:.4g}", *_figures(quality.values())])
+    last, names = parts[-1], list(quality)
     if task.classes is None:
-        values = target.astype(np.float64)
-        constant = values[train_rows].mean()
-        quality = regression_quality(np.full(len(rows), constant), values[rows])
-        name = f"always {constant:.4g}"
+        mean = np.array(parts[0].target, dtype=np.float64).mean()
+        quality = regression_quality(np.full(len(last), mean), np.array(last.target, dtype=np.float64))
+        name = f"always {mean:.4g}"
     else:
-        codes = task.codes(table.target)
-        constant = np.bincount(codes[train_rows]).argmax()
-        quality = classification_quality(np.full(len(rows), constant), codes[rows])
-        name = f"always {task.classes[constant]!r}"
-    lines.append([f"({name}, for comparison)", str(len(rows)), "", *_figures(quality)])
-    return text_table(["part", "rows", "loss", *quality], lines)
+        most = int(np.bincount(task.codes(parts[0].target)).argmax())
+        quality = classification_quality(np.full(len(last), most), task.codes(last.target))
+        name = f"always {task.classes[most]!r}"
+    figures = [*_figures(quality.values()), *[""] * (len(names) - len(quality))]
+    lines.append([f"({name}, for comparison)", str(len(last)), "", *figures])
+    return text_table(["part", "rows", "loss", *names], lines)
 
 
-def _figures(quality: dict[str, float]) -> Iterable[str]:
-    return (f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}" for value in quality.values())
+def _figures(values: Iterable[float]) -> list[str]:
+    return [f"{value:.4f}" if not abs(value) >= 10 else f"{value:,.4g}" for value in values]
 
 
-def _pick(table: Table, rows: NDArray[np.intp]) -> list[str] | NDArray[np.float64]:
-    assert table.target is not None
-    return table.target[rows] if isinstance(table.target, np.ndarray) else [table.target[i] for i in rows]
-
-
-def _rows(sized: Any) -> str:
-    return f"{len(sized):,} row" + ("" if len(sized) == 1 else "s")
+def _rows(rows: int) -> str:
+    return f"{rows:,} row" + ("" if rows == 1 else "s")
 
 
 def _write_csv(file: IO[str], task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> None:
@@ -192,7 +216,7 @@ def _write_csv(file: IO[str], task: Task, labels: NDArray[Any], scores: NDArray[
         writer.writerow([label, *(f"{score:.6f}" for score in row)])
 
 
-def _refuse_same_file(out: str, *inputs: str) -> None:
+def _refuse_same_file(out: str, *inputs: str, option: str = "--out") -> None:
     for path in inputs:
         if os.path.realpath(out) == os.path.realpath(path):
-            raise DataError(f"--out {out} would overwrite an input")
+            raise DataError(f"{option} {out} would overwrite an input")

@@ -14,13 +14,15 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 DELIMITERS = ",;\t"
+TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 ARRAY_FEATURES = "X"  # the array that holds the features in an .npz file, unless it has only one candidate
 
 
@@ -40,43 +42,77 @@ class Columns:
     )
 
 
+Target = list[str] | NDArray[np.float64]  # of each row: text as it was read, or numbers
+
+
 @dataclass(frozen=True)
 class Table:
     columns: Columns
-    features: NDArray[np.float64]  # (rows, features), finite
-    target: list[str] | NDArray[np.float64] | None  # (rows,): text as it was read, or numbers
+    features: NDArray[Any]  # (rows, features), finite; float64, but of images as they are stored
+    target: Target | None  # (rows,)
+    weights: NDArray[np.float64] | None = None  # (rows,), each at least 0
+    image: tuple[int, ...] | None = None  # the shape of a row that is an image
 
     def __len__(self) -> int:
         return len(self.features)
 
+    def pick(self, rows: NDArray[np.intp]) -> Table:
+        """A table of these rows, in ascending order; itself where that is all of them."""
+        if len(rows) == len(self):
+            return self
+        target, weights = self.target, self.weights
+        if target is not None:
+            target = target[rows] if isinstance(target, np.ndarray) else [target[i] for i in rows]
+        return replace(
+            self,
+            features=self.features[rows],
+            target=target,
+            weights=None if weights is None else weights[rows],
+        )
 
-def read_for_training(path: str, target: str, drop: Sequence[str] = ()) -> Table:
-    """Read every column but `drop` as a feature, except `target`."""
+
+def read_for_training(path: str, target: str, drop: Sequence[str] = (), weights: str | None = None) -> Table:
+    """Read every column as a feature, except `target`, `weights` and those to `drop`."""
     kind = _kind(path)
     if kind == "csv":
         with _open_csv(path) as (header, rows):
             target_at = _position(path, header, target, "--target")
+            weights_at = None if weights is None else _position(path, header, weights, "--weights")
             dropped = {_position(path, header, name, "--drop") for name in drop}
-            wanted = _remaining(path, len(header), target, target_at, dropped)
+            wanted = _remaining(path, len(header), header, target_at, weights_at, dropped)
             columns = Columns([header[i] for i in wanted], target, named=True, width=len(header))
-            return _collect(path, header, rows, columns, wanted, target_at)
+            return _collect(path, header, rows, columns, wanted, target_at, weights_at)
     if kind == "npy":
         matrix = _matrix(path, "the array", _load_npy(path))
+        names = [str(i) for i in range(matrix.shape[1])]
         target_at = _array_position(path, matrix, target, "--target")
+        weights_at = None if weights is None else _array_position(path, matrix, weights, "--weights")
         dropped = {_array_position(path, matrix, name, "--drop") for name in drop}
-        wanted = _remaining(path, matrix.shape[1], target, target_at, dropped)
+        wanted = _remaining(path, matrix.shape[1], names, target_at, weights_at, dropped)
         numbers = _finite(path, matrix)
-        columns = Columns([str(i) for i in wanted], str(target_at), named=False, width=matrix.shape[1])
-        return Table(columns, numbers[:, wanted], numbers[:, target_at])
+        columns = Columns([names[i] for i in wanted], str(target_at), named=False, width=matrix.shape[1])
+        of_rows = None if weights_at is None else _weights(path, names[weights_at], numbers[:, weights_at])
+        return Table(columns, numbers[:, wanted], numbers[:, target_at], of_rows)
     archive = _load_npz(path)
-    if target not in archive:
-        raise DataError(f"{path} has no array {target!r} (--target){_instead(target, list(archive))}")
-    matrix = _matrix(path, *_features_of(path, archive, target))
+    for name, option in ((target, "--target"), (weights, "--weights")):
+        if name is not None and name not in archive:
+            raise DataError(f"{path} has no array {name!r} ({option}){_instead(name, list(archive))}")
+    if weights == target:
+        raise DataError(f"array {target!r} is both --target and --weights")
+    matrix = _matrix(path, *_features_of(path, archive, [target, weights]))
     dropped = {_array_position(path, matrix, name, "--drop") for name in drop}
-    wanted = _remaining(path, matrix.shape[1], target, None, dropped)
+    wanted = [i for i in range(matrix.shape[1]) if i not in dropped]
+    if not wanted:
+        raise DataError(f"{path}: --drop leaves no column as a feature")
     columns = Columns([str(i) for i in wanted], target, named=False, width=matrix.shape[1])
-    values = _array_target(path, target, archive[target], len(matrix))
-    return Table(columns, _finite(path, matrix)[:, wanted], values)
+    values = array_target(path, target, archive[target], len(matrix))
+    of_rows = None
+    if weights is not None:
+        found = array_target(path, weights, archive[weights], len(matrix))
+        if not isinstance(found, np.ndarray):
+            raise DataError(f"{path}: array {weights!r} (--weights) holds text, numbers are expected")
+        of_rows = _weights(path, weights, found)
+    return Table(columns, _finite(path, matrix)[:, wanted], values, of_rows)
 
 
 def read_for_prediction(path: str, columns: Columns) -> Table:
@@ -86,13 +122,13 @@ def read_for_prediction(path: str, columns: Columns) -> Table:
         with _open_csv(path) as (header, rows):
             wanted = _wanted(path, header, columns)
             target_at = header.index(columns.target) if columns.named and columns.target in header else None
-            return _collect(path, header, rows, columns, wanted, target_at)
-    values: list[str] | NDArray[np.float64] | None = None
+            return _collect(path, header, rows, columns, wanted, target_at, None)
+    values: Target | None = None
     if kind == "npz":
         archive = _load_npz(path)
-        matrix = _matrix(path, *_features_of(path, archive, columns.target))
+        matrix = _matrix(path, *_features_of(path, archive, [columns.target]))
         if columns.target in archive:
-            values = _array_target(path, columns.target, archive[columns.target], len(matrix))
+            values = array_target(path, columns.target, archive[columns.target], len(matrix))
     else:
         matrix = _matrix(path, "the array", _load_npy(path))
     numbers = _finite(path, matrix)
@@ -105,13 +141,31 @@ def read_for_prediction(path: str, columns: Columns) -> Table:
     return Table(columns, numbers[:, [int(name) for name in columns.features]], values)
 
 
-def _remaining(path: str, width: int, target: str, target_at: int | None, dropped: set[int]) -> list[int]:
-    if target_at in dropped:
-        raise DataError(f"column {target!r} is both --target and in --drop")
-    wanted = [i for i in range(width) if i != target_at and i not in dropped]
+def _remaining(
+    path: str, width: int, names: Sequence[str], target_at: int, weights_at: int | None, dropped: set[int]
+) -> list[int]:
+    """The columns that are features."""
+    used = {"--target": target_at} | ({} if weights_at is None else {"--weights": weights_at})
+    if target_at == weights_at:
+        raise DataError(f"column {names[target_at]!r} is both --target and --weights")
+    for option, column in used.items():
+        if column in dropped:
+            raise DataError(f"column {names[column]!r} is both {option} and in --drop")
+    wanted = [i for i in range(width) if i not in used.values() and i not in dropped]
     if not wanted:
-        raise DataError(f"{path}: no column is left as a feature besides {target!r}")
+        besides = " and ".join(repr(names[column]) for column in used.values())
+        raise DataError(f"{path}: no column is left as a feature besides {besides}")
     return wanted
+
+
+def _weights(path: str, name: str, values: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
+    negative = np.flatnonzero(values < 0)
+    if len(negative):
+        place = f"row {negative[0] + first_row}" + ("" if first_row else " (counted from 0)")
+        raise DataError(f"{path} {place}, column {name!r} (--weights): {values[negative[0]]:g} is below 0")
+    if not values.any():
+        raise DataError(f"{path}: column {name!r} (--weights) is 0 in every row")
+    return values
 
 
 def _wrong_width(path: str, width: int, columns: Columns) -> DataError:
@@ -126,12 +180,14 @@ def _kind(path: str) -> str:
     if not Path(path).exists():
         raise DataError(f"no such file: {path}")
     if Path(path).is_dir():
-        raise DataError(f"{path} is a directory: a .csv, .npy or .npz file is expected")
+        raise DataError(f"{path} is a directory: a file with a table or with images is expected")
     if suffix in (".npy", ".npz"):
         return suffix[1:]
     if suffix in (".csv", ".tsv", ".txt"):
         return "csv"
-    raise DataError(f"{path}: unknown kind of file {suffix!r}: .csv, .tsv, .txt, .npy or .npz is expected")
+    raise DataError(
+        f"{path}: unknown kind of file {suffix!r}: {', '.join(TABLES)} or an IDX file is expected"
+    )
 
 
 # ---- CSV ----
@@ -196,26 +252,31 @@ def _collect(
     columns: Columns,
     wanted: list[int],
     target_at: int | None,
+    weights_at: int | None,
 ) -> Table:
+    numeric = wanted if weights_at is None else [*wanted, weights_at]
     numbers = array("d")  # row by row: 8 bytes a cell, where lists of floats would take 32
     target: list[str] = []
     row = 0
     for line, cells in rows:
         row += 1
         try:
-            values = [float(cells[i]) for i in wanted]
-            usable = all(map(math.isfinite, values)) and not any("_" in cells[i] for i in wanted)
+            values = [float(cells[i]) for i in numeric]
+            usable = all(map(math.isfinite, values)) and not any("_" in cells[i] for i in numeric)
         except ValueError:
             usable = False
         if not usable:
-            raise _bad_cell(path, row, line, header, cells, wanted)
+            raise _bad_cell(path, row, line, header, cells, numeric)
         numbers.extend(values)
         if target_at is not None:
             target.append(cells[target_at].strip())
     if not row:
         raise DataError(f"{path} has a header and no rows")
-    features = np.frombuffer(numbers, dtype=np.float64).reshape(row, len(wanted)).copy()
-    return Table(columns, features, None if target_at is None else target)
+    table = np.frombuffer(numbers, dtype=np.float64).reshape(row, len(numeric))
+    weights = None
+    if weights_at is not None:
+        weights = _weights(path, header[weights_at], table[:, -1].copy(), first_row=1)
+    return Table(columns, table[:, : len(wanted)].copy(), None if target_at is None else target, weights)
 
 
 def _bad_cell(
@@ -296,9 +357,10 @@ def _load_npz(path: str) -> dict[str, NDArray[np.generic]]:
 
 
 def _features_of(
-    path: str, archive: dict[str, NDArray[np.generic]], target: str
+    path: str, archive: dict[str, NDArray[np.generic]], taken: Sequence[str | None]
 ) -> tuple[str, NDArray[np.generic]]:
-    others = [name for name in archive if name != target]
+    """The array with the features, which is none of those."""
+    others = [name for name in archive if name not in taken]
     if ARRAY_FEATURES in others:
         name = ARRAY_FEATURES
     elif len(others) == 1:
@@ -322,14 +384,21 @@ def _matrix(path: str, label: str, values: NDArray[np.generic]) -> NDArray[np.ge
 
 def _finite(path: str, matrix: NDArray[np.generic]) -> NDArray[np.float64]:
     numbers = matrix.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(numbers))
+    require_finite(path, numbers)
+    return numbers
+
+
+def require_finite(path: str, matrix: NDArray[Any]) -> None:
+    """DataError unless all numbers are finite."""
+    if matrix.dtype.kind != "f":
+        return
+    bad = np.argwhere(~np.isfinite(matrix))
     if len(bad):
         row, column = bad[0]
         raise DataError(
             f"{path} row {row}, column {column} (counted from 0): "
-            f"{numbers[row, column]} is not a finite number"
+            f"{matrix[row, column]} is not a finite number"
         )
-    return numbers
 
 
 def _array_position(path: str, matrix: NDArray[np.generic], name: str, option: str) -> int:
@@ -345,9 +414,8 @@ def _array_position(path: str, matrix: NDArray[np.generic], name: str, option: s
     return int(position % columns)
 
 
-def _array_target(
-    path: str, name: str, values: NDArray[np.generic], rows: int
-) -> list[str] | NDArray[np.float64]:
+def array_target(path: str, name: str, values: NDArray[np.generic], rows: int) -> Target:
+    """One value for each row, as text or as numbers."""
     if values.shape == (rows, 1):
         values = values[:, 0]
     if values.shape != (rows,):

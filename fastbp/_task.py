@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._table_data import Columns, DataError, Table
+from fastbp import metrics
+from fastbp._table_data import Columns, DataError, Table, Target
 
 FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
+ROWS_AT_ONCE = 4096  # of images whose spread is computed
 MANY_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity, not as classes
 
 Label = int | str
@@ -41,7 +43,15 @@ class Scaling:
         constant = spread <= 1e-12 * np.abs(mean)
         return cls(mean, np.where(constant | (spread == 0), 1.0, spread))
 
-    def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    @classmethod
+    def none(cls, columns: int) -> Scaling:
+        """That of values which stay as they are."""
+        return cls(np.zeros(columns), np.ones(columns))
+
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(rows, columns), in float64; of no scaling the values themselves."""
+        if not self.mean.any() and (self.scale == 1).all():
+            return values
         scaled: NDArray[np.float64] = (values - self.mean) / self.scale
         return scaled
 
@@ -61,9 +71,15 @@ class Task:
 
     @classmethod
     def fit(cls, table: Table, train: NDArray[np.intp], kind: str) -> Task:
-        """Learn classes from all rows, means and spreads from the rows `train` alone."""
+        """Learn classes from all rows, means and spreads from the rows `train` alone.
+
+        Images stay as they are stored; the network scales them (see `scaling_of_images`).
+        """
         assert table.target is not None
-        features = Scaling.fit(table.features[train])
+        if table.image is None:
+            features = Scaling.fit(table.features[train])
+        else:
+            features = Scaling.none(table.features.shape[1])
         if kind == "classification":
             classes = sorted(set(_labels(table.target)), key=lambda label: (isinstance(label, str), label))
             if len(classes) < 2:
@@ -77,11 +93,11 @@ class Task:
         """One output a class; two classes share one output, regression has one."""
         return 1 if self.classes is None or len(self.classes) == 2 else len(self.classes)
 
-    def inputs(self, table: Table) -> NDArray[np.float64]:
-        """(rows, features), standardised."""
+    def inputs(self, table: Table) -> NDArray[Any]:
+        """(rows, features), standardised; of images as they are stored."""
         return self.features.apply(table.features)
 
-    def encode(self, target: Sequence[str] | NDArray[np.float64]) -> NDArray[np.float64]:
+    def encode(self, target: Target) -> NDArray[np.float64]:
         """(rows, outputs): what the network is to put out. Raises DataError for an unknown class or text."""
         if self.target is not None:
             return self.target.apply(_quantities(target, self.columns.target)[:, None])
@@ -90,7 +106,7 @@ class Task:
             return codes[:, None].astype(np.float64)
         return np.eye(self.outputs)[codes]
 
-    def codes(self, target: Sequence[str] | NDArray[np.float64]) -> NDArray[np.intp]:
+    def codes(self, target: Target) -> NDArray[np.intp]:
         """(rows,): the position of each label in `classes`."""
         assert self.classes is not None
         position = {label: i for i, label in enumerate(self.classes)}
@@ -113,13 +129,18 @@ class Task:
         best: NDArray[np.intp] = self.scores(y_pred).argmax(axis=1)
         return best
 
-    def quality(
-        self, y_pred: NDArray[np.floating[Any]], target: Sequence[str] | NDArray[np.float64]
-    ) -> dict[str, float]:
+    def quality(self, y_pred: NDArray[np.floating[Any]], target: Target) -> dict[str, float]:
         """Name the measures and give their values."""
         if self.target is not None:
             return regression_quality(self.decide(y_pred), _quantities(target, self.columns.target))
-        return classification_quality(self.decide(y_pred), self.codes(target))
+        codes = self.codes(target)
+        quality = classification_quality(self.decide(y_pred), codes)
+        if self.outputs == 1:
+            both = 0 < codes.sum() < len(codes)
+            quality["AUC"] = metrics.auc(codes, y_pred) if both else math.nan
+        elif self.outputs > 3:
+            quality["top 3"] = metrics.top_k(codes, y_pred, 3)
+        return quality
 
     # ---- in the model file ----
 
@@ -176,7 +197,7 @@ class Task:
         return task
 
 
-def choose_kind(target: list[str] | NDArray[np.float64], name: str) -> str:
+def choose_kind(target: Target, name: str) -> str:
     """Text and few distinct whole numbers are classes, everything else is a quantity."""
     labels = _labels(target)
     text = [row for row, label in enumerate(labels) if isinstance(label, str) and not _number(label)]
@@ -200,6 +221,20 @@ def classification_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[
     return {"accuracy": float(np.mean(predicted == true)), "balanced accuracy": float(np.mean(found))}
 
 
+def scaling_of_images(values: NDArray[Any]) -> tuple[float, float]:
+    """(scale, offset) such that all of values * scale + offset together have mean 0 and spread 1.
+
+    One for all pixels: a pixel that is nearly always dark would have a spread of nearly 0.
+    """
+    blocks = [values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE)]
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / values.size
+    squares = sum(float(np.square(block - mean, dtype=np.float64).sum()) for block in blocks)
+    scale = 1 / math.sqrt(squares / values.size) if squares else 1.0
+    if not (math.isfinite(mean) and math.isfinite(squares)):
+        raise DataError("the images' values are too large to be standardised in float64")
+    return scale, -mean * scale
+
+
 def regression_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
     """predicted, true: (rows,) in the target's units. R2 is nan where the true values are all the same."""
     error = predicted - true
@@ -212,7 +247,11 @@ def regression_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str,
 
 
 def split_rows(
-    strata: NDArray[np.intp] | None, rows: int, share: float, seed: int
+    strata: NDArray[np.intp] | None,
+    rows: int,
+    share: float,
+    seed: int | tuple[int, ...],
+    option: str = "--test-size",
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Choose at random which rows to train on and which to hold out; (train, held out), both sorted.
 
@@ -232,9 +271,9 @@ def split_rows(
     mask[held] = True
     train, held = np.flatnonzero(~mask), np.flatnonzero(mask)
     if share > 0 and not len(held):
-        raise DataError(f"--test-size {share:g} of {rows} rows leaves nothing to test on")
+        raise DataError(f"{option} {share:g} of {rows} rows leaves nothing to test on")
     if not len(train):
-        raise DataError(f"--test-size {share:g} of {rows} rows leaves nothing to train on")
+        raise DataError(f"{option} {share:g} of {rows} rows leaves nothing to train on")
     return train, held
 
 
@@ -254,7 +293,7 @@ def _number(text: str) -> bool:
         return False
 
 
-def _quantities(target: Sequence[str] | NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def _quantities(target: Target, name: str) -> NDArray[np.float64]:
     if isinstance(target, np.ndarray):
         return target
     for row, text in enumerate(target, start=1):
@@ -263,7 +302,7 @@ def _quantities(target: Sequence[str] | NDArray[np.float64], name: str) -> NDArr
     return np.array([float(text) for text in target])
 
 
-def _labels(target: Sequence[str] | NDArray[np.float64], known: Sequence[Label] = ()) -> list[Label]:
+def _labels(target: Target, known: Sequence[Label] = ()) -> list[Label]:
     """Whole numbers as int ("3", "3.0" and 3.0 are one class), anything else as text.
 
     One label of text makes all of them text, so that "1" and "1.0" stay apart beside "1a"; with `known`

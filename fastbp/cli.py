@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastbp import _options
+from fastbp._train_options import TRAIN
+
 USAGE_ERROR = 2
 CHECK_FAILED = 1
 INTERRUPTED = 130
-
-# For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
-LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3, "Adagrad": 0.05}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from fastbp import _learn
 
-    return _learn.train(arguments)
+    settings = _options.gather(TRAIN, vars(arguments), arguments.config)
+    settings.config = arguments.config
+    return _learn.train(settings)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -159,7 +161,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parser() -> _Parser:
     from fastbp import __version__
-    from fastbp.activations import ACTIVATIONS
 
     parser = _Parser(
         prog="fastbp",
@@ -183,85 +184,43 @@ def _parser() -> _Parser:
     demo.add_argument(
         "--out", default="fastbp-demo.png", metavar="PNG", help="the picture (default: %(default)s)"
     )
-    demo.add_argument("--epochs", type=_positive_int, default=60, help="default: %(default)s")
+    demo.add_argument("--epochs", type=_options.positive_int, default=60, help="default: %(default)s")
     demo.add_argument(
-        "--seed", type=_natural, default=0, help="of weights, batches and split (default: %(default)s)"
+        "--seed",
+        type=_options.natural,
+        default=0,
+        help="of weights, batches and split (default: %(default)s)",
     )
 
     train = command(
         "train",
         _train,
-        "train a network on a table and write it to a file",
-        "Train a network on a CSV with a header, a .npy matrix (columns are numbered from 0) or an .npz file "
-        "(features in the array X). A target of text or of few whole numbers is taken as classes, any other "
-        "as a quantity.",
+        "train a network on a table or on images and write it to a file",
+        "Train a network on a CSV with a header, a .npy matrix (columns are numbered from 0), an .npz file "
+        "(features in the array X) or IDX files of images and labels. A target of text or of few whole "
+        "numbers is taken as classes, any other as a quantity.",
     )
-    train.add_argument("data", metavar="DATA", help=".csv, .npy or .npz")
+    train.usage = "fastbp train [OPTION ...] DATA --target COLUMN --out MODEL"
     train.add_argument(
-        "--target", required=True, metavar="COLUMN", help="what to predict: a column, or an array of the .npz"
+        "--config", metavar="TOML", help="a file with these options: name = value; the command line wins"
     )
-    train.add_argument(
-        "--out", required=True, metavar="MODEL", help="the file to write, e.g. model.safetensors"
-    )
-    train.add_argument(
-        "--drop", type=_names, default=[], metavar="COLUMNS", help="columns to leave out: a,b,c"
-    )
-    train.add_argument(
-        "--task", choices=["auto", "classification", "regression"], default="auto", help="default: auto"
-    )
-    train.add_argument(
-        "--hidden",
-        type=_sizes,
-        default=[64],
-        metavar="SIZES",
-        help="units of the hidden layers: 64,64 (default: 64)",
-    )
-    train.add_argument(
-        "--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers (default: relu)"
-    )
-    train.add_argument("--epochs", type=_positive_int, default=50, help="default: %(default)s")
-    train.add_argument(
-        "--batch-size", type=_positive_int, default=32, metavar="ROWS", help="default: %(default)s"
-    )
-    train.add_argument(
-        "--optimizer", choices=sorted(LEARNING_RATES), default="Adam", help="default: %(default)s"
-    )
-    rates = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
-    train.add_argument("--lr", type=_positive, metavar="RATE", help=f"learning rate (default: {rates})")
-    train.add_argument(
-        "--weight-decay", type=_non_negative, default=0.0, metavar="RATE", help="default: %(default)g"
-    )
-    train.add_argument(
-        "--test-size",
-        type=_share,
-        default=0.2,
-        metavar="SHARE",
-        help="rows held out for the table at the end; 0 trains on all (default: %(default)s)",
-    )
-    train.add_argument(
-        "--dtype", choices=["float32", "float64"], default="float32", help="default: %(default)s"
-    )
-    train.add_argument(
-        "--seed", type=_natural, default=0, help="of split, weights and batches (default: %(default)s)"
-    )
-    train.add_argument(
-        "--threads", type=_positive_int, help="default: Numba's (NUMBA_NUM_THREADS, or all cores)"
-    )
+    _options.add_to(train, TRAIN)
 
     predict = command(
         "predict",
         _predict,
-        "predict the rows of a table with a network that `train` wrote",
+        "predict the rows of a table, or images, with a network that `train` wrote",
         "Columns are found by their names, others are ignored. Classes come with one score each, 0 to 1.",
     )
     predict.add_argument("model", metavar="MODEL", help="a file written by fastbp train")
-    predict.add_argument("data", metavar="DATA", help=".csv, .npy or .npz")
+    predict.add_argument("data", metavar="DATA", help=".csv, .npy, .npz or an IDX file of images")
+    predict.add_argument("--labels", metavar="FILE", help="the IDX file with the labels, to compare with")
     predict.add_argument("--out", metavar="FILE", help=".csv, .npy or .npz (default: CSV to standard output)")
 
     check = command(
         "check", _check, "check the gradients and the agreement with the NumPy reference on this machine"
     )
-    check.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
+    check.add_argument("--seed", type=_options.natural, default=0, help="default: %(default)s")
 
     bench = command(
         "bench",
@@ -281,39 +240,15 @@ def _parser() -> _Parser:
     bench.add_argument(
         "--quick", action="store_true", help="three shapes, three short rounds, unless said otherwise"
     )
-    bench.add_argument("--rounds", type=_positive_int, help="default: 7")
-    bench.add_argument("--seconds", type=_positive, help="of one measurement (default: 0.2)")
-    bench.add_argument("--threads", type=_positive_int, help="for each library (default: all cores)")
+    bench.add_argument("--rounds", type=_options.positive_int, help="default: 7")
+    bench.add_argument("--seconds", type=_options.positive, help="of one measurement (default: 0.2)")
+    bench.add_argument("--threads", type=_options.positive_int, help="for each library (default: all cores)")
     bench.add_argument("--json", metavar="FILE", help="write all figures there")
     bench.add_argument("--plot", metavar="FILE", help="draw the ratios with their spread: .png, .svg or .pdf")
 
     data = command("data", _data, "write the digits that ship with fastbp to a file, to try `train` on")
     data.add_argument("out", metavar="FILE", help="digits.csv or digits.npz")
     return parser
-
-
-def _number_of(kind: Callable[[str], Any], ok: Callable[[Any], bool], expected: str) -> Callable[[str], Any]:
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not np.isfinite(value) or not ok(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-        return value
-
-    return convert
-
-
-_positive_int = _number_of(int, lambda value: value > 0, "a positive whole number")
-_natural = _number_of(int, lambda value: value >= 0, "a whole number from 0 up")
-_positive = _number_of(float, lambda value: value > 0, "a positive number")
-_non_negative = _number_of(float, lambda value: value >= 0, "a number from 0 up")
-_share = _number_of(float, lambda value: 0 <= value < 1, "a share from 0 up to, but not including, 1")
-
-
-def _sizes(text: str) -> list[int]:
-    return [_positive_int(part.strip()) for part in text.split(",")]
 
 
 def _names(text: str) -> list[str]:

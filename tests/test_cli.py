@@ -261,7 +261,7 @@ def test_bad_tables(refused, text, message):
         ("--lr -1", "'-1' is not a positive number"),
         ("--lr nan", "'nan' is not a positive number"),
         ("--test-size 1", "'1' is not a share"),
-        ("--optimizer Adamm", "invalid choice: 'Adamm'"),
+        ("--optimizer Adamm", "unknown optimizer 'Adamm', expected one of 'Adam', 'AdamW'"),
         ("--activation rleu", "'relu'"),
         ("--epochs", "expected one argument"),
         ("--task regression", "'rose' is not a number"),

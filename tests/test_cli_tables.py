@@ -188,6 +188,39 @@ def test_prediction_from_arrays(tmp_path):
             read_for_prediction(path, columns)
 
 
+# ---- weights of rows ----
+
+
+def test_weights_are_no_feature(write, tmp_path):
+    rows = np.array([[1.0, 2, 0.5, 7], [3, 4, 1.5, 8]])  # features, weight, target
+    path = str(tmp_path / "a")
+    np.save(path + ".npy", rows)
+    np.savez(path + ".npz", X=rows[:, :2], w=rows[:, 2], y=rows[:, 3])
+    for table in (
+        read_for_training(write("a,b,w,y\n1,2,.5,7\n3,4,1.5,8\n"), "y", weights="w"),
+        read_for_training(path + ".npy", "3", weights="2"),
+        read_for_training(path + ".npz", "y", weights="w"),
+    ):
+        np.testing.assert_array_equal(table.features, rows[:, :2])
+        np.testing.assert_array_equal(table.weights, rows[:, 2])
+    later = read_for_prediction(path + ".npy", Columns(["0", "1"], "3", named=False, width=4))
+    np.testing.assert_array_equal(later.features, rows[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,w,y\n1,1,7\n3,-2,8\n", r"row 2, column 'w' \(--weights\): -2 is below 0"),
+        ("a,w,y\n1,1,7\n3,much,8\n", r"row 2 \(line 3\), column 'w': 'much' is not a number"),
+        ("a,w,y\n1,0,7\n3,0,8\n", r"column 'w' \(--weights\) is 0 in every row"),
+        ("a,y\n1,7\n3,8\n", r"no column 'w' \(--weights\)"),
+    ],
+)
+def test_weights_that_cannot_be_used(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_for_training(write(text), "y", weights="w")
+
+
 # ---- what the columns mean ----
 
 
@@ -311,6 +344,15 @@ def test_split_that_leaves_nothing():
         split_rows(None, 3, 0.1, seed=0)
     with pytest.raises(DataError, match="nothing to train on"):
         split_rows(None, 1, 0.9, seed=0)
+
+
+def test_measures_by_the_number_of_classes(write):
+    task, table = make_task(write, "a,y\n1,no\n2,yes\n", "classification")
+    assert task.quality(np.array([[0.4], [0.3]]), table.target)["AUC"] == 0
+    assert np.isnan(task.quality(np.array([[0.4]]), ["no"])["AUC"])  # there is one class only
+    task, table = make_task(write, "a,y\n1,0\n2,1\n3,2\n4,3\n", "classification")
+    scores = np.tile([0.1, 0.2, 0.3, 0.4], (4, 1))
+    assert task.quality(scores, table.target)["top 3"] == 0.75
 
 
 def test_measures():

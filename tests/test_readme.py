@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fastbp import cli
+from fastbp import _options, cli
+from fastbp._train_options import TRAIN
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-TOO_LONG_TO_RUN = {"demo", "check", "bench"}  # test_demo.py and test_cli.py run them
+# Commands, and data, with which test_demo.py, test_cli.py and test_idx.py run.
+TOO_LONG_TO_RUN = {"demo", "check", "bench", "/usr/share/datasets/fashion-mnist"}
 
 
 def blocks(language):
@@ -21,8 +23,8 @@ def blocks(language):
 
 
 def commands(block):
-    """Each command of a console block as a list of words; `a && b` is two."""
-    for line in block.splitlines():
+    """Each command of a console block as a list of words; `a && b` is two, lines ending in \\ are one."""
+    for line in block.replace("\\\n", "").splitlines():
         for part in line.split("#")[0].split("&&"):
             words = shlex.split(part)
             if words:
@@ -49,11 +51,18 @@ def test_fastbp_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
     seen = set()
     for words in fastbp_commands():
         seen.add(words[0])
-        if words[0] in TOO_LONG_TO_RUN:
+        if TOO_LONG_TO_RUN & set(words):
             cli._parse(words)  # raises SystemExit for an option that does not exist
         else:
             assert cli.main(words) == 0, capsys.readouterr().err
     assert {"demo", "train", "predict", "check", "bench"} <= seen
+
+
+@pytest.mark.parametrize("text", list(blocks("toml")))
+def test_settings_in_a_file_are_options(text, tmp_path):
+    path = tmp_path / "train.toml"
+    path.write_text(text, encoding="utf-8")
+    _options.gather(TRAIN, {}, str(path))
 
 
 def test_the_first_screen_has_the_two_commands():
