@@ -3,6 +3,7 @@
     python asv_benchmarks/regression.py main            the work tree against main: 2 to 3 minutes
     python asv_benchmarks/regression.py v0.1.0 main     two commits
     python asv_benchmarks/regression.py main --quick    fewer cases, fewer processes: 1 minute
+    python asv_benchmarks/regression.py --self-test     is that so? half an hour (--quick: 12 minutes)
 
 Each side gets a folder with its own `fastbp` and its own compilation cache, and runs in processes of its own.
 Two of them, one of each side, are measured in turn: some 20 ms of one, the same of the other, so that a
@@ -14,6 +15,9 @@ The noise model: of each round the ratio of the two times counts, of a launch th
 bootstrap over the launches gives an interval for the ratio. A case is slower when the whole interval lies
 above the minimum effect (5%), and still does when the case is measured once more with new launches. NumPy's
 reference, in the same run, is printed beside.
+
+The self-test measures a copy of the work tree with a slowdown of some 10% planted in the engine, which must
+be found, and the unchanged work tree against itself ten times, which must not be blamed. Exit code 0 if so.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +46,7 @@ from benchmarks.measuring import Network, epochs_of
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SLOWER, FAILED = 1, 2  # exit codes
+SELF_TEST_RUNS = 10  # of unchanged code
 LEG_SECONDS, LEGS = 0.004, 5  # a round is the best of so many: some of them meet no other program
 CONFIDENCE = 0.99  # of the bootstrap; with six launches it covers the truth in some 95 of 100 cases
 RESAMPLES = 4000
@@ -126,6 +132,27 @@ def export(commit: str | None, folder: Path) -> str:
     return f"{commit} ({name.stdout.strip()})"
 
 
+_FORWARD = re.compile(
+    r"^ *call\(peek\(plan, TILE_K\), \((?P<rows>bottom - top), width, depth, x \+ .*?\bFROM_ROW\)\).*?\n",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def plant(folder: Path) -> None:
+    """Make the engine in `folder` slower by some 10%: a quarter of each forward product is computed twice.
+
+    Forward products take a third to half of a step. What they give stays the same.
+    """
+    path = folder / "fastbp" / "engine" / "step.py"
+    source = path.read_text(encoding="utf-8")
+    found = list(_FORWARD.finditer(source))
+    if len(found) != 1:
+        raise RegressionError(f"step.py has {len(found)} forward products where the self-test knows of one")
+    (product,) = found
+    twice = product[0].replace(product["rows"], "(bottom - top) // 4", 1)
+    path.write_text(source[: product.start()] + twice + source[product.start() :], encoding="utf-8")
+
+
 class Side:
     """A process with one commit's fastbp, which sleeps until it is asked for a round of a case."""
 
@@ -187,8 +214,8 @@ def work(folder: str, cases: Sequence[str]) -> None:
     for name in cases:
         try:
             prepare(name, "fastbp")
-        except (AttributeError, TypeError, ValueError) as error:  # this commit has no such thing
-            missing[name] = f"{type(error).__name__}: {error}"
+        except NotImplementedError as error:
+            missing[name] = str(error)
     print("@" + json.dumps(missing), flush=True)
     for line in sys.stdin:
         key = tuple(json.loads(line))
@@ -285,11 +312,30 @@ def compare(
     return measured, verdicts
 
 
+def self_test(runs: int, judged: Callable[[Sequence[Path]], dict[str, Verdict]]) -> int:
+    """One run with a planted slowdown, then `runs` of unchanged code; 0 if each says what it should."""
+    with tempfile.TemporaryDirectory(prefix="fastbp-regression-") as temporary:
+        base, same, planted = folders = [Path(temporary, name) for name in ("base", "same", "planted")]
+        for folder in folders:
+            folder.mkdir()
+            export(None, folder)
+        plant(planted)
+        wrong = 0
+        for number, head in enumerate([planted, *[same] * runs]):
+            verdicts = judged([base, head])
+            blamed = [f"{case} x {verdict.ratio:.3f}" for case, verdict in verdicts.items() if verdict.slower]
+            wrong += bool(blamed) != (head is planted)
+            what = "planted slowdown" if head is planted else f"unchanged code, {number} of {runs}"
+            print(f"{what}: {'; '.join(blamed) or 'nothing'} slower", flush=True)
+    print(f"{1 + runs - wrong} of {1 + runs} runs as they should be")
+    return SLOWER if wrong else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("base", metavar="BASE", help="a commit: a branch, a tag, a hash")
+    parser.add_argument("base", metavar="BASE", nargs="?", help="a commit: a branch, a tag, a hash")
     parser.add_argument("head", metavar="HEAD", nargs="?", help="another one (default: the work tree)")
     parser.add_argument("--quick", action="store_true", help="four cases, three launches")
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name contains this")
@@ -304,8 +350,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rounds", type=int, default=7, help="of each case in a launch (default: %(default)s)"
     )
+    parser.add_argument(
+        "--self-test",
+        type=int,
+        nargs="?",
+        const=SELF_TEST_RUNS,
+        metavar="N",
+        help=f"a planted slowdown, and N runs of unchanged code (default: {SELF_TEST_RUNS})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times there")
     options = parser.parse_args(arguments)
+    if (options.base is None) == (options.self_test is None):
+        parser.error(
+            "give a commit to compare with, or --self-test, which compares the work tree with itself"
+        )
+    if options.self_test is not None and (options.self_test < 1 or options.json):
+        parser.error("--self-test wants at least 1 run, and writes no times")
     launches = options.launches or (3 if options.quick else 6)
     if launches < 2 or options.rounds < 1 or not options.minimum > 0:
         parser.error("there must be at least 2 launches, 1 round, and a minimum above 0")
@@ -318,7 +378,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     minimum = 1 + options.minimum / 100
+
+    def judged(folders: Sequence[Path]) -> tuple[Measured, dict[str, Verdict]]:
+        tell("compiling both")
+        with launched(folders, cases):
+            pass
+        return compare(folders, cases, minimum=minimum, launches=launches, rounds=options.rounds, tell=tell)
+
     try:
+        if options.self_test is not None:
+            return self_test(options.self_test, lambda folders: judged(folders)[1])
         with tempfile.TemporaryDirectory(prefix="fastbp-regression-") as temporary:
             folders = [Path(temporary, "base"), Path(temporary, "head")]
             for folder in folders:
@@ -327,12 +396,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 export(commit, folder)
                 for commit, folder in zip((options.base, options.head), folders, strict=True)
             ]
-            tell("compiling both")
-            with launched(folders, cases):
-                pass
-            measured, verdicts = compare(
-                folders, cases, minimum=minimum, launches=launches, rounds=options.rounds, tell=tell
-            )
+            measured, verdicts = judged(folders)
     except RegressionError as error:
         print(f"regression: {error}", file=sys.stderr)
         return FAILED

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -131,6 +132,22 @@ def test_benchmarks_of_training_are_skipped_where_options_are_missing(load: Call
     for options, network in (({"lr": 0.1, "unheard_of": 1}, {}), ({"lr": 0.1}, {"hidden": "unheard_of"})):
         with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
             load("training").seconds_of_a_step("SGD", options, **network)
+
+
+def test_a_network_that_a_commit_lacks_is_skipped_alone(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, measuring = load("shapes"), load("measuring")
+    old = measuring.STEPS["tiny 32 x 8-16-1"]
+    monkeypatch.setattr(shapes, "STEPS", {"old": old, "new": replace(old, output="unheard_of")})
+    monkeypatch.setattr(measuring, "seconds_each", lambda run, **_: run(1) or 1.0)
+    benchmark = shapes.Step()
+    benchmark.params = [["old", "new"], [1]]
+    figures = benchmark.setup_cache()
+    benchmark.setup(figures, "old", 1)
+    assert benchmark.track_seconds(figures, "old", 1) > 0
+    with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
+        benchmark.setup(figures, "new", 1)
 
 
 def test_each_class_has_a_setup_cache_of_its_own(load: Callable[[str], Any]) -> None:

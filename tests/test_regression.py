@@ -155,10 +155,36 @@ def test_exit_code(
     assert (tmp_path / "times.json").is_file()
 
 
+@pytest.mark.parametrize(("slowdown", "code"), [(1.15, 0), (1.0, 1)])
+def test_the_self_test_wants_the_plant_found_and_nothing_else(
+    regression: Any, slowdown: float, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines = {"planted": Machine(1, slowdown), "same": Machine(2)}
+    planted: list[bool] = []
+
+    def judged(folders: Sequence[Path]) -> Any:
+        base, head = ((folder / "fastbp" / "engine" / "step.py").read_text() for folder in folders)
+        compile(head, "step.py", "exec")
+        planted.append("(bottom - top) // 4" in head and head != base)
+        launch = machines[folders[1].name].launch
+        names = ["case 0", "case 1"]
+        return regression.compare(folders, names, minimum=1.05, launches=6, rounds=7, launch=launch)[1]
+
+    assert regression.self_test(2, judged) == code
+    out = capsys.readouterr().out
+    assert planted == [True, False, False]
+    assert ("planted slowdown: case 0 x 1.1" in out) == (code == 0)
+    assert out.count("unchanged code") == 2 and f"{3 - code} of 3 runs as they should be" in out
+
+
 def test_mistakes(regression: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert regression.main(["no-such-commit"]) == 2
     assert "'no-such-commit' is no commit" in capsys.readouterr().err
-    for words in (["main", "--case", "convolution"], ["main", "--launches", "1"], ["main", "--minimum", "0"]):
+    main = ["main"]
+    for words in (
+        *([*main, "--case", "convolution"], [*main, "--launches", "1"], [*main, "--minimum", "0"]),
+        *([], [*main, "--self-test"], ["--self-test", "0"]),
+    ):
         with pytest.raises(SystemExit) as exit:
             regression.main(words)
         assert exit.value.code == 2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +25,7 @@ DTYPES = ["float32", "float64"]
 IMPLEMENTATIONS = {"fastbp": "fastbp", "reference": "fastbp.reference"}
 THREADS = [1, 2]
 LR = 1e-3
+Key = TypeVar("Key")
 
 
 class OverShapes:
@@ -64,13 +67,28 @@ def skip_if(found: dict[Any, Any]) -> None:
         raise NotImplementedError(f"this commit has no {found['missing']}")
 
 
+def those_that_exist(keys: Iterable[Key], measure: Callable[[Key], float]) -> dict[Any, Any]:
+    """{key: measure(key)}, without those for which it raises NotImplementedError on this commit."""
+    figures = {}
+    for key in keys:
+        with contextlib.suppress(NotImplementedError):
+            figures[key] = measure(key)
+    return figures
+
+
 class LookUp:
-    """Its setup_cache measures everything in one process: {parameters: figure}, or {"missing": name}."""
+    """Its setup_cache measures everything in one process: {parameters: figure}, or {"missing": name}.
+
+    Parameters without a figure are skipped.
+    """
 
     timeout = 300  # seconds, of setup_cache, too: it compiles where a machine has not yet done so
 
     def setup(self, figures: dict[Any, Any], *parameters: Any) -> None:
         skip_if(figures)
+        key = parameters if len(parameters) > 1 else parameters[0]
+        if key not in figures:
+            raise NotImplementedError(f"this commit has no fastbp for {key}")
 
 
 @dataclass

@@ -137,7 +137,10 @@ STEPS = {
 def epochs_of(
     net: Network, threads: int | None, module: str, most_steps: int
 ) -> tuple[Callable[[int], None], int]:
-    """run(epochs), and the steps of an epoch: so many that the cost of calling fit does not hide them."""
+    """run(epochs), and the steps of an epoch: so many that the cost of calling fit does not hide them.
+
+    NotImplementedError on a commit that lacks something of the network.
+    """
     import importlib
 
     library = importlib.import_module(module)
@@ -148,16 +151,12 @@ def epochs_of(
     Y = rng.random((samples, net.sizes[-1]), np.float32).astype(net.dtype, copy=False)
     if net.output == "softmax":
         Y = Y.argmax(axis=1)
-    model = library.MLP(
-        net.sizes,
-        hidden=net.hidden,
-        output=net.output,
-        loss=net.loss,
-        dtype=net.dtype,
-        seed=0,
-        threads=threads,
-    )
-    optimizer = getattr(library, net.optimizer)(lr=1e-4)
+    options = {"hidden": net.hidden, "output": net.output, "loss": net.loss, "dtype": net.dtype}
+    try:
+        model = library.MLP(net.sizes, **options, seed=0, threads=threads)
+        optimizer = getattr(library, net.optimizer)(lr=1e-4)
+    except (AttributeError, TypeError, ValueError) as error:  # a name or an option that came later
+        raise NotImplementedError(f"this commit has no {module} for {options}: {error}") from error
 
     def run(epochs: int) -> None:
         model.fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from .common import THREADS, Fit, LookUp, OverShapes, missing, steps_of_an_epoch
+from .common import THREADS, Fit, LookUp, OverShapes, missing, steps_of_an_epoch, those_that_exist
 from .measuring import STEPS
 
 
@@ -20,7 +20,10 @@ class Step(LookUp):
             return absent
         from .measuring import seconds_of_a_step
 
-        return {(name, n): seconds_of_a_step(STEPS[name], n) for name, n in itertools.product(*self.params)}
+        # Some networks are of later commits.
+        return those_that_exist(
+            itertools.product(*self.params), lambda key: seconds_of_a_step(STEPS[key[0]], key[1])
+        )
 
     def track_seconds(self, figures: dict[Any, Any], network: str, threads: int) -> float:
         return figures[network, threads]
