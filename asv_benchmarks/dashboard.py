@@ -170,14 +170,15 @@ def asv(config: Path, *words: str) -> None:
 
 def update(config: Path, machine: str | None, last: int, quick: bool) -> None:
     """Measure the new commits."""
-    from asv.machine import Machine
+    from asv.machine import Machine, MachineCollection
 
     machine = machine or Machine.get_unique_machine_name()
     commits = new_commits(config, machine, last)
     print(f"{len(commits)} of the last {last} commits are new to {machine}", flush=True)
     if not commits:
         return
-    asv(config, "machine", "--yes", "--machine", machine)
+    # `asv machine --yes` with a name of ours would keep nothing but the name.
+    MachineCollection.save(machine, {**Machine.get_defaults(), "machine": machine})
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as hashes:
         hashes.write("\n".join(commits) + "\n")
         hashes.flush()

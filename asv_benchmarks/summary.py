@@ -21,6 +21,7 @@ SAME = 0.03  # changes below are not called faster or slower
 NUMPY = "ratios.Epoch.track_ratio_epoch"
 STEP = "shapes.Step.track_seconds"
 BENCHMARKS_PAGE = "benchmarks.html"
+NOT_OURS = {"numpy", "numba"}  # imports that are measured to compare with
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def histories(html_dir: Path) -> list[History]:
                     if isinstance(value, int | float) and math.isfinite(value):
                         points.append((int(revision), float(value)))
                 if points:
-                    names = tuple(str(p).strip("'\"") for p in parameters)
+                    names = tuple(map(said, benchmark["param_names"], parameters))
                     unit = str(benchmark["unit"])
                     series.append(Series(name, names, unit, "more is better" in title, tuple(points)))
         if series:
@@ -108,6 +109,12 @@ def histories(html_dir: Path) -> list[History]:
             }
             found.append(History(machine, versions, series, dates, hashes))
     return found
+
+
+def said(name: str, value: object) -> str:
+    """A parameter: text speaks for itself, a number needs its name."""
+    text = str(value).strip("'\"")
+    return f"{name} {text}" if text.replace(".", "", 1).isdigit() else text
 
 
 # ---- words and pictures ----------------------------------------------------------------------------------
@@ -196,7 +203,9 @@ def groups_table(history: History) -> str:
         speeds = {
             series: s
             for series in history.series
-            if series.group == group and (s := series.speed(history.then)) is not None
+            if series.group == group
+            and not NOT_OURS & {*series.parameters}
+            and (s := series.speed(history.then)) is not None
         }
         if not speeds:
             continue
@@ -214,15 +223,17 @@ def groups_table(history: History) -> str:
 
 
 def curves_table(history: History, benchmark: str, scale: float, unit: str) -> str:
+    alone = history.then == history.now  # nothing to compare with, and no curve
     rows = []
     for series in history.of(benchmark):
         value = series.points[-1][1] * scale
+        since = "" if alone else f"{change(series.speed(history.then))}<td>{curve(series)}</td>"
         rows.append(
             f"<tr><td>{link(series, ', '.join(series.parameters))}</td>"
-            f'<td class="number">{value:,.{1 if value < 1000 else 0}f}</td>'
-            f"{change(series.speed(history.then))}<td>{curve(series)}</td></tr>"
+            f'<td class="number">{value:,.{1 if value < 1000 else 0}f}</td>{since}</tr>'
         )
-    head = f"<tr><th>network</th><th>{unit}</th><th>speed</th><th>{len(history.dates)} commits</th></tr>"
+    since = "" if alone else f"<th>speed since then</th><th>{len(history.dates)} commits</th>"
+    head = f'<tr><th>network</th><th class="number">{unit}</th>{since}</tr>'
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -255,11 +266,17 @@ def libraries(record: dict[str, Any]) -> str:
 
 
 def how(history: History) -> str:
-    known = {key: value for key, value in {**history.machine, **history.versions}.items() if value}
-    told = "; ".join(
-        f"{html.escape(str(k))}: {html.escape(str(v))}" for k, v in known.items() if k != "version"
+    machine = history.machine
+    words = [machine.get("cpu"), f"{machine['num_cpu']} cores" if machine.get("num_cpu") else None]
+    words += [machine.get("arch")]
+    if str(machine.get("ram", "")).isdigit():
+        words.append(f"{int(machine['ram']) / 2**30:.0f} GB of memory")
+    words += [machine.get("os"), *(f"{name} {number}" for name, number in history.versions.items())]
+    told = html.escape(", ".join(word for word in words if word))
+    return (
+        f"<p class='how'>How the figures were taken: {told}. asv built each commit in an environment with "
+        "these versions, and measured it; a step is the best of several legs.</p>"
     )
-    return f"<p class='how'>How the figures were taken: asv, {told}.</p>"
 
 
 STYLE = """

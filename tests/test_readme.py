@@ -104,4 +104,5 @@ def test_scripts_and_asv_commands_exist():
             elif words[0] == "asv":
                 assert (folder / "asv.conf.json").is_file()
                 seen.add(words[1])
-    assert {"machine", "run", "compare", "dashboard.py", "asv_benchmarks/regression.py"} == seen
+    scripts = {"dashboard.py", "asv_benchmarks/regression.py", "asv_benchmarks/roofline.py"}
+    assert {"machine", "run", "compare", *scripts} == seen

@@ -165,7 +165,7 @@ def test_the_self_test_wants_the_plant_found_and_nothing_else(
     def judged(folders: Sequence[Path]) -> Any:
         base, head = ((folder / "fastbp" / "engine" / "step.py").read_text() for folder in folders)
         compile(head, "step.py", "exec")
-        planted.append("(bottom - top) // 4" in head and head != base)
+        planted.append("(bottom - top) // 3" in head and head != base)
         launch = machines[folders[1].name].launch
         names = ["case 0", "case 1"]
         return regression.compare(folders, names, minimum=1.05, launches=6, rounds=7, launch=launch)[1]
@@ -173,8 +173,8 @@ def test_the_self_test_wants_the_plant_found_and_nothing_else(
     assert regression.self_test(2, judged) == code
     out = capsys.readouterr().out
     assert planted == [True, False, False]
-    assert ("planted slowdown: case 0 x 1.1" in out) == (code == 0)
-    assert out.count("unchanged code") == 2 and f"{3 - code} of 3 runs as they should be" in out
+    assert ("planted slowdown: slower\n    1.1" in out) == (code == 0)
+    assert out.count(": not slower") == 2 + code and f"{3 - code} of 3 runs as they should be" in out
 
 
 def test_mistakes(regression: Any, capsys: pytest.CaptureFixture[str]) -> None:

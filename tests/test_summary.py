@@ -27,7 +27,11 @@ def history(summary: Any, seconds: list[float], ratios: list[float], days: list[
     dates = {i: int(1_800_000_000_000 - age * DAY) for i, age in enumerate(days)}
     hashes = {i: f"{i:040x}" for i in dates}
     return summary.History(
-        {"machine": "2-core", "cpu": "a <fast> one"}, {"numba": "0.68"}, series, dates, hashes
+        {"machine": "2-core", "cpu": "a <fast> one", "num_cpu": "2", "ram": str(8 << 30)},
+        {"numba": "0.68"},
+        series,
+        dates,
+        hashes,
     )
 
 
@@ -70,9 +74,19 @@ def test_the_page_is_one_file_that_loads_nothing(summary: Any) -> None:
     page = summary.page([history(summary, [4e-6, 2e-6], [6.0, 3.0], days=[9, 0])], record)
     assert "src=" not in page and "//" not in page.replace("/>", "")
     assert "a &lt;fast&gt; one" in page and "<fast>" not in page
-    assert "numba: 0.68" in page and "torch 2.13" in page
+    assert "2 cores, 8 GB of memory, numba 0.68" in page and "torch 2.13" in page
     assert '<td class="bad">0.50</td>' in page  # a loss
     assert page.count("<polyline") == 2 and '<td class="good">+100%</td>' in page
+
+
+def test_numbers_have_the_names_of_their_parameters(summary: Any) -> None:
+    assert summary.said("threads", "2") == "threads 2" and summary.said("rate", "0.5") == "rate 0.5"
+    assert summary.said("network", "'xor 4 x 2-8-1'") == "xor 4 x 2-8-1"
+
+
+def test_a_single_commit_has_no_speed_since_then(summary: Any) -> None:
+    page = summary.page([history(summary, [4e-6], [2.0], days=[1])], None)
+    assert "since then" not in page and "<polyline" not in page
 
 
 def test_a_page_without_results_says_so(summary: Any) -> None:
