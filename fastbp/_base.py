@@ -334,7 +334,7 @@ class BaseMLP(ABC):
             return
         for i, (array, view) in enumerate(zip(given, self._views, strict=True)):
             if array is not view:
-                name = f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
+                name = self._name_of_view(i)
                 values = _validation.as_floats(name, array, self._dtype)
                 if values.shape != view.shape:
                     raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
@@ -343,6 +343,10 @@ class BaseMLP(ABC):
                 view[...] = array
         self._restore_views()
         self._parameters_changed()
+
+    def _name_of_view(self, i: int) -> str:
+        depth = len(self._activations)
+        return f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
 
     def __getstate__(self) -> dict[str, Any]:
         self._adopt_parameters()
@@ -542,6 +546,12 @@ class BaseMLP(ABC):
             array = _targets.weighted(array, _targets.sample_weights(weight_name, sample_weight, rows))
         return np.require(array, requirements=("C", "A", "E"))
 
+    def _apart(self, data: Array | Rows) -> Array | Rows:
+        """The data, copied if they are parameters of this model, which training changes."""
+        if isinstance(data, Rows) or not np.may_share_memory(data, self._parameters):
+            return data
+        return data.copy()
+
     def _split_weights(self, Y: Array) -> tuple[Array, Array | None]:
         """What `_targets` made, taken apart again: (rows, outputs), and the weights (rows,), or None."""
         outputs = self._layer_sizes[-1]
@@ -650,8 +660,8 @@ class BaseMLP(ABC):
         Y, sample_weight and errors as in `fit`.
         """
         state = self._begin(optimizer)
-        x = self._inputs(X, check_finite)
-        y = self._targets(Y, len(x), check_finite, sample_weight=sample_weight)
+        x = self._apart(self._inputs(X, check_finite))
+        y = self._apart(self._targets(Y, len(x), check_finite, sample_weight=sample_weight))
         out = np.empty(1)
         self._train_chunk(x, y, None, 0, 1, len(x), optimizer, state, out)
         return float(out[0]) / len(x) if self._reduction == "mean" else float(out[0])
@@ -661,6 +671,8 @@ class BaseMLP(ABC):
             raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
         optimizer.check()
         self._adopt_parameters()
+        for i, view in enumerate(self._views):
+            _validation.require_updatable(self._name_of_view(i), view)
         self._parameters_changed()
         return optimizer.state(self, self._parameters.size, self._dtype)
 
@@ -897,8 +909,8 @@ class BaseMLP(ABC):
     def _training_rows(
         self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool
     ) -> tuple[Array | Rows, Array | Rows]:
-        x = self._input_rows(X, check_finite)
-        return x, self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
+        x = self._apart(self._input_rows(X, check_finite))
+        return x, self._apart(self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
 
     def _class_weighted(self, y: Array | Rows, class_weight: ClassWeight | None) -> Array | Rows:
         """The targets with the weights of their classes."""

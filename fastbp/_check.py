@@ -10,6 +10,7 @@ import fastbp
 import fastbp.reference
 from fastbp._bench import largest_difference, machine
 from fastbp._files import text_table
+from fastbp._interrupt import or_interrupt
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.losses import LOSSES
 from fastbp.optimizers import OPTIMIZERS
@@ -52,11 +53,11 @@ def _targets(loss: str, Y: np.ndarray) -> np.ndarray:
     return Y / Y.sum(axis=1, keepdims=True) if LOSSES[loss].of_classes else Y
 
 
-def _combinations() -> list[tuple[str, str, str]]:
-    """(hidden, output, loss): every hidden activation with every loss; outputs take turns."""
+def _combinations() -> list[tuple[str, str, str, bool]]:
+    """(hidden, output, loss, layer_norm): every hidden activation with every loss; the others take turns."""
     outputs = list(OUTPUTS)
     return [
-        (hidden, LOSSES[loss].output or outputs[(i + k + 1) % len(outputs)], loss)
+        (hidden, LOSSES[loss].output or outputs[(i + k + 1) % len(outputs)], loss, (i + k) % 3 == 2)
         for i, hidden in enumerate(ACTIVATIONS)
         for k, loss in enumerate(LOSSES)
     ]
@@ -65,16 +66,18 @@ def _combinations() -> list[tuple[str, str, str]]:
 def _gradients(seed: int) -> tuple[str, bool]:
     X, Y = _data(seed)
     rows, right = [], True
-    for hidden, output, loss in _combinations():
-        _progress(f"gradients of {hidden}, {output}, {loss}")
+    for hidden, output, loss, layer_norm in _combinations():
+        name = hidden + (" (layer norm)" if layer_norm else "")
+        _progress(f"gradients of {name}, {output}, {loss}")
         cells = []
         for module in (fastbp.reference, fastbp):
             targets = _targets(loss, Y)
-            model = module.MLP(LAYERS, hidden=hidden, output=output, loss=loss, dtype="float64", seed=seed)
+            options = {"hidden": hidden, "output": output, "loss": loss, "layer_norm": layer_norm}
+            model = module.MLP(LAYERS, dtype="float64", seed=seed, **options)
             result = model.check_gradients(X, targets, max_entries=40)
             right &= result.passed
             cells.append(f"{result.largest:.0e}" + ("" if result.passed else " FAILED"))
-        rows.append([hidden, output, loss, *cells])
+        rows.append([name, output, loss, *cells])
     _progress("")
     return text_table(["hidden", "output", "loss", "reference", "fastbp"], rows), right
 
@@ -93,13 +96,15 @@ def _agreement(seed: int) -> tuple[str, bool]:
             models = []
             for module in (fastbp.reference, fastbp):
                 model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed)
-                model.fit(
-                    X,
-                    Y,
-                    epochs=EPOCHS,
-                    batch_size=BATCH,
-                    optimizer=getattr(module, optimizer)(**options),
-                    progress=False,
+                or_interrupt(
+                    model.fit(
+                        X,
+                        Y,
+                        epochs=EPOCHS,
+                        batch_size=BATCH,
+                        optimizer=getattr(module, optimizer)(**options),
+                        progress=False,
+                    )
                 )
                 models.append(model)
             difference = largest_difference(*models)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from fastbp.history import History
+
 
 class DeferredInterrupt:
     """A context in which Ctrl-C raises KeyboardInterrupt, but within `held` only at the end of it.
@@ -55,3 +57,10 @@ class DeferredInterrupt:
     ) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def or_interrupt(history: History) -> History:
+    """What `fit` returned, for commands that Ctrl-C shall end: to `fit` it is but the end of training."""
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history

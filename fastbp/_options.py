@@ -7,6 +7,7 @@ and it says which options go together: `gather` joins defaults, file and command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import math
 import tomllib
@@ -163,13 +164,11 @@ def read_file(path: str, options: Mapping[str, Option]) -> dict[str, Any]:
 
 def _number(kind: Callable[[str], Any], ok: Callable[[Any], bool], expected: str) -> Read:
     def read(text: str) -> Any:
-        try:
+        with contextlib.suppress(ValueError, OverflowError):
             value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not math.isfinite(value) or not ok(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
-        return value
+            if math.isfinite(value) and ok(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
 
     return read
 

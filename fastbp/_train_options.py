@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from fastbp import losses, metrics, optimizers
+from fastbp import losses, metrics
 from fastbp._options import (
     Option,
     Read,
@@ -20,17 +20,8 @@ from fastbp._options import (
 )
 from fastbp.activations import ACTIVATIONS
 from fastbp.initializers import INITIALIZERS
+from fastbp.optimizers import OPTIMIZERS
 
-OPTIMIZERS = {
-    cls.__name__: cls
-    for cls in (
-        optimizers.SGD,
-        optimizers.Adam,
-        optimizers.AdamW,
-        optimizers.RMSprop,
-        optimizers.Adagrad,
-    )
-}
 # For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
 LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3, "Adagrad": 0.05}
 SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle", "plateau")
@@ -118,6 +109,7 @@ TRAIN = {
             "auto",
             metavar="NAME",
         ),
+        Option("layer-norm", None, "normalise the units of each hidden layer, row by row", False),
         Option(
             "dtype", one_of("dtype", ["float32", "float64"]), "float32 or float64", "float32", metavar="NAME"
         ),

@@ -10,8 +10,8 @@ import fastbp
 from fastbp import _validation, losses, metrics, schedules
 from fastbp._task import Task
 from fastbp._train_data import Data
-from fastbp._train_options import EPOCHS, LEARNING_RATES, OPTIMIZERS
-from fastbp.optimizers import Optimizer
+from fastbp._train_options import EPOCHS, LEARNING_RATES
+from fastbp.optimizers import OPTIMIZERS, Optimizer
 
 HYPER_PARAMETERS = (
     *("momentum", "nesterov", "betas", "alpha", "eps"),
@@ -35,6 +35,7 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
         max_norm=settings.max_norm,
         input_scale=scale,
         input_offset=offset,
+        layer_norm=settings.layer_norm,
         dropout=dropout[0] if len(dropout) == 1 else dropout,
         input_noise=settings.input_noise,
     )
@@ -82,8 +83,8 @@ def optimizer(settings: argparse.Namespace, data: Data, columns: list[str]) -> O
     """columns: of the history, which a schedule may look at."""
     given = {name: getattr(settings, name) for name in HYPER_PARAMETERS}
     given = {name: value for name, value in given.items() if value is not None}
-    made: Optimizer = OPTIMIZERS[settings.optimizer](_rate(settings, len(data.training), columns), **given)
-    return made
+    made: Callable[..., Optimizer] = OPTIMIZERS[settings.optimizer]
+    return made(_rate(settings, len(data.training), columns), **given)
 
 
 def _rate(settings: argparse.Namespace, rows: int, columns: list[str]) -> float | schedules.Schedule:

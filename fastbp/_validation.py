@@ -132,6 +132,8 @@ def number(name: str, value: object, *, low: float, below: float = math.inf) -> 
         result = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
+    except OverflowError:  # an int beyond all floats
+        result = math.inf
     if not low <= result < below:
         expected = f"finite and at least {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{name} is {result!r}, expected a number {expected}")

@@ -27,11 +27,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
-    except SystemExit as request:  # argparse has printed the help, the version or the error
-        return int(request.code or 0)
-    try:
-        code: int = arguments.run(arguments)
+        code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `fastbp predict ... | head`: the reader has what it wanted
@@ -45,6 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"fastbp: error: {_one_line(error)}", file=sys.stderr)
         return USAGE_ERROR
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        arguments = _parse(argv)
+    except SystemExit as request:  # argparse has printed the help, the version or the error
+        return int(request.code or 0)
+    code: int = arguments.run(arguments)
+    return code
 
 
 # ---- the commands ----

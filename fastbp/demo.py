@@ -19,6 +19,7 @@ import fastbp.reference
 from fastbp._bench import interleaved, largest_difference, machine
 from fastbp._demo_picture import draw
 from fastbp._files import check_writable, replacing, text_table
+from fastbp._interrupt import or_interrupt
 from fastbp.data import Split, split_digits
 
 LAYERS = (64, 128, 10)
@@ -95,13 +96,15 @@ def run(out: str, *, epochs: int, seed: int) -> int:
 def _train(module: Any, data: Split, epochs: int, seed: int) -> Run:
     one_hot = np.eye(LAYERS[-1], dtype=np.float32)
     model = module.MLP(LAYERS, hidden="relu", output="sigmoid", loss="mse", dtype="float32", seed=seed)
-    history = model.fit(
-        data.X_train,
-        one_hot[data.y_train],
-        epochs=epochs,
-        batch_size=BATCH,
-        optimizer=module.SGD(lr=LEARNING_RATE),
-        validation_data=(data.X_test, one_hot[data.y_test]),
+    history = or_interrupt(
+        model.fit(
+            data.X_train,
+            one_hot[data.y_train],
+            epochs=epochs,
+            batch_size=BATCH,
+            optimizer=module.SGD(lr=LEARNING_RATE),
+            validation_data=(data.X_test, one_hot[data.y_test]),
+        )
     )
     predicted = model.predict(data.X_test).argmax(axis=1)
     return Run(model, history, predicted, float(np.mean(predicted == data.y_test)))
@@ -114,8 +117,8 @@ def _seconds_per_step(data: Split, seed: int) -> list[list[float]]:
     def epochs_of(module: Any) -> Any:
         model = module.MLP(LAYERS, hidden="relu", output="sigmoid", loss="mse", dtype="float32", seed=seed)
         optimizer = module.SGD(lr=LEARNING_RATE)
-        return lambda count: model.fit(
-            data.X_train, Y, epochs=count, batch_size=BATCH, optimizer=optimizer, progress=False
+        return lambda count: or_interrupt(
+            model.fit(data.X_train, Y, epochs=count, batch_size=BATCH, optimizer=optimizer, progress=False)
         )
 
     if sys.stderr.isatty():

@@ -41,6 +41,12 @@ def _for_kernel(array: Array) -> Array:
     return np.asarray(array)
 
 
+def _parameters_overlap(X: Array, y_true: Array, *parameters: Array) -> bool:
+    """Whether a parameter may share memory with another one (tied weights, W2 = W1.T) or with the data."""
+    arrays = X, y_true, *parameters
+    return any(np.may_share_memory(arrays[i], arrays[j]) for i in range(2, len(arrays)) for j in range(i))
+
+
 class _Memory:
     """Holds an array alive and offers its memory as writable."""
 
@@ -206,7 +212,8 @@ def train_step(
     Parameters
     ----------
     X, y_true : (batch, inputs), (batch, outputs), as for `forward` and `backward`.
-    W1, b1, W2, b2 : writable arrays, all float32 or all float64, as for `forward`.
+    W1, b1, W2, b2 : writable arrays, all float32 or all float64, as for `forward`. Where some share memory
+        (tied weights, W2 = W1.T), each of them is updated in turn, as `sgd_update` does.
     lr : the learning rate, finite and not negative.
     check_finite : look for NaN and infinity in X and y_true first.
 
@@ -238,6 +245,13 @@ def train_step(
         if loss is not None:
             return loss
     *arrays, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
+    if _parameters_overlap(*arrays):
+        x, y, *parameters = arrays
+        z1, a1, _, y_pred = forward(x, *parameters, check_finite=False)
+        loss = 0.5 * float(np.sum(np.square(y_pred - y, dtype=np.float64)))
+        grads = backward(x, y, z1, a1, y_pred, parameters[2], check_finite=False)
+        sgd_update(parameters, grads, rate, check_finite=False)
+        return loss
     for_kernel = [_for_kernel(array) for array in arrays]
     loss = two_layer.step(*for_kernel, lr=rate, check_finite=False)
     assert loss is not None

@@ -129,9 +129,10 @@ def train_step(
     """One step of training, parameters updated in place; the loss before it. See `fastbp.train_step`."""
     x, y, w1, c1, w2, c2, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
     z1, a1, _z2, y_pred = _forward(x, w1, c1, w2, c2)
+    loss = _half_squared_error(y_pred, y)
     grads = _backward(x, y, z1, a1, y_pred, w2)
     _sgd_update((w1, c1, w2, c2), grads, rate)
-    return _half_squared_error(y_pred, y)
+    return loss
 
 
 # ---- 2. a network of any number of layers --------------------------------------------------------------

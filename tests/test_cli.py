@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp.cli import main
+from fastbp import _check, _run
+from fastbp.cli import _parse, main
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
@@ -197,6 +198,46 @@ def test_reader_that_leaves_early():
     assert done.stdout.startswith("prediction")
 
 
+@pytest.mark.parametrize("words", ["--help", "data digits.csv"])
+def test_reader_that_is_gone_before_anything_is_written(words):
+    read, write = os.pipe()
+    os.close(read)
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "fastbp", *words.split()]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=env, timeout=900)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["demo", "check"])
+def test_ctrl_c_ends_a_command_that_trains(monkeypatch, capsys, command):
+    """Though to `fit` it is the end of training only."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_run.Run, "_run", interrupted)
+    monkeypatch.setattr(_check, "_gradients", lambda seed: ("", True))
+    assert call(command) == 130
+    assert capsys.readouterr().err == "fastbp: interrupted\n"
+    assert os.listdir() == []
+
+
+def test_ctrl_c_keeps_what_train_has_reached(monkeypatch, capsys):
+    write_flowers("flowers.csv")
+    order = _run.Run._order
+
+    def interrupted(self, epochs):
+        if self.history.epochs == 3:
+            raise KeyboardInterrupt
+        return order(self, epochs)
+
+    monkeypatch.setattr(_run.Run, "_order", interrupted)
+    assert call("train flowers.csv --target kind --drop note --hidden 8 --out m.safetensors") == 130
+    assert "interrupted after 3 of 50 epochs" in capsys.readouterr().out
+    assert call("predict m.safetensors flowers.csv --out p.csv") == 0
+
+
 def test_data_writes_the_digits():
     assert call("data digits.csv") == 0
     assert call("data digits.npz") == 0
@@ -271,6 +312,11 @@ def test_bad_options(refused, options, message):
     write_flowers("flowers.csv")
     command = f"train flowers.csv --target kind --drop note --out m.safetensors {options}"
     assert message in refused(command)
+
+
+def test_whole_numbers_of_any_size(refused):
+    assert _parse(["check", "--seed", 25 * "9"]).seed == 10**25 - 1
+    assert "is not a whole number from 0 up" in refused(f"check --seed {400 * '9'}")  # larger than any float
 
 
 def test_missing_options_and_commands(refused):

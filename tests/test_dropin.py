@@ -261,6 +261,38 @@ def test_results_are_new_arrays(module, dtype):
         assert not any(np.shares_memory(a, b) for b in arrays[i + 1 :])
 
 
+OVERLAPS = [
+    {"W2": "W1.T"},  # tied weights
+    {"W2": 0},
+    {"W2": 8},
+    {"b2": 16},
+    {"b1": 5},
+    {"X": 0},
+    {"y_true": 20},
+    {},  # neighbours in one buffer, which is no overlap
+]
+
+
+@pytest.mark.parametrize("places", OVERLAPS, ids=str)
+def test_parameters_that_share_memory_are_updated_in_turn(module, dtype, places):
+    def arrays():
+        buffer = np.random.default_rng(3).random(80).astype(dtype)
+        at = {"X": 40, "y_true": 60, "W1": 0, "b1": 16, "W2": 20, "b2": 36} | places
+        made = {k: buffer[i : i + 16].reshape(4, 4) for k, i in at.items() if i != "W1.T"}
+        made["W2"] = made.get("W2", made["W1"].T)
+        X, y_true, W1, b1, W2, b2 = (made[name] for name in at)
+        return buffer, X, y_true, W1, b1[0], W2, b2[0]
+
+    expected, X, y_true, *params = arrays()
+    _, grads, expected_loss = expected_step(X, y_true, params)
+    for param, grad in zip(params, grads, strict=True):
+        param -= 0.5 * grad.astype(dtype)
+    buffer, *given = arrays()
+    loss = module.train_step(*given, 0.5)
+    assert loss == pytest.approx(expected_loss, rel=32 * float(np.finfo(dtype).eps))
+    assert_close(buffer, expected, 4)
+
+
 # ---- sigmoid ------------------------------------------------------------------------------------------
 
 
@@ -480,7 +512,11 @@ def test_read_only_parameters(module, name):
 
 @pytest.mark.parametrize(
     ("lr", "error"),
-    [(-0.1, ValueError), (np.nan, ValueError), (np.inf, ValueError), ("0.1", TypeError), (None, TypeError)],
+    [
+        *((-0.1, ValueError), (np.nan, ValueError), (np.inf, ValueError), (10**400, ValueError)),
+        *(("0.1", TypeError), (None, TypeError)),
+    ],
+    ids=["negative", "nan", "inf", "beyond floats", "text", "None"],
 )
 def test_learning_rates_that_are_refused(module, lr, error):
     refused(module, error, "lr", lambda given: given.update(lr=lr), ("train_step",))

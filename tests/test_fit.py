@@ -161,6 +161,16 @@ def test_data_may_be_read_only_and_are_not_changed(module):
 # ---- around the loop ----------------------------------------------------------------------------------
 
 
+def test_parameters_as_data_are_those_before_training(module):
+    trained = []
+    for of in (lambda W: W, np.copy):
+        model, optimizer = module.MLP([4, 4], output="identity", seed=0), module.SGD(0.1)
+        model.fit(of(model.weights[0]), of(model.weights[0]), epochs=3, batch_size=2, optimizer=optimizer)
+        model.train_step(of(model.weights[0]), of(model.weights[0]), optimizer)
+        trained.append(model._parameters.tobytes())
+    assert trained[0] == trained[1]
+
+
 def test_callbacks(module):
     X, Y = data()
     model = module.MLP([3, 4, 2], seed=0)

@@ -355,6 +355,19 @@ def test_arrays_put_in_the_place_of_parameters_are_used(module):
         model.predict(X)
 
 
+@pytest.mark.parametrize("name", ["weights[1]", "biases[0]"])
+def test_read_only_parameters_are_not_trained(module, name):
+    X, Y = data(6, [3, 2])
+    model = module.MLP([3, 5, 2], seed=0)
+    before = model._parameters.copy()
+    (model.weights[1] if "weights" in name else model.biases[0]).flags.writeable = False
+    for train in (model.train_step, lambda X, Y, o: model.fit(X, Y, epochs=1, optimizer=o)):
+        with pytest.raises(ValueError, match=re.escape(f"{name} is read-only, but would be updated")):
+            train(X, Y, module.SGD(0.1))
+    assert np.array_equal(model._parameters, before)
+    model.predict(X)
+
+
 def test_copies_are_independent_and_complete(module):
     X, Y = data(20, [3, 2])
     model = module.MLP([3, 5, 2], seed=0)

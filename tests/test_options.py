@@ -37,6 +37,7 @@ VALUES = {
     "output": ("softmax", '"softmax"'),
     "loss": ("huber(0.5)", '"huber(0.5)"'),
     "init": ("he", '"he"'),
+    "layer-norm": (True, "true"),
     "dtype": ("float64", '"float64"'),
     "epochs": ("3", "3"),
     "steps": ("3", "3"),

@@ -45,7 +45,8 @@ Array = NDArray[Any]
 FIRST, SECOND = HEADER_SIZE, HEADER_SIZE + LAYER_SIZE
 # Plans are kept by shape, for each Python thread: the batch, and the smaller one at the end of an epoch.
 KEPT_PLANS = 8
-NOT_FINITE, PREPARED, DONE = 0, 1, 2
+# What an entry did. NOTHING: numbers are not finite, or a parameter shares memory with another array; Python looks closer.
+NOTHING, PREPARED, DONE = 0, 1, 2
 
 _plans = threading.local()
 
@@ -71,7 +72,7 @@ def _forward(table, address, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2,
     if check:
         call(finite, (X.ctypes.data, X.size, bad.ctypes.data))
         if bad[0] != 0:
-            return NOT_FINITE
+            return NOTHING
     table[X_AT] = X.ctypes.data
     table[FIRST + OUTSIDE_W], table[FIRST + OUTSIDE_B] = W1.ctypes.data, b1.ctypes.data
     table[SECOND + OUTSIDE_W], table[SECOND + OUTSIDE_B] = W2.ctypes.data, b2.ctypes.data
@@ -90,7 +91,7 @@ def _backward(table, address, finite, work, check, X, y_true, z1, a1, y_pred, W2
         if bad[0] == 0:
             call(finite, (y_true.ctypes.data, y_true.size, bad.ctypes.data))
         if bad[0] != 0:
-            return NOT_FINITE
+            return NOTHING
     table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
     table[FIRST + OUTSIDE_Z], table[FIRST + OUTSIDE_A] = z1.ctypes.data, a1.ctypes.data
@@ -117,10 +118,20 @@ def _step(table, address, finite, work, check, X, y_true, W1, b1, W2, b2, lr, hy
         if bad[0] == 0:
             call(finite, (y_true.ctypes.data, y_true.size, bad.ctypes.data))
         if bad[0] != 0:
-            return NOT_FINITE
+            return NOTHING
     table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
     table[FIRST + OUTSIDE_W], table[FIRST + OUTSIDE_B] = W1.ctypes.data, b1.ctypes.data
     table[SECOND + OUTSIDE_W], table[SECOND + OUTSIDE_B] = W2.ctypes.data, b2.ctypes.data
+    # Packed, updated and unpacked, arrays that overlap would not be what one update after another makes of them.
+    starts = (
+        table[X_AT], table[Y_AT],
+        table[FIRST + OUTSIDE_W], table[FIRST + OUTSIDE_B], table[SECOND + OUTSIDE_W], table[SECOND + OUTSIDE_B],
+    )  # fmt: skip
+    sizes = X.nbytes, y_true.nbytes, W1.nbytes, b1.nbytes, W2.nbytes, b2.nbytes
+    for i in range(2, 6):
+        for j in range(i):
+            if starts[i] < starts[j] + sizes[j] and starts[j] < starts[i] + sizes[i]:
+                return NOTHING
     hyper[0] = -lr
     if work == 0:
         return PREPARED
@@ -150,14 +161,15 @@ def _do(plan: Plan, task: int, enter: Callable[[int], Any]) -> Any:
     status = enter(plan.work if threads == 1 else 0)
     if status == PREPARED:
         plan.run_as(task, threads, 1)
-    if status != NOT_FINITE:
+    if status != NOTHING:
         now = time.perf_counter()
         plan.choice.note(threads, 1, now - started, now)
     return status
 
 
 def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, lr: float, check_finite: bool) -> float | None:
-    """One training step in place; the loss before it, or None (nothing changed) if X or y_true is not finite."""
+    """One training step in place; the loss before it, or None (nothing changed) if X or y_true is not finite or a parameter
+    shares memory with another array."""
     rows, inputs = X.shape
     hidden, outputs = W2.shape
     dtype = X.dtype
@@ -167,7 +179,7 @@ def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *,
     def enter(work: int) -> Any:
         return entry(plan.table, plan.address, finite, work, check_finite, X, y_true, W1, b1, W2, b2, lr, plan.hyper, plan.bad)
 
-    return None if _do(plan, PACK + TRAIN + UNPACK, enter) == NOT_FINITE else float(plan.out[0])
+    return None if _do(plan, PACK + TRAIN + UNPACK, enter) == NOTHING else float(plan.out[0])
 
 
 def forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finite: bool) -> tuple[Array, Array, Array, Array] | None:
@@ -187,7 +199,7 @@ def forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finit
     def enter(work: int) -> Any:
         return entry(plan.table, plan.address, finite, work, check_finite, X, W1, b1, W2, b2, *result, plan.bad)
 
-    return None if _do(plan, PACK + FORWARD, enter) == NOT_FINITE else result
+    return None if _do(plan, PACK + FORWARD, enter) == NOTHING else result
 
 
 def backward(
@@ -205,7 +217,7 @@ def backward(
     def enter(work: int) -> Any:
         return entry(plan.table, plan.address, finite, work, check_finite, X, y_true, z1, a1, y_pred, W2, gradient, plan.bad)
 
-    if _do(plan, PACK + BACKWARD + UNPACK_STATES, enter) == NOT_FINITE:
+    if _do(plan, PACK + BACKWARD + UNPACK_STATES, enter) == NOTHING:
         return None
     db1_at, dW2_at = inputs * hidden, (inputs + 1) * hidden
     db2_at = dW2_at + hidden * outputs
