@@ -175,6 +175,20 @@ def test_benchmarks_are_skipped_where_names_are_missing(
             benchmark.teardown(*parameters)
 
 
+def test_ci_executes_each_benchmark_with_each_value(load: Callable[[str], Any]) -> None:
+    path = FOLDER.parent / ".ci" / "benchmark_cases.py"
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
+    for cls, _ in itertools.chain.from_iterable(methods_of(load(name)) for name in MODULES):
+        cases = names["cases"](cls.params)
+        assert [set(values) for values in zip(*cases, strict=True)] == [set(values) for values in cls.params]
+        assert len(set(cases)) == len(cases)
+    assert len(names["cases"]([["x", "y"], list(range(7)), ["a", "b"]])) == 7
+    assert {(a, b) for a, _, b in names["cases"]([["x", "y"], [1, 2, 3], "ab"])} == set(
+        itertools.product("xy", "ab")
+    )
+
+
 def test_ratio_is_more_where_fastbp_is_faster(
     load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,7 +67,6 @@ ARMS = {
         [on_x86, pytest.mark.skipif(not host_has("avx2", "fma"), reason="this CPU has no AVX2")],
     ),
     "generic": (GENERIC, {"vector_bits": 128, "fused_multiply_add": False}, [on_x86]),
-    "workqueue": (WORKQUEUE, {}, []),
     "no-jit": (NO_JIT, {"jit": False, "threads": 1}, []),
 }
 
@@ -77,11 +76,12 @@ ARMS = {
     ("environment", "config"), [pytest.param(e, c, id=name, marks=m) for name, (e, c, m) in ARMS.items()]
 )
 def test_core_tests_elsewhere(environment, config):
+    """Compiled for another CPU, or not compiled at all: each kernel, though not in each combination."""
     shown = python("-c", "import fastbp; print(repr(fastbp.show_config()))", **environment).splitlines()[-1]
     namespace = eval(shown)  # a dict of plain values
     assert {k: namespace[k] for k in config} == config
     out = python(
-        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"),
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not combination"),
         *(TESTS / name for name in ("test_engine.py", "test_dropin.py", "test_gradients.py")),
         cwd=TESTS.parent,
         **environment,
@@ -95,6 +95,12 @@ def test_same_bits_in_every_case():
     results = run_bits(every=1, NUMBA_NUM_THREADS="2")
     assert_same_bits(results)
     assert {"threads-1", "threads-2"} < set(results)
+
+
+@pytest.mark.slow
+def test_same_bits_with_workqueue():
+    """Of all that is compiled, the threading layer meets the teams only."""
+    assert_same_bits(run_bits(every=5, **WORKQUEUE))
 
 
 @pytest.mark.slow

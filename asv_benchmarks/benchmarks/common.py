@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ IMPLEMENTATIONS = {"fastbp": "fastbp", "reference": "fastbp.reference"}
 THREADS = [1, 2]
 LR = 1e-3
 Key = TypeVar("Key")
+# Set by .ci/run, which asks whether everything executes: figures are then measured once, and mean nothing.
+QUICK = "FASTBP_BENCH_QUICK" in os.environ
 
 
 class OverShapes:

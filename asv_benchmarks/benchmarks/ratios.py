@@ -13,10 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from .common import IMPLEMENTATIONS, LR, Fit, LookUp, OverShapes, require, steps_of_an_epoch, two_layers
+from .common import (
+    IMPLEMENTATIONS,
+    LR,
+    QUICK,
+    Fit,
+    LookUp,
+    OverShapes,
+    require,
+    steps_of_an_epoch,
+    two_layers,
+)
 
 SECONDS_A_ROUND = 0.01  # of each of the two; a slower call is made once
-ROUNDS = 5
+ROUNDS = 1 if QUICK else 5
 PAUSE = 0.1  # idle threads of OpenBLAS and OpenMP spin for that long, on cores that the other needs
 SECONDS = 1.5  # after which no further round begins
 
