@@ -131,9 +131,8 @@ def _compiled(kind: str) -> Any:
         barrier, last = step.barrier, step.LAST
 
         def work(t, n, plan):
-            generation = np.int64(1)
             for _ in range(peek(plan, last)):
-                generation = barrier(plan, t, n, generation)
+                barrier(plan, t, n)
     else:
         walk = _walk(kind)
 

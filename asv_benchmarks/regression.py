@@ -133,7 +133,7 @@ def export(commit: str | None, folder: Path) -> str:
 
 
 _FORWARD = re.compile(
-    r"^ *call\(peek\(plan, TILE_K\), \((?P<rows>bottom - top), width, depth, x \+ .*?\bFROM_ROW\)\).*?\n",
+    r"^ *call\(peek\(plan, TILE_K\), \((?P<rows>bottom - top), width, depth, x \+ .*?\bstart\)\).*?\n",
     re.MULTILINE | re.DOTALL,
 )
 

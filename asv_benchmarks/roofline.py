@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastbp import _bench_picture
+from fastbp import _pictures
 from fastbp._files import check_writable
 
 import bandwidth
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in filter(None, (options.json, options.plot)):  # now, and not after minutes
             check_writable(str(path))
         if options.plot:
-            _bench_picture.check(str(options.plot))
+            _pictures.check(str(options.plot))
     except (scaling_page.PageError, OSError, ValueError, ModuleNotFoundError) as error:
         print(f"roofline: {error}", file=sys.stderr)
         return 2

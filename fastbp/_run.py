@@ -184,7 +184,7 @@ class Run:
         watches = isinstance(lr, Schedule) and lr.watches
         spans_epochs = validation is None and not callbacks.epoch_end and not watches
         # Compile now, where Ctrl-C need not wait and no clock runs.
-        self._chunk(None, 0, 0, np.empty(0))
+        self._chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
         began = time.perf_counter()  # the epoch
         if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
             assert saved is not None

@@ -233,8 +233,10 @@ def test_ctrl_c_keeps_what_train_has_reached(monkeypatch, capsys):
         return order(self, epochs)
 
     monkeypatch.setattr(_run.Run, "_order", interrupted)
-    assert call("train flowers.csv --target kind --drop note --hidden 8 --out m.safetensors") == 130
-    assert "interrupted after 3 of 50 epochs" in capsys.readouterr().out
+    options = "--target kind --drop note --hidden 8 --validation 0.2"
+    assert call(f"train flowers.csv {options} --out m.safetensors") == 130
+    out = capsys.readouterr().out
+    assert "96 rows, 3 epochs of batches" in out and "interrupted" in out
     assert call("predict m.safetensors flowers.csv --out p.csv") == 0
 
 

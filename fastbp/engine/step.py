@@ -736,7 +736,7 @@ def train(plan, t, n):
     gathering = peek(plan, GX) != 0
     finishing = peek(plan, CLIP) != 0 or peek(plan, MAX_NORM) != 0
     top = layer_at(plan, peek(plan, LAYERS) - 1)
-    if gathering:
+    if gathering and first < last:
         call(peek(plan, GATHER_BATCH), (plan, t, n, first))
         barrier(plan, t, n)
     for step in range(first, last):
