@@ -52,3 +52,20 @@ def test_a_lasting_change_is_noticed():
         legs = work(choice, seconds_of, 2.0, steps)
         assert share_of(2, [leg for leg in legs if leg[0] < 0.5]) > 0.9
         assert share_of(1, legs, since=0.7) > 0.9
+
+
+def test_threads_that_have_to_wake_get_their_time():
+    """The first steps of a team are slow when its threads start, and after each time that they slept."""
+    slow = {"left": 20, "alone since": 0.0}
+
+    def seconds_of(threads, now):
+        if threads == 1:
+            slow["alone since"] = slow["alone since"] or now
+            return 60e-6
+        if slow["alone since"] and now - slow["alone since"] > 0.01:
+            slow["left"] = 8
+        slow["alone since"] = 0.0
+        slow["left"] -= 1
+        return 90e-6 if slow["left"] >= 0 else 40e-6
+
+    assert share_of(2, work(Choice(), seconds_of, 1.0, steps=1)) > 0.9

@@ -162,8 +162,9 @@ def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
 
 # ---- alone or with threads -----------------------------------------------------------------------------
 
-# A trial takes so long, and the slower way is tried again after so long, twice as long each time that it stays the slower one.
-TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.05, 6
+# A trial goes in legs of so long, until the way has won or so much time is over: threads that slept may wake on one and the same core, and
+# it takes the system some milliseconds to part them. The slower way is tried again after so long, twice as long each time that it stays so.
+TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 0.05, 6
 # How long a way must have been slower than it was known to be to count as twice as slow: what a step lost because some other program had
 # the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
 DOUBLING_SECONDS = 0.02
@@ -183,24 +184,30 @@ class Choice:
         self.seconds_per_step: dict[int, float] = {}
         self._last = 0  # the way of the last leg
         self._warming = False  # whether the leg that runs does not count
+        self._best = 0  # the way that was known to be faster after the last trial
+        self._trying, self._trial_left = 0, 0.0  # the way on trial, or 0; seconds until the verdict
         self._lost = 0  # trials in a row that the slower way lost
         self._tried_at = 0.0
 
     def next(self, threads: int, steps: int, now: float) -> tuple[int, int]:
         """How many threads to take, and for how many of the steps to come."""
-        known = self.seconds_per_step
-        unknown = [n for n in (threads, 1) if n not in known]
-        if unknown:
-            n, trial = unknown[0], True
-        else:
-            best, other = (threads, 1) if known[threads] <= known[1] else (1, threads)
-            trial = now - self._tried_at > RETRY_SECONDS * 2**self._lost
-            n = other if trial else best
+        known, ways = self.seconds_per_step, (threads, 1)
+        n = self._trying
+        if n not in ways:
+            untried = [way for way in ways if way not in known]
+            best = min(ways, key=lambda way: known.get(way, 0.0))
+            if untried:
+                n = self._trying = untried[0]
+            elif now - self._tried_at > RETRY_SECONDS * 2**self._lost:
+                n = self._trying = sum(ways) - best  # the other one
+            else:
+                n, self._trying = best, 0
+            self._trial_left = MOST_TRIAL_SECONDS
         self._warming = n != self._last
         self._last = n
         if self._warming:
             return n, min(steps, STEPS_TO_WARM)
-        if trial:
+        if self._trying:
             return n, min(steps, max(4, int(TRIAL_SECONDS / min(known.values())) if known else 8))
         return n, steps
 
@@ -209,11 +216,16 @@ class Choice:
         if self._warming:
             return
         known = self.seconds_per_step
-        before = min(known, key=lambda n: known[n], default=0)
         most = known.get(threads, math.inf) * (1 + seconds / DOUBLING_SECONDS)
         known[threads] = min(seconds / steps, most)
+        if self._trying:
+            self._trial_left -= seconds
+            won = known[threads] < min((s for n, s in known.items() if n != threads), default=0.0)
+            if self._trial_left > 0 and not won:
+                return
+            self._trying = 0
         best = min(known, key=lambda n: known[n])
-        if best != before:  # perhaps a moment's disturbance only: look again soon
-            self._lost, self._tried_at = 0, now
+        if best != self._best:  # perhaps a moment's disturbance only: look again soon
+            self._best, self._lost, self._tried_at = best, 0, now
         elif threads != best:
             self._lost, self._tried_at = min(self._lost + 1, MOST_DOUBLINGS), now
