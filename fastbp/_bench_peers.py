@@ -384,17 +384,20 @@ class Worker:
 
     def seconds(self, budget: float) -> float:
         """Seconds of a step: the median over some ten legs of whole epochs that take `budget` together."""
-        start = time.perf_counter()
-        self.run(1)
-        epochs = max(1, round(budget / 10 / max(time.perf_counter() - start, 1e-6)))
-        self.run(epochs)  # caches and clock rate as they are while it trains
+        # Entering a run may take longer than an epoch: only a leg that is long says how many epochs fill one.
+        leg, epochs = budget / 10, 1
+        while (spent := self._spent(epochs)) < leg / 2:
+            epochs = min(16 * epochs, max(2 * epochs, round(epochs * leg / max(spent, 1e-6))))
         legs: list[float] = []
         end = time.perf_counter() + budget
         while not legs or time.perf_counter() < end:
-            start = time.perf_counter()
-            self.run(epochs)
-            legs.append(time.perf_counter() - start)
+            legs.append(self._spent(epochs))
         return statistics.median(legs) / (epochs * self.shape.steps)
+
+    def _spent(self, epochs: int) -> float:
+        start = time.perf_counter()
+        self.run(epochs)
+        return time.perf_counter() - start
 
 
 def serve() -> None:
