@@ -54,6 +54,15 @@ def test_a_lasting_change_is_noticed():
         assert share_of(1, legs, since=0.7) > 0.9
 
 
+def test_who_works_alone_is_judged_at_once():
+    """Steps of 1 ms: a slower lone worker is not asked for more than some steps at a time."""
+    legs = work(Choice(), lambda n, now: 600e-6 if n == 2 else 1e-3, 3.0, steps=1000)
+    alone = [n == 1 for _, n, steps in legs for _ in range(steps)]
+    runs = [len(list(steps)) for one, steps in itertools.groupby(alone) if one]
+    assert len(runs) > 2
+    assert max(runs) <= 8
+
+
 def test_threads_that_have_to_wake_get_their_time():
     """The first steps of a team are slow when its threads start, and after each time that they slept."""
     slow = {"left": 20, "alone since": 0.0}

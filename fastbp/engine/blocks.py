@@ -155,7 +155,7 @@ def _sums_over_rows(ops: Vectors, shape: Sequence[ir.Value], out: ir.Value, out_
 
 
 def touch() -> int:
-    """(address, stride, rows, bytes): ask for the cache lines of `bytes` bytes, more than 0, in each of the rows, which are `stride` apart."""
+    """(address, stride, rows, bytes): fetch `bytes` bytes, more than 0, of each of the rows, `stride` apart, to the second-level cache."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         address, stride, rows, size = args
@@ -165,7 +165,7 @@ def touch() -> int:
             begin = b.and_(first, I64(-64))
             lines = b.lshr(b.add(b.sub(b.add(first, size), begin), I64(63)), I64(6))
             with cgutils.for_range(b, lines, intp=I64) as inner:
-                ops.prefetch(b.add(begin, b.shl(inner.index, I64(6))))
+                ops.prefetch(b.add(begin, b.shl(inner.index, I64(6))), level=2)
 
     return compile_block("touch", "bytes", 4, emit)
 

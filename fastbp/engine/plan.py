@@ -45,6 +45,9 @@ TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_0
 # What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is measured, a multiply-add
 # counts as much as on a slow core. (Not for more: OpenMP starts new threads for it, which may begin on one and the same core.)
 LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
+# Bytes between two workers' slivers: prefetching runs on behind the end of one's own, and would take lines that the other is about to write
+# (784-256-10 at batch 128: the second worker's copies took twice as long). A page, so that both have the same place in the cache.
+SLIVER_APART = 4096
 # Bytes of parameters from which threads copy them.
 TEAM_FROM_BYTES = 1 << 20
 # The callbacks of step.py that each use of a plan calls, whatever its network.
@@ -216,7 +219,7 @@ class Plan:
                 max_norm=self._max_norm.ctypes.data,
             )  # fmt: skip
         sliver_row = -(-tile.shapes()[2] // lanes) * vector
-        sliver = batch * sliver_row
+        sliver = batch * sliver_row + SLIVER_APART
         self.set(
             scratch=self._new(workers * 32 * vector),
             sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver,

@@ -127,6 +127,8 @@ OUTSIDE_G, OUTSIDE_N, OUTSIDE_INVERSE_STD = (_l[k] for k in ("outside_g", "outsi
 
 # A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
 SLIVER_PANELS, SLIVER_ROWS = 6, 48
+# The targets of so many tiles are asked for at a time.
+TILES_A_TOUCH = 2
 # The team's memory: one cache line for each worker's flag.
 LINE = 64
 # How often a waiting worker looks before it lets others have the core: some 20 us.
@@ -255,12 +257,19 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(me, p, p1))
                 here = panel_at(plan, me, p)
-                if error != 0:  # the targets will be wanted after the product, and may come from far away
-                    columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
-                    call(peek(plan, TOUCH), (y + top * y_row + p * vector, y_row, bottom - top, columns * peek(plan, ITEMSIZE)))
-                call(peek(plan, TILE_K), (bottom - top, width, depth, x + top * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
-                                          peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + top * row, vector, row,
-                                          peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip
+                if error != 0 and p == p0:
+                    touch_targets(plan, me, y, y_row, top, bottom, p, p + width)
+                # The targets of the panels to come are asked for in between: all at once they would hold up the product.
+                tiles = (bottom - top + tallest(plan, width) - 1) // tallest(plan, width)
+                pieces = (tiles + TILES_A_TOUCH - 1) // TILES_A_TOUCH if error != 0 else 1
+                q1 = top
+                for k in range(1, pieces + 1):
+                    q0, q1 = q1, top + (bottom - top) * (tiles * k // pieces) // tiles
+                    if error != 0 and p + width < p1:
+                        touch_targets(plan, me, y, y_row, q0, q1, p + width, min(p + 2 * width, p1))
+                    call(peek(plan, TILE_K), (q1 - q0, width, depth, x + q0 * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
+                                              peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + q0 * row, vector,
+                                              row, peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip
                 here += top * row
                 if error != 0:
                     columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
@@ -269,6 +278,14 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
                 elif not normalised:
                     activate(plan, me, here, top, bottom, p, width, training)
                 p += width
+
+
+@inner
+def touch_targets(plan, me, y, y_row, r0, r1, p, p1):
+    """Ask for rows r0 .. r1 of the targets that belong to panels p .. p1: they may come from far away."""
+    lanes = peek(plan, LANES)
+    columns = min(peek(me, FAN_OUT), p1 * lanes) - p * lanes
+    call(peek(plan, TOUCH), (y + r0 * y_row + p * peek(plan, VECTOR), y_row, r1 - r0, columns * peek(plan, ITEMSIZE)))
 
 
 @inner

@@ -162,8 +162,9 @@ def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
 
 # ---- alone or with threads -----------------------------------------------------------------------------
 
-# A trial goes in legs of so long, until the way has won or so much time is over: threads that slept may wake on one and the same core, and
-# it takes the system some milliseconds to part them. The slower way is tried again after so long, twice as long each time that it stays so.
+# A trial goes in legs of so long. A team's ends when it has won or so much time is over: threads that slept may wake on one and the same
+# core, and it takes the system some milliseconds to part them; who works alone shows at once how fast that is. The slower way is tried
+# again after so long, twice as long each time that it stays so.
 TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 0.05, 6
 # How long a way must have been slower than it was known to be to count as twice as slow: what a step lost because some other program had
 # the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
@@ -202,7 +203,7 @@ class Choice:
                 n = self._trying = sum(ways) - best  # the other one
             else:
                 n, self._trying = best, 0
-            self._trial_left = MOST_TRIAL_SECONDS
+            self._trial_left = MOST_TRIAL_SECONDS if n > 1 else TRIAL_SECONDS
         self._warming = n != self._last
         self._last = n
         if self._warming:

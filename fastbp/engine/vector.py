@@ -284,12 +284,12 @@ class Vectors:
     def load_splat(self, address: ir.Value) -> Vec:
         return self.splat(self.b.load(self.b.inttoptr(address, self.scalar.as_pointer())))
 
-    def prefetch(self, address: ir.Value) -> None:
-        """Ask for the cache line at an address, which need not exist."""
+    def prefetch(self, address: ir.Value, level: int = 1) -> None:
+        """Ask for the cache line at an address, which need not exist; level: of the cache that it shall come to, 1 or 2."""
         pointer = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
         f = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
-        self.b.call(f, [self.b.inttoptr(address, pointer), I32(0), I32(3), I32(1)])  # to read, keep it close, data
+        self.b.call(f, [self.b.inttoptr(address, pointer), I32(0), I32(4 - level), I32(1)])  # to read, how close, data
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
         """A mask of the lanes below count (a 64-bit integer)."""
