@@ -181,6 +181,32 @@ def column_sums(dtype: str) -> int:
     return compile_block("column-sums", dtype, 6, emit)
 
 
+def add_products(dtype: str) -> int:
+    """(x, rows, d, d_vector, vectors, w, w_vector, w_row): w[i, vector j] += x[i] * d[vector j], the update from a batch of one row."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, rows, d, d_vector, vectors, w, w_vector, w_row = args
+        ops = Vectors(b, dtype)
+        unroll = 4
+
+        with cgutils.for_range(b, vectors, intp=I64) as outer:
+            delta = ops.load(b.add(d, b.mul(outer.index, d_vector)))
+            first = b.add(w, b.mul(outer.index, w_vector))
+
+            def add(i: ir.Value) -> None:
+                at = b.add(first, b.mul(i, w_row))
+                ops.store(ops.fma(ops.load_splat(b.add(x, b.mul(i, I64(ops.itemsize)))), delta, ops.load(at)), at)
+
+            whole = b.sdiv(rows, I64(unroll))
+            with cgutils.for_range(b, whole, intp=I64) as inner:
+                for k in range(unroll):
+                    add(b.add(b.mul(inner.index, I64(unroll)), I64(k)))
+            with cgutils.for_range(b, b.srem(rows, I64(unroll)), intp=I64) as rest:
+                add(b.add(b.mul(whole, I64(unroll)), rest.index))
+
+    return compile_block("add-products", dtype, 8, emit)
+
+
 def column_sums_of_products(dtype: str) -> int:
     """(x, y, rows, vectors, row, out, out_vector): out = the sum over rows of x * y, which lie alike."""
 

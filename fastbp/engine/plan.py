@@ -31,7 +31,8 @@ Array = NDArray[Any]
 # cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). Eight for a few rows, which take wide tiles.
 CHUNK, CHUNK_OF_FEW_ROWS, FEW_ROWS = 2, 8, 7
 # Outputs up to which the last layer is laid out for few of them (see step.py).
-THIN = 12
+# For a few rows there are fewer: a dot product is taken for a whole vector of them, whether they are there or not.
+THIN, THIN_OF_FEW_ROWS = 12, 4
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
 BLOCK = 768 * 1024
 # Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all of them at once).
@@ -129,7 +130,8 @@ class Plan:
             copy_sliver=blocks.copy_sliver(name),
             touch=blocks.touch(), dots=blocks.dots(name), row_sums=blocks.row_sums(name),
             columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
-            column_sums=blocks.column_sums(name), transpose=blocks.transpose(name), gather=blocks.gather(name),
+            column_sums=blocks.column_sums(name), add_products=blocks.add_products(name),
+            transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), direct=int(rule == "add"), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
@@ -139,7 +141,7 @@ class Plan:
             self._call("finish_update")
 
         up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
-        thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
+        thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= (THIN if batch > FEW_ROWS else THIN_OF_FEW_ROWS)
         self._normalised = len(shapes) - 1 if layer_norm else 0  # layers
         panel = [(up[i] + 1 + (i < self._normalised)) * vector for i in range(len(shapes))]  # weights, the bias, the gain
         packed = [up[i + 1] // lanes * panel[i] for i in range(len(shapes))]

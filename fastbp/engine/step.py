@@ -48,7 +48,7 @@ HEADER = (
     "task",                 # what to do: the sum of the constants below
     "layers", "lanes", "vector", "itemsize", "many_registers",
     # addresses of compiled callbacks (tile.py, blocks.py)
-    "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "transpose", "gather", "update",
+    "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "add_products", "transpose", "gather", "update",
     "touch", "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
     "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
     # the callbacks of this file (CALLBACKS), or 0 where a plan does without
@@ -95,7 +95,7 @@ HEADER_SIZE, LAYER_SIZE = len(HEADER), len(LAYER)
 TASK, LAYERS, LANES, VECTOR, ITEMSIZE = (_h[k] for k in ("task", "layers", "lanes", "vector", "itemsize"))
 MANY_REGISTERS, TILE_K, TILE_ROWS = (_h[k] for k in ("many_registers", "tile_along_k", "tile_along_rows"))
 TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "copy_in", "copy_out", "copy_sliver", "column_sums"))
-TRANSPOSE, GATHER, UPDATE, DIRECT, TOUCH = (_h[k] for k in ("transpose", "gather", "update", "direct", "touch"))
+ADD_PRODUCTS, TRANSPOSE, GATHER, UPDATE, DIRECT, TOUCH = (_h[k] for k in ("add_products", "transpose", "gather", "update", "direct", "touch"))
 RUN_FORWARD, RUN_BACKWARD, GATHER_BATCH = (_h[k] for k in ("run_forward", "run_backward", "gather_batch"))
 FINISH, EXCHANGE = _h["finish_update"], _h["exchange_parameters"]
 DO_TRAIN, DO_EVALUATE, DO_GRADIENTS = (_h[k] for k in ("train", "evaluate", "gradients"))
@@ -475,6 +475,9 @@ def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper
     vector, panel, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(plan, ITEMSIZE)
     d = peek(me, D) + panel_at(plan, me, p) + r0 * peek(me, ROW)
     w = peek(me, W) + p * panel + top * vector
+    if peek(plan, DIRECT) and rows == 1:
+        call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, vector, width, w, panel, vector))
+        return
     if peek(plan, DIRECT):
         call(
             peek(plan, TILE_ROWS),
