@@ -232,7 +232,7 @@ class MLP(BaseMLP):
             self._packed = None
             weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
             sums = self._plan("train", "sum", part, weighted=weighted)
-            plan = self._plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
+            plan = self._plan("train", rule_of(optimizer), part, weighted=weighted, clip_norm=clip_norm)
             plan.lend_parameters(parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.train(0, 0, settings, losses, pack=True, threads=self._threads)

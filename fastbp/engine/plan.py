@@ -130,7 +130,7 @@ class Plan:
             copy_sliver=blocks.copy_sliver(name),
             touch=blocks.touch(), dots=blocks.dots(name), row_sums=blocks.row_sums(name),
             columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
-            column_sums=blocks.column_sums(name), add_products=blocks.add_products(name),
+            column_sums=blocks.column_sums(name), add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
             transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), direct=int(rule == "add"), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
@@ -421,7 +421,9 @@ class Plan:
 
     def step_with(self, sums: Plan, settings: Array) -> None:
         """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum", has added up; settings as one
-        row for `train`. Both lie in memory alike, and what fills up vectors stays zero."""
+        row for `train`. Both are of one batch size and so lie in memory alike, and what fills up vectors stays zero."""
+        if sums.batch != self.batch:
+            raise ValueError(f"sums: a plan for batches of {sums.batch} rows, expected {self.batch}")
         size, vector = self._packed.nbytes, int(self.table[step.VECTOR])
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(int(self.table[step.UPDATE]))
         update(sums._memory[0].ctypes.data + size, vector, 0, self._memory[0].ctypes.data, vector, 0, size, 1, size // vector,
