@@ -187,7 +187,7 @@ def add_products(dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, rows, d, d_vector, vectors, w, w_vector, w_row = args
         ops = Vectors(b, dtype)
-        unroll = 4
+        unroll = 4  # rows at a time: an eighth faster than one (300-300-10)
 
         with cgutils.for_range(b, vectors, intp=I64) as outer:
             delta = ops.load(b.add(d, b.mul(outer.index, d_vector)))

@@ -257,19 +257,12 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(me, p, p1))
                 here = panel_at(plan, me, p)
-                if error != 0 and p == p0:
-                    touch_targets(plan, me, y, y_row, top, bottom, p, p + width)
-                # The targets of the panels to come are asked for in between: all at once they would hold up the product.
-                tiles = (bottom - top + tallest(plan, width) - 1) // tallest(plan, width)
-                pieces = (tiles + TILES_A_TOUCH - 1) // TILES_A_TOUCH if error != 0 else 1
-                q1 = top
-                for k in range(1, pieces + 1):
-                    q0, q1 = q1, top + (bottom - top) * (tiles * k // pieces) // tiles
-                    if error != 0 and p + width < p1:
-                        touch_targets(plan, me, y, y_row, q0, q1, p + width, min(p + 2 * width, p1))
-                    call(peek(plan, TILE_K), (q1 - q0, width, depth, x + q0 * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
-                                              peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z + here + q0 * row, vector,
-                                              row, peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip
+                if error == 0:
+                    product(plan, me, top, bottom, p, width, x, x_row, x_chunk, x_chunk_bytes, start)
+                else:
+                    if p == p0:
+                        touch_targets(plan, me, y, y_row, top, bottom, p, p + width)
+                    product_and_targets(plan, me, top, bottom, p, p1, width, x, x_row, x_chunk, x_chunk_bytes, y, y_row)
                 here += top * row
                 if error != 0:
                     columns = min(peek(me, FAN_OUT) - p * lanes, width * lanes)
@@ -278,6 +271,29 @@ def forward(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyp
                 elif not normalised:
                     activate(plan, me, here, top, bottom, p, width, training)
                 p += width
+
+
+@inner
+def product(plan, me, top, bottom, p, width, x, x_row, x_chunk, x_chunk_bytes, start):
+    """Rows top .. bottom of panels p .. p + width of z: the inputs times the weights."""
+    row, vector, depth = peek(me, ROW), peek(plan, VECTOR), peek(me, FAN_IN)
+    z = peek(me, Z) + panel_at(plan, me, p) + top * row
+    call(peek(plan, TILE_K), (bottom - top, width, depth, x + top * x_row, x_row, x_row, x_chunk, x_chunk_bytes,
+                              peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, W_K), z, vector, row,
+                              peek(me, BIAS) + p * peek(me, BIAS_PANEL), peek(me, BIAS_PANEL), start))  # fmt: skip
+
+
+@inner
+def product_and_targets(plan, me, top, bottom, p, p1, width, x, x_row, x_chunk, x_chunk_bytes, y, y_row):
+    """`product` in the last layer. In between it asks for the targets of the panels to come, below p1: all at once would hold it up."""
+    tiles = (bottom - top + tallest(plan, width) - 1) // tallest(plan, width)
+    pieces = (tiles + TILES_A_TOUCH - 1) // TILES_A_TOUCH
+    r1 = top
+    for k in range(1, pieces + 1):
+        r0, r1 = r1, top + (bottom - top) * (tiles * k // pieces) // tiles
+        if p + width < p1:
+            touch_targets(plan, me, y, y_row, r0, r1, p + width, min(p + 2 * width, p1))
+        product(plan, me, r0, r1, p, width, x, x_row, x_chunk, x_chunk_bytes, FROM_ROW)
 
 
 @inner
@@ -475,14 +491,12 @@ def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper
     vector, panel, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(plan, ITEMSIZE)
     d = peek(me, D) + panel_at(plan, me, p) + r0 * peek(me, ROW)
     w = peek(me, W) + p * panel + top * vector
-    if peek(plan, DIRECT) and rows == 1:
-        call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, vector, width, w, panel, vector))
-        return
     if peek(plan, DIRECT):
-        call(
-            peek(plan, TILE_ROWS),
-            (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, vector, 0, 0, FROM_C),
-        )
+        if rows == 1:
+            call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, vector, width, w, panel, vector))
+        else:
+            call(peek(plan, TILE_ROWS), (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, vector, 0, 0,
+                                         FROM_C))  # fmt: skip
         return
     g = peek(plan, SCRATCH) + t * 32 * vector
     tiles = (rows_of_w + tallest(plan, width) - 1) // tallest(plan, width)
