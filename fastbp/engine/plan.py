@@ -61,6 +61,11 @@ CALLED = {
 BAD_STRIDE = 4096
 
 
+def smallest_alike(batch: int) -> int:
+    """The smallest batch size for which a network's packed parameters lie as they do for this one."""
+    return 1 if batch <= FEW_ROWS else FEW_ROWS + 1
+
+
 def aligned(size: int) -> NDArray[np.uint8]:
     """Zeros that begin on a cache line."""
     raw = np.zeros(size + 64, np.uint8)
@@ -421,9 +426,9 @@ class Plan:
 
     def step_with(self, sums: Plan, settings: Array) -> None:
         """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum", has added up; settings as one
-        row for `train`. Both are of one batch size and so lie in memory alike, and what fills up vectors stays zero."""
-        if sums.batch != self.batch:
-            raise ValueError(f"sums: a plan for batches of {sums.batch} rows, expected {self.batch}")
+        row for `train`. Both lie in memory alike, and what fills up vectors stays zero."""
+        if smallest_alike(sums.batch) != smallest_alike(self.batch):
+            raise ValueError(f"sums: a plan for batches of {sums.batch} rows, whose parameters lie otherwise than for {self.batch}")
         size, vector = self._packed.nbytes, int(self.table[step.VECTOR])
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(int(self.table[step.UPDATE]))
         update(sums._memory[0].ctypes.data + size, vector, 0, self._memory[0].ctypes.data, vector, 0, size, 1, size // vector,
