@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._base import BaseMLP, Trace
 from fastbp._sources import Rows
 from fastbp.engine import few_rows, step
-from fastbp.engine.plan import FEW_ROWS, Plan, smallest_alike
+from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.optimizers import Optimizer, State
 
@@ -232,8 +232,7 @@ class MLP(BaseMLP):
             self._packed = None
             weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
             sums = self._plan("train", "sum", part, weighted=weighted)
-            rows = smallest_alike(part)  # its activations are not needed
-            plan = self._plan("train", rule_of(optimizer), rows, weighted=weighted, clip_norm=clip_norm)
+            plan = self._plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
             plan.lend_parameters(parameters, state.buffers)
             plan.lend_data(X, Y, order)
             plan.train(0, 0, settings, losses, pack=True, threads=self._threads)

@@ -31,8 +31,8 @@ Array = NDArray[Any]
 # cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). Eight for a few rows, which take wide tiles.
 CHUNK, CHUNK_OF_FEW_ROWS, FEW_ROWS = 2, 8, 7
 # Outputs up to which the last layer is laid out for few of them (see step.py).
-# For a few rows there are fewer: a dot product is taken for a whole vector of them, whether they are there or not.
-THIN, THIN_OF_FEW_ROWS = 12, 4
+# Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
+THIN = 12
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
 BLOCK = 768 * 1024
 # Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all of them at once).
@@ -59,11 +59,6 @@ CALLED = {
 }
 # Numbers a row of X may not have as a stride: rows then share cache sets, and the batch is copied.
 BAD_STRIDE = 4096
-
-
-def smallest_alike(batch: int) -> int:
-    """The smallest batch size for which a network's packed parameters lie as they do for this one."""
-    return 1 if batch <= FEW_ROWS else FEW_ROWS + 1
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
@@ -146,7 +141,7 @@ class Plan:
             self._call("finish_update")
 
         up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
-        thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= (THIN if batch > FEW_ROWS else THIN_OF_FEW_ROWS)
+        thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
         self._normalised = len(shapes) - 1 if layer_norm else 0  # layers
         panel = [(up[i] + 1 + (i < self._normalised)) * vector for i in range(len(shapes))]  # weights, the bias, the gain
         packed = [up[i + 1] // lanes * panel[i] for i in range(len(shapes))]
@@ -427,8 +422,6 @@ class Plan:
     def step_with(self, sums: Plan, settings: Array) -> None:
         """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum", has added up; settings as one
         row for `train`. Both lie in memory alike, and what fills up vectors stays zero."""
-        if smallest_alike(sums.batch) != smallest_alike(self.batch):
-            raise ValueError(f"sums: a plan for batches of {sums.batch} rows, whose parameters lie otherwise than for {self.batch}")
         size, vector = self._packed.nbytes, int(self.table[step.VECTOR])
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(int(self.table[step.UPDATE]))
         update(sums._memory[0].ctypes.data + size, vector, 0, self._memory[0].ctypes.data, vector, 0, size, 1, size // vector,
