@@ -4,7 +4,8 @@ The network is the tutorial's: X -> (W1, b1) -> ReLU -> (W2, b2) -> Sigmoid, wit
 errors, summed over outputs and batch. `fastbp.reference` has the same functions in plain NumPy, to be read.
 
 Each function has a short way for arrays that the kernels take as they are (ndarrays of one dtype, C-ordered,
-writable); everything else goes through `_validation`, which converts or explains.
+writable): compiled code looks at the shapes and does the work. Everything else goes through `_validation`,
+which converts or explains.
 """
 
 from __future__ import annotations
@@ -13,23 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import _validation
 from fastbp.engine import two_layer
 
 Array = NDArray[Any]
-
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-def _plain(dtype: np.dtype[Any], *arrays: Any) -> bool:
-    """Whether the kernels take these as they are. (`carray`: C-contiguous, aligned and writable.)"""
-    for array in arrays:
-        # dtypes are compared by value: arrays made by kernels have a dtype object of their own
-        if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.carray:
-            return False
-    return True
 
 
 def _for_kernel(array: Array) -> Array:
@@ -91,20 +82,13 @@ def forward(
     ValueError : shapes that do not fit, an empty batch, NaN or infinity in X.
     TypeError : complex, object or text dtype; parameters of different dtypes.
     """
-    try:
-        dtype = W1.dtype  # type: ignore[union-attr]
-        (rows, inputs), (hidden,), (outputs,) = X.shape, b1.shape, b2.shape  # type: ignore[union-attr]
-        plain = (
-            _plain(dtype, X, W1, b1, W2, b2)
-            and dtype in _DTYPES
-            and W1.shape == (inputs, hidden)  # type: ignore[union-attr]
-            and W2.shape == (hidden, outputs)  # type: ignore[union-attr]
-            and rows * inputs * hidden * outputs > 0
-        )
-    except (AttributeError, ValueError):
-        plain = False
-    if plain:
-        result = two_layer.forward(X, W1, b1, W2, b2, check_finite=check_finite)  # type: ignore[arg-type]
+    # What is looked at here would cost compiled code more to refuse; it refuses whatever else does not fit.
+    if (
+        type(X) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
+        and X.flags.carray
+        and X.dtype == W1.dtype
+    ):
+        result = two_layer.forward(X, W1, b1, W2, b2, check_finite=check_finite)
         if result is not None:
             return result
     arrays = _validation.forward_arguments(X, W1, b1, W2, b2, check_finite)
@@ -149,21 +133,13 @@ def backward(
     ------
     ValueError, TypeError : as `forward`; y_true must be (batch, outputs), also with one output.
     """
-    try:
-        dtype = W2.dtype  # type: ignore[union-attr]
-        (rows, inputs), (hidden, outputs) = X.shape, W2.shape  # type: ignore[union-attr]
-        plain = (
-            _plain(dtype, X, y_true, z1, a1, y_pred, W2)
-            and dtype in _DTYPES
-            and z1.shape == (rows, hidden)  # type: ignore[union-attr]
-            and a1.shape == (rows, hidden)  # type: ignore[union-attr]
-            and y_pred.shape == y_true.shape == (rows, outputs)  # type: ignore[union-attr]
-            and rows * inputs * hidden * outputs > 0
-        )
-    except (AttributeError, ValueError):
-        plain = False
-    if plain:
-        result = two_layer.backward(X, y_true, z1, a1, y_pred, W2, check_finite=check_finite)  # type: ignore[arg-type]
+    if (
+        type(X) is type(y_true) is type(z1) is type(a1) is type(y_pred) is type(W2) is ndarray
+        and X.flags.carray
+        and y_true.flags.carray
+        and X.dtype == W2.dtype
+    ):
+        result = two_layer.backward(X, y_true, z1, a1, y_pred, W2, check_finite=check_finite)
         if result is not None:
             return result
     arrays = _validation.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite)
@@ -225,23 +201,14 @@ def train_step(
     ------
     ValueError, TypeError : as `forward` and `sgd_update`, before any parameter is changed.
     """
-    try:
-        dtype = W1.dtype
-        (rows, inputs), (hidden,), (outputs,) = X.shape, b1.shape, b2.shape  # type: ignore[union-attr]
-        plain = (
-            _plain(dtype, X, y_true, W1, b1, W2, b2)
-            and dtype in _DTYPES
-            and W1.shape == (inputs, hidden)
-            and W2.shape == (hidden, outputs)
-            and y_true.shape == (rows, outputs)  # type: ignore[union-attr]
-            and rows * inputs * hidden * outputs > 0
-            and type(lr) is float
-            and 0.0 <= lr < np.inf
-        )
-    except (AttributeError, ValueError):
-        plain = False
-    if plain:
-        loss = two_layer.step(X, y_true, W1, b1, W2, b2, lr=lr, check_finite=check_finite)  # type: ignore[arg-type]
+    if (
+        type(X) is type(y_true) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
+        and X.flags.carray
+        and y_true.flags.carray
+        and X.dtype == W1.dtype
+        and type(lr) is float
+    ):
+        loss = two_layer.step(X, y_true, W1, b1, W2, b2, lr=lr, check_finite=check_finite)
         if loss is not None:
             return loss
     *arrays, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)

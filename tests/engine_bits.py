@@ -172,8 +172,7 @@ def main() -> None:
         return sizes[-1]
 
     def a_team_of_one(work, address, threads, door):
-        door[...] = 0
-        team.compiled(True)(1, work, address, door.ctypes.data)
+        team.compiled(True)(1, work, address, door)
         return 1
 
     most = 1 if numba.config.DISABLE_JIT else int(numba.config.NUMBA_NUM_THREADS)

@@ -14,8 +14,10 @@ import pytest
 import fastbp
 import fastbp.reference
 
-# odd and rectangular shapes (batch, inputs, hidden, outputs), some across plausible tile edges
+# odd and rectangular shapes (batch, inputs, hidden, outputs), some across plausible tile edges; then some
+# whose rows are whole vectors, and some of these whole pages
 SHAPES = [(1, 1, 1, 1), (4, 2, 8, 1), (7, 3, 5, 2), (13, 31, 33, 15), (32, 64, 130, 10), (129, 40, 65, 17)]
+SHAPES += [(1, 9, 64, 32), (60, 131, 112, 16), (5, 20, 48, 3), (1, 11, 1024, 2), (3, 11, 1024, 48)]
 FUNCTIONS = ["forward", "backward", "sgd_update", "train_step"]
 
 

@@ -12,7 +12,7 @@ from definitions import DEFINITIONS, loss_terms, normal_cdf, smoothed, softmax, 
 from engine_bits import ACTIVATIONS, OPTIMIZERS, OUTPUTS
 
 import fastbp
-from fastbp.engine import blocks, plan
+from fastbp.engine import blocks, plan, two_layer
 from fastbp.engine.vector import isa
 
 BITS = pathlib.Path(__file__).with_name("engine_bits.py")
@@ -799,12 +799,58 @@ def test_transpose(count, dtype):
     source = rng_of(count).standard_normal((count, lanes, lanes)).astype(dtype)
     step = square + 128
     memory, at = guarded(max(1, count) * step)
-    callback(blocks.transpose(dtype.name), 4)(source.ctypes.data, memory.ctypes.data + at, count, step)
+    callback(blocks.transpose(dtype.name), 5)(
+        source.ctypes.data, isa().bytes, memory.ctypes.data + at, count, step
+    )
     blocks_out = memory[at : at + count * step].reshape(count, step)
     for i in range(count):
         assert np.array_equal(blocks_out[i, :square].view(dtype).reshape(lanes, lanes), source[i].T)
         assert (blocks_out[i, square:] == GUARD).all()
     assert untouched(memory, at, count * step)
+
+
+@pytest.mark.parametrize("team", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(1, 9, 64, 32), (60, 131, 112, 16), (5, 20, 48, 3), (3, 11, 1024, 64)], ids=str
+)
+def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
+    """Whole vectors are not copied first: the bits are the same, and what lies around them stays."""
+    if team:
+        for name in ("TRY_TEAM_FROM_MULTIPLY_ADDS", "ALWAYS_TEAM_FROM_MULTIPLY_ADDS"):
+            monkeypatch.setattr(plan, name, 0)
+    rows, inputs, hidden, outputs = shape
+    rng = rng_of(3)
+    memories = []
+
+    def own(*size):
+        memory, at = guarded(dtype.itemsize * int(np.prod(size)), offset=dtype.itemsize)
+        array = memory[at : at + dtype.itemsize * int(np.prod(size))].view(dtype).reshape(size)
+        array[...] = rng.standard_normal(size)
+        memories.append((memory, at, array.nbytes))
+        return array
+
+    X, Y = own(rows, inputs), own(rows, outputs)
+    W1, b1, W2, b2 = own(inputs, hidden), own(hidden), own(hidden, outputs), own(outputs)
+    results = []
+    for leave_in_place in (plan.Plan.leave_in_place, lambda *_, **__: False):
+        monkeypatch.setattr(plan.Plan, "leave_in_place", leave_in_place)
+        for kept in vars(two_layer._prepared).values():
+            kept.clear()
+        params = [own(*p.shape) for p in (W1, b1, W2, b2)]
+        for copy, param in zip(params, (W1, b1, W2, b2), strict=True):
+            copy[...] = param
+        losses = [fastbp.train_step(X, Y, *params, 0.01) for _ in range(3)]
+        trace = fastbp.forward(X, *params)
+        z1, a1, _, y_pred = (own(*a.shape) for a in trace)
+        z1[...], a1[...], y_pred[...] = trace[0], trace[1], trace[3]
+        results.append(
+            (
+                losses,
+                [a.tobytes() for a in (*params, *trace, *fastbp.backward(X, Y, z1, a1, y_pred, params[2]))],
+            )
+        )
+    assert results[0] == results[1]
+    assert all(untouched(*memory) for memory in memories)
 
 
 @pytest.mark.parametrize("columns", range(1, 41))

@@ -166,14 +166,25 @@ def uninterrupted(compile: Callable[[], Any]) -> None:
 
 
 def dispatcher(function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False) -> Any:
-    """`function` compiled for calls from Python, cached like the callbacks: now, if the types of its arguments are given."""
+    """`function` compiled for calls from Python, cached like the callbacks; if the types of its arguments are given: now, and for no others."""
     if config.DISABLE_JIT:
-        return lambda *arguments: _as_python(function(*arguments))
+
+        def as_compiled(*values: Any) -> Any:
+            try:
+                given = None if arguments is None else tuple(map(numba.typeof, values))
+            except numba.errors.NumbaError as error:
+                raise TypeError(str(error)) from error
+            if given != arguments:
+                raise TypeError(f"no code for {given}, only for {arguments}")
+            return _as_python(function(*values))
+
+        return as_compiled
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"}
     compiled: Any = njit(parallel=parallel, **options)(function)
     compiled._cache = _Cache(function, f"{function.__name__}")
     if arguments is not None:
         uninterrupted(lambda: compiled.compile(arguments))
+        compiled.disable_compile()
     return compiled
 
 

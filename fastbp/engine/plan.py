@@ -57,7 +57,7 @@ CALLED = {
     "predict": ("exchange_parameters", "run_forward", "evaluate"),
     "trace": ("exchange_parameters", "run_forward", "run_backward", "evaluate", "gradients"),
 }
-# Numbers a row of X may not have as a stride: rows then share cache sets, and the batch is copied.
+# Bytes that a row should not be a multiple of: rows then share cache sets. A batch of X is copied then.
 BAD_STRIDE = 4096
 
 
@@ -132,7 +132,7 @@ class Plan:
             columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
             column_sums=blocks.column_sums(name), add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
             transpose=blocks.transpose(name), gather=blocks.gather(name),
-            update=blocks.update("gradient" if clip_norm else rule, name), direct=int(rule == "add"), states=states,
+            update=blocks.update("gradient" if clip_norm else rule, name), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
         )  # fmt: skip
@@ -159,7 +159,7 @@ class Plan:
         by_rows = weighted or softmax  # the last layer's error is taken of whole rows, after the products
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
-            side = min(chunk, panels)
+            side = panels if batch == 1 else min(chunk, panels)
             row = side * vector
             size = -(-panels // side) * batch_up * row
             last = i == len(shapes) - 1
@@ -168,7 +168,7 @@ class Plan:
             z, d = (0, 0) if few else (self._new(size), self._new(size))
             self.set_layer(
                 i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
-                w=w, w_panel=panel[i], w_k=vector, bias=w + up[i] * vector, bias_panel=panel[i],
+                w=w, w_panel=panel[i], w_k=vector, bias=w + up[i] * vector, bias_panel=panel[i], direct=int(rule == "add"),
                 z=z, a=self._new(size) if keeps_z else z, d=d, dz=d, row=row, chunk=side, chunk_bytes=batch_up * row,
             )  # fmt: skip
             if i < self._normalised:
@@ -233,6 +233,7 @@ class Plan:
         self._gathered_x = 0  # where there is room for two batches of X, once they had to be gathered
         self.choice = team.Choice()
         self.threads = 0  # that did the last run
+        self._in_place = False  # whether a layer works on the caller's own weights
 
     def _new(self, size: int) -> int:
         memory = aligned(size)
@@ -281,6 +282,25 @@ class Plan:
         for me, fan_out in zip(self._layers, self.layer_sizes[1:], strict=True):
             me[[step.W, step.BIAS, step.GAIN]] = me[[step.OUTSIDE_W, step.OUTSIDE_B, step.OUTSIDE_G]]
             me[[step.W_PANEL, step.W_K, step.BIAS_PANEL]] = vector, fan_out * self.dtype.itemsize, vector
+
+    def leave_in_place(self, i: int, *, weights: bool) -> bool:
+        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if asked for, weights, whose
+        addresses are then set for each run. Whether it can."""
+        row = self.layer_sizes[i + 1] * self.dtype.itemsize
+        vector = int(self.table[step.VECTOR])
+        long = self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS  # to be interrupted, and then the arrays shall be as they were
+        if row % vector or self._layers[i, step.THIN] or long:
+            return False
+        self._in_place = True
+        # A panel's lines would all want the same few places in the cache. For one row weights are updated along their rows; many rows use a
+        # line often enough.
+        crowded = row % BAD_STRIDE == 0 and self._layers[i, step.DIRECT] and 1 < self.batch < step.SLIVER_ROWS
+        if weights and not crowded:
+            self.set_layer(i, in_place=1, w_panel=vector, w_k=row)
+        if self._layers[i, step.Z] != self._layers[i, step.A]:
+            panels = row // vector
+            self.set_layer(i, rows_in_place=1, row=row, chunk=panels, chunk_bytes=row)
+        return True
 
     def lend_activations(self, z: Sequence[Array], a: Sequence[Array], n: Sequence[Array], inverse_std: Sequence[Array]) -> None:
         """What a forward pass writes and a backward pass reads: of every layer z and a (rows, fan_out), of normalised ones n (rows, fan_out) and
@@ -342,11 +362,11 @@ class Plan:
 
     def run_as(self, task: int, threads: int, steps: int) -> int:
         """Do the task with so many threads; steps: how many times `multiply_adds` it is."""
-        unpacking = task & (step.UNPACK + step.UNPACK_STATES)
         known = self.choice.seconds_per_step.values()
-        if steps * min(known, default=self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS:
+        if self._in_place or steps * (min(known) if known else self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS:
             self._enter(task, threads)
         else:
+            unpacking = task & (step.UNPACK + step.UNPACK_STATES)
             self._enter_interruptibly(task - unpacking, threads)
             if unpacking:
                 self._enter(unpacking, threads)
@@ -401,7 +421,12 @@ class Plan:
 
     def most_threads(self, threads: int | None) -> int:
         """How many threads may be tried in training."""
-        return team.available(threads) if self.multiply_adds >= TRY_TEAM_FROM_MULTIPLY_ADDS else 1
+        return team.available(threads) if self.may_have_a_team else 1
+
+    @property
+    def may_have_a_team(self) -> bool:
+        """Whether a training step is large enough for threads to be tried."""
+        return bool(self.multiply_adds >= TRY_TEAM_FROM_MULTIPLY_ADDS)
 
     def way(self, threads: int, steps: int, now: float) -> tuple[int, int]:
         """How many threads to take for the next steps, and for how many of them. `choice.note` wants to hear how long it took."""

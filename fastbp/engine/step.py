@@ -50,7 +50,6 @@ HEADER = (
     # addresses of compiled callbacks (tile.py, blocks.py)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "add_products", "transpose", "gather", "update",
     "touch", "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
-    "direct",               # 1: plain SGD, the product is added to the weights; 0: `update` gets each tile of it
     # the callbacks of this file (CALLBACKS), or 0 where a plan does without
     "run_forward", "run_backward", "gather_batch", "finish_update", "exchange_parameters", "train", "evaluate", "gradients",
     "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
@@ -73,6 +72,8 @@ HEADER = (
 LAYER = (
     "fan_in", "fan_out", "panels", "in_panels", "thin",
     "w", "w_panel", "w_k", "bias", "bias_panel",    # w_k: from one k to the next; bias_panel: from one panel's bias to the next
+    "in_place", "rows_in_place",                    # 1: w is the caller's array, in rows as it is; z and a are
+    "direct",               # 1: plain SGD, the product is added to the weights; 2: it replaces them; 0: `update` gets each tile of it
     "wt", "wt_panel", "mirror",                     # mirror: whether WT is renewed with each square of W
     "first_norm",
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
@@ -95,7 +96,7 @@ HEADER_SIZE, LAYER_SIZE = len(HEADER), len(LAYER)
 TASK, LAYERS, LANES, VECTOR, ITEMSIZE = (_h[k] for k in ("task", "layers", "lanes", "vector", "itemsize"))
 MANY_REGISTERS, TILE_K, TILE_ROWS = (_h[k] for k in ("many_registers", "tile_along_k", "tile_along_rows"))
 TOTAL, COPY_IN, COPY_OUT, COPY_SLIVER, COLUMN_SUMS = (_h[k] for k in ("total", "copy_in", "copy_out", "copy_sliver", "column_sums"))
-ADD_PRODUCTS, TRANSPOSE, GATHER, UPDATE, DIRECT, TOUCH = (_h[k] for k in ("add_products", "transpose", "gather", "update", "direct", "touch"))
+ADD_PRODUCTS, TRANSPOSE, GATHER, UPDATE, TOUCH = (_h[k] for k in ("add_products", "transpose", "gather", "update", "touch"))
 RUN_FORWARD, RUN_BACKWARD, GATHER_BATCH = (_h[k] for k in ("run_forward", "run_backward", "gather_batch"))
 FINISH, EXCHANGE = _h["finish_update"], _h["exchange_parameters"]
 DO_TRAIN, DO_EVALUATE, DO_GRADIENTS = (_h[k] for k in ("train", "evaluate", "gradients"))
@@ -116,7 +117,7 @@ FIRST, LAST, HYPER, HYPER_STEP, LOSSES = (_h[k] for k in ("first_step", "last_st
 STOP, STEPS_BEFORE, NOISE, NOISE_STREAM = (_h[k] for k in ("stop", "steps_before", "noise", "noise_stream"))
 FAN_IN, FAN_OUT, PANELS, IN_PANELS, THIN = (_l[k] for k in ("fan_in", "fan_out", "panels", "in_panels", "thin"))
 W, W_PANEL, W_K, BIAS, BIAS_PANEL, WT, WT_PANEL = (_l[k] for k in ("w", "w_panel", "w_k", "bias", "bias_panel", "wt", "wt_panel"))
-MIRROR, FIRST_NORM = _l["mirror"], _l["first_norm"]
+MIRROR, FIRST_NORM, DIRECT, IN_PLACE, ROWS_IN_PLACE = (_l[k] for k in ("mirror", "first_norm", "direct", "in_place", "rows_in_place"))
 Z, A, D, ROW, CHUNK, CHUNK_BYTES = (_l[k] for k in ("z", "a", "d", "row", "chunk", "chunk_bytes"))
 ACTIVATE, SLOPE, ERROR, SOFTMAX, ROW_ERROR = (_l[k] for k in ("activate", "slope", "error", "softmax", "row_error"))
 DROP, DROP_SLOPE, STREAM = (_l[k] for k in ("drop", "drop_slope", "stream"))
@@ -439,9 +440,9 @@ def update(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, hyper):
 @inner
 def transpose(plan, me, k0, k1, p0, p1):
     """Renew the part of WT that mirrors blocks k0 .. k1 of panels p0 .. p1 of W."""
-    square = peek(plan, LANES) * peek(plan, VECTOR)
+    lanes, square = peek(plan, LANES), peek(plan, LANES) * peek(plan, VECTOR)
     for p in range(p0, p1):
-        call(peek(plan, TRANSPOSE), (peek(me, W) + p * peek(me, W_PANEL) + k0 * square,
+        call(peek(plan, TRANSPOSE), (peek(me, W) + p * peek(me, W_PANEL) + k0 * lanes * peek(me, W_K), peek(me, W_K),
                                      peek(me, WT) + k0 * peek(me, WT_PANEL) + p * square, k1 - k0, peek(me, WT_PANEL)))  # fmt: skip
 
 
@@ -456,7 +457,9 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
     if p1 - p0 < SLIVER_PANELS or rows < SLIVER_ROWS:
         p = p0
         while p < p1 and not stopped(plan):
-            width = width_for(plan, end - first, side_by_side(me, p, p1))
+            width = side_by_side(me, p, p1)
+            if rows > 1 or peek(me, DIRECT) != 1:
+                width = width_for(plan, end - first, width)
             update_rows(plan, me, t, first, end - first, p, width, np.int64(0), rows, x, x_row, hyper)
             p += width
         return
@@ -464,7 +467,7 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
     tiles = (end - first + tallest(plan, 2) - 1) // tallest(plan, 2)
     # Products that are added to the weights may come a piece of the batch at a time, so that more panels' deltas have room in the cache
     # and the sliver meets them all; an optimizer wants whole sums.
-    pieces = 1 + (rows - 1) // peek(plan, DEPTH) if peek(plan, DIRECT) else 1
+    pieces = 1 + (rows - 1) // peek(plan, DEPTH) if peek(me, DIRECT) else 1
     for piece in range(pieces):
         r0, r1 = rows * piece // pieces, rows * (piece + 1) // pieces
         sweep = max(2, peek(plan, BLOCK) // ((r1 - r0) * vector) // 2 * 2)
@@ -488,15 +491,16 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
 def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper):
     """Rows top .. top + rows_of_w of panels p .. p + width of the weights, from `rows` rows of the batch, beginning with row r0.
     x: where their columns of the inputs begin in that row."""
-    vector, panel, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(plan, ITEMSIZE)
+    vector, panel, w_row, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(me, W_K), peek(plan, ITEMSIZE)
     d = peek(me, D) + panel_at(plan, me, p) + r0 * peek(me, ROW)
-    w = peek(me, W) + p * panel + top * vector
-    if peek(plan, DIRECT):
-        if rows == 1:
-            call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, vector, width, w, panel, vector))
+    w = peek(me, W) + p * panel + top * w_row
+    if peek(me, DIRECT):
+        if rows == 1 and peek(me, DIRECT) == 1:
+            call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, width, w, panel, w_row))
         else:
-            call(peek(plan, TILE_ROWS), (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, vector, 0, 0,
-                                         FROM_C))  # fmt: skip
+            start = FROM_C if peek(me, DIRECT) == 1 or r0 > 0 else ZERO
+            call(peek(plan, TILE_ROWS), (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, w_row, 0, 0,
+                                         start))  # fmt: skip
         return
     g = peek(plan, SCRATCH) + t * 32 * vector
     tiles = (rows_of_w + tallest(plan, width) - 1) // tallest(plan, width)
@@ -505,7 +509,7 @@ def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper
         end = rows_of_w * i // tiles
         call(peek(plan, TILE_ROWS), (end - first, width, rows, x + first * itemsize, itemsize, x_row, rows, 0, d, vector, peek(me, ROW),
                                      g, vector, width * vector, 0, 0, ZERO))  # fmt: skip
-        call(peek(plan, UPDATE), (g, vector, width * vector, w + first * vector, panel, vector, peek(plan, STATE), end - first, width, hyper))
+        call(peek(plan, UPDATE), (g, vector, width * vector, w + first * w_row, panel, w_row, peek(plan, STATE), end - first, width, hyper))
         first = end
 
 
@@ -537,7 +541,7 @@ def update_thin(plan, t, n, rows, hyper):
     while p < p1:
         width = width_for(plan, outputs, side_by_side(below, p, p1))
         a, a_row, w = peek(below, A) + panel_at(plan, below, p), peek(below, ROW), peek(me, W) + p * panel
-        if peek(plan, DIRECT):
+        if peek(me, DIRECT):
             call(peek(plan, TILE_K), (outputs, width, rows, d, d_row, d_row, rows, 0, a, vector, a_row, w, panel, vector, 0, 0, FROM_C))
         else:  # few outputs: all of them fit the worker's scratch memory
             call(
@@ -656,10 +660,11 @@ def exchange_parameters(plan, t, n, k, inward):
             continue
         p0, p1 = peek(me, PANELS) * t // n, peek(me, PANELS) * (t + 1) // n
         columns = min(fan_out - p0 * lanes, (p1 - p0) * lanes)
-        if p0 == p1 or outside_w == 0:
+        if p0 == p1:
             continue
-        call(copy, (outside_w + p0 * vector, fan_out * itemsize, peek(me, W) + state + p0 * peek(me, W_PANEL), vector,
-                    peek(me, W_PANEL), fan_in, columns))  # fmt: skip
+        if outside_w != 0 and peek(me, IN_PLACE) == 0:
+            call(copy, (outside_w + p0 * vector, fan_out * itemsize, peek(me, W) + state + p0 * peek(me, W_PANEL), vector,
+                        peek(me, W_PANEL), fan_in, columns))  # fmt: skip
         if outside_b != 0:
             call(copy, (outside_b + p0 * vector, 0, peek(me, BIAS) + state + p0 * peek(me, BIAS_PANEL), 0,
                         peek(me, BIAS_PANEL), 1, columns))  # fmt: skip

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -57,11 +55,15 @@ def join(door: Any, expected: Any) -> Any:
     return me, observe(door + LINE)
 
 
-def _team(n: Any, work: Any, plan: Any, door: Any) -> None:
+def _team(n: Any, work: Any, plan: Any, door: Any) -> Any:
+    for i in range(door.size):  # (as door[:] = 0 it would be a parallel region of its own)
+        door[i] = 0
+    at = door.ctypes.data
     for _ in prange(n):
-        t, size = join(door, n)
+        t, size = join(at, n)
         if size > 0:
             call(work, (t, size, plan))
+    return door[LINE // 8]
 
 
 def _alone(work: Any, plan: Any) -> None:
@@ -72,7 +74,7 @@ def _alone(work: Any, plan: Any) -> None:
 def compiled(parallel: bool) -> Any:
     """The entry into compiled code: with threads, or the serial twin. Both run the same compiled worker."""
     if parallel:
-        return jit.dispatcher(_team, (int64, int64, int64, int64), parallel=True)
+        return jit.dispatcher(_team, (int64, int64, int64, int64[::1]), parallel=True)
     return jit.dispatcher(_alone, (int64, int64))
 
 
@@ -125,38 +127,36 @@ def limit() -> str:
     return "NUMBA_NUM_THREADS (without it, the number of cores)"
 
 
-@contextmanager
-def cores(wanted: int) -> Iterator[int]:
+def _take_cores(wanted: int) -> int:
     """A number of cores for the duration of one entry: fewer than wanted if other Python threads have some, at least one."""
     global _in_use, _region
     with _lock:
-        free = numba.config.NUMBA_NUM_THREADS - _in_use
-        n = max(1, min(wanted, free))
-        if n > 1 and _region:
-            n = 1
-        region = n > 1
+        n = 1 if _region else max(1, min(wanted, numba.config.NUMBA_NUM_THREADS - _in_use))
         _in_use += n
-        _region = _region or region
-    try:
-        yield n
-    finally:
-        with _lock:
-            _in_use -= n
-            if region:
-                _region = False
+        _region = _region or n > 1
+    return n
+
+
+def _give_cores(n: int) -> None:
+    global _in_use, _region
+    with _lock:
+        _in_use -= n
+        if n > 1:
+            _region = False
 
 
 def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
     """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the team."""
     if threads > 1:
-        with cores(threads) as n:
+        n = _take_cores(threads)
+        try:
             if n > 1:
-                door[...] = 0
-                compiled(True)(n, work, plan, door.ctypes.data)
-                return int(door[LINE // 8])
+                return int(compiled(True)(n, work, plan, door))
             compiled(False)(work, plan)
-            return 1
-    compiled(False)(work, plan)
+        finally:
+            _give_cores(n)
+    else:
+        compiled(False)(work, plan)
     return 1
 
 
