@@ -78,3 +78,18 @@ def test_threads_that_have_to_wake_get_their_time():
         return 90e-6 if slow["left"] >= 0 else 40e-6
 
     assert share_of(2, work(Choice(), seconds_of, 1.0, steps=1)) > 0.9
+
+
+def test_a_trial_is_not_held_where_another_library_just_worked():
+    """First another program has one of the cores for long. Then there are bursts of calls only, and before
+    each another library computes, whose threads keep a core for 20 ms more."""
+    choice, busy_until = Choice(), 5.0
+
+    def seconds_of(threads, now):
+        return 60e-6 if threads == 1 else 200e-6 if now < busy_until else 40e-6
+
+    assert share_of(1, work(choice, seconds_of, busy_until, steps=1)) > 0.9
+    for began in (10.0, 15.0, 20.0):
+        busy_until = began + 0.02
+        legs = work(choice, seconds_of, began + 0.2, steps=1, now=began)
+    assert share_of(2, legs, since=began + 0.05) > 0.9

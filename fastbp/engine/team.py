@@ -169,6 +169,9 @@ TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 
 # How long a way must have been slower than it was known to be to count as twice as slow: what a step lost because some other program had
 # the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
 DOUBLING_SECONDS = 0.02
+# Whoever calls again after such a pause may have used another library's threads in it, which go on to spin on their cores for some 20 ms
+# (OpenBLAS): the slower way is not tried again before so much time is over.
+PAUSE_SECONDS, SETTLING_SECONDS = 0.01, 0.03
 # After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
 STEPS_TO_WARM = 2
 
@@ -189,17 +192,20 @@ class Choice:
         self._trying, self._trial_left = 0, 0.0  # the way on trial, or 0; seconds until the verdict
         self._lost = 0  # trials in a row that the slower way lost
         self._tried_at = 0.0
+        self._ended = self._settled_at = 0.0  # the end of the last leg; when the next trial may be
 
     def next(self, threads: int, steps: int, now: float) -> tuple[int, int]:
         """How many threads to take, and for how many of the steps to come."""
         known, ways = self.seconds_per_step, (threads, 1)
+        if now - self._ended > PAUSE_SECONDS:
+            self._settled_at = now + SETTLING_SECONDS
         n = self._trying
         if n not in ways:
             untried = [way for way in ways if way not in known]
             best = min(ways, key=lambda way: known.get(way, 0.0))
             if untried:
                 n = self._trying = untried[0]
-            elif now - self._tried_at > RETRY_SECONDS * 2**self._lost:
+            elif now > max(self._settled_at, self._tried_at + RETRY_SECONDS * 2**self._lost):
                 n = self._trying = sum(ways) - best  # the other one
             else:
                 n, self._trying = best, 0
@@ -214,6 +220,7 @@ class Choice:
 
     def note(self, threads: int, steps: int, seconds: float, now: float) -> None:
         """So many steps were done so."""
+        self._ended = now
         if self._warming:
             return
         known = self.seconds_per_step
