@@ -792,6 +792,30 @@ def test_copies_leave_the_columns_between(columns, dtype):
     assert untouched(memory, at, rows * wide * size)
 
 
+@pytest.mark.parametrize("panels", [1, 2, 7])
+@pytest.mark.parametrize("outputs", [1, 3, 12])
+def test_dot_products_of_single_rows(outputs, panels, dtype):
+    """The same bits as of a whole vector of rows, and right; of other rows' results none is written."""
+    lanes, vector = isa().bytes // dtype.itemsize, isa().bytes
+    rows = min(3, lanes)
+    rng = rng_of(outputs)
+    a = rng.standard_normal((lanes, panels * lanes)).astype(dtype)
+    w = rng.standard_normal((panels, outputs, lanes)).astype(dtype)
+    bias = rng.standard_normal(outputs).astype(dtype)
+    z, single = np.zeros((outputs, lanes), dtype), np.full((outputs, lanes), 7, dtype)
+    at = [array.ctypes.data for array in (a, w, bias, z, single)]
+    weights = panels, at[1], outputs * vector, outputs, at[2]
+    callback(blocks.dots(dtype.name), 12)(at[0], panels * vector, panels, 0, *weights, at[3], vector, 1)
+    callback(blocks.dots_of_rows(dtype.name), 10)(at[0], panels * vector, rows, *weights, at[4], vector)
+    assert single[:, :rows].tobytes() == z[:, :rows].tobytes()
+    assert (single[:, rows:] == 7).all()
+    exact = a.astype(np.float64) @ w.astype(np.float64).transpose(0, 2, 1).reshape(-1, outputs) + bias
+    tolerance = (
+        (panels * lanes + 1) * np.finfo(dtype).eps * np.abs(a).max() * np.abs(w).max() * panels * lanes
+    )
+    assert np.abs(z.T - exact).max() <= tolerance
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_transpose(count, dtype):
     lanes = isa().bytes // dtype.itemsize

@@ -580,6 +580,35 @@ def dots(dtype: str) -> int:
     return compile_block("dots", dtype, 12, emit)
 
 
+def dots_of_rows(dtype: str) -> int:
+    """(a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row): as `dots`, with the same bits, for a few rows whose panels are all side
+    by side."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row = args
+        ops = Vectors(b, dtype)
+        n, size = ops.lanes, I64(ops.lanes * ops.itemsize)
+        acc = cgutils.alloca_once_value(b, ops.const(0.0).value)
+
+        def visit(r: ir.Value, o: ir.Value) -> None:
+            b.store(ops.const(0.0).value, acc)
+            with cgutils.for_range(b, panels, intp=I64) as loop:
+                v, weights = ops.load(_at(b, a, r, a_row, loop.index, size)), ops.load(_at(b, w, loop.index, w_panel, o, size))
+                b.store(ops.fma(v, weights, ops.wrap(b.load(acc))).value, acc)
+            total, half = b.load(acc), n
+            while half > 1:  # the same pairs of lanes as there
+                half //= 2
+                masks = [ir.Constant(ir.VectorType(I32, half), [first + i for i in range(half)]) for first in (0, half)]
+                total = b.fadd(*(b.shuffle_vector(total, total, mask) for mask in masks))
+            scalar = ops.scalar.as_pointer()
+            start = b.load(b.inttoptr(b.add(bias, b.mul(o, I64(ops.itemsize))), scalar))
+            b.store(b.fadd(start, b.extract_element(total, I32(0))), b.inttoptr(_at(b, z, o, z_row, r, I64(ops.itemsize)), scalar))
+
+        _rows_and_vectors(b, rows, outputs, visit)
+
+    return compile_block("dots-of-rows", dtype, 10, emit)
+
+
 def thin_error(activation: str, loss: str, dtype: str) -> int:
     """(z, d, y_true, y_row, rows, outputs, row, scale): as `error`, where z and d are [outputs][rows] and y_true is [rows][outputs]."""
     formula, kind = formulas.loss(loss), formulas.ACTIVATIONS[activation]

@@ -28,8 +28,10 @@ from fastbp.engine.vector import isa
 Array = NDArray[Any]
 
 # Panels of activations that lie side by side. Two: then a row is what one tile reads of it, and a product walks through consecutive
-# cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). Eight for a few rows, which take wide tiles.
-CHUNK, CHUNK_OF_FEW_ROWS, FEW_ROWS = 2, 8, 7
+# cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). All of them for a few rows, which take wide tiles.
+CHUNK, FEW_ROWS = 2, 7
+# Rows that a thin layer takes one by one, instead of a vector of rows at a time.
+SINGLE_ROWS = 3
 # Outputs up to which the last layer is laid out for few of them (see step.py).
 # Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
 THIN = 12
@@ -128,9 +130,8 @@ class Plan:
             tile_along_rows=tile.address(name, tile.ALONG_ROWS, prefetch=far),
             total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
             copy_sliver=blocks.copy_sliver(name),
-            touch=blocks.touch(), dots=blocks.dots(name), row_sums=blocks.row_sums(name),
-            columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
-            column_sums=blocks.column_sums(name), add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
+            touch=blocks.touch(), column_sums=blocks.column_sums(name),
+            add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
             transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
@@ -141,12 +142,21 @@ class Plan:
             self._call("finish_update")
 
         up = [-(-n // lanes) * lanes for n in layer_sizes]  # rounded up to whole vectors
+        softmax = activations[-1] == "softmax"
+        by_rows = weighted or softmax  # the last layer's error is taken of whole rows, after the products
         thin = use == "train" and len(shapes) > 1 and layer_sizes[-1] <= THIN
         self._normalised = len(shapes) - 1 if layer_norm else 0  # layers
         panel = [(up[i] + 1 + (i < self._normalised)) * vector for i in range(len(shapes))]  # weights, the bias, the gain
         packed = [up[i + 1] // lanes * panel[i] for i in range(len(shapes))]
         transposed = [up[i] * up[i + 1] * dtype.itemsize for i in range(1, len(shapes))]
+        few_rows = batch <= FEW_ROWS
         if thin:
+            one_row, single = batch == 1 and not by_rows, batch <= SINGLE_ROWS
+            self.set(
+                dots=0 if single else blocks.dots(name), dots_of_rows=blocks.dots_of_rows(name) if single else 0,
+                row_sums=0 if one_row else blocks.row_sums(name),
+                columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
+            )  # fmt: skip
             packed[-1] = (up[-2] * layer_sizes[-1] + up[-1]) * dtype.itemsize
             transposed[-1] = 0
         batch_up = -(-batch // lanes) * lanes  # dots takes whole vectors of rows
@@ -154,12 +164,9 @@ class Plan:
         self._packed = self._memory[0][: sum(packed)].view(dtype)
         self.set(state=sum(packed))
         norms = 0
-        chunk = CHUNK if batch > FEW_ROWS else CHUNK_OF_FEW_ROWS
-        softmax = activations[-1] == "softmax"
-        by_rows = weighted or softmax  # the last layer's error is taken of whole rows, after the products
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
-            side = panels if batch == 1 else min(chunk, panels)
+            side = panels if few_rows else min(CHUNK, panels)
             row = side * vector
             size = -(-panels // side) * batch_up * row
             last = i == len(shapes) - 1
@@ -191,11 +198,16 @@ class Plan:
             if not last:
                 self.set_layer(i, slope=0 if p else blocks.slope(activations[i], name))
             elif few:
-                row = batch_up * dtype.itemsize
+                row, room = (dtype.itemsize, up[-1]) if one_row else (batch_up * dtype.itemsize, fan_out * batch_up)
+                if one_row:
+                    error = blocks.error(activations[i], loss, name, activated=False)
+                elif by_rows:
+                    error = rows.thin_error(activations[i], loss, name, weighted)
+                else:
+                    error = blocks.thin_error(activations[i], loss, name)
                 self.set_layer(
-                    i, thin=1, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
-                    z=self._new(fan_out * row), d=self._new(fan_out * row), row=row,
-                    error=rows.thin_error(activations[i], loss, name, weighted) if by_rows else blocks.thin_error(activations[i], loss, name),
+                    i, thin=step.OF_ONE_ROW if one_row else step.OF_MANY_ROWS, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
+                    z=self._new(room * dtype.itemsize), d=self._new(room * dtype.itemsize), row=row, error=error,
                 )  # fmt: skip
             elif by_rows and use != "predict":
                 self.set_layer(i, row_error=rows.error(activations[i], loss, name, activated=trace, weighted=weighted))

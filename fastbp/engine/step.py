@@ -27,7 +27,7 @@ A last layer of few outputs would leave most lanes idle; it lies the other way r
     W[L]         [fan_in / V] panels of [fan_out][V];  b[L] [fan_out];  z, d[L] [fan_out][batch rounded up to V]
 
 Then the forward pass takes dot products (blocks.dots), no transposed copy is needed, and whoever owns columns of a[L-1] owns those
-rows of W[L], too.
+rows of W[L], too. For a batch of one row z and d lie with fan_out along the lanes, as in other layers.
 
 Numbers that the shape alone decides come in a table of 64-bit integers, made by plan.py.
 """
@@ -49,7 +49,8 @@ HEADER = (
     "layers", "lanes", "vector", "itemsize", "many_registers",
     # addresses of compiled callbacks (tile.py, blocks.py)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "add_products", "transpose", "gather", "update",
-    "touch", "dots", "row_sums", "columns_in", "columns_out", "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
+    "touch", "dots", "dots_of_rows", "row_sums", "columns_in", "columns_out",
+    "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
     # the callbacks of this file (CALLBACKS), or 0 where a plan does without
     "run_forward", "run_backward", "gather_batch", "finish_update", "exchange_parameters", "train", "evaluate", "gradients",
     "states", "state",      # arrays that the optimizer keeps; bytes from a parameter to its first state, and to the next
@@ -100,7 +101,8 @@ ADD_PRODUCTS, TRANSPOSE, GATHER, UPDATE, TOUCH = (_h[k] for k in ("add_products"
 RUN_FORWARD, RUN_BACKWARD, GATHER_BATCH = (_h[k] for k in ("run_forward", "run_backward", "gather_batch"))
 FINISH, EXCHANGE = _h["finish_update"], _h["exchange_parameters"]
 DO_TRAIN, DO_EVALUATE, DO_GRADIENTS = (_h[k] for k in ("train", "evaluate", "gradients"))
-DOTS, ROW_SUMS, COLUMNS_IN, COLUMNS_OUT = (_h[k] for k in ("dots", "row_sums", "columns_in", "columns_out"))
+DOTS, DOTS_OF_ROWS, ROW_SUMS = (_h[k] for k in ("dots", "dots_of_rows", "row_sums"))
+COLUMNS_IN, COLUMNS_OUT = _h["columns_in"], _h["columns_out"]
 SQUARES, CLIP_FACTOR, UPDATE_OF_CLIPPED = (_h[k] for k in ("squares", "clip_factor", "update_of_clipped"))
 CONSTRAIN, CONSTRAIN_ACROSS = _h["constrain"], _h["constrain_across"]
 CLIP, NORMS, NORM_COUNT, MAX_NORM = (_h[k] for k in ("clip", "norms", "norm_count", "max_norm"))
@@ -126,6 +128,8 @@ DZ, N, INVERSE_STD = (_l[k] for k in ("dz", "n", "inverse_std"))
 OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
 OUTSIDE_G, OUTSIDE_N, OUTSIDE_INVERSE_STD = (_l[k] for k in ("outside_g", "outside_n", "outside_inverse_std"))
 
+# How a layer is thin, if it is: z and d as [fan_out][rows], or the one row.
+OF_MANY_ROWS, OF_ONE_ROW = 1, 2
 # A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
 SLIVER_PANELS, SLIVER_ROWS = 6, 48
 # The targets of so many tiles are asked for at a time.
@@ -171,15 +175,15 @@ def barrier(plan, t, n):
 def tallest(plan, width):
     """The height of the tallest tile of that width; the same table as tile.shapes()."""
     if peek(plan, MANY_REGISTERS):
-        return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3
+        return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3 if width == 8 else 1
     return 8 if width == 1 else 6 if width == 2 else 3
 
 
 @inner
 def width_for(plan, rows, panels):
     """How many panels a tile takes at once: more where rows are few."""
-    if panels >= 8 and rows <= 3 and peek(plan, MANY_REGISTERS):
-        return 8
+    if peek(plan, MANY_REGISTERS) and (rows == 1 or (rows <= 3 and panels >= 8)):
+        return min(8, panels)
     if panels >= 4 and rows <= tallest(plan, 4):
         return 4
     return 2 if panels >= 2 else 1
@@ -223,6 +227,15 @@ def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, h
     """Worker t's part of a thin last layer in training: z, the error and the loss, for blocks of as many rows as a vector has lanes."""
     me = layer_at(plan, peek(plan, LAYERS) - 1)
     lanes, vector, row = peek(plan, LANES), peek(plan, VECTOR), peek(me, ROW)
+    if peek(plan, DOTS_OF_ROWS) != 0:
+        if t == 0:
+            z, d, outputs = peek(me, Z), peek(me, D), peek(me, FAN_OUT)
+            call(peek(plan, DOTS_OF_ROWS), (x, x_row, rows, peek(me, IN_PANELS), peek(me, W), peek(me, W_PANEL), outputs, peek(me, BIAS), z, row))
+            if peek(me, THIN) == OF_ONE_ROW:
+                call(peek(me, ERROR), (z, z, d, y, y_row, rows, outputs, row, hyper))
+            else:
+                call(peek(me, ERROR), (z, d, y, y_row, rows, outputs, row, hyper))
+        return
     blocks = (rows + lanes - 1) // lanes
     lo, hi = blocks * t // n, blocks * (t + 1) // n
     if lo == hi:
@@ -552,7 +565,10 @@ def update_thin(plan, t, n, rows, hyper):
         p += width
     if t == n - 1:
         lanes = peek(plan, LANES)
-        call(peek(plan, ROW_SUMS), (d, outputs, (rows + lanes - 1) // lanes, d_row, g))
+        if peek(me, THIN) == OF_ONE_ROW:
+            g = d
+        else:
+            call(peek(plan, ROW_SUMS), (d, outputs, (rows + lanes - 1) // lanes, d_row, g))
         call(step, (g, vector, 0, peek(me, BIAS), vector, 0, peek(plan, STATE), 1, (outputs + lanes - 1) // lanes, hyper))
 
 
@@ -795,7 +811,7 @@ def train(plan, t, n):
                 call(peek(plan, GATHER_BATCH), (plan, t, n, step + 1))
         number = peek(plan, STEPS_BEFORE) + step + 1
         call(peek(plan, RUN_FORWARD), (plan, t, n, rows, x, x_row, y, y_row, hyper, number))
-        if t == 0 and peek(top, THIN):
+        if t == 0 and peek(top, THIN) == OF_MANY_ROWS:
             blocks = (rows + peek(plan, LANES) - 1) // peek(plan, LANES)
             call(
                 peek(plan, TOTAL),
