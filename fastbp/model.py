@@ -36,7 +36,7 @@ class MLP(BaseMLP):
     def _set_up(self) -> None:
         self._plans: dict[tuple[Any, ...], Plan] = {}
         self._packed: Plan | None = None  # the plan whose packed parameters are those of the model
-        self._few_rows: Plan | None = None
+        self._few_rows: few_rows.FewRows | None = None
         self._lock = threading.RLock()  # plans have room for one call at a time
         # Where parameters are read in place, the last vector may reach beyond them.
         with_slack = np.zeros(self._parameters.nbytes + few_rows.SLACK, np.uint8).view(self._dtype)
@@ -88,29 +88,34 @@ class MLP(BaseMLP):
             plan.request_stop()
 
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
+        # What is looked at here would cost compiled code more to refuse; it refuses all else.
         if (
             type(X) is np.ndarray
             and X.ndim == 2
             and 0 < X.shape[0] <= FEW_ROWS
-            and X.shape[1] == self._layer_sizes[0]
             and X.dtype == self._dtype
             and X.flags.carray
-            and self.n_parameters < FEW_ROWS_PARAMETERS
             and self._scaling is None
         ):
             self._adopt_parameters()
             with self._lock:
-                if self._few_rows is None:
-                    names = [activation.name for activation in self._activations]
-                    self._few_rows = few_rows.plan(
-                        self._layer_sizes, names, self._loss.name, self._parameters, self._layer_norm
-                    )
-                out = few_rows.predict(self._few_rows, X, check_finite)
+                short_way = self._few_rows or self._predict_few_rows()
+                out = None if short_way is None else short_way.predict(X, check_finite)
             if out is not None:
                 return out
         return super().predict(X, check_finite=check_finite)
 
     predict.__doc__ = BaseMLP.predict.__doc__
+
+    def _predict_few_rows(self) -> few_rows.FewRows | None:
+        """What reads parameters in place, unless they are so many that it would not pay."""
+        if self.n_parameters >= FEW_ROWS_PARAMETERS:
+            return None
+        names = [activation.name for activation in self._activations]
+        self._few_rows = few_rows.FewRows(
+            self._layer_sizes, names, self._loss.name, self._parameters, self._layer_norm
+        )
+        return self._few_rows
 
     def _forward_pass(self, X: Array) -> Trace:
         rows = len(X)

@@ -5,17 +5,17 @@ Packing pays when weights meet many rows. Here each is met once or a few times, 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from numba import int64
+from numba import int64, types
 from numpy.typing import NDArray
 
 from fastbp.engine import blocks, jit
 from fastbp.engine.jit import call
 from fastbp.engine.plan import FEW_ROWS, Plan
-from fastbp.engine.step import FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK
+from fastbp.engine.step import FAN_IN, FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK
 from fastbp.engine.step import X as X_AT
 
 Array = NDArray[Any]
@@ -24,16 +24,9 @@ Array = NDArray[Any]
 SLACK = 64
 
 
-def plan(layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> Plan:
-    """For up to FEW_ROWS rows and the flat array of these parameters, which has SLACK bytes behind it."""
-    made = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
-    made.lend_parameters(parameters)
-    made.read_in_place()
-    made.set(x_row=layer_sizes[0] * parameters.itemsize)
-    return made
-
-
-def _predict(table, address, work, finite, check, X, out, bad):
+def _predict(table, address, work, finite, bad, check, X, out):
+    if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != table[HEADER_SIZE + FAN_IN]:
+        return False
     if check:
         call(finite, (X.ctypes.data, X.size, bad.ctypes.data))
         if bad[0] != 0:
@@ -45,20 +38,30 @@ def _predict(table, address, work, finite, check, X, out, bad):
 
 
 @cache
-def _entry() -> Any:
-    return jit.dispatcher(_predict)
+def _entry(dtype: str) -> Any:
+    table, array = types.Array(types.int64, 1, "C"), types.Array(getattr(types, dtype), 2, "C")
+    return jit.dispatcher(_predict, (table, types.int64, types.int64, types.int64, table, types.boolean, array, array))
 
 
-@cache
-def _finite(dtype: np.dtype[Any]) -> int:
-    return blocks.not_finite(dtype.name)
+class FewRows:
+    """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes behind it."""
 
+    def __init__(self, layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> None:
+        plan = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
+        plan.lend_parameters(parameters)
+        plan.read_in_place()
+        plan.set(x_row=layer_sizes[0] * parameters.itemsize)
+        self._plan, self._outputs, self._dtype = plan, layer_sizes[-1], parameters.dtype
+        name = parameters.dtype.name
+        self._enter = partial(_entry(name), plan.table, plan.address, plan.work, blocks.not_finite(name), plan.bad)
 
-def predict(plan: Plan, X: Array, check_finite: bool) -> Array | None:
-    """The outputs for X (C-ordered, writable, of the plan's dtype), or None if it is not finite."""
-    out = np.empty((X.shape[0], plan.layer_sizes[-1]), plan.dtype)
-    done = _entry()(plan.table, plan.address, plan.work, _finite(plan.dtype), check_finite, X, out, plan.bad)
-    return out if done else None
+    def predict(self, X: Array, check_finite: bool) -> Array | None:
+        """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype, or not finite."""
+        out = np.empty((len(X), self._outputs), self._dtype)
+        try:
+            return out if self._enter(check_finite, X, out) else None
+        except TypeError:
+            return None
 
 
 def _all_finite(finite, address, size, bad):
@@ -68,6 +71,11 @@ def _all_finite(finite, address, size, bad):
 @cache
 def _all_finite_entry() -> Any:
     return jit.dispatcher(_all_finite, (int64, int64, int64, int64[::1]))
+
+
+@cache
+def _finite(dtype: np.dtype[Any]) -> int:
+    return blocks.not_finite(dtype.name)
 
 
 def is_finite(array: Array) -> bool:
