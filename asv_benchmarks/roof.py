@@ -36,8 +36,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fastbp.engine.plan import BLOCK, DEPTH, THIN
-from fastbp.engine.step import SLIVER_PANELS, SLIVER_ROWS
+from fastbp.engine.plan import BLOCK, DEPTH, THIN, sliver_rows
+from fastbp.engine.step import SLIVER_PANELS
 
 MULTIPLY_ADDS, BARRIERS = "multiply-adds", "barriers"
 FEW = ((3, 8), (7, 4))  # up to so many rows a tile takes so many panels at once (AVX-512); else two
@@ -97,7 +97,7 @@ def weight_gradient(
     a, d, w = rows * fan_in * itemsize, rows * columns * itemsize, fan_in * columns * itemsize
     pairs, tiles = max(1, columns / (2 * machine.lanes)), max(1, fan_in / machine.height)
     sliver, pair = a / tiles, d / pairs
-    if columns < SLIVER_PANELS * machine.lanes or rows < SLIVER_ROWS:
+    if columns < SLIVER_PANELS * machine.lanes or rows < sliver_rows():
         yield Stream(a * (pairs - 1), a + pair + w / pairs)
         yield Stream(d * (tiles - 1), pair + sliver)
         return

@@ -61,6 +61,7 @@ def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer
         return model._parameters.tobytes(), model.predict(X).tobytes()
 
     whole = trained()
+    monkeypatch.setattr(plan, "sliver_rows", lambda: plan.SLIVER_ROWS)  # on every CPU
     for block, depth in ((768 * 1024, 7), (4096, 512), (2048, 20)):
         monkeypatch.setattr(plan, "BLOCK", block)
         monkeypatch.setattr(plan, "DEPTH", depth)

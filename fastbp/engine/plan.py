@@ -48,6 +48,9 @@ TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_0
 # What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is measured, a multiply-add
 # counts as much as on a slow core. (Not for more: OpenMP starts new threads for it, which may begin on one and the same core.)
 LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
+# Rows of a batch from which slivers are worth their copies. Not where a multiply-add takes two passes: then there is time for the loads of a
+# strided column behind it, and none for a copy of it first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at batch 128 1.09 times).
+SLIVER_ROWS, NEVER = 48, 1 << 62
 # Bytes between two workers' slivers: prefetching runs on behind the end of one's own, and would take lines that the other is about to write
 # (784-256-10 at batch 128: the second worker's copies took twice as long). A page, so that both have the same place in the cache.
 SLIVER_APART = 4096
@@ -68,6 +71,11 @@ def aligned(size: int) -> NDArray[np.uint8]:
     raw = np.zeros(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size]
+
+
+def sliver_rows() -> int:
+    """Rows of a batch from which slivers are worth their copies, on this CPU."""
+    return NEVER if isa().two_passes else SLIVER_ROWS
 
 
 class Plan:
@@ -129,7 +137,6 @@ class Plan:
             tile_along_k=tile.address(name, tile.ALONG_K, prefetch=far),
             tile_along_rows=tile.address(name, tile.ALONG_ROWS, prefetch=far),
             total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
-            copy_sliver=blocks.copy_sliver(name),
             touch=blocks.touch(), column_sums=blocks.column_sums(name),
             add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
             transpose=blocks.transpose(name), gather=blocks.gather(name),
@@ -232,12 +239,11 @@ class Plan:
                 constrain=blocks.constrain(name, across=False), constrain_across=blocks.constrain(name, across=True),
                 max_norm=self._max_norm.ctypes.data,
             )  # fmt: skip
-        sliver_row = -(-tile.shapes()[2] // lanes) * vector
-        sliver = batch * sliver_row + SLIVER_APART
-        self.set(
-            scratch=self._new(workers * 32 * vector),
-            sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver,
-        )  # fmt: skip
+        self.set(scratch=self._new(workers * 32 * vector), sliver_rows=sliver_rows())
+        if batch >= sliver_rows():
+            sliver_row = -(-tile.shapes()[2] // lanes) * vector
+            sliver = batch * sliver_row + SLIVER_APART
+            self.set(copy_sliver=blocks.copy_sliver(name), sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver)
         if input_noise and use == "train":
             self.set(noise=add_noise(name), noise_stream=self._stream(key, 0, input_noise))
         self.hyper = np.zeros(1, dtype)
@@ -306,7 +312,7 @@ class Plan:
         self._in_place = True
         # A panel's lines would all want the same few places in the cache. For one row weights are updated along their rows; many rows use a
         # line often enough.
-        crowded = row % BAD_STRIDE == 0 and self._layers[i, step.DIRECT] and 1 < self.batch < step.SLIVER_ROWS
+        crowded = row % BAD_STRIDE == 0 and self._layers[i, step.DIRECT] and 1 < self.batch < SLIVER_ROWS
         if weights and not crowded:
             self.set_layer(i, in_place=1, w_panel=vector, w_k=row)
         if self._layers[i, step.Z] != self._layers[i, step.A]:

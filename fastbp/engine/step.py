@@ -59,6 +59,7 @@ HEADER = (
     "max_norm",             # 0, or the address of the limit that the norm of a unit's incoming weights has
     "depth",                # so many rows of a batch are added to the weights in one sweep over them
     "block",                # bytes of activations that stay in the second-level cache during a sweep over weights
+    "sliver_rows",          # rows of a batch from which slivers are worth their copies
     "team", "scratch", "sliver", "sliver_row", "sliver_bytes",     # memory: the team's flags; per worker a tile and a packed sliver
     "x", "x_row", "y", "y_row", "y_columns", "samples", "batch", "steps_per_epoch",
     # where rows are converted as they are gathered (reading.py): callbacks, or 0; bytes between columns; factors and summands of x
@@ -108,7 +109,7 @@ CONSTRAIN, CONSTRAIN_ACROSS = _h["constrain"], _h["constrain_across"]
 CLIP, NORMS, NORM_COUNT, MAX_NORM = (_h[k] for k in ("clip", "norms", "norm_count", "max_norm"))
 STATES, STATE = _h["states"], _h["state"]
 DEPTH, BLOCK, TEAM, SCRATCH = (_h[k] for k in ("depth", "block", "team", "scratch"))
-SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver", "sliver_row", "sliver_bytes"))
+SLIVER_ROWS, SLIVER, SLIVER_ROW, SLIVER_BYTES = (_h[k] for k in ("sliver_rows", "sliver", "sliver_row", "sliver_bytes"))
 X, X_ROW, Y, Y_ROW, Y_COLUMNS, SAMPLES, BATCH = (_h[k] for k in ("x", "x_row", "y", "y_row", "y_columns", "samples", "batch"))
 STEPS_PER_EPOCH, ORDER = _h["steps_per_epoch"], _h["order"]
 READ_X, X_COLUMN, X_SCALE, X_OFFSET = (_h[k] for k in ("read_x", "x_column", "x_scale", "x_offset"))
@@ -130,8 +131,8 @@ OUTSIDE_G, OUTSIDE_N, OUTSIDE_INVERSE_STD = (_l[k] for k in ("outside_g", "outsi
 
 # How a layer is thin, if it is: z and d as [fan_out][rows], or the one row.
 OF_MANY_ROWS, OF_ONE_ROW = 1, 2
-# A sliver is worth its copy when it meets at least so many panels of at least so many rows (measured on 784-256-10).
-SLIVER_PANELS, SLIVER_ROWS = 6, 48
+# A sliver is worth its copy when it meets at least so many panels (measured on 784-256-10).
+SLIVER_PANELS = 6
 # The targets of so many tiles are asked for at a time.
 TILES_A_TOUCH = 2
 # The team's memory: one cache line for each worker's flag.
@@ -467,7 +468,7 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
     adjacent, and swept over as many panels of deltas as stay in the second-level cache.
     """
     vector, itemsize = peek(plan, VECTOR), peek(plan, ITEMSIZE)
-    if p1 - p0 < SLIVER_PANELS or rows < SLIVER_ROWS:
+    if p1 - p0 < SLIVER_PANELS or rows < peek(plan, SLIVER_ROWS):
         p = p0
         while p < p1 and not stopped(plan):
             width = side_by_side(me, p, p1)

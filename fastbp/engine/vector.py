@@ -39,15 +39,16 @@ class Isa:
     bytes: int  # of a vector register
     registers: int
     fma: bool
+    two_passes: bool = False  # whether a vector goes through units of half its width in two passes
 
 
 @cache
 def isa() -> Isa:
     codegen = cpu_target.target_context.codegen()
-    _, _, features = codegen.magic_tuple()
+    _, cpu, features = codegen.magic_tuple()
     on = {f[1:] for f in features.split(",") if f.startswith("+")}
     if "avx512f" in on:
-        return Isa(64, 32, True)
+        return Isa(64, 32, True, cpu == "znver4")
     if "avx2" in on or "avx" in on:
         return Isa(32, 16, "fma" in on)
     if "neon" in on or "aarch64" in codegen._tm.triple or "arm64" in codegen._tm.triple:
