@@ -176,22 +176,22 @@ class MLP(BaseMLP):
         only_if_finite: bool = False,
         part: int | None = None,
     ) -> bool:
+        in_parts = part is not None and part < batch_size
+        as_it_is = order is None and not isinstance(X, Rows) and not isinstance(Y, Rows)
+        if first_step == last_step and as_it_is and not in_parts:
+            with self._lock:
+                if self._plan_of_steps(optimizer, batch_size, Y).threads:  # it has run: all is compiled
+                    return True
         mean = self._reduction == "mean"
         settings = settings_of(
             optimizer, state.steps, first_step, last_step, len(X), batch_size, mean, self._dtype
         )
-        if part is not None and part < batch_size:
+        if part is not None and in_parts:
             return self._train_in_parts(
                 X, Y, order, first_step, last_step, batch_size, part, optimizer, state, settings, losses_out
             )
         with self._lock:
-            plan = self._plan(
-                "train",
-                rule_of(optimizer),
-                batch_size,
-                weighted=self._is_weighted(Y),
-                clip_norm=optimizer.clip_norm is not None,
-            )
+            plan = self._plan_of_steps(optimizer, batch_size, Y)
             plan.lend_parameters(self._parameters, state.buffers)
             plan.lend_data(X, Y, order)
             if first_step == last_step and plan.threads:  # it has run: all is compiled
@@ -207,6 +207,15 @@ class MLP(BaseMLP):
             state.steps += last_step - first_step
             self._steps_trained += last_step - first_step
         return True
+
+    def _plan_of_steps(self, optimizer: Optimizer, batch_size: int, Y: Array | Rows) -> Plan:
+        return self._plan(
+            "train",
+            rule_of(optimizer),
+            batch_size,
+            weighted=self._is_weighted(Y),
+            clip_norm=optimizer.clip_norm is not None,
+        )
 
     def _train_in_parts(
         self,
