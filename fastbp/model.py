@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp._base import BaseMLP, Trace
 from fastbp._sources import Rows
 from fastbp.engine import few_rows, step
+from fastbp.engine.finite import is_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.optimizers import Optimizer, State
@@ -81,7 +82,7 @@ class MLP(BaseMLP):
         self._packed = None
 
     def _is_finite(self, array: Array) -> bool:
-        return array.flags.c_contiguous and array.size > 0 and few_rows.is_finite(array)
+        return array.flags.c_contiguous and array.size > 0 and is_finite(array)
 
     def _request_stop(self) -> None:
         for plan in list(self._plans.values()):
@@ -176,26 +177,23 @@ class MLP(BaseMLP):
         only_if_finite: bool = False,
         part: int | None = None,
     ) -> bool:
-        in_parts = part is not None and part < batch_size
-        as_it_is = order is None and not isinstance(X, Rows) and not isinstance(Y, Rows)
-        if first_step == last_step and as_it_is and not in_parts:
-            with self._lock:
-                if self._plan_of_steps(optimizer, batch_size, Y).threads:  # it has run: all is compiled
-                    return True
-        mean = self._reduction == "mean"
-        settings = settings_of(
-            optimizer, state.steps, first_step, last_step, len(X), batch_size, mean, self._dtype
-        )
-        if part is not None and in_parts:
+        if part is not None and part < batch_size:
             return self._train_in_parts(
-                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, settings, losses_out
+                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, losses_out
             )
         with self._lock:
-            plan = self._plan_of_steps(optimizer, batch_size, Y)
-            plan.lend_parameters(self._parameters, state.buffers)
-            plan.lend_data(X, Y, order)
-            if first_step == last_step and plan.threads:  # it has run: all is compiled
+            plan = self._plan(
+                "train",
+                rule_of(optimizer),
+                batch_size,
+                weighted=self._is_weighted(Y),
+                clip_norm=optimizer.clip_norm is not None,
+            )
+            plan.lend_data(X, Y, order)  # compiles what reads and gathers such rows, too
+            if first_step == last_step and plan.threads:  # it has run: all else is compiled
                 return True
+            plan.lend_parameters(self._parameters, state.buffers)
+            settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
             plan.set(steps_before=self._steps_trained - first_step)
             pack = self._packed is not plan
             self._packed = None
@@ -208,14 +206,11 @@ class MLP(BaseMLP):
             self._steps_trained += last_step - first_step
         return True
 
-    def _plan_of_steps(self, optimizer: Optimizer, batch_size: int, Y: Array | Rows) -> Plan:
-        return self._plan(
-            "train",
-            rule_of(optimizer),
-            batch_size,
-            weighted=self._is_weighted(Y),
-            clip_norm=optimizer.clip_norm is not None,
-        )
+    def _settings_of(
+        self, optimizer: Optimizer, state: State, first_step: int, last_step: int, samples: int, batch: int
+    ) -> Array:
+        mean = self._reduction == "mean"
+        return settings_of(optimizer, state.steps, first_step, last_step, samples, batch, mean, self._dtype)
 
     def _train_in_parts(
         self,
@@ -228,7 +223,6 @@ class MLP(BaseMLP):
         part: int,
         optimizer: Optimizer,
         state: State,
-        settings: Array,
         losses_out: NDArray[np.float64],
     ) -> bool:
         """`_train_chunk` in memory for activations of `part` rows. Nothing is updated unless all is finite.
@@ -239,6 +233,7 @@ class MLP(BaseMLP):
         in_step, in_epoch, steps_per_epoch = (
             -(-n // m) for n, m in ((batch_size, part), (len(X), part), (len(X), batch_size))
         )
+        settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
         losses = np.empty(in_step)
         trained = self._steps_trained
         parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)

@@ -138,7 +138,7 @@ class Plan:
             tile_along_rows=tile.address(name, tile.ALONG_ROWS, prefetch=far),
             total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
             touch=blocks.touch(), column_sums=blocks.column_sums(name),
-            add_products=blocks.add_products(name) if use == "train" and rule == "add" else 0,
+            add_products=blocks.add_products(name) if use == "train" and rule == "add" and batch == 1 else 0,
             transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
@@ -182,7 +182,7 @@ class Plan:
             z, d = (0, 0) if few else (self._new(size), self._new(size))
             self.set_layer(
                 i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
-                w=w, w_panel=panel[i], w_k=vector, bias=w + up[i] * vector, bias_panel=panel[i], direct=int(rule == "add"),
+                w=w, w_panel=panel[i], w_k=vector, bias=w + up[i] * vector, bias_panel=panel[i], direct=step.ADDED if rule == "add" else 0,
                 z=z, a=self._new(size) if keeps_z else z, d=d, dz=d, row=row, chunk=side, chunk_bytes=batch_up * row,
             )  # fmt: skip
             if i < self._normalised:

@@ -75,7 +75,7 @@ LAYER = (
     "fan_in", "fan_out", "panels", "in_panels", "thin",
     "w", "w_panel", "w_k", "bias", "bias_panel",    # w_k: from one k to the next; bias_panel: from one panel's bias to the next
     "in_place", "rows_in_place",                    # 1: w is the caller's array, in rows as it is; z and a are
-    "direct",               # 1: plain SGD, the product is added to the weights; 2: it replaces them; 0: `update` gets each tile of it
+    "direct",               # ADDED to the weights (plain SGD) or REPLACED by it: what the product does; 0: `update` gets each tile of it
     "wt", "wt_panel", "mirror",                     # mirror: whether WT is renewed with each square of W
     "first_norm",
     "z", "a", "d", "row", "chunk", "chunk_bytes",   # chunk: panels side by side; chunk_bytes: from one such group to the next
@@ -129,6 +129,8 @@ DZ, N, INVERSE_STD = (_l[k] for k in ("dz", "n", "inverse_std"))
 OUTSIDE_W, OUTSIDE_B, OUTSIDE_Z, OUTSIDE_A = (_l[k] for k in ("outside_w", "outside_b", "outside_z", "outside_a"))
 OUTSIDE_G, OUTSIDE_N, OUTSIDE_INVERSE_STD = (_l[k] for k in ("outside_g", "outside_n", "outside_inverse_std"))
 
+# What a product does to the weights, if `update` is not asked.
+ADDED, REPLACED = 1, 2
 # How a layer is thin, if it is: z and d as [fan_out][rows], or the one row.
 OF_MANY_ROWS, OF_ONE_ROW = 1, 2
 # A sliver is worth its copy when it meets at least so many panels (measured on 784-256-10).
@@ -225,7 +227,8 @@ def share(panels, rows, t, n, at):
 
 @inner
 def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper):
-    """Worker t's part of a thin last layer in training: z, the error and the loss, for blocks of as many rows as a vector has lanes."""
+    """Worker t's part of a thin last layer in training: z, the error and the loss, for blocks of as many rows as a vector has lanes; few rows
+    are one worker's, one by one."""
     me = layer_at(plan, peek(plan, LAYERS) - 1)
     lanes, vector, row = peek(plan, LANES), peek(plan, VECTOR), peek(me, ROW)
     if peek(plan, DOTS_OF_ROWS) != 0:
@@ -472,7 +475,7 @@ def update_rectangle(plan, me, t, first, end, p0, p1, rows, x, x_row, hyper):
         p = p0
         while p < p1 and not stopped(plan):
             width = side_by_side(me, p, p1)
-            if rows > 1 or peek(me, DIRECT) != 1:
+            if peek(plan, ADD_PRODUCTS) == 0:  # a sweep takes all panels that are side by side
                 width = width_for(plan, end - first, width)
             update_rows(plan, me, t, first, end - first, p, width, np.int64(0), rows, x, x_row, hyper)
             p += width
@@ -508,13 +511,13 @@ def update_rows(plan, me, t, top, rows_of_w, p, width, r0, rows, x, x_row, hyper
     vector, panel, w_row, itemsize = peek(plan, VECTOR), peek(me, W_PANEL), peek(me, W_K), peek(plan, ITEMSIZE)
     d = peek(me, D) + panel_at(plan, me, p) + r0 * peek(me, ROW)
     w = peek(me, W) + p * panel + top * w_row
+    if peek(plan, ADD_PRODUCTS) != 0:
+        call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, width, w, panel, w_row))
+        return
     if peek(me, DIRECT):
-        if rows == 1 and peek(me, DIRECT) == 1:
-            call(peek(plan, ADD_PRODUCTS), (x, rows_of_w, d, width, w, panel, w_row))
-        else:
-            start = FROM_C if peek(me, DIRECT) == 1 or r0 > 0 else ZERO
-            call(peek(plan, TILE_ROWS), (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, w_row, 0, 0,
-                                         start))  # fmt: skip
+        start = FROM_C if peek(me, DIRECT) == ADDED or r0 > 0 else ZERO
+        call(peek(plan, TILE_ROWS), (rows_of_w, width, rows, x, itemsize, x_row, rows, 0, d, vector, peek(me, ROW), w, panel, w_row, 0, 0,
+                                     start))  # fmt: skip
         return
     g = peek(plan, SCRATCH) + t * 32 * vector
     tiles = (rows_of_w + tallest(plan, width) - 1) // tallest(plan, width)

@@ -13,10 +13,11 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine import blocks, jit
+from fastbp.engine.finite import all_finite
 from fastbp.engine.jit import call
 from fastbp.engine.plan import Plan
 from fastbp.engine.step import (
@@ -30,6 +31,7 @@ from fastbp.engine.step import (
     OUTSIDE_W,
     OUTSIDE_Z,
     PACK,
+    REPLACED,
     ROWS_IN_PLACE,
     TASK,
     TRAIN,
@@ -38,6 +40,7 @@ from fastbp.engine.step import (
     A,
     W,
     Z,
+    inner,
 )  # fmt: skip
 from fastbp.engine.step import (
     X as X_AT,
@@ -54,15 +57,7 @@ KEPT_PLANS = 8
 # What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not fit, numbers are not finite, or
 # a parameter shares memory with another array; Python looks closer.
 NOTHING, PREPARED = -1.0, -2.0
-
-_OPTIONS: dict[str, Any] = {k: v for k, v in jit.OPTIONS.items() if k != "nopython"}
-inner = njit(**_OPTIONS)
-
-
-@inner
-def _is_finite(finite, array, bad):
-    call(finite, (array.ctypes.data, array.size, bad.ctypes.data))
-    return bad[0] == 0
+FORWARD_TASK, BACKWARD_TASK, STEP_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES, PACK + TRAIN + UNPACK
 
 
 @inner
@@ -83,7 +78,7 @@ def _lend_activations(table, layer, z, a):
 def _forward(table, address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1]:
         return NOTHING
-    if check and not _is_finite(finite, X, bad):
+    if check and not all_finite(finite, X, bad):
         return NOTHING
     table[X_AT] = X.ctypes.data
     _lend_weights(table, FIRST, W1)
@@ -93,7 +88,7 @@ def _forward(table, address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1
     _lend_activations(table, SECOND, z2, y_pred)
     if work == 0:
         return PREPARED
-    table[TASK] = PACK + FORWARD
+    table[TASK] = FORWARD_TASK
     call(work, (0, 1, address))
     return 0.0
 
@@ -102,7 +97,7 @@ def _backward(table, address, bad, finite, work, check, X, y_true, z1, a1, y_pre
     rows = X.shape[0]
     if y_true.shape != (rows, W2.shape[1]) or y_pred.shape != y_true.shape or z1.shape != (rows, W2.shape[0]) or a1.shape != z1.shape:
         return NOTHING
-    if check and not (_is_finite(finite, X, bad) and _is_finite(finite, y_true, bad)):
+    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad)):
         return NOTHING
     table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
@@ -117,7 +112,7 @@ def _backward(table, address, bad, finite, work, check, X, y_true, z1, a1, y_pre
     table[SECOND + OUTSIDE_W + 2], table[SECOND + OUTSIDE_B + 2] = dW2.ctypes.data, db2.ctypes.data
     if work == 0:
         return PREPARED
-    table[TASK] = PACK + BACKWARD + UNPACK_STATES
+    table[TASK] = BACKWARD_TASK
     call(work, (0, 1, address))
     return 0.0
 
@@ -127,7 +122,7 @@ def _step(table, address, bad, finite, work, check, X, y_true, W1, b1, W2, b2, l
         return NOTHING
     if y_true.shape != (X.shape[0], W2.shape[1]):
         return NOTHING
-    if check and not (_is_finite(finite, X, bad) and _is_finite(finite, y_true, bad)):
+    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad)):
         return NOTHING
     # Updated as a whole, arrays that overlap would not be what one update after another makes of them.
     starts = X.ctypes.data, y_true.ctypes.data, W1.ctypes.data, b1.ctypes.data, W2.ctypes.data, b2.ctypes.data
@@ -143,13 +138,13 @@ def _step(table, address, bad, finite, work, check, X, y_true, W1, b1, W2, b2, l
     hyper[0] = -lr
     if work == 0:
         return PREPARED
-    table[TASK] = PACK + TRAIN + UNPACK
+    table[TASK] = STEP_TASK
     call(work, (0, 1, address))
     return loss[0]
 
 
 ENTRIES: dict[str, Any] = {"forward": _forward, "backward": _backward, "step": _step}
-TASKS = {"forward": PACK + FORWARD, "backward": PACK + BACKWARD + UNPACK_STATES, "step": PACK + TRAIN + UNPACK}
+TASKS = {"forward": FORWARD_TASK, "backward": BACKWARD_TASK, "step": STEP_TASK}
 # Dimensions of an entry's arrays, from X on; the step has the learning rate behind them.
 DIMENSIONS = {"forward": (2, 2, 1, 2, 1, 2, 2, 2, 2), "backward": (2, 2, 2, 2, 2, 2, 2, 1, 2, 1), "step": (2, 2, 2, 1, 2, 1)}
 
@@ -176,7 +171,7 @@ class Prepared:
         if use == "backward":
             plan.hyper[0] = 1
             if plan.leave_in_place(0, weights=True):
-                plan.set_layer(0, direct=2)
+                plan.set_layer(0, direct=REPLACED)
             plan.leave_in_place(1, weights=False)
         else:
             plan.leave_in_place(0, weights=True)
@@ -203,32 +198,34 @@ class Prepared:
         return result
 
 
+class _Kept(dict[Any, Prepared]):
+    """What is ready, by the shapes of X and W2 and their dtype's character; made when it is asked for. None for arrays that kernels do not take."""
+
+    def __init__(self, use: str) -> None:
+        self._use = use
+
+    def __missing__(self, key: tuple[tuple[int, ...], tuple[int, ...], str]) -> Prepared | None:
+        of_X, of_W2, dtype = key
+        if len(of_X) != 2 or len(of_W2) != 2 or 0 in of_X + of_W2 or dtype not in "fd":
+            return None
+        if len(self) >= KEPT_PLANS:
+            self.pop(next(iter(self)))
+        self[key] = Prepared(self._use, np.dtype(dtype), *of_X, *of_W2)
+        return self[key]
+
+
 class _PerThread(threading.local):
     def __init__(self) -> None:
-        self.forward: dict[Any, Prepared] = {}
-        self.backward: dict[Any, Prepared] = {}
-        self.step: dict[Any, Prepared] = {}
+        self.forward, self.backward, self.step = _Kept("forward"), _Kept("backward"), _Kept("step")
 
 
 _prepared = _PerThread()
 
 
-def _prepare(use: str, X: Array, W2: Array) -> Prepared | None:
-    """For arrays like these, or None if there are none like these."""
-    if X.ndim != 2 or W2.ndim != 2 or 0 in (*X.shape, *W2.shape) or X.dtype.char not in "fd":
-        return None
-    kept = getattr(_prepared, use)
-    if len(kept) >= KEPT_PLANS:
-        kept.pop(next(iter(kept)))
-    made = Prepared(use, X.dtype.newbyteorder("="), *X.shape, *W2.shape)
-    kept[X.shape, W2.shape, X.dtype.char] = made
-    return made
-
-
 def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, lr: float, check_finite: bool) -> float | None:
     """One training step in place; the loss before it, or None (nothing changed) if an array is not as kernels take it, shapes do not fit, X or
     y_true is not finite, or a parameter shares memory with another array."""
-    ready = _prepared.step.get((X.shape, W2.shape, X.dtype.char)) or _prepare("step", X, W2)
+    ready = _prepared.step[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
     try:
@@ -240,7 +237,7 @@ def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *,
 
 def forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finite: bool) -> tuple[Array, Array, Array, Array] | None:
     """z1, a1, z2, y_pred, or None if an array is not as kernels take it, shapes do not fit, or X is not finite."""
-    ready = _prepared.forward.get((X.shape, W2.shape, X.dtype.char)) or _prepare("forward", X, W2)
+    ready = _prepared.forward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
     dtype = X.dtype
@@ -257,7 +254,7 @@ def backward(
     X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array, *, check_finite: bool
 ) -> tuple[Array, Array, Array, Array] | None:
     """dW1, db1, dW2, db2, or None if an array is not as kernels take it, shapes do not fit, or X or y_true is not finite."""
-    ready = _prepared.backward.get((X.shape, W2.shape, X.dtype.char)) or _prepare("backward", X, W2)
+    ready = _prepared.backward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
     dtype = X.dtype
