@@ -468,7 +468,11 @@ class BaseMLP(ABC):
 
     def _inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
         """X as the network sees it, in floats: a copy, unless it is that already."""
-        array = _validation.as_floats(name, self._input_matrix(X, name), self._dtype)
+        return self._floats(self._input_matrix(X, name), check_finite, name)
+
+    def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
+        """`_inputs` of what `_input_matrix` has returned."""
+        array = _validation.as_floats(name, X, self._dtype)
         if check_finite:
             self._require_finite(name, array)
         if self._scaling is not None:
@@ -483,7 +487,7 @@ class BaseMLP(ABC):
         if array.itemsize > 8 or (
             self._scaling is None and not _sources.is_read_as_stored(array, self._dtype)
         ):
-            return self._inputs(array, check_finite, name)
+            return self._floats(array, check_finite, name)
         if check_finite and array.dtype.kind == "f":
             unscaled = Rows(array, self._dtype)
             for rows in _sources.row_blocks(array):
@@ -976,7 +980,7 @@ class BaseMLP(ABC):
     def _is_symmetric(self, layer: int) -> bool:
         """Whether the units of hidden layer `layer` (from 1) are alike, and will be."""
         W, b, W_next = self.weights[layer - 1], self.biases[layer - 1], self.weights[layer]
-        if W.shape[1] < 2 or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case, decided quickly
+        if W.shape[1] < 2 or W[0, 0] != W[0, 1] or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case
             return False
         if not ((W[:, :1] == W).all() and (b == b[0]).all()):
             return False

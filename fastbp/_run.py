@@ -20,7 +20,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.metrics import Metric
 from fastbp.optimizers import Optimizer, State
-from fastbp.schedules import Schedule, rates
+from fastbp.schedules import Schedule
 
 if TYPE_CHECKING:
     from fastbp._base import BaseMLP
@@ -111,7 +111,7 @@ class Run:
         # was drawn from; whether what follows the last epoch (validation, callbacks) is still to be done.
         self.done = 0
         self.epoch_losses = np.empty(self.steps_per_epoch)
-        self.epoch_random = model._random_state()
+        self.epoch_random: dict[str, Any] = {}  # kept for checkpoints only
         self.unsettled = False
         self.stopped = False  # by a callback
         self.checkpoints: Checkpoints | None = None
@@ -136,9 +136,11 @@ class Run:
                 history._add_column(name)
         if isinstance(self.optimizer.lr, Schedule):
             self.optimizer.lr.check_columns(history.names)
-        if saved is not None and saved.finished:
-            saved.restore(self, callbacks)
-            return history
+        if saved is not None:
+            self.epoch_random = self.model._random_state()
+            if saved.finished:
+                saved.restore(self, callbacks)
+                return history
         bar = None
         with DeferredInterrupt() as interrupt:
             try:
@@ -297,9 +299,13 @@ class Run:
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         first = self.state.steps - len(sums) * steps
-        lr = rates(self.optimizer.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
+        lr: Any = self.optimizer.lr
+        if isinstance(lr, Schedule):
+            each = lr(first + steps * np.arange(1, len(sums) + 1) - 1).tolist()
+        else:
+            each = [float(lr)] * len(sums)
         seconds = (time.perf_counter() - began) / len(sums)
-        self.history._add_epochs(self._epoch_losses(sums, steps), lr.tolist(), seconds)
+        self.history._add_epochs(self._epoch_losses(sums, steps), each, seconds)
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""
@@ -344,10 +350,11 @@ class Run:
         before = None if model._chunks_are_atomic else self._snapshot()
         losses = np.empty(last - first)
         started = time.perf_counter()
-        updated = self._chunk(order, first, last, losses)
+        finite = self._chunk(order, first, last, losses)
         seconds = time.perf_counter() - started
-        finite = updated and (before is None or model._parameters_are_finite())
-        if not (finite and math.isfinite(losses.sum())):
+        if before is not None:
+            finite = finite and math.isfinite(losses.sum()) and model._parameters_are_finite()
+        if not finite:
             self._step_back(order, epoch, first, losses, before or self._snapshot())
         self.step_seconds = seconds / (last - first)
         fitting = int(CHUNK_SECONDS / max(self.step_seconds, 1e-9))

@@ -189,9 +189,9 @@ class MLP(BaseMLP):
                 weighted=self._is_weighted(Y),
                 clip_norm=optimizer.clip_norm is not None,
             )
-            plan.lend_data(X, Y, order)  # compiles what reads and gathers such rows, too
-            if first_step == last_step and plan.threads:  # it has run: all else is compiled
+            if first_step == last_step and plan.is_ready_for(X, Y, order):
                 return True
+            plan.lend_data(X, Y, order)
             plan.lend_parameters(self._parameters, state.buffers)
             settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
             plan.set(steps_before=self._steps_trained - first_step)

@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -252,6 +253,7 @@ class Plan:
         self.choice = team.Choice()
         self.threads = 0  # that did the last run
         self._in_place = False  # whether a layer works on the caller's own weights
+        self._lent: tuple[weakref.ref[Array], ...] = ()  # parameters and states
 
     def _new(self, size: int) -> int:
         memory = aligned(size)
@@ -283,7 +285,11 @@ class Plan:
 
     def lend_parameters(self, flat: Array, states: Sequence[Array] = ()) -> None:
         """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see fastbp/_layout.py)."""
-        for k, array in enumerate((flat, *states)):
+        lent = (flat, *states)
+        if len(lent) == len(self._lent) and all(known() is array for known, array in zip(self._lent, lent, strict=True)):
+            return
+        self._lent = tuple(map(weakref.ref, lent))
+        for k, array in enumerate(lent):
             at = array.ctypes.data
             suffix = f"_{k}" if k else ""
             for i, (fan_in, fan_out) in enumerate(zip(self.layer_sizes[:-1], self.layer_sizes[1:], strict=True)):
@@ -336,14 +342,21 @@ class Plan:
         if Y is None:
             return
         self._lend_rows("y", Y)
-        self.set(y_columns=Y.shape[1])
+        gathers = self._gathers(X, Y, order)
+        if gathers and not self._gathered_x:
+            self._make_room_for_gathering(X.shape[1], Y.shape[1])
+        self.set(y_columns=Y.shape[1], gathered_x=self._gathered_x if gathers else 0)
+
+    def is_ready_for(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
+        """Whether it has run, and such data, as of `lend_data`, need nothing that has still to be compiled."""
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
-        if order is None and not reads and not self.table[step.NOISE] and (X.shape[1] * self.dtype.itemsize % BAD_STRIDE or len(X) < 8):
-            self.set(gathered_x=0)
-        else:
-            if not self._gathered_x:
-                self._make_room_for_gathering(X.shape[1], Y.shape[1])
-            self.set(gathered_x=self._gathered_x)
+        return self.threads > 0 and not reads and (self._gathered_x > 0 or not self._gathers(X, Y, order))
+
+    def _gathers(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
+        """Whether each batch of such data is copied to where its rows are consecutive and far from sharing cache sets."""
+        crowded = X.shape[1] * self.dtype.itemsize % BAD_STRIDE == 0 and len(X) >= 8
+        reads = isinstance(X, Rows) or isinstance(Y, Rows)
+        return order is not None or reads or crowded or bool(self.table[step.NOISE])
 
     def _lend_rows(self, name: str, data: Array | Rows) -> None:
         if not isinstance(data, Rows):

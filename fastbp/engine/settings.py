@@ -56,22 +56,25 @@ def settings_of(
 ) -> Array:
     """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings, then clip_norm if there is one."""
     per_epoch = -(-samples // batch)
-    step = np.arange(first_step, last_step)
-    rows = np.minimum(batch, samples - step % per_epoch * batch)
-    scale = 1 / rows if mean else np.ones(len(step))
+    steps = last_step - first_step
     # a number is not made an array of equal numbers: train_step comes here for each step
+    scale: Any = 1 / batch if mean else 1.0
+    if mean and samples % batch:
+        scale = 1 / np.minimum(batch, samples - np.arange(first_step, last_step) % per_epoch * batch)
     lr: Any = optimizer.lr
-    lr = optimizer.rates(steps_done, steps_done + len(step)) if isinstance(lr, Schedule) else float(lr)
+    lr = optimizer.rates(steps_done, steps_done + steps) if isinstance(lr, Schedule) else float(lr)
     if isinstance(optimizer, SGD):
         decay, momentum = float(optimizer.weight_decay), float(optimizer.momentum)
         if rule_of(optimizer) == "add":
-            return (-lr * scale)[:, None].astype(dtype)
+            table = np.empty((steps, 1), dtype)
+            table[:, 0] = -lr * scale
+            return table
         numbers: list[Any] = [lr, decay]
         if momentum:
             numbers += [momentum, 1.0, momentum] if optimizer.nesterov else [momentum, 0.0, 1.0]
     elif isinstance(optimizer, Adam):
         beta1, beta2 = map(float, optimizer.betas)
-        t = steps_done + 1 + np.arange(len(step))
+        t = steps_done + 1 + np.arange(steps)
         decay = float(optimizer.weight_decay)
         decoupled = isinstance(optimizer, AdamW)
         numbers = [
@@ -88,7 +91,7 @@ def settings_of(
         numbers += [math.inf if optimizer.clip_value is None else float(optimizer.clip_value), float(optimizer.l1)]
     if optimizer.clip_norm is not None:
         numbers.append(float(optimizer.clip_norm))
-    table = np.empty((len(step), 1 + len(numbers)), dtype)
+    table = np.empty((steps, 1 + len(numbers)), dtype)
     table[:, 0] = scale
     for k, number in enumerate(numbers):
         table[:, k + 1] = number
