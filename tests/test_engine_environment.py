@@ -166,7 +166,7 @@ def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     assert cached
     path = tmp_path / "site/fastbp/engine/vector.py"
     source = path.read_text()
-    edited = source.replace("return 1.0 / (1.0 + self.exp(-x))", "return 1.0 / (1.5 + self.exp(-x))")
+    edited = source.replace("self._exp_of_rest(r), 1.0))", "self._exp_of_rest(r), 1.5))")  # in the sigmoid
     assert edited != source
     path.write_text(edited)
     assert copy(FIT) != first

@@ -159,30 +159,41 @@ class Vectors:
             y = self.fma(y, x, c)
         return y
 
-    def exp(self, x: Vec) -> Vec:
-        """exp(x), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before the overflow on; NaN
-        stays NaN.
+    def _power_of_two_and_rest(self, y: Vec) -> tuple[ir.Value, Vec]:
+        """n as bits to be added to a number's, which multiplies that by 2**n, and r: y = n ln 2 + r with |r| <= ln(2)/2.
 
-        x = n ln 2 + r with |r| <= ln(2)/2; the Taylor polynomial of exp(r); n goes into the exponent bits
-        (Cody and Waite, Software Manual for the Elementary Functions, 1980, chapter 6).
+        n in two parts of ln 2: Cody and Waite, Software Manual for the Elementary Functions, 1980, chapter 6. Where y is so much smaller
+        than `rounding` the sum of both is rounded to whole numbers, and its lowest bits are those of n.
         """
         if self.single:
-            low, high, degree, bits, bias = -87.3, 88.72283, 7, 23, 127
-            ln2_hi, ln2_lo = 0.693359375, -2.12194440e-4
+            bits, rounding, ln2_hi, ln2_lo = 23, 1.5 * 2**23, 0.693359375, -2.12194440e-4
         else:
-            low, high, degree, bits, bias = -708.39, 709.7827, 13, 52, 1023
-            ln2_hi, ln2_lo = 6.93145751953125e-1, 1.42860682030941723212e-6
-        y = self.minimum(self.maximum(x, low), high)
-        n = self._call("rint", y * (1 / math.log(2)))
-        r = self.fma(n, -ln2_lo, self.fma(n, -ln2_hi, y))
-        p = self.poly(r, [1 / math.factorial(k) for k in range(degree, -1, -1)])
-        # 2**n in two halves: n = bias + 1 occurs just below the overflow
-        i = self.b.fptosi(n.value, self.int_type)
-        splat = lambda k: ir.Constant(self.int_type, [k] * self.lanes)  # noqa: E731
-        half = self.b.ashr(i, splat(1))
-        for part in (half, self.b.sub(i, half)):
-            scale = self.b.shl(self.b.add(part, splat(bias)), splat(bits))
-            p = p * Vec(self, self.b.bitcast(scale, self.type))
+            bits, rounding, ln2_hi, ln2_lo = 52, 1.5 * 2**52, 6.93145751953125e-1, 1.42860682030941723212e-6
+        sum_ = self.fma(y, 1 / math.log(2), rounding)
+        n = sum_ - rounding
+        return self.b.shl(self.b.bitcast(sum_.value, self.int_type), self._int_const(bits)), self.fma(n, -ln2_lo, self.fma(n, -ln2_hi, y))
+
+    def _scaled(self, x: Any, power: ir.Value) -> Vec:
+        bits = self.b.bitcast(self._v(x), self.int_type)
+        return Vec(self, self.b.bitcast(self.b.add(bits, power), self.type))
+
+    def _int_const(self, k: int) -> ir.Value:
+        return ir.Constant(self.int_type, [k] * self.lanes)
+
+    @property
+    def _exp_degree(self) -> int:
+        """Of the Taylor polynomial of exp(r)."""
+        return 7 if self.single else 13
+
+    def _exp_of_rest(self, r: Vec) -> Vec:
+        return self.poly(r, [1 / math.factorial(k) for k in range(self._exp_degree, -1, -1)])
+
+    def exp(self, x: Vec) -> Vec:
+        """exp(x), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before the overflow on; NaN
+        stays NaN."""
+        low, high = (-87.3, 88.72283) if self.single else (-708.39, 709.7827)
+        power, r = self._power_of_two_and_rest(self.minimum(self.maximum(x, low), high))
+        p = self._scaled(self._exp_of_rest(r), power)
         p = self.select(x < low, 0.0, p)
         p = self.select(x > high, math.inf, p)
         return self.select(self.b.fcmp_unordered("uno", x.value, x.value), x, p)
@@ -199,10 +210,9 @@ class Vectors:
         else:
             bits, root_half, terms = 52, 0x3FE6A09E667F3BCD, 11
             ln2_hi, ln2_lo = 6.93145751953125e-1, 1.42860682030941723212e-6
-        splat = lambda k: ir.Constant(self.int_type, [k] * self.lanes)  # noqa: E731
         i = self.b.bitcast(x.value, self.int_type)
-        exponent = self.b.ashr(self.b.sub(i, splat(root_half)), splat(bits))
-        m = Vec(self, self.b.bitcast(self.b.sub(i, self.b.shl(exponent, splat(bits))), self.type))
+        exponent = self.b.ashr(self.b.sub(i, self._int_const(root_half)), self._int_const(bits))
+        m = Vec(self, self.b.bitcast(self.b.sub(i, self.b.shl(exponent, self._int_const(bits))), self.type))
         n = Vec(self, self.b.sitofp(exponent, self.type))
         s = (m - 1.0) / (m + 1.0)
         series = self.poly(s * s, [1 / (2 * k + 1) for k in range(terms - 1, -1, -1)])
@@ -216,14 +226,21 @@ class Vectors:
         series = self.poly(s * s, [1 / (2 * k + 1) for k in range(terms - 1, -1, -1)])
         return 2.0 * s * series
 
-    def expm1_small(self, x: Vec) -> Vec:
-        """exp(x) - 1 for |x| <= 1/2."""
-        degree = 9 if self.single else 15
-        return x * self.poly(x, [1 / math.factorial(k) for k in range(degree, 0, -1)])
+    def _half_expm1(self, y: Vec) -> Vec:
+        """(exp(y) - 1) / 2, at most 2 ulp off, for y of at least -60 and below the overflow of exp.
+
+        exp(y) - 1 = 2**n (exp(r) - 1) + (2**n - 1); the half, because 2**n may be too large where exp(y) is not.
+        """
+        power, r = self._power_of_two_and_rest(y)
+        series = self.poly(r, [1 / math.factorial(k) for k in range(self._exp_degree, 1, -1)])
+        half = self._scaled(0.5, power)
+        return self.fma(half, self.fma(r * r, series, r), half - 0.5)
 
     def expm1(self, x: Vec) -> Vec:
         """exp(x) - 1, at most 3 ulp off."""
-        return self.select(self.abs(x) < 0.5, self.expm1_small(x), self.exp(x) - 1.0)
+        high = 88.72283 if self.single else 709.7827
+        result = 2.0 * self._half_expm1(self.minimum(self.maximum(x, -60.0), high))
+        return self.copysign(self.select(x > high, math.inf, result), x)  # for the sake of -0
 
     def normal(self, x: Vec) -> tuple[Vec, Vec]:
         """The standard normal distribution P(Z <= x) = 1/2 erfc(-x / sqrt(2)), and exp(-x^2 / 2).
@@ -241,17 +258,15 @@ class Vectors:
         return self.select(x < 0.0, tail, 1.0 - tail), e
 
     def tanh(self, x: Vec) -> Vec:
-        """tanh(x), at most 3 ulp off: q / (q + 2) with q = exp(2|x|) - 1, computed without cancellation where x is small."""
-        a = self.abs(x)
-        small = self.expm1_small(self.minimum(a, 0.25) * 2.0)
-        small = small / (small + 2.0)
-        e = self.exp(-2.0 * a)
-        large = (1.0 - e) / (1.0 + e)
-        return self.copysign(self.select(a < 0.25, small, large), x)
+        """tanh(x), at most 3 ulp off: -h / (h + 1) with h = (exp(-2|x|) - 1) / 2."""
+        h = self._half_expm1(self.maximum(-2.0 * self.abs(x), -60.0))
+        return self.copysign(h / (h + 1.0), x)
 
     def sigmoid(self, x: Vec) -> Vec:
-        """1 / (1 + exp(-x)), at most 2.5 ulp off; 0 where exp(-x) overflows and the result would be subnormal."""
-        return 1.0 / (1.0 + self.exp(-x))
+        """1 / (1 + exp(-x)), at most 2.5 ulp off; 0 where it would be subnormal."""
+        low, high = (-87.33, 87.3) if self.single else (-708.39, 708.39)
+        power, r = self._power_of_two_and_rest(-self.minimum(self.maximum(x, low), high))
+        return self.select(x < low, 0.0, 1.0 / self.fma(self._scaled(1.0, power), self._exp_of_rest(r), 1.0))
 
     # -- across the lanes
     def across(self, x: Vec, combine: Any) -> Vec:
@@ -294,11 +309,11 @@ class Vectors:
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
         """A mask of the lanes below count (a 64-bit integer)."""
-        wide = ir.VectorType(I64, self.lanes)
-        undef = ir.Constant(wide, ir.Undefined)
-        v = self.b.insert_element(undef, count, I32(0))
-        v = self.b.shuffle_vector(v, undef, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes))
-        return self.b.icmp_signed("<", ir.Constant(wide, list(range(self.lanes))), v)
+        lanes = I64(self.lanes)
+        count = self.b.select(self.b.icmp_signed("<", count, lanes), count, lanes)
+        count = self.b.select(self.b.icmp_signed(">", count, I64(0)), count, I64(0))
+        bits = self.b.trunc(self.b.sub(self.b.shl(I64(1), count), I64(1)), ir.IntType(self.lanes))
+        return self.b.bitcast(bits, ir.VectorType(ir.IntType(1), self.lanes))
 
     def load_masked(self, address: ir.Value, mask: ir.Value) -> Vec:
         """The lanes of the mask; 0 elsewhere, where memory is not touched."""
