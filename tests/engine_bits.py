@@ -51,6 +51,14 @@ OPTIMIZERS = {
     "adamw-all": lambda: fastbp.AdamW(0.01, l1=0.01, clip_value=0.01, clip_norm=0.1),
 }
 STEPS = 20
+# (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them.
+IN_PARTS = [
+    (29, [33, 128, 3]),
+    (64, [5, 256, 10]),
+    (13, [17, 40, 128, 1]),
+    (5, [9, 512, 12]),
+    (37, [20, 192, 2]),
+]
 # What a network may have besides: the cases take turns, most of them with nothing.
 REGULAR: list[dict[str, Any]] = [
     {},
@@ -141,6 +149,23 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             of_loss = *gradients.weights, *gradients.biases, *gradients.gains
             for array in (*of_trace, *of_loss, model.predict(X)):
                 yield array.tobytes()
+    for i, (batch, sizes) in enumerate(IN_PARTS):
+        for j, optimizer in enumerate(["sgd", "adam", "sgd-norm"]):
+            dtype = ("float32", "float64")[(i + j) % 2]
+            X = rng.standard_normal((3 * batch - 2, sizes[0])).astype(dtype)
+            Y = rng.random((len(X), sizes[-1])).astype(dtype)
+            model = fastbp.MLP(sizes, dtype=dtype, seed=i, threads=threads, dropout=0.3 if i == 3 else 0.0)
+            history = model.fit(
+                X,
+                Y,
+                epochs=STEPS // 3 + 1,
+                batch_size=batch,
+                optimizer=OPTIMIZERS[optimizer](),
+                shuffle=i == 1,
+                progress=False,
+            )
+            yield model._parameters.tobytes()
+            yield history.loss.tobytes()
     numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
     for dtype in ("float32", "float64"):
         for batch, inputs, hidden_units, outputs in [

@@ -441,6 +441,20 @@ def test_steps_are_right_to_rounding(optimizer, dtype):
             check_step(model, X, Y, o, activations, loss, f"{shape} {hidden} {output} {loss} step {step}:")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    ("batch", "sizes"), [(5, [3, 128, 2]), (29, [9, 256, 10]), (64, [20, 128, 12]), (40, [5, 12, 512, 1])]
+)
+def test_dot_products_in_parts_are_right_to_rounding(batch, sizes, optimizer, dtype):
+    """A last layer of few outputs and many inputs; for what several threads do there see engine_bits."""
+    assert plan.parts_of(sizes[-2] * dtype.itemsize // isa().bytes) > 1
+    for output, loss in (("sigmoid", "mse"), ("softmax", "categorical_crossentropy")):
+        model, X, Y, activations = make((batch, sizes), "relu", output, loss, dtype)
+        o = OPTIMIZERS[optimizer]()
+        for step in range(3):
+            check_step(model, X, Y, o, activations, loss, f"{output} step {step}:")
+
+
 @pytest.mark.parametrize(
     ("output", "loss"), [*OUTPUTS, ("softmax", "categorical_crossentropy(0.1)")], ids="-".join
 )

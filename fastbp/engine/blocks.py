@@ -580,6 +580,28 @@ def dots(dtype: str) -> int:
     return compile_block("dots", dtype, 12, emit)
 
 
+def add_parts(dtype: str) -> int:
+    """(part, part_bytes, parts, z, rows, row, vectors): z = the sum of the parts, `part_bytes` apart, in their order; blocks that lie alike."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        part, part_bytes, parts, z, rows, row, vectors = args
+        ops = Vectors(b, dtype)
+        acc = cgutils.alloca_once_value(b, ops.const(0.0).value)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            here = _at(b, I64(0), i, row, j, I64(ops.lanes * ops.itemsize))
+            first = b.add(part, here)
+            b.store(ops.load(first).value, acc)
+            with cgutils.for_range(b, b.sub(parts, I64(1)), intp=I64) as loop:
+                at = b.add(first, b.mul(b.add(loop.index, I64(1)), part_bytes))
+                b.store((ops.wrap(b.load(acc)) + ops.load(at)).value, acc)
+            ops.store(ops.wrap(b.load(acc)), b.add(z, here))
+
+        _rows_and_vectors(b, rows, vectors, visit)
+
+    return compile_block("add-parts", dtype, 7, emit)
+
+
 def dots_of_rows(dtype: str) -> int:
     """(a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row): as `dots`, with the same bits, for a few rows whose panels are all side
     by side."""

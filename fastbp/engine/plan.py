@@ -36,6 +36,8 @@ SINGLE_ROWS = 3
 # Outputs up to which the last layer is laid out for few of them (see step.py).
 # Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
 THIN = 12
+# Panels that a part of a thin layer's dot products has at least: a part ends with a tree of additions, as long as 3 or 4 panels take.
+PART_PANELS = 4
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
 BLOCK = 768 * 1024
 # Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all of them at once).
@@ -77,6 +79,14 @@ def aligned(size: int) -> NDArray[np.uint8]:
 def sliver_rows() -> int:
     """Rows of a batch from which slivers are worth their copies, on this CPU."""
     return NEVER if isa().two_passes else SLIVER_ROWS
+
+
+def parts_of(panels: int) -> int:
+    """How many parts a thin layer's dot products over so many panels have: as many as workers may want to own, each of whole chunks."""
+    parts = 1
+    while panels % (2 * parts * CHUNK) == 0 and panels // (2 * parts) >= PART_PANELS:
+        parts *= 2
+    return parts
 
 
 class Plan:
@@ -143,7 +153,7 @@ class Plan:
             transpose=blocks.transpose(name), gather=blocks.gather(name),
             update=blocks.update("gradient" if clip_norm else rule, name), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
-            batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data,
+            batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data, parts=1,
         )  # fmt: skip
         self._call(*CALLED[use])
         if clip_norm or max_norm is not None:
@@ -213,10 +223,19 @@ class Plan:
                     error = rows.thin_error(activations[i], loss, name, weighted)
                 else:
                     error = blocks.thin_error(activations[i], loss, name)
+                parts = 1 if single or i == self._normalised else parts_of(up[i] // lanes)
+                own = -(-room * dtype.itemsize // 128) * 128  # pairs of cache lines: no two workers write to neighbouring ones
+                copies = min(workers, parts)
                 self.set_layer(
                     i, thin=step.OF_ONE_ROW if one_row else step.OF_MANY_ROWS, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
-                    z=self._new(room * dtype.itemsize), d=self._new(room * dtype.itemsize), row=row, error=error,
+                    z=self._new(own * copies), d=self._new(own * copies), row=row, error=error,
                 )  # fmt: skip
+                self.set(parts=parts, own_bytes=own)
+                if parts > 1:
+                    self.set(
+                        add_parts=blocks.add_parts(name), partial=self._new(2 * parts * own), part_bytes=own,
+                        zeros=self._new(up[-1] * dtype.itemsize),
+                    )  # fmt: skip
             elif by_rows and use != "predict":
                 self.set_layer(i, row_error=rows.error(activations[i], loss, name, activated=trace, weighted=weighted))
             elif not by_rows:

@@ -29,6 +29,10 @@ A last layer of few outputs would leave most lanes idle; it lies the other way r
 Then the forward pass takes dot products (blocks.dots), no transposed copy is needed, and whoever owns columns of a[L-1] owns those
 rows of W[L], too. For a batch of one row z and d lie with fan_out along the lanes, as in other layers.
 
+Where fan_in is many panels, the dot products are sums of a few parts of it. Workers that own whole parts (`own_parts`) meet once over such a
+layer: each takes the dot products of its own columns, and after the barrier all of them add up the parts and take the error, each for itself.
+In a network of one hidden layer nobody needs more of another worker, so that is the only barrier of a step.
+
 Numbers that the shape alone decides come in a table of 64-bit integers, made by plan.py.
 """
 
@@ -49,7 +53,7 @@ HEADER = (
     "layers", "lanes", "vector", "itemsize", "many_registers",
     # addresses of compiled callbacks (tile.py, blocks.py)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "add_products", "transpose", "gather", "update",
-    "touch", "dots", "dots_of_rows", "row_sums", "columns_in", "columns_out",
+    "touch", "dots", "dots_of_rows", "add_parts", "row_sums", "columns_in", "columns_out",
     "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
     # the callbacks of this file (CALLBACKS), or 0 where a plan does without
     "run_forward", "run_backward", "gather_batch", "finish_update", "exchange_parameters", "train", "evaluate", "gradients",
@@ -69,6 +73,9 @@ HEADER = (
     "first_step", "last_step", "hyper", "hyper_step", "losses",
     "noise", "noise_stream",    # callback that adds noise to gathered rows, and its settings, or 0
     "steps_before",         # training steps of the model's life before step 0 of this run: what random numbers are counted by
+    # a thin layer's dot products: how many parts they have; their memory, twice, for steps alternate; bytes of a part; a row of zeros
+    "parts", "partial", "part_bytes", "zeros",
+    "own_bytes",            # of a thin layer's z, and of its d, which each worker may have for itself
     "stop",                 # address of a flag: not 0 ends the work early, its results are then void
 )  # fmt: skip
 LAYER = (
@@ -102,7 +109,8 @@ ADD_PRODUCTS, TRANSPOSE, GATHER, UPDATE, TOUCH = (_h[k] for k in ("add_products"
 RUN_FORWARD, RUN_BACKWARD, GATHER_BATCH = (_h[k] for k in ("run_forward", "run_backward", "gather_batch"))
 FINISH, EXCHANGE = _h["finish_update"], _h["exchange_parameters"]
 DO_TRAIN, DO_EVALUATE, DO_GRADIENTS = (_h[k] for k in ("train", "evaluate", "gradients"))
-DOTS, DOTS_OF_ROWS, ROW_SUMS = (_h[k] for k in ("dots", "dots_of_rows", "row_sums"))
+DOTS, DOTS_OF_ROWS, ADD_PARTS, ROW_SUMS = (_h[k] for k in ("dots", "dots_of_rows", "add_parts", "row_sums"))
+PARTS, PARTIAL, PART_BYTES, ZEROS, OWN_BYTES = (_h[k] for k in ("parts", "partial", "part_bytes", "zeros", "own_bytes"))
 COLUMNS_IN, COLUMNS_OUT = _h["columns_in"], _h["columns_out"]
 SQUARES, CLIP_FACTOR, UPDATE_OF_CLIPPED = (_h[k] for k in ("squares", "clip_factor", "update_of_clipped"))
 CONSTRAIN, CONSTRAIN_ACROSS = _h["constrain"], _h["constrain_across"]
@@ -226,10 +234,16 @@ def share(panels, rows, t, n, at):
 
 
 @inner
-def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper):
+def own_parts(plan, n):
+    """Whether each worker has, of a thin last layer and the layer below, whole parts to itself."""
+    return n > 1 and peek(plan, PARTS) % n == 0
+
+
+@inner
+def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, hyper, training):
     """Worker t's part of a thin last layer in training: z, the error and the loss, for blocks of as many rows as a vector has lanes; few rows
-    are one worker's, one by one."""
-    me = layer_at(plan, peek(plan, LAYERS) - 1)
+    are one worker's, one by one. With `own_parts` z, the error and the loss are worker t's own."""
+    me, below = layer_at(plan, peek(plan, LAYERS) - 1), layer_at(plan, peek(plan, LAYERS) - 2)
     lanes, vector, row = peek(plan, LANES), peek(plan, VECTOR), peek(me, ROW)
     if peek(plan, DOTS_OF_ROWS) != 0:
         if t == 0:
@@ -242,13 +256,26 @@ def forward_thin(plan, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, y, y_row, h
         return
     blocks = (rows + lanes - 1) // lanes
     lo, hi = blocks * t // n, blocks * (t + 1) // n
-    if lo == hi:
+    q0, q1, own = 0, peek(plan, PARTS), 0
+    if own_parts(plan, n):
+        lo, hi, q0, q1, own = 0, blocks, q1 * t // n, q1 * (t + 1) // n, t * peek(plan, OWN_BYTES)
+    elif lo == hi:
         return
-    z = peek(me, Z) + lo * vector
-    call(peek(plan, DOTS), (x + lo * lanes * x_row, x_row, x_chunk // lanes, x_chunk_bytes, peek(me, IN_PANELS), peek(me, W), peek(me, W_PANEL),
-                            peek(me, FAN_OUT), peek(me, BIAS), z, row, hi - lo))  # fmt: skip
-    call(peek(me, ERROR), (z, peek(me, D) + lo * vector, y + lo * lanes * y_row, y_row, min(rows, hi * lanes) - lo * lanes, peek(me, FAN_OUT), row,
-                           hyper))  # fmt: skip
+    z, d = peek(me, Z) + own + lo * vector, peek(me, D) + own + lo * vector
+    parts, part_bytes = z, 0
+    if peek(plan, PARTS) > 1:
+        part_bytes = peek(plan, PART_BYTES)
+        parts = peek(plan, PARTIAL) + (training & 1) * peek(plan, PARTS) * part_bytes + lo * vector
+    for q in range(q0, q1):
+        p0, p1 = peek(me, IN_PANELS) * q // peek(plan, PARTS), peek(me, IN_PANELS) * (q + 1) // peek(plan, PARTS)
+        call(peek(plan, DOTS), (x + panel_at(plan, below, p0) + lo * lanes * x_row, x_row, x_chunk // lanes, x_chunk_bytes, p1 - p0,
+                                peek(me, W) + p0 * peek(me, W_PANEL), peek(me, W_PANEL), peek(me, FAN_OUT),
+                                peek(me, BIAS) if q == 0 else peek(plan, ZEROS), parts + q * part_bytes, row, hi - lo))  # fmt: skip
+    if own_parts(plan, n):
+        barrier(plan, t, n)
+    if peek(plan, PARTS) > 1:
+        call(peek(plan, ADD_PARTS), (parts, part_bytes, peek(plan, PARTS), z, peek(me, FAN_OUT), row, hi - lo))
+    call(peek(me, ERROR), (z, d, y + lo * lanes * y_row, y_row, min(rows, hi * lanes) - lo * lanes, peek(me, FAN_OUT), row, hyper))
 
 
 @inner
@@ -380,10 +407,17 @@ def stopped(plan):
 
 
 @inner
+def deltas(plan, me, t, n):
+    """Where worker t finds the deltas of a layer."""
+    return peek(me, D) + t * peek(plan, OWN_BYTES) if peek(me, THIN) and own_parts(plan, n) else peek(me, D)
+
+
+@inner
 def backward(plan, i, t, n, rows):
     """Worker t's part of the deltas of layer i - 1 with respect to z, from those of layer i."""
     me, below = layer_at(plan, i), layer_at(plan, i - 1)
     d, row, depth, vector = peek(below, DZ), peek(below, ROW), peek(me, FAN_OUT), peek(plan, VECTOR)
+    d_above = deltas(plan, me, t, n)
     at = peek(below, PANELS) * rows * t // n
     while True:
         r0, r1, p0, p1, at = share(peek(below, PANELS), rows, t, n, at)
@@ -399,11 +433,11 @@ def backward(plan, i, t, n, rows):
                 c, d_row = d + here + top * row, peek(me, ROW)
                 if peek(me, THIN):
                     call(peek(plan, TILE_ROWS), (
-                        bottom - top, width, depth, peek(me, D) + top * peek(plan, ITEMSIZE), peek(plan, ITEMSIZE), d_row, depth, 0,
+                        bottom - top, width, depth, d_above + top * peek(plan, ITEMSIZE), peek(plan, ITEMSIZE), d_row, depth, 0,
                         peek(me, W) + p * peek(me, W_PANEL), peek(me, W_PANEL), vector, c, vector, row, 0, 0, ZERO))  # fmt: skip
                 else:
                     call(peek(plan, TILE_K), (
-                        bottom - top, width, depth, peek(me, D) + top * d_row, d_row, d_row, peek(me, CHUNK) * peek(plan, LANES),
+                        bottom - top, width, depth, d_above + top * d_row, d_row, d_row, peek(me, CHUNK) * peek(plan, LANES),
                         peek(me, CHUNK_BYTES), peek(me, WT) + p * peek(me, WT_PANEL), peek(me, WT_PANEL), vector, c, vector, row, 0, 0,
                         ZERO))  # fmt: skip
                 here += top * row
@@ -549,10 +583,10 @@ def update_biases(plan, me, t, p0, p1, rows, hyper):
 
 @inner
 def update_thin(plan, t, n, rows, hyper):
-    """Worker t's part of a thin last layer's weights; the last worker takes the biases."""
+    """Worker t's part of a thin last layer's weights; the biases are that worker's who adds them in the forward pass, or else the last one's."""
     me, below = layer_at(plan, peek(plan, LAYERS) - 1), layer_at(plan, peek(plan, LAYERS) - 2)
     vector, panel, outputs = peek(plan, VECTOR), peek(me, W_PANEL), peek(me, FAN_OUT)
-    d, d_row, step = peek(me, D), peek(me, ROW), peek(plan, UPDATE)
+    d, d_row, step = deltas(plan, me, t, n), peek(me, ROW), peek(plan, UPDATE)
     g = peek(plan, SCRATCH) + t * 32 * vector
     p, p1 = peek(me, IN_PANELS) * t // n, peek(me, IN_PANELS) * (t + 1) // n
     while p < p1:
@@ -567,7 +601,7 @@ def update_thin(plan, t, n, rows, hyper):
             )
             call(step, (g, vector, width * vector, w, panel, vector, peek(plan, STATE), outputs, width, hyper))
         p += width
-    if t == n - 1:
+    if t == (0 if own_parts(plan, n) else n - 1):
         lanes = peek(plan, LANES)
         if peek(me, THIN) == OF_ONE_ROW:
             g = d
@@ -752,19 +786,23 @@ def gather_batch(plan, t, n, step):
 
 
 def run_forward(plan, t, n, rows, x, x_row, y, y_row, hyper, training):
+    last_hidden = peek(plan, LAYERS) - 2 if own_parts(plan, n) else -1  # after which there is no barrier
     forward(plan, np.int64(0), t, n, rows, x, x_row, peek(layer_at(plan, np.int64(0)), FAN_IN), np.int64(0), y, y_row, hyper, training)
-    barrier(plan, t, n)
+    if last_hidden != 0:
+        barrier(plan, t, n)
     normalise(plan, np.int64(0), t, n, rows, training)
     for i in range(1, peek(plan, LAYERS)):
         below = layer_at(plan, i - 1)
         if peek(layer_at(plan, i), THIN):
             forward_thin(plan, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
-                         y, y_row, hyper)  # fmt: skip
-            barrier(plan, t, n)
+                         y, y_row, hyper, training)  # fmt: skip
+            if last_hidden < 0:
+                barrier(plan, t, n)
             return
         forward(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES),
                 y, y_row, hyper, training)  # fmt: skip
-        barrier(plan, t, n)
+        if i != last_hidden:
+            barrier(plan, t, n)
         normalise(plan, i, t, n, rows, training)
     top = layer_at(plan, peek(plan, LAYERS) - 1)
     if training and peek(top, ROW_ERROR) != 0:
@@ -776,9 +814,11 @@ def run_forward(plan, t, n, rows, x, x_row, y, y_row, hyper, training):
 
 
 def run_backward(plan, t, n, rows, x, x_row, hyper):
+    apart = own_parts(plan, n) and peek(plan, LAYERS) == 2  # workers need nothing of each other
     for i in range(peek(plan, LAYERS) - 1, 0, -1):
         backward(plan, i, t, n, rows)
-        barrier(plan, t, n)
+        if not apart:
+            barrier(plan, t, n)
         normalise_back(plan, i - 1, t, n, rows)
         if peek(layer_at(plan, i), THIN):
             update_thin(plan, t, n, rows, hyper)
@@ -786,7 +826,8 @@ def run_backward(plan, t, n, rows, x, x_row, hyper):
         below = layer_at(plan, i - 1)
         update(plan, i, t, n, rows, peek(below, A), peek(below, ROW), peek(below, CHUNK) * peek(plan, LANES), peek(below, CHUNK_BYTES), hyper)
     update(plan, np.int64(0), t, n, rows, x, x_row, peek(layer_at(plan, np.int64(0)), FAN_IN), np.int64(0), hyper)
-    barrier(plan, t, n)
+    if not apart or peek(plan, GX) != 0 or peek(plan, CLIP) != 0 or peek(plan, MAX_NORM) != 0:
+        barrier(plan, t, n)
 
 
 def train(plan, t, n):
@@ -828,6 +869,7 @@ def train(plan, t, n):
         call(peek(plan, RUN_BACKWARD), (plan, t, n, rows, x, x_row, hyper))
         if finishing:
             call(peek(plan, FINISH), (plan, t, n, hyper))
+    barrier(plan, t, n)
 
 
 def evaluate(plan, t, n):
