@@ -4,7 +4,7 @@
     multiply-adds = 2 B (3 sum n[l-1] n[l] - n[0] n[1]) / limit           layers l = 1 .. L, B rows
     L1       = bytes that elementwise work, sums and copies touch / bandwidth of L1
     L2       = bytes that a core wants and L1 does not hold / bandwidth of L2;  L3 and memory likewise
-    barriers = 2 L b                                                      b: for T cores to meet once
+    barriers = 2 L b, the most there are                                  b: for T cores to meet once
 
 `limit` is what the tile reaches on operands in L1, so loads of the tile itself are in it. Bandwidths are
 those of reading, or of reading and writing back where a phase changes an array in place. Where a single core

@@ -160,7 +160,8 @@ def reasons(record: dict[str, Any]) -> list[str]:
         "from L2 for each tile of rows. They are not cut, since every element is one chain of "
         "multiply-adds in one tile. Shares by width: "
         f"{listed(p for p in one['width'] if p['value'] > longest)}.",
-        "**Barriers, and lines that cross.** The roof has 2L barriers a step. It does not have the "
+        "**Barriers, and lines that cross.** The roof has 2L barriers a step; over a last layer of few "
+        "outputs the engine may do with one less, and with one alone below it. The roof does not have the "
         "wait for whoever is late, nor that for lines which one core has just written and the other "
         f"one reads. Where barriers are more than {percent(NOTABLE)} of the roof of two cores: "
         f"{met or GAP}.",
