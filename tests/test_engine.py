@@ -69,6 +69,39 @@ def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer
         assert trained() == whole
 
 
+def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
+    """Rows of 4096 bytes, which single steps and forward passes copy first, and a smaller last batch."""
+    rng = rng_of(6)
+    sizes = [4096 // dtype.itemsize, 8 * isa().bytes // dtype.itemsize, 3]
+    X, Y = rng.standard_normal((517, sizes[0])).astype(dtype), rng.random((517, 3)).astype(dtype)
+
+    def computed():
+        two_layer._prepared = two_layer._PerThread()
+        model = fastbp.MLP(sizes, dtype=dtype, seed=1)
+        (W1, W2), (b1, b2) = model.weights, model.biases
+        trace = model.forward(X)
+        passes = [
+            model.predict(X),
+            *trace.z,
+            *model.backward(trace, Y).weights,
+            *fastbp.forward(X, W1, b1, W2, b2),
+        ]
+        for _ in range(2):
+            fastbp.train_step(X, Y, W1, b1, W2, b2, 1e-3)
+        return [array.tobytes() for array in (*passes, model._parameters)]
+
+    copies = []
+    make_room = plan.Plan._make_room_for_gathering
+    monkeypatch.setattr(
+        plan.Plan, "_make_room_for_gathering", lambda *a, **k: (copies.append(a), make_room(*a, **k))
+    )
+    copied = computed()
+    assert len(copies) == 4  # predict, model.forward, forward, train_step
+    monkeypatch.setattr(plan, "CROWDED_ROWS", 1000)
+    assert computed() == copied
+    assert len(copies) == 4
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_fit_has_the_bits_of_single_steps(optimizer, shuffle, dtype):

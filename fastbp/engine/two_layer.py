@@ -167,7 +167,8 @@ class Prepared:
             (inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, "add" if use == "step" else "gradient", rows,
             "train" if use == "step" else "trace",
         )  # fmt: skip
-        plan.set(samples=rows, x_row=inputs * dtype.itemsize, y_row=outputs * dtype.itemsize)
+        plan.set(samples=rows, x_row=inputs * dtype.itemsize, y_row=outputs * dtype.itemsize, y_columns=outputs)
+        plan.gather_if_crowded(rows)
         if use == "backward":
             plan.hyper[0] = 1
             if plan.leave_in_place(0, weights=True):
