@@ -61,7 +61,7 @@ def draw(path: str, record: dict[str, Any]) -> None:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel(
-            "time of a training step / fastbp's, fastest way of each library; bars: lowest and highest round"
+            "time of a training step / fastbp's, fastest way of each library\nbars: lowest and highest round"
         )
         machine = record["machine"]
         axes.set_title(
