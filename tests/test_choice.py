@@ -93,3 +93,17 @@ def test_a_trial_is_not_held_where_another_library_just_worked():
         busy_until = began + 0.02
         legs = work(choice, seconds_of, began + 0.2, steps=1, now=began)
     assert share_of(2, legs, since=began + 0.05) > 0.9
+
+
+def test_short_bursts_get_a_trial_some_time():
+    """Bursts of 5 ms with pauses of 0.1 s between. In the first two threads wake on one and the same core."""
+    choice, legs = Choice(), []
+
+    def seconds_of(threads, now):
+        return 60e-6 if threads == 1 else 4e-3 if now < 0.15 else 40e-6
+
+    for burst in range(100):
+        began = 0.1 * burst
+        legs += work(choice, seconds_of, began + 5e-3, steps=1, now=began)
+    assert share_of(1, [leg for leg in legs if leg[0] < 1.0]) > 0.9  # that was taken for the usual time
+    assert share_of(2, legs, since=2.0) > 0.9

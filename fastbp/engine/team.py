@@ -170,8 +170,9 @@ TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 
 # the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
 DOUBLING_SECONDS = 0.02
 # Whoever calls again after such a pause may have used another library's threads in it, which go on to spin on their cores for some 20 ms
-# (OpenBLAS): the slower way is not tried again before so much time is over.
-PAUSE_SECONDS, SETTLING_SECONDS = 0.01, 0.03
+# (OpenBLAS): the slower way is not tried again before so much time is over, unless the last trial is that long ago (and twice as long each
+# time): there may be such a pause after every few steps.
+PAUSE_SECONDS, SETTLING_SECONDS, LONG_AGO_SECONDS = 0.01, 0.03, 1.0
 # After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
 STEPS_TO_WARM = 2
 
@@ -205,7 +206,7 @@ class Choice:
             best = min(ways, key=lambda way: known.get(way, 0.0))
             if untried:
                 n = self._trying = untried[0]
-            elif now > max(self._settled_at, self._tried_at + RETRY_SECONDS * 2**self._lost):
+            elif self._is_time_for_a_trial(now):
                 n = self._trying = sum(ways) - best  # the other one
             else:
                 n, self._trying = best, 0
@@ -217,6 +218,10 @@ class Choice:
         if self._trying:
             return n, min(steps, max(4, int(TRIAL_SECONDS / min(known.values())) if known else 8))
         return n, steps
+
+    def _is_time_for_a_trial(self, now: float) -> bool:
+        wait = RETRY_SECONDS if now > self._settled_at else LONG_AGO_SECONDS
+        return now > self._tried_at + wait * 2**self._lost
 
     def note(self, threads: int, steps: int, seconds: float, now: float) -> None:
         """So many steps were done so."""
