@@ -20,7 +20,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.metrics import Metric
 from fastbp.optimizers import Optimizer, State
-from fastbp.schedules import Schedule
+from fastbp.schedules import Schedule, rates
 
 if TYPE_CHECKING:
     from fastbp._base import BaseMLP
@@ -299,13 +299,9 @@ class Run:
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         first = self.state.steps - len(sums) * steps
-        lr: Any = self.optimizer.lr
-        if isinstance(lr, Schedule):
-            each = lr(first + steps * np.arange(1, len(sums) + 1) - 1).tolist()
-        else:
-            each = [float(lr)] * len(sums)
+        lr = rates(self.optimizer.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
         seconds = (time.perf_counter() - began) / len(sums)
-        self.history._add_epochs(self._epoch_losses(sums, steps), each, seconds)
+        self.history._add_epochs(self._epoch_losses(sums, steps), lr.tolist(), seconds)
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""

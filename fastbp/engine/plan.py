@@ -361,22 +361,27 @@ class Plan:
         self.set(samples=len(X), order=0 if order is None else order.ctypes.data, steps_per_epoch=-(-len(X) // self.batch))
         self._lend_rows("x", X)
         if Y is None:
+            self.set(y_columns=0)
             self.gather_if_crowded(len(X))
             return
         self._lend_rows("y", Y)
         self.set(y_columns=Y.shape[1])
-        gathers = self._use == "train" and self._gathers(X, Y, order)
-        if gathers and not self._gathered_x:
-            self._make_room_for_gathering(batches=2)
-        self.set(gathered_x=self._gathered_x if gathers else 0)
+        self._gather(self._use == "train" and self._gathers(X, Y, order), batches=2)
 
     def gather_if_crowded(self, rows: int) -> None:
         """Have single steps and forward passes of so many rows copy X first, where its rows share cache sets and are read often enough."""
         often = min(rows, self.batch) >= CROWDED_ROWS and self._layers[0, step.PANELS] >= CROWDED_PANELS
-        gathers = often and self.layer_sizes[0] * self.dtype.itemsize % BAD_STRIDE == 0
+        self._gather(bool(often) and self._is_crowded, batches=1)
+
+    def _gather(self, gathers: bool, batches: int) -> None:
         if gathers and not self._gathered_x:
-            self._make_room_for_gathering(batches=1)
+            self._make_room_for_gathering(batches)
         self.set(gathered_x=self._gathered_x if gathers else 0)
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether the rows of X share cache sets."""
+        return self.layer_sizes[0] * self.dtype.itemsize % BAD_STRIDE == 0
 
     def is_ready_for(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
         """Whether it has run, and such data, as of `lend_data`, need nothing that has still to be compiled."""
@@ -385,9 +390,8 @@ class Plan:
 
     def _gathers(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
         """Whether each batch of such data is copied to where its rows are consecutive and far from sharing cache sets."""
-        crowded = X.shape[1] * self.dtype.itemsize % BAD_STRIDE == 0 and len(X) >= 8
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
-        return order is not None or reads or crowded or bool(self.table[step.NOISE])
+        return order is not None or reads or (self._is_crowded and len(X) >= 8) or bool(self.table[step.NOISE])
 
     def _lend_rows(self, name: str, data: Array | Rows) -> None:
         if not isinstance(data, Rows):
@@ -400,11 +404,11 @@ class Plan:
             self.set(x_scale=data.scaling[0].ctypes.data, x_offset=data.scaling[1].ctypes.data)
 
     def _make_room_for_gathering(self, batches: int) -> None:
+        self._call("gather_batch")
         x_row = -(-self.layer_sizes[0] * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
         self._gathered_x = self._new(batches * self.batch * x_row)
         self.set(gathered_x_row=x_row, gathered_x_bytes=self.batch * x_row if batches > 1 else 0)
         if self._use == "train":
-            self._call("gather_batch")
             y_row = (self.layer_sizes[-1] + self._weighted) * self.dtype.itemsize
             self.set(
                 gathered_y_row=y_row, gathered_y_bytes=self.batch * y_row if batches > 1 else 0, gathered_y=self._new(batches * self.batch * y_row),

@@ -65,13 +65,11 @@ def settings_of(
     lr = optimizer.rates(steps_done, steps_done + steps) if isinstance(lr, Schedule) else float(lr)
     if isinstance(optimizer, SGD):
         decay, momentum = float(optimizer.weight_decay), float(optimizer.momentum)
-        if rule_of(optimizer) == "add":
-            table = np.empty((steps, 1), dtype)
-            table[:, 0] = -lr * scale
-            return table
         numbers: list[Any] = [lr, decay]
         if momentum:
             numbers += [momentum, 1.0, momentum] if optimizer.nesterov else [momentum, 0.0, 1.0]
+        if rule_of(optimizer) == "add":  # the error's factor is all of the step
+            scale, numbers = -lr * scale, []
     elif isinstance(optimizer, Adam):
         beta1, beta2 = map(float, optimizer.betas)
         t = steps_done + 1 + np.arange(steps)

@@ -878,12 +878,10 @@ def evaluate(plan, t, n):
     for start in range(0, samples, batch):
         rows = min(batch, samples - start)
         x, x_row = peek(plan, X) + start * peek(plan, X_ROW), peek(plan, X_ROW)
-        if peek(plan, GX) != 0:
-            gathered, gathered_row = peek(plan, GX), peek(plan, GX_ROW)
-            for r in range(rows * t // n, rows * (t + 1) // n):
-                call(peek(plan, GATHER), (x + r * x_row, gathered + r * gathered_row, peek(layer_at(plan, np.int64(0)), FAN_IN), x, gathered, 0))
+        if peek(plan, GX) != 0:  # there is room for a single batch, and no Y
+            call(peek(plan, GATHER_BATCH), (plan, t, n, start // batch))
             barrier(plan, t, n)
-            x, x_row = gathered, gathered_row
+            x, x_row = peek(plan, GX), peek(plan, GX_ROW)
         call(peek(plan, RUN_FORWARD), (plan, t, n, rows, x, x_row, 0, 0, 0, 0))
         for i in range(peek(plan, LAYERS)):
             exchange_activations(plan, i, t, n, start, rows, np.int64(0))

@@ -167,14 +167,14 @@ class Prepared:
             (inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, "add" if use == "step" else "gradient", rows,
             "train" if use == "step" else "trace",
         )  # fmt: skip
-        plan.set(samples=rows, x_row=inputs * dtype.itemsize, y_row=outputs * dtype.itemsize, y_columns=outputs)
-        plan.gather_if_crowded(rows)
+        plan.set(samples=rows, x_row=inputs * dtype.itemsize, y_row=outputs * dtype.itemsize, y_columns=outputs if use == "step" else 0)
         if use == "backward":
             plan.hyper[0] = 1
             if plan.leave_in_place(0, weights=True):
                 plan.set_layer(0, direct=REPLACED)
             plan.leave_in_place(1, weights=False)
         else:
+            plan.gather_if_crowded(rows)
             plan.leave_in_place(0, weights=True)
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]

@@ -181,6 +181,11 @@ class Vectors:
         return ir.Constant(self.int_type, [k] * self.lanes)
 
     @property
+    def _exp_range(self) -> tuple[float, float]:
+        """Where exp is a normal number, but for the last 4 digits before the overflow."""
+        return (-87.3, 88.72283) if self.single else (-708.39, 709.7827)
+
+    @property
     def _exp_degree(self) -> int:
         """Of the Taylor polynomial of exp(r)."""
         return 7 if self.single else 13
@@ -191,7 +196,7 @@ class Vectors:
     def exp(self, x: Vec) -> Vec:
         """exp(x), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before the overflow on; NaN
         stays NaN."""
-        low, high = (-87.3, 88.72283) if self.single else (-708.39, 709.7827)
+        low, high = self._exp_range
         power, r = self._power_of_two_and_rest(self.minimum(self.maximum(x, low), high))
         p = self._scaled(self._exp_of_rest(r), power)
         p = self.select(x < low, 0.0, p)
@@ -238,7 +243,7 @@ class Vectors:
 
     def expm1(self, x: Vec) -> Vec:
         """exp(x) - 1, at most 3 ulp off."""
-        high = 88.72283 if self.single else 709.7827
+        _, high = self._exp_range
         result = 2.0 * self._half_expm1(self.minimum(self.maximum(x, -60.0), high))
         return self.copysign(self.select(x > high, math.inf, result), x)  # for the sake of -0
 
