@@ -145,6 +145,9 @@ def shapes() -> Iterator[Case]:
                 threads=(1, 2) if i % 4 == 0 else (1,),
             ).run,
         )
+    for batch, dtype in itertools.product(BATCHES, ("float32", "float64")):
+        options = {"hidden": "silu", "dtype": dtype, "output": "identity"}
+        yield f"batch/{batch} {dtype}", Training([7, 48, 17, 9], batch, partial(SGD, 0.01), options).run
     for sizes, batch, dtype in [  # worth a team of threads, always or after a trial
         ([784, 256, 10], 128, "float32"),
         ([300, 784, 784, 10], 257, "float32"),
