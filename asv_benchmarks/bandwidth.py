@@ -75,7 +75,7 @@ def sizes(found: list[Cache], threads: int) -> list[int]:
 
 def _walk(kind: str) -> Any:
     """An intrinsic: (address, bytes, out) reads all vectors there, and changes them if it is to update."""
-    from fastbp.engine.vector import I64, Vectors
+    from fastbp.engine.simd.vector import I64, Vectors
     from numba import types
     from numba.extending import intrinsic
 
@@ -124,8 +124,9 @@ def _compiled(kind: str) -> Any:
     Not cached on disk: fastbp's cache would not notice an edit of this file.
     """
     import numba
-    from fastbp.engine import jit, step
-    from fastbp.engine.jit import peek
+    from fastbp.engine.compile import jit
+    from fastbp.engine.compile.jit import peek
+    from fastbp.engine.worker import step
 
     if kind == "barrier":
         barrier, last = step.barrier, step.LAST
@@ -146,12 +147,12 @@ def _compiled(kind: str) -> Any:
 
 def _run(kind: str, job: np.ndarray, slot: int, threads: int) -> Callable[[int], None]:
     """run(times): the compiled worker with `times` at that place of its job."""
-    from fastbp.engine import team
     from fastbp.engine.plan import aligned
+    from fastbp.engine.threads import team
 
     door = aligned((2 + threads) * team.LINE).view(np.int64)
     if kind == "barrier":
-        from fastbp.engine import step
+        from fastbp.engine.worker import step
 
         job[step.TEAM] = door.ctypes.data + 2 * team.LINE
     work = _compiled(kind).address
@@ -184,7 +185,7 @@ def bandwidth(kind: str, size: int, threads: int, *, legs: int = 5) -> float:
 
 def barrier_seconds(threads: int, *, legs: int = 5) -> float:
     """For all workers to meet once, while they are at it."""
-    from fastbp.engine import step
+    from fastbp.engine.worker import step
 
     if threads == 1:
         return 0.0
@@ -194,7 +195,7 @@ def barrier_seconds(threads: int, *, legs: int = 5) -> float:
 
 def entry_seconds(threads: int, *, legs: int = 5) -> float:
     """To enter compiled code with a team and to leave it, from Python."""
-    from fastbp.engine import step
+    from fastbp.engine.worker import step
 
     run = _run("barrier", np.zeros(step.HEADER_SIZE, np.int64), step.LAST, threads)
 

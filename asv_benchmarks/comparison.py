@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastbp import _bench, _bench_picture
+from fastbp.cli.bench import command, picture
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "comparison.json"
@@ -27,14 +27,14 @@ BEGIN, END = "<!-- asv_benchmarks/comparison.py writes from here -->", "<!-- to 
 
 def block(record: dict[str, Any]) -> str:
     """The README's table and what it was measured with, in Markdown."""
-    libraries = _bench.compared(record)
+    libraries = command.compared(record)
     rows = []
     for name, cells in record["results"].items():
-        row = [name, _bench.network(record, name), f"{cells['fastbp']['median']:,.1f}"]
+        row = [name, command.network(record, name), f"{cells['fastbp']['median']:,.1f}"]
         for library in libraries:
-            best = _bench.best_of(record, name, library)
-            text = _bench.ratio_text(best[1]["ratio"]) if best else ""
-            row.append(f"**{text}**" if text.endswith(_bench.SLOWER) else text)
+            best = command.best_of(record, name, library)
+            text = command.ratio_text(best[1]["ratio"]) if best else ""
+            row.append(f"**{text}**" if text.endswith(command.SLOWER) else text)
         rows.append(row)
     head = ["shape", "network", "fastbp, us a step", *(f"{library} / fastbp" for library in libraries)]
     rule = ["---", "---", *["---:"] * (len(head) - 2)]
@@ -42,10 +42,10 @@ def block(record: dict[str, Any]) -> str:
     ways: dict[str, set[str]] = {library: set() for library in libraries}
     for library, names in ways.items():
         for name in record["results"]:
-            if best := _bench.best_of(record, name, library):
+            if best := command.best_of(record, name, library):
                 names.add(best[0].removeprefix(library).strip())
     losses = any("**" in line for line in lines)
-    slower = f"Bold, with {_bench.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
+    slower = f"Bold, with {command.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
     text = [
         f"`{record['command']}`, {record['date']}",
         "",
@@ -58,8 +58,8 @@ def block(record: dict[str, Any]) -> str:
         "Of each library the fastest of several ways is taken, which is not the same one everywhere: "
         + "; ".join(f"{library}: {', '.join(sorted(names))}" for library, names in ways.items())
         + ".",
-        *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in _bench.summary(record)),
-        f"{_bench.conditions(record)}.".replace("\n", "; "),
+        *(f"{sentence[0].upper()}{sentence[1:]}." for sentence in command.summary(record)),
+        f"{command.conditions(record)}.".replace("\n", "; "),
     ]
     return "\n".join(text)
 
@@ -77,7 +77,7 @@ def main() -> int:
         print(f"comparison: no {RECORD}: see the top of {__file__}", file=sys.stderr)
         return 2
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    _bench_picture.draw(str(PICTURE), record)
+    picture.draw(str(PICTURE), record)
     README.write_text(with_block(README.read_text(encoding="utf-8"), block(record)), encoding="utf-8")
     print(f"wrote {PICTURE} and the table in {README}")
     return 0

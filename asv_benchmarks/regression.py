@@ -143,7 +143,7 @@ def plant(folder: Path) -> None:
 
     Forward products take a third to half of a step. What they give stays the same.
     """
-    path = folder / "fastbp" / "engine" / "step.py"
+    path = folder / "fastbp" / "engine" / "worker" / "step.py"
     source = path.read_text(encoding="utf-8")
     found = list(_FORWARD.finditer(source))
     if len(found) != 1:
@@ -414,8 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(
     names: Sequence[str], measured: Measured, verdicts: dict[str, Verdict], launches: int, rounds: int
 ) -> str:
-    from fastbp._bench import machine
-    from fastbp._files import text_table
+    from fastbp.cli.bench.command import machine
+    from fastbp.storage.atomic import text_table
 
     rows = []
     for case, verdict in verdicts.items():

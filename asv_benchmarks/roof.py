@@ -37,7 +37,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastbp.engine.plan import BLOCK, DEPTH, THIN, sliver_rows
-from fastbp.engine.step import SLIVER_PANELS
+from fastbp.engine.worker.step import SLIVER_PANELS
 
 MULTIPLY_ADDS, BARRIERS = "multiply-adds", "barriers"
 FEW = ((3, 8), (7, 4))  # up to so many rows a tile takes so many panels at once (AVX-512); else two

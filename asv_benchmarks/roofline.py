@@ -4,7 +4,7 @@
     python asv_benchmarks/roofline.py --quick                               few points, short legs: a minute
     python asv_benchmarks/roofline.py --page                                write SCALING.md from scaling.json
 
-The first measures the machine (multiply-adds, bandwidths, barriers: fastbp.engine.limit and bandwidth.py),
+The first measures the machine (multiply-adds, bandwidths, barriers: fastbp.engine.probes and bandwidth.py),
 then steps of the networks of benchmarks/scaling.py, and prints Markdown tables with each step's share of its
 roof (roof.py has the model). `--plot FILE` draws them. The machine should have nothing else to do. The last
 measures nothing: it writes the marked block of SCALING.md, and scaling.png. A test sees to it that the block
@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastbp import _pictures
-from fastbp._files import check_writable
+from fastbp.cli import pictures
+from fastbp.storage.atomic import check_writable
 
 import bandwidth
 import scaling_page
@@ -54,8 +54,8 @@ def tell(text: str) -> None:
 
 def measure_machine(threads: Sequence[int], legs: int) -> dict[str, Any]:
     """What the roofs are made of, for so many cores at work."""
-    from fastbp.engine import tile
-    from fastbp.engine.vector import isa
+    from fastbp.engine.kernels import matmul
+    from fastbp.engine.simd.vector import isa
 
     found = bandwidth.caches()
     teams = []
@@ -76,14 +76,14 @@ def measure_machine(threads: Sequence[int], legs: int) -> dict[str, Any]:
     return {
         "caches": [[c.level, c.bytes, c.shared] for c in found],
         "vector": isa().bytes,
-        "height": tile.shapes()[2],
+        "height": matmul.shapes()[2],
         "teams": teams,
     }
 
 
 def measure_limits(machine: dict[str, Any]) -> None:
     """Keep the higher one: at any one time another process may have taken a core."""
-    from fastbp.engine.limit import multiply_add_limit
+    from fastbp.engine.probes import multiply_add_limit
 
     for team in machine["teams"]:
         for dtype in DTYPES:
@@ -132,8 +132,8 @@ def entry_of_fit(net: Network, legs: int) -> dict[str, float]:
 
 def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float, legs: int) -> dict[str, Any]:
     """Everything, as written to the JSON file."""
-    from fastbp import _bench
-    from fastbp.engine.limit import tile_speed
+    from fastbp.cli.bench import command
+    from fastbp.engine.probes import tile_speed
 
     machine = measure_machine(threads, legs)
     measure_limits(machine)
@@ -162,7 +162,7 @@ def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float,
         point.update(roof=found.seconds, bound=found.bound, team=found.threads, parts=found.parts)
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": {"name": _bench.machine(), **machine},
+        "machine": {"name": command.machine(), **machine},
         "steps": steps,
         "tiles": {name: speed / one for name, speed in tiles.items()},
         "products": {name: {p: s / one for p, s in found.items()} for name, found in products.items()},
@@ -188,11 +188,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for path in filter(None, (options.json, options.plot)):  # now, and not after minutes
             check_writable(str(path))
         if options.plot:
-            _pictures.check(str(options.plot))
+            pictures.check(str(options.plot))
     except (scaling_page.PageError, OSError, ValueError, ModuleNotFoundError) as error:
         print(f"roofline: {error}", file=sys.stderr)
         return 2
-    from fastbp.engine import team
+    from fastbp.engine.threads import team
 
     threads = [n for n in THREADS if team.available(n) == n]
     if options.quick:

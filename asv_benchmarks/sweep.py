@@ -145,8 +145,8 @@ def plot(seconds: dict[Point, float], path: Path) -> None:
 
 
 def table(networks: Iterable[str]) -> None:
-    from fastbp._bench import machine
-    from fastbp.engine.limit import multiply_add_limit
+    from fastbp.cli.bench.command import machine
+    from fastbp.engine.probes import multiply_add_limit
 
     limit = {(dtype, n): 0.0 for dtype in DTYPES for n in THREADS}
 

@@ -4,10 +4,10 @@
 """
 
 from fastbp import callbacks, metrics, plot, reference, schedules
-from fastbp._config import show_config
 from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
+from fastbp.inspection.config import show_config
 from fastbp.model import MLP
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 

@@ -1,5 +1,5 @@
 import sys
 
-from fastbp.cli import main
+from fastbp.cli.main import main
 
 sys.exit(main())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _validation
+from fastbp import checks
 
 Array = NDArray[Any]
 
@@ -227,9 +227,9 @@ def hidden(name: str) -> Activation:
             f"hidden='softmax' is not supported, softmax is an output activation (output='softmax'); "
             f"expected one of {', '.join(map(repr, ACTIVATIONS))}"
         )
-    return ACTIVATIONS[_validation.known_name("hidden", name, ACTIVATIONS)]
+    return ACTIVATIONS[checks.known_name("hidden", name, ACTIVATIONS)]
 
 
 def output(name: str) -> Activation:
     """The output activation of that name; ValueError lists the known ones."""
-    return OUTPUTS[_validation.known_name("output", name, OUTPUTS)]
+    return OUTPUTS[checks.known_name("output", name, OUTPUTS)]

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _validation, metrics
+from fastbp import checks, metrics
 from fastbp.history import History
 
 Callback = Any  # a function of (model, epoch, history), or an object with one of:
@@ -67,9 +67,9 @@ class EarlyStopping:
         if not isinstance(monitor, str):
             raise TypeError(f"monitor must be the name of a column of the history, got {monitor!r}")
         self.monitor = monitor
-        self.patience = _validation.count("patience", patience)
-        self.min_delta = _validation.number("min_delta", min_delta, low=0)
-        self.mode = _validation.known_name("mode", mode, ("auto", "min", "max"))
+        self.patience = checks.count("patience", patience)
+        self.min_delta = checks.number("min_delta", min_delta, low=0)
+        self.mode = checks.known_name("mode", mode, ("auto", "min", "max"))
         self.restore_best = restore_best
         self._sign, self._best, self._waited = 1.0, math.inf, 0
         self._parameters: NDArray[Any] | None = None

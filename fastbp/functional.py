@@ -4,7 +4,7 @@ The network is the tutorial's: X -> (W1, b1) -> ReLU -> (W2, b2) -> Sigmoid, wit
 errors, summed over outputs and batch. `fastbp.reference` has the same functions in plain NumPy, to be read.
 
 Each function has a short way for arrays that the kernels take as they are (ndarrays of one dtype, C-ordered,
-writable): compiled code looks at the shapes and does the work. Everything else goes through `_validation`,
+writable): compiled code looks at the shapes and does the work. Everything else goes through `checks`,
 which converts or explains.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _validation
-from fastbp.engine import two_layer
+from fastbp import checks
+from fastbp.engine.entries import two_layer
 
 Array = NDArray[Any]
 
@@ -91,7 +91,7 @@ def forward(
         result = two_layer.forward(X, W1, b1, W2, b2, check_finite=check_finite)
         if result is not None:
             return result
-    arrays = _validation.forward_arguments(X, W1, b1, W2, b2, check_finite)
+    arrays = checks.forward_arguments(X, W1, b1, W2, b2, check_finite)
     result = two_layer.forward(*map(_for_kernel, arrays), check_finite=False)
     assert result is not None
     return result
@@ -142,7 +142,7 @@ def backward(
         result = two_layer.backward(X, y_true, z1, a1, y_pred, W2, check_finite=check_finite)
         if result is not None:
             return result
-    arrays = _validation.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite)
+    arrays = checks.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite)
     result = two_layer.backward(*map(_for_kernel, arrays), check_finite=False)
     assert result is not None
     return result
@@ -164,7 +164,7 @@ def sgd_update(
     ------
     ValueError, TypeError : before any parameter is changed.
     """
-    parameters, gradients, rate = _validation.update_arguments(params, grads, lr, check_finite)
+    parameters, gradients, rate = checks.update_arguments(params, grads, lr, check_finite)
     for param, grad in zip(parameters, gradients, strict=True):
         if param.flags.carray:
             two_layer.descend(param.reshape(-1), _for_kernel(grad).reshape(-1), rate)
@@ -211,7 +211,7 @@ def train_step(
         loss = two_layer.step(X, y_true, W1, b1, W2, b2, lr=lr, check_finite=check_finite)
         if loss is not None:
             return loss
-    *arrays, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
+    *arrays, rate = checks.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
     if _parameters_overlap(*arrays):
         x, y, *parameters = arrays
         z1, a1, _, y_pred = forward(x, *parameters, check_finite=False)

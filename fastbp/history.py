@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _validation
+from fastbp import checks
 
 Values = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ class History:
 
     def last(self, name: str) -> float:
         """The value of the last epoch in one of the columns (see `names`); IndexError if there is none."""
-        return self._columns[_validation.known_name("name", name, self._columns)][-1]
+        return self._columns[checks.known_name("name", name, self._columns)][-1]
 
     def _array(self, name: str) -> Values:
         return np.array(self._columns[name], np.float64)

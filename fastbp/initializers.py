@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _validation
+from fastbp import checks
 
 
 def normal(fan_in: int, fan_out: int) -> float:
@@ -48,7 +48,7 @@ INITIALIZERS: dict[str, Callable[[int, int], float]] = {
 
 def check(init: str) -> str:
     """`init` if it is "auto" or in the registry; ValueError lists the known names."""
-    return _validation.known_name("init", init, ["auto", *INITIALIZERS])
+    return checks.known_name("init", init, ["auto", *INITIALIZERS])
 
 
 def standard_deviation(init: str, fan_in: int, fan_out: int, activation: str) -> float:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _validation
+from fastbp import checks
 from fastbp.activations import Activation
 
 Array = NDArray[Any]
@@ -223,4 +223,4 @@ def get(name: str) -> Loss:
                 "'categorical_crossentropy(0.1)'"
             )
         return _categorical_crossentropy(number, f"categorical_crossentropy({number!r})")
-    return LOSSES[_validation.known_name("loss", name, LOSSES)]
+    return LOSSES[checks.known_name("loss", name, LOSSES)]

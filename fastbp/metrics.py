@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _validation
+from fastbp import checks
 
 Array = NDArray[Any]
 Function = Callable[[Any, Any], float]
@@ -45,7 +45,7 @@ def top_k(y_true: ArrayLike, y_pred: ArrayLike, k: int) -> float:
     """
     targets, predictions = _arrays(y_true, y_pred)
     rows, classes = predictions.shape
-    if not 1 <= _validation.count("k", k) <= classes:
+    if not 1 <= checks.count("k", k) <= classes:
         raise ValueError(f"k is {k}, but y_pred has {classes} columns")
     labels = _labels(targets, classes)
     own = predictions[np.arange(rows), labels][:, None]
@@ -202,13 +202,13 @@ def get(metric: str | Function) -> Metric:
         return Metric(getattr(metric, "__name__", type(metric).__name__), metric, None)
     if isinstance(metric, str) and (match := TOP_K.fullmatch(metric)):
         try:
-            k = _validation.count("k", int(match[1]))
+            k = checks.count("k", int(match[1]))
         except ValueError:
             raise ValueError(
                 f"metric is {metric!r}, expected a number of classes, as in 'top_k(3)'"
             ) from None
         return Metric(f"top_k({k})", partial(top_k, k=k), True, of_classes=True)
-    name = _validation.known_name("metric", metric, [*METRICS, "top_k(3)"])
+    name = checks.known_name("metric", metric, [*METRICS, "top_k(3)"])
     return METRICS[name]
 
 

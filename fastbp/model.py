@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp._base import BaseMLP, Trace
-from fastbp._sources import Rows
-from fastbp.engine import few_rows, step
-from fastbp.engine.finite import is_finite
+from fastbp.engine.entries import few_rows
+from fastbp.engine.kernels.finite import is_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
+from fastbp.engine.worker import step
+from fastbp.inputs.sources import Rows
+from fastbp.network.base import BaseMLP, Trace
 from fastbp.optimizers import Optimizer, State
 
 Array = NDArray[Any]

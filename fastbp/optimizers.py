@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._validation import flag, known_options, number, positive
+from fastbp.checks import flag, known_options, number, positive
 from fastbp.schedules import Schedule, rate, rates
 
 Array = NDArray[Any]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _validation, metrics
+from fastbp import checks, metrics
 from fastbp.history import History
 
 if TYPE_CHECKING:
-    from fastbp._base import BaseMLP
-    from fastbp._diagnosis import Diagnosis
+    from fastbp.inspection.diagnosis import Diagnosis
+    from fastbp.network.base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -80,9 +80,9 @@ def decision_boundary(
         raise ValueError(
             f"a decision boundary needs a model with 2 inputs, this one has {model.layer_sizes[0]}"
         )
-    _validation.count("resolution", resolution, low=2)
-    points = _validation.as_floats("X", X, np.dtype(np.float64))
-    _validation.require_matrix("X", points, "(rows, 2)")
+    checks.count("resolution", resolution, low=2)
+    points = checks.as_floats("X", X, np.dtype(np.float64))
+    checks.require_matrix("X", points, "(rows, 2)")
     predictions = model.predict(points)
     classes = _classes(np.asarray(Y), predictions)
     if axes is None:

@@ -4,8 +4,8 @@ Part 1 is the tutorial's network, equation by equation: X -> (W1, b1) -> ReLU ->
 on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_true is (batch, outputs).
 
 Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
-`fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp._layer_norm`); parts 3 and 4 are
-one step of each optimizer.
+`fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp.formulas.layer_norm`);
+parts 3 and 4 are one step of each optimizer.
 
 Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
 judges the kernels, so it stays simple. `import fastbp.reference as fastbp` works.
@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import _layer_norm, _philox, _validation, callbacks, metrics, plot, schedules
-from fastbp._base import BaseMLP, Trace
-from fastbp._config import show_config
-from fastbp._sources import Rows
+from fastbp import callbacks, checks, metrics, plot, schedules
 from fastbp.activations import sigmoid
 from fastbp.callbacks import EarlyStopping
+from fastbp.formulas import layer_norm, philox
 from fastbp.history import History
+from fastbp.inputs.sources import Rows
+from fastbp.inspection.config import show_config
+from fastbp.network.base import BaseMLP, Trace
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
 
 Array = NDArray[Any]
@@ -91,7 +92,7 @@ def forward(
     X: ArrayLike, W1: ArrayLike, b1: ArrayLike, W2: ArrayLike, b2: ArrayLike, *, check_finite: bool = True
 ) -> tuple[Array, Array, Array, Array]:
     """The forward pass: (z1, a1, z2, y_pred). See `fastbp.forward`."""
-    return _forward(*_validation.forward_arguments(X, W1, b1, W2, b2, check_finite))
+    return _forward(*checks.forward_arguments(X, W1, b1, W2, b2, check_finite))
 
 
 def backward(
@@ -105,14 +106,14 @@ def backward(
     check_finite: bool = True,
 ) -> tuple[Array, Array, Array, Array]:
     """The gradients of half the sum of squared errors: (dW1, db1, dW2, db2). See `fastbp.backward`."""
-    return _backward(*_validation.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite))
+    return _backward(*checks.backward_arguments(X, y_true, z1, a1, y_pred, W2, check_finite))
 
 
 def sgd_update(
     params: Sequence[Array], grads: Sequence[ArrayLike], lr: float, *, check_finite: bool = True
 ) -> None:
     """One step of gradient descent, in place. See `fastbp.sgd_update`."""
-    _sgd_update(*_validation.update_arguments(params, grads, lr, check_finite))
+    _sgd_update(*checks.update_arguments(params, grads, lr, check_finite))
 
 
 def train_step(
@@ -127,7 +128,7 @@ def train_step(
     check_finite: bool = True,
 ) -> float:
     """One step of training, parameters updated in place; the loss before it. See `fastbp.train_step`."""
-    x, y, w1, c1, w2, c2, rate = _validation.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
+    x, y, w1, c1, w2, c2, rate = checks.train_step_arguments(X, y_true, W1, b1, W2, b2, lr, check_finite)
     z1, a1, _z2, y_pred = _forward(x, w1, c1, w2, c2)
     loss = _half_squared_error(y_pred, y)
     grads = _backward(x, y, z1, a1, y_pred, w2)
@@ -151,7 +152,7 @@ class MLP(BaseMLP):
         ):
             product = inputs @ W  # (batch, fan_out)
             if i < len(self.gains):
-                n, inverse_std = _layer_norm.normalise(product)  # (batch, fan_out), (batch,)
+                n, inverse_std = layer_norm.normalise(product)  # (batch, fan_out), (batch,)
                 trace.n.append(n)
                 trace.inverse_std.append(inverse_std)
                 product = self.gains[i] * n
@@ -164,7 +165,7 @@ class MLP(BaseMLP):
         """X with what `input_noise` adds in this step."""
         if not self._input_noise:
             return X
-        noise = self._input_noise * _philox.standard_normal(self._noise_key, step, *X.shape)
+        noise = self._input_noise * philox.standard_normal(self._noise_key, step, *X.shape)
         noisy: Array = X + noise.astype(self._dtype)
         return noisy
 
@@ -172,8 +173,8 @@ class MLP(BaseMLP):
         """Dropout: 1 / (1 - p) for units kept in this step, 0 for others, (batch, units) a hidden layer."""
         masks: list[Array | None] = []
         for layer, (units, p) in enumerate(zip(self._layer_sizes[1:-1], self._dropout, strict=True), 1):
-            kept = _philox.kept(self._noise_key, step, layer, rows, units, p) if p else None
-            masks.append(None if kept is None else (kept / _philox.keep(p)).astype(self._dtype))
+            kept = philox.kept(self._noise_key, step, layer, rows, units, p) if p else None
+            masks.append(None if kept is None else (kept / philox.keep(p)).astype(self._dtype))
         return masks
 
     def _gradients(
@@ -194,7 +195,7 @@ class MLP(BaseMLP):
             if self.gains:
                 n = trace.n[i]
                 dg.insert(0, (delta * n).sum(axis=0))  # (fan_out,)
-                delta = _layer_norm.backward(delta * self.gains[i], n, trace.inverse_std[i])
+                delta = layer_norm.backward(delta * self.gains[i], n, trace.inverse_std[i])
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp._validation import count, known_name, number
+from fastbp.checks import count, known_name, number
 from fastbp.history import History
 
 Steps = NDArray[np.int64]

@@ -32,7 +32,7 @@ class Recorder:
 
 def test_protocol(module, monkeypatch):
     X, Y = data(50)
-    monkeypatch.setattr("fastbp._run.CHUNK_SECONDS", 1e-9)  # each step a chunk
+    monkeypatch.setattr("fastbp.training.run.CHUNK_SECONDS", 1e-9)  # each step a chunk
     recorder = Recorder()
     model = module.MLP([3, 4, 2], seed=0)
     model.fit(
@@ -45,7 +45,7 @@ def test_protocol(module, monkeypatch):
 
 def test_chunks_span_epochs_for_who_wants_chunks_only(module, monkeypatch):
     X, Y = data(20)
-    monkeypatch.setattr("fastbp._run.CHUNK_SECONDS", 1e9)
+    monkeypatch.setattr("fastbp.training.run.CHUNK_SECONDS", 1e9)
 
     class Chunks:
         steps = ()
@@ -64,7 +64,7 @@ def test_chunks_span_epochs_for_who_wants_chunks_only(module, monkeypatch):
 @pytest.mark.parametrize("hook", ["on_chunk_end", "on_epoch_end"])
 def test_a_true_value_ends_training(module, monkeypatch, hook):
     X, Y = data(50)
-    monkeypatch.setattr("fastbp._run.CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr("fastbp.training.run.CHUNK_SECONDS", 1e-9)
 
     class Stop:
         pass
@@ -84,7 +84,7 @@ def test_a_true_value_ends_training(module, monkeypatch, hook):
 @pytest.mark.parametrize("in_place", [True, False])
 def test_what_callbacks_write_is_trained_on(module, monkeypatch, hook, in_place):
     X, Y = data()
-    monkeypatch.setattr("fastbp._run.CHUNK_SECONDS", 1e-9)
+    monkeypatch.setattr("fastbp.training.run.CHUNK_SECONDS", 1e-9)
 
     class Write:
         done = False

@@ -128,7 +128,7 @@ def test_large_inputs_are_evaluated_in_blocks(module, monkeypatch):
     model = module.MLP([3, 5, 2], seed=0)
     X, Y = data(101, [3, 2])
     whole, loss = model.predict(X), model.loss(X, Y)
-    monkeypatch.setattr("fastbp._base.EVALUATE_MULTIPLY_ADDS", 25 * 10)
+    monkeypatch.setattr("fastbp.network.base.EVALUATE_MULTIPLY_ADDS", 25 * 10)
     np.testing.assert_allclose(model.predict(X), whole, rtol=1e-6)
     assert model.loss(X, Y) == pytest.approx(loss, rel=1e-6)
 

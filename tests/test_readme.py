@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastbp import _options, cli
-from fastbp._train_options import TRAIN
+from fastbp.cli import main, options
+from fastbp.cli.train.options import TRAIN
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,9 +52,9 @@ def test_fastbp_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
     for words in fastbp_commands():
         seen.add(words[0])
         if TOO_LONG_TO_RUN & set(words):
-            cli._parse(words)  # raises SystemExit for an option that does not exist
+            main._parse(words)  # raises SystemExit for an option that does not exist
         else:
-            assert cli.main(words) == 0, capsys.readouterr().err
+            assert main.main(words) == 0, capsys.readouterr().err
     assert {"demo", "train", "predict", "check", "bench"} <= seen
 
 
@@ -62,7 +62,7 @@ def test_fastbp_commands_run_in_their_order(tmp_path, monkeypatch, capsys):
 def test_settings_in_a_file_are_options(text, tmp_path):
     path = tmp_path / "train.toml"
     path.write_text(text, encoding="utf-8")
-    _options.gather(TRAIN, {}, str(path))
+    options.gather(TRAIN, {}, str(path))
 
 
 def test_the_first_screen_has_the_two_commands():

@@ -16,9 +16,11 @@ from definitions import DEFINITIONS
 
 import fastbp
 import fastbp.reference
-from fastbp import _train_options, optimizers, schedules
+from fastbp import optimizers, schedules
 from fastbp.activations import ACTIVATIONS, OUTPUTS
-from fastbp.engine import formulas, settings
+from fastbp.cli.train import options
+from fastbp.engine import settings
+from fastbp.engine.kernels import formulas
 from fastbp.losses import LOSSES
 
 
@@ -50,7 +52,7 @@ def missing():
         ("formula and torch", optimizer_names, {name for name, _ in test_optimizers.CASES}),
         ("agreement with the reference", optimizer_names, test_optimizers.PLAIN),
         ("engine bits", optimizer_names, {type(make()).__name__ for make in engine_bits.OPTIMIZERS.values()}),
-        ("command line", optimizer_names, _train_options.LEARNING_RATES),
+        ("command line", optimizer_names, options.LEARNING_RATES),
         ("fastbp", optimizer_names, fastbp.__all__),
         ("fastbp.reference", optimizer_names, fastbp.reference.__all__),
         ("schedule", subclasses_in(schedules, schedules.Schedule), tested_schedules),

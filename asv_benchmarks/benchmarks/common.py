@@ -55,7 +55,7 @@ def require(implementation: str, name: str) -> Any:
 
 def missing() -> dict[str, str]:
     """{} or {"missing": the name that this commit does not have yet}."""
-    for module, name in (("fastbp", "MLP"), ("fastbp.engine.limit", "multiply_add_limit")):
+    for module, name in (("fastbp", "MLP"), ("fastbp.engine.probes", "multiply_add_limit")):
         try:
             if not hasattr(__import__(module, fromlist=[name]), name):
                 return {"missing": f"{module}.{name}"}

@@ -26,14 +26,14 @@ class Tile(LookUp):
     def setup_cache(self) -> dict[Any, Any]:
         if absent := missing():
             return absent
-        from fastbp.engine import tile
-        from fastbp.engine.limit import multiply_add_limit, tile_speed
+        from fastbp.engine.kernels import matmul
+        from fastbp.engine.probes import multiply_add_limit, tile_speed
 
         limit = multiply_add_limit()
         figures = {}
         for name in self.params[0]:
             height, width = map(int, name.split(" x "))
-            width = max(w for w in tile.shapes() if w <= width)
+            width = max(w for w in matmul.shapes() if w <= width)
             for depth in self.params[1]:
                 figures[name, depth] = 100 * tile_speed(height, width, depth, legs=5) / limit
         return figures
@@ -52,7 +52,7 @@ class Product(LookUp):
     def setup_cache(self) -> dict[Any, Any]:
         if absent := missing():
             return absent
-        from fastbp.engine.limit import multiply_add_limit
+        from fastbp.engine.probes import multiply_add_limit
 
         from .measuring import compiled_phases, product_speed
 
@@ -61,7 +61,7 @@ class Product(LookUp):
         except (
             Exception
         ) as error:  # numba has many; tests/test_benchmarks.py sees to it that today's engine has none
-            return {"missing": f"fastbp.engine.step as benchmarks/measuring.py calls it: {error}"}
+            return {"missing": f"fastbp.engine.worker.step as benchmarks/measuring.py calls it: {error}"}
         products, phases, counts = self.params
         limit = {threads: multiply_add_limit(threads=threads) for threads in counts}
         speeds = {

@@ -37,8 +37,9 @@ def compiled_phases() -> Any:
     Not cached on disk: fastbp's cache would not notice an edit of this file.
     """
     import numba
-    from fastbp.engine import jit, step
-    from fastbp.engine.jit import peek
+    from fastbp.engine.compile import jit
+    from fastbp.engine.compile.jit import peek
+    from fastbp.engine.worker import step
 
     forward, backward, update = step.forward, step.backward, step.update
     barrier, layer_at, fan_in = step.barrier, step.layer_at, step.FAN_IN
@@ -60,8 +61,9 @@ def compiled_phases() -> Any:
 
 def product_speed(product: str, phase: str, dtype: str = "float32", threads: int = 1) -> float:
     """flop/s of one phase of a layer: X @ W + b, the deltas of the layer below, or W += X.T @ d."""
-    from fastbp.engine import step, team
     from fastbp.engine.plan import Plan
+    from fastbp.engine.threads import team
+    from fastbp.engine.worker import step
 
     rows, fan_in, fan_out = PRODUCTS[product]
     # For the backward phase the layer in question is the second, and what is below it is linear, too.

@@ -18,13 +18,17 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import _philox
-from fastbp._sources import Rows
-from fastbp.engine import blocks, formulas, hidden, philox, rows, step, team, tile
-from fastbp.engine import layer_norm as norm
-from fastbp.engine.input_noise import add_noise
-from fastbp.engine.reading import row_reader
-from fastbp.engine.vector import isa
+from fastbp.engine.kernels import blocks, formulas, matmul, rows
+from fastbp.engine.kernels import dropout as dropout_kernels
+from fastbp.engine.kernels import layer_norm as norm
+from fastbp.engine.kernels.noise import add_noise
+from fastbp.engine.kernels.reading import row_reader
+from fastbp.engine.simd import philox
+from fastbp.engine.simd.vector import isa
+from fastbp.engine.threads import team
+from fastbp.engine.worker import step
+from fastbp.formulas import philox as philox_numbers
+from fastbp.inputs.sources import Rows
 
 Array = NDArray[Any]
 
@@ -147,8 +151,8 @@ class Plan:
         self.out, self.bad = np.zeros(1), np.zeros(1, np.int64)
         self.set(
             layers=len(shapes), lanes=lanes, vector=vector, itemsize=dtype.itemsize, many_registers=int(isa().registers == 32),
-            tile_along_k=tile.address(name, tile.ALONG_K, prefetch=far),
-            tile_along_rows=tile.address(name, tile.ALONG_ROWS, prefetch=far),
+            tile_along_k=matmul.address(name, matmul.ALONG_K, prefetch=far),
+            tile_along_rows=matmul.address(name, matmul.ALONG_ROWS, prefetch=far),
             total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
             touch=blocks.touch(), column_sums=blocks.column_sums(name),
             add_products=blocks.add_products(name) if use == "train" and rule == "add" and batch == 1 else 0,
@@ -208,8 +212,8 @@ class Plan:
             p = dropout[i] if use == "train" and dropout and not last else 0.0
             if p:
                 self.set_layer(
-                    i, drop=hidden.activation(activations[i], name), drop_slope=hidden.slope(activations[i], name),
-                    stream=self._stream(key, i + 1, 1 / _philox.keep(p), p),
+                    i, drop=dropout_kernels.activation(activations[i], name), drop_slope=dropout_kernels.slope(activations[i], name),
+                    stream=self._stream(key, i + 1, 1 / philox_numbers.keep(p), p),
                 )  # fmt: skip
             elif not last or not by_rows or (use != "train" and not softmax):
                 self.set_layer(i, activate=blocks.activation(activations[i], name))
@@ -263,7 +267,7 @@ class Plan:
             )  # fmt: skip
         self.set(scratch=self._new(workers * 32 * vector), sliver_rows=sliver_rows())
         if batch >= sliver_rows():
-            sliver_row = -(-tile.shapes()[2] // lanes) * vector
+            sliver_row = -(-matmul.shapes()[2] // lanes) * vector
             sliver = batch * sliver_row + SLIVER_APART
             self.set(copy_sliver=blocks.copy_sliver(name), sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver)
         if input_noise and use == "train":
@@ -285,9 +289,9 @@ class Plan:
         """The settings of a layer's random numbers, as philox.py lists them."""
         at = self._new(philox.SETTINGS)
         memory = self._memory[-1][: philox.SETTINGS]
-        memory.view(np.int64)[:4] = *key, _philox.threshold(p), layer
+        memory.view(np.int64)[:4] = *key, philox_numbers.threshold(p), layer
         numbers = memory.view(self.dtype)[4 * 8 // self.dtype.itemsize :: 8 // self.dtype.itemsize]
-        numbers[:] = factor, _philox.keep(p)
+        numbers[:] = factor, philox_numbers.keep(p)
         return at
 
     def _call(self, *names: str) -> None:
@@ -305,7 +309,7 @@ class Plan:
     # ---- what is lent -------------------------------------------------------------------------------------
 
     def lend_parameters(self, flat: Array, states: Sequence[Array] = ()) -> None:
-        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see fastbp/_layout.py)."""
+        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see fastbp/network/layout.py)."""
         lent = (flat, *states)
         if len(lent) == len(self._lent) and all(known() is array for known, array in zip(self._lent, lent, strict=True)):
             return

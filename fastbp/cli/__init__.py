@@ -1,0 +1,1 @@
+"""The command line: `fastbp train`, `predict`, `demo`, `check`, `bench`, `data`."""

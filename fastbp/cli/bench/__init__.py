@@ -1,0 +1,1 @@
+"""`fastbp bench`: time per training step, beside other libraries."""

@@ -1,0 +1,121 @@
+"""`fastbp check`: are the results right on this machine, with its CPU and the installed versions?"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import fastbp
+import fastbp.reference
+from fastbp.activations import ACTIVATIONS, OUTPUTS
+from fastbp.cli.bench.command import largest_difference, machine
+from fastbp.losses import LOSSES
+from fastbp.optimizers import OPTIMIZERS
+from fastbp.storage.atomic import text_table
+from fastbp.training.interrupt import or_interrupt
+
+LAYERS = (13, 33, 17, 3)  # odd widths: the ends of vectors and tiles are where a kernel goes wrong
+ROWS = 70
+BATCH = 31
+EPOCHS = 7  # of 3 steps each
+# Rounding alone, widened by 21 steps of training; a wrong gradient is off by 1e-3 and more.
+AGREEMENT = {"float32": 1e-4, "float64": 1e-12}
+
+
+def check(*, seed: int) -> bool:
+    """Print two tables; return whether everything in them is right."""
+    print(machine() + "\n")
+    print(
+        "Gradients against central differences in float64, largest relative error (1e-6 or less is right):\n"
+    )
+    gradients, gradients_right = _gradients(seed)
+    print(gradients + "\n")
+    print(
+        f"Parameters of both after {EPOCHS * -(-ROWS // BATCH)} steps, largest difference\n"
+        f"({AGREEMENT['float32']:g} in float32 and {AGREEMENT['float64']:g} in float64 or less is right):\n"
+    )
+    agreement, agreement_right = _agreement(seed)
+    print(agreement + "\n")
+    print("all right" if gradients_right and agreement_right else "FAILED: see the lines above")
+    return gradients_right and agreement_right
+
+
+def _data(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((ROWS, LAYERS[0])), rng.random((ROWS, LAYERS[-1]))
+
+
+def _targets(loss: str, Y: np.ndarray) -> np.ndarray:
+    """Such as the loss needs, from Y in [0, 1]."""
+    if LOSSES[loss].targets_are_signs:
+        return np.where(Y < 0.5, -1, 1)
+    return Y / Y.sum(axis=1, keepdims=True) if LOSSES[loss].of_classes else Y
+
+
+def _combinations() -> list[tuple[str, str, str, bool]]:
+    """(hidden, output, loss, layer_norm): every hidden activation with every loss; the others take turns."""
+    outputs = list(OUTPUTS)
+    return [
+        (hidden, LOSSES[loss].output or outputs[(i + k + 1) % len(outputs)], loss, (i + k) % 3 == 2)
+        for i, hidden in enumerate(ACTIVATIONS)
+        for k, loss in enumerate(LOSSES)
+    ]
+
+
+def _gradients(seed: int) -> tuple[str, bool]:
+    X, Y = _data(seed)
+    rows, right = [], True
+    for hidden, output, loss, layer_norm in _combinations():
+        name = hidden + (" (layer norm)" if layer_norm else "")
+        _progress(f"gradients of {name}, {output}, {loss}")
+        cells = []
+        for module in (fastbp.reference, fastbp):
+            targets = _targets(loss, Y)
+            options = {"hidden": hidden, "output": output, "loss": loss, "layer_norm": layer_norm}
+            model = module.MLP(LAYERS, dtype="float64", seed=seed, **options)
+            result = model.check_gradients(X, targets, max_entries=40)
+            right &= result.passed
+            cells.append(f"{result.largest:.0e}" + ("" if result.passed else " FAILED"))
+        rows.append([name, output, loss, *cells])
+    _progress("")
+    return text_table(["hidden", "output", "loss", "reference", "fastbp"], rows), right
+
+
+def _agreement(seed: int) -> tuple[str, bool]:
+    X, Y = _data(seed)
+    rows, right = [], True
+    for optimizer, options in (
+        *((name, {"lr": 0.1 if name == "SGD" else 1e-3}) for name in OPTIMIZERS),
+        ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ):
+        name = optimizer + (" (Nesterov)" if "nesterov" in options else "")
+        cells = []
+        for dtype, allowed in AGREEMENT.items():
+            _progress(f"agreement of {name}, {dtype}")
+            models = []
+            for module in (fastbp.reference, fastbp):
+                model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed)
+                or_interrupt(
+                    model.fit(
+                        X,
+                        Y,
+                        epochs=EPOCHS,
+                        batch_size=BATCH,
+                        optimizer=getattr(module, optimizer)(**options),
+                        progress=False,
+                    )
+                )
+                models.append(model)
+            difference = largest_difference(*models)
+            agree = difference <= allowed
+            right &= agree
+            cells.append(f"{difference:.0e}" + ("" if agree else " FAILED"))
+        rows.append([name, *cells])
+    _progress("")
+    return text_table(["optimizer", *AGREEMENT], rows), right
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

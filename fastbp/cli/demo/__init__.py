@@ -1,0 +1,1 @@
+"""`fastbp demo`: both implementations on real digits."""

@@ -1,0 +1,1 @@
+"""`fastbp train` and `fastbp predict`: from a file to a network and back."""

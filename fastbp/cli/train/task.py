@@ -1,0 +1,320 @@
+"""What the columns of a table mean to a network: standardised features, encoded targets, and the way back.
+
+A `Task` is made from the training rows alone, travels in the model file's metadata, and turns any later table
+into the network's inputs and the network's outputs into predictions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import metrics
+from fastbp.cli.train.tables import Columns, DataError, Table, Target
+
+FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
+ROWS_AT_ONCE = 4096  # of images whose spread is computed
+MANY_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity, not as classes
+
+Label = int | str
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Standardisation x -> (x - mean) / scale of each column; scale is 1 for a constant column."""
+
+    mean: NDArray[np.float64]  # (columns,)
+    scale: NDArray[np.float64]  # (columns,), positive
+
+    @classmethod
+    def fit(cls, values: NDArray[np.float64]) -> Scaling:
+        """values: (rows, columns)"""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, spread = values.mean(axis=0), values.std(axis=0)
+        if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
+            worst = int(np.argmax(np.abs(values).max(axis=0)))
+            raise DataError(f"the values of feature {worst + 1} are too large to be standardised in float64")
+        # The spread computed of a constant column may be rounding noise: dividing by that would blow it up.
+        constant = spread <= 1e-12 * np.abs(mean)
+        return cls(mean, np.where(constant | (spread == 0), 1.0, spread))
+
+    @classmethod
+    def none(cls, columns: int) -> Scaling:
+        """That of values which stay as they are."""
+        return cls(np.zeros(columns), np.ones(columns))
+
+    def apply(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(rows, columns), in float64; of no scaling the values themselves."""
+        if not self.mean.any() and (self.scale == 1).all():
+            return values
+        scaled: NDArray[np.float64] = (values - self.mean) / self.scale
+        return scaled
+
+    def undo(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        plain: NDArray[np.float64] = values * self.scale + self.mean
+        return plain
+
+
+@dataclass(frozen=True)
+class Task:
+    columns: Columns
+    features: Scaling
+    classes: list[Label] | None  # None: regression
+    target: Scaling | None  # of the regression target
+
+    # ---- before training ----
+
+    @classmethod
+    def fit(cls, table: Table, train: NDArray[np.intp], kind: str) -> Task:
+        """Learn classes from all rows, means and spreads from the rows `train` alone.
+
+        Images stay as they are stored; the network scales them (see `scaling_of_images`).
+        """
+        assert table.target is not None
+        if table.image is None:
+            features = Scaling.fit(table.features[train])
+        else:
+            features = Scaling.none(table.features.shape[1])
+        if kind == "classification":
+            classes = sorted(set(_labels(table.target)), key=lambda label: (isinstance(label, str), label))
+            if len(classes) < 2:
+                raise DataError(f"the target {table.columns.target!r} has one class only: {classes[0]!r}")
+            return cls(table.columns, features, classes, None)
+        values = _quantities(table.target, table.columns.target)
+        return cls(table.columns, features, None, Scaling.fit(values[train, None]))
+
+    @property
+    def outputs(self) -> int:
+        """One output a class; two classes share one output, regression has one."""
+        return 1 if self.classes is None or len(self.classes) == 2 else len(self.classes)
+
+    def inputs(self, table: Table) -> NDArray[Any]:
+        """(rows, features), standardised; of images as they are stored."""
+        return self.features.apply(table.features)
+
+    def encode(self, target: Target) -> NDArray[np.float64]:
+        """(rows, outputs): what the network is to put out. Raises DataError for an unknown class or text."""
+        if self.target is not None:
+            return self.target.apply(_quantities(target, self.columns.target)[:, None])
+        codes = self.codes(target)
+        if self.outputs == 1:
+            return codes[:, None].astype(np.float64)
+        return np.eye(self.outputs)[codes]
+
+    def codes(self, target: Target) -> NDArray[np.intp]:
+        """(rows,): the position of each label in `classes`."""
+        assert self.classes is not None
+        position = {label: i for i, label in enumerate(self.classes)}
+        try:
+            return np.array([position[label] for label in _labels(target, self.classes)], dtype=np.intp)
+        except KeyError as error:
+            raise DataError(f"class {error.args[0]!r} of the target was not in the training data") from None
+
+    # ---- after training ----
+
+    def scores(self, y_pred: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """(rows, classes): the outputs as one number in 0..1 a class."""
+        wide = y_pred.astype(np.float64)
+        return np.hstack([1 - wide, wide]) if self.outputs == 1 else wide
+
+    def decide(self, y_pred: NDArray[np.floating[Any]]) -> NDArray[np.intp] | NDArray[np.float64]:
+        """(rows,): class positions, or the target's values in its own units."""
+        if self.target is not None:
+            return self.target.undo(y_pred.astype(np.float64))[:, 0]
+        best: NDArray[np.intp] = self.scores(y_pred).argmax(axis=1)
+        return best
+
+    def quality(self, y_pred: NDArray[np.floating[Any]], target: Target) -> dict[str, float]:
+        """Name the measures and give their values."""
+        if self.target is not None:
+            return regression_quality(self.decide(y_pred), _quantities(target, self.columns.target))
+        codes = self.codes(target)
+        quality = classification_quality(self.decide(y_pred), codes)
+        if self.outputs == 1:
+            both = 0 < codes.sum() < len(codes)
+            quality["AUC"] = metrics.auc(codes, y_pred) if both else math.nan
+        elif self.outputs > 3:
+            quality["top 3"] = metrics.top_k(codes, y_pred, 3)
+        return quality
+
+    # ---- in the model file ----
+
+    def to_metadata(self) -> dict[str, Any]:
+        return {
+            "fastbp_table": FORMAT,
+            "target": self.columns.target,
+            "features": self.columns.features,
+            "named": self.columns.named,
+            "width": self.columns.width,
+            "feature_mean": self.features.mean.tolist(),
+            "feature_scale": self.features.scale.tolist(),
+            "classes": self.classes,
+            "target_mean": None if self.target is None else self.target.mean.tolist(),
+            "target_scale": None if self.target is None else self.target.scale.tolist(),
+        }
+
+    @classmethod
+    def from_metadata(cls, path: str, metadata: dict[str, Any], inputs: int, outputs: int) -> Task:
+        """Read `to_metadata` back; the file may come from anybody, so everything is checked."""
+        if "fastbp_table" not in metadata:
+            raise DataError(
+                f"{path} says nothing about its columns: it was not written by `fastbp train` "
+                "(a model saved from Python is used from Python: fastbp.MLP.load)"
+            )
+        if metadata["fastbp_table"] != FORMAT:
+            raise DataError(
+                f"{path} was written by another version of fastbp (table format {metadata['fastbp_table']})"
+            )
+        try:
+            features = [str(name) for name in metadata["features"]]
+            named = bool(metadata["named"])
+            if not named and not all(name.isdigit() for name in features):
+                raise ValueError
+            columns = Columns(features, str(metadata["target"]), named, int(metadata["width"]))
+            classes = metadata["classes"]
+            if classes is not None and not (
+                len(classes) >= 2
+                and len(set(classes)) == len(classes)
+                and all(type(label) in (int, str) for label in classes)
+            ):
+                raise ValueError
+            target = (
+                None
+                if classes is not None
+                else _scaling(metadata["target_mean"], metadata["target_scale"], 1)
+            )
+            scaling = _scaling(metadata["feature_mean"], metadata["feature_scale"], inputs)
+            task = cls(columns, scaling, classes, target)
+        except (KeyError, TypeError, ValueError):
+            task = None
+        if task is None or len(task.columns.features) != inputs or task.outputs != outputs:
+            raise DataError(f"{path} is damaged: what it says about its columns does not fit its network")
+        return task
+
+
+def choose_kind(target: Target, name: str) -> str:
+    """Text and few distinct whole numbers are classes, everything else is a quantity."""
+    labels = _labels(target)
+    text = [row for row, label in enumerate(labels) if isinstance(label, str) and not _number(label)]
+    many = len(set(labels)) > min(MANY_CLASSES, len(labels) // 2)
+    if many and 0 < len(text) < len(labels):  # a mark for a missing value, most likely
+        raise DataError(
+            f"row {text[0] + 1}, column {name!r} (the target): {labels[text[0]]!r} is not a number, "
+            "others are; --task classification would take each value as a class"
+        )
+    if text:
+        return "classification"
+    return "classification" if not many and all(isinstance(label, int) for label in labels) else "regression"
+
+
+def classification_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
+    """predicted, true: (rows,) class positions.
+
+    Balanced accuracy is the mean over the classes of the share that was found.
+    """
+    found = [float(np.mean(predicted[true == label] == label)) for label in np.unique(true)]
+    return {"accuracy": float(np.mean(predicted == true)), "balanced accuracy": float(np.mean(found))}
+
+
+def scaling_of_images(values: NDArray[Any]) -> tuple[float, float]:
+    """(scale, offset) such that all of values * scale + offset together have mean 0 and spread 1.
+
+    One for all pixels: a pixel that is nearly always dark would have a spread of nearly 0.
+    """
+    blocks = [values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE)]
+    mean = sum(float(block.sum(dtype=np.float64)) for block in blocks) / values.size
+    squares = sum(float(np.square(block - mean, dtype=np.float64).sum()) for block in blocks)
+    scale = 1 / math.sqrt(squares / values.size) if squares else 1.0
+    if not (math.isfinite(mean) and math.isfinite(squares)):
+        raise DataError("the images' values are too large to be standardised in float64")
+    return scale, -mean * scale
+
+
+def regression_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
+    """predicted, true: (rows,) in the target's units. R2 is nan where the true values are all the same."""
+    error = predicted - true
+    spread = float(np.sum((true - true.mean()) ** 2))
+    return {
+        "RMSE": float(np.sqrt(np.mean(error**2))),
+        "MAE": float(np.mean(np.abs(error))),
+        "R2": 1 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
+    }
+
+
+def split_rows(
+    strata: NDArray[np.intp] | None,
+    rows: int,
+    share: float,
+    seed: int | tuple[int, ...],
+    option: str = "--test-size",
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Choose at random which rows to train on and which to hold out; (train, held out), both sorted.
+
+    With `strata` (rows,), each class gives its share, and keeps at least one row for training.
+    """
+    rng = np.random.default_rng(seed)
+    if strata is None:
+        order = rng.permutation(rows)
+        held = order[: round(rows * share)]
+    else:
+        parts = []
+        for label in np.unique(strata):
+            members = rng.permutation(np.flatnonzero(strata == label))
+            parts.append(members[: min(round(len(members) * share), len(members) - 1)])
+        held = np.concatenate(parts)
+    mask = np.zeros(rows, dtype=bool)
+    mask[held] = True
+    train, held = np.flatnonzero(~mask), np.flatnonzero(mask)
+    if share > 0 and not len(held):
+        raise DataError(f"{option} {share:g} of {rows} rows leaves nothing to test on")
+    if not len(train):
+        raise DataError(f"{option} {share:g} of {rows} rows leaves nothing to train on")
+    return train, held
+
+
+def _scaling(mean: Any, scale: Any, columns: int) -> Scaling:
+    made = Scaling(np.array(mean, dtype=np.float64), np.array(scale, dtype=np.float64))
+    if made.mean.shape != (columns,) or made.scale.shape != (columns,):
+        raise ValueError
+    if not (np.isfinite(made.mean).all() and np.isfinite(made.scale).all() and (made.scale > 0).all()):
+        raise ValueError
+    return made
+
+
+def _number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and "_" not in text
+    except ValueError:
+        return False
+
+
+def _quantities(target: Target, name: str) -> NDArray[np.float64]:
+    if isinstance(target, np.ndarray):
+        return target
+    for row, text in enumerate(target, start=1):
+        if not _number(text):
+            raise DataError(f"row {row}, column {name!r} (the target): {text!r} is not a number")
+    return np.array([float(text) for text in target])
+
+
+def _labels(target: Target, known: Sequence[Label] = ()) -> list[Label]:
+    """Whole numbers as int ("3", "3.0" and 3.0 are one class), anything else as text.
+
+    One label of text makes all of them text, so that "1" and "1.0" stay apart beside "1a"; with `known`
+    labels, theirs decide.
+    """
+    texts = [repr(float(v)) for v in target] if isinstance(target, np.ndarray) else list(target)
+    for row, text in enumerate(texts, start=1):
+        if not text:
+            raise DataError(f"row {row} of the target is empty")
+    if not any(isinstance(label, str) for label in known):
+        numbers = [float(text) if _number(text) else 0.5 for text in texts]
+        # From 2**53 on, float64 has no longer every whole number: long identifiers would fall together.
+        if all(number.is_integer() and abs(number) < 2**53 for number in numbers):
+            return [int(number) for number in numbers]
+    return [*texts]

@@ -1,0 +1,64 @@
+"""Predictions for a few rows: the weights are read where the caller's arrays have them, and one call does all.
+
+Packing pays when weights meet many rows. Here each is met once or a few times, and reading them is the work.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from fastbp.engine.compile import jit
+from fastbp.engine.compile.jit import call
+from fastbp.engine.kernels import blocks
+from fastbp.engine.kernels.finite import all_finite
+from fastbp.engine.plan import FEW_ROWS, Plan
+from fastbp.engine.worker.step import FAN_IN, FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK
+from fastbp.engine.worker.step import X as X_AT
+
+Array = NDArray[Any]
+
+# A vector may be read that begins inside the parameters and ends outside: they must have so many bytes behind them.
+SLACK = 64
+
+
+def _predict(table, address, work, finite, bad, check, X, out):
+    if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != table[HEADER_SIZE + FAN_IN]:
+        return False
+    if check and not all_finite(finite, X, bad):
+        return False
+    table[X_AT], table[SAMPLES], table[TASK] = X.ctypes.data, X.shape[0], FORWARD
+    table[HEADER_SIZE + (table[LAYERS] - 1) * LAYER_SIZE + OUTSIDE_A] = out.ctypes.data
+    call(work, (0, 1, address))
+    return True
+
+
+@cache
+def _entry(dtype: str) -> Any:
+    table, array = types.Array(types.int64, 1, "C"), types.Array(getattr(types, dtype), 2, "C")
+    return jit.dispatcher(_predict, (table, types.int64, types.int64, types.int64, table, types.boolean, array, array))
+
+
+class FewRows:
+    """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes behind it."""
+
+    def __init__(self, layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> None:
+        plan = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
+        plan.lend_parameters(parameters)
+        plan.read_in_place()
+        plan.set(x_row=layer_sizes[0] * parameters.itemsize)
+        self._plan, self._outputs, self._dtype = plan, layer_sizes[-1], parameters.dtype
+        name = parameters.dtype.name
+        self._enter = partial(_entry(name), plan.table, plan.address, plan.work, blocks.not_finite(name), plan.bad)
+
+    def predict(self, X: Array, check_finite: bool) -> Array | None:
+        """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype, or not finite."""
+        out = np.empty((len(X), self._outputs), self._dtype)
+        try:
+            return out if self._enter(check_finite, X, out) else None
+        except TypeError:
+            return None

@@ -1,0 +1,1 @@
+"""The compiled loops, each named after what it computes."""

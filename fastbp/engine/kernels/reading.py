@@ -1,0 +1,101 @@
+"""Stored numbers become floats: the compiled loop that reads a row of the caller's matrix, of whatever dtype.
+
+Integers and bytes take a half, a quarter, an eighth of the memory of floats, so converting each batch as it is gathered costs less
+than what is saved by reading less. The result has the bits of NumPy's `values.astype(dtype) * scale + offset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastbp.engine.kernels.blocks import compile_block
+from fastbp.engine.simd.vector import I64, Vectors
+
+
+def _shaped(kind: ir.Type, lanes: int) -> ir.Type:
+    return ir.VectorType(kind, lanes) if lanes else kind
+
+
+def _constant(kind: ir.Type, lanes: int, value: float) -> ir.Constant:
+    return ir.Constant(_shaped(kind, lanes), [value] * lanes if lanes else value)
+
+
+def _half(b: ir.IRBuilder, bits: ir.Value, lanes: int) -> ir.Value:
+    """float16 as its bits to float32: shifted to where float32 has them, then the exponent's bias made up for by a power of two.
+
+    Instructions for it exist on some CPUs only, and the library functions that replace them cannot be linked here.
+    """
+    integer = ir.IntType(32)
+    wide = b.zext(bits, _shaped(integer, lanes))
+    sign = b.shl(b.and_(wide, _constant(integer, lanes, 0x8000)), _constant(integer, lanes, 16))
+    size = b.shl(b.and_(wide, _constant(integer, lanes, 0x7FFF)), _constant(integer, lanes, 13))
+    value = b.fmul(b.bitcast(size, _shaped(ir.FloatType(), lanes)), _constant(ir.FloatType(), lanes, 2.0**112))
+    special = b.icmp_unsigned(">=", size, _constant(integer, lanes, 0x7C00 << 13))  # NaN and infinity
+    size = b.select(special, b.or_(size, _constant(integer, lanes, 0x7F800000)), b.bitcast(value, _shaped(integer, lanes)))
+    return b.bitcast(b.or_(size, sign), _shaped(ir.FloatType(), lanes))
+
+
+def _convert(b: ir.IRBuilder, bits: ir.Value, stored: np.dtype[Any], scalar: ir.Type, lanes: int) -> ir.Value:
+    """The stored numbers, given as integers of their size, as floats of type `scalar`; lanes = 0 is a single number."""
+    target = _shaped(scalar, lanes)
+    if not stored.isnative and stored.itemsize > 1:
+        kind = bits.type
+        width = f"v{lanes}i{8 * stored.itemsize}" if lanes else f"i{8 * stored.itemsize}"
+        f = cgutils.get_or_insert_function(b.module, ir.FunctionType(kind, [kind]), f"llvm.bswap.{width}")
+        bits = b.call(f, [bits])
+    if stored.kind in "bu":
+        return b.uitofp(bits, target)
+    if stored.kind == "i":
+        return b.sitofp(bits, target)
+    if stored.itemsize == 2:
+        value = _half(b, bits, lanes)
+        size = 4
+    else:
+        size = stored.itemsize
+        value = b.bitcast(bits, _shaped(ir.FloatType() if size == 4 else ir.DoubleType(), lanes))
+    wanted = 4 if isinstance(scalar, ir.FloatType) else 8
+    if size == wanted:
+        return value
+    return b.fpext(value, target) if size < wanted else b.fptrunc(value, target)
+
+
+def row_reader(stored: np.dtype[Any], dtype: str, scaled: bool) -> int:
+    """(source, column, target, columns, scale, offset): target = the row at `source`, in floats, times scale plus offset.
+
+    column: bytes from one stored number to the next. Nothing is read or written beyond the columns. scale and offset: addresses of as
+    many floats, used if `scaled`.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, column, target, columns, scale, offset = args
+        ops = Vectors(b, dtype)
+        integer = ir.IntType(8 * stored.itemsize)
+
+        def visit(first: ir.Value, lanes: int) -> None:
+            def at(base: ir.Value, kind: ir.Type) -> ir.Value:
+                return b.inttoptr(b.add(base, b.mul(first, I64(ops.itemsize))), _shaped(kind, lanes).as_pointer())
+
+            def floats(base: ir.Value) -> ir.Value:
+                return b.load(at(base, ops.scalar), align=ops.itemsize)
+
+            place = b.inttoptr(b.add(source, b.mul(first, column)), _shaped(integer, lanes).as_pointer())
+            value = _convert(b, b.load(place, align=1), stored, ops.scalar, lanes)
+            if scaled:
+                value = b.fadd(b.fmul(value, floats(scale)), floats(offset))
+            b.store(value, at(target, ops.scalar), align=ops.itemsize)
+
+        adjacent = b.icmp_signed("==", column, I64(stored.itemsize))
+        vectors = b.select(adjacent, b.sdiv(columns, I64(ops.lanes)), I64(0))
+        with cgutils.for_range(b, vectors, intp=I64) as loop:
+            visit(b.mul(loop.index, I64(ops.lanes)), ops.lanes)
+        done = b.mul(vectors, I64(ops.lanes))
+        with cgutils.for_range(b, b.sub(columns, done), intp=I64) as loop:
+            visit(b.add(done, loop.index), 0)
+
+    order = "" if stored.isnative else "-swapped"
+    return compile_block(f"read-{stored.kind}{stored.itemsize}{order}{'-scaled' if scaled else ''}", dtype, 6, emit)

@@ -1,0 +1,1 @@
+"""Vector instructions, whatever the CPU's vectors are."""

@@ -1,0 +1,1 @@
+"""Threads: starting them, how many, and whether at all."""

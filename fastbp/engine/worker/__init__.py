@@ -1,0 +1,1 @@
+"""One worker's way through forward, backward and update."""

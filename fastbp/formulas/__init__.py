@@ -1,0 +1,1 @@
+"""Formulas in NumPy that the reference computes with and the engine has twins of."""

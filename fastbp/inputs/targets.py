@@ -1,0 +1,133 @@
+"""Targets that are classes, what values a loss takes, and the weights of samples.
+
+Where samples are weighted, their weights stand in one more column behind the targets, so that whatever picks,
+copies or shuffles rows takes the weight along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import checks
+from fastbp.losses import Loss
+
+Array = NDArray[Any]
+
+# How far a row of probabilities may be from a sum of 1: float32 rows are off by 1e-6 at most.
+SUM_TOLERANCE = 1e-5
+
+
+# ---- values ---------------------------------------------------------------------------------------------
+
+
+def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtype[Any]) -> Array | None:
+    """Zeros and a one for each label 0 .. outputs - 1; None if Y is not a list or column of labels."""
+    try:
+        labels = np.asarray(Y)
+    except ValueError:  # not rectangular; as_floats says so
+        return None
+    if labels.ndim != 1 and not (labels.ndim == 2 and labels.shape[1] == 1):
+        return None
+    expected = f"class labels 0..{outputs - 1} (the model has {outputs} outputs)"
+    if len(labels) != rows:
+        raise ValueError(
+            f"{name} has {len(labels)} labels, X has {rows} rows: {name} must be ({rows},) {expected}, "
+            f"or ({rows}, {outputs}), one column a class"
+        )
+    if labels.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {labels.dtype}, expected {expected}")
+    labels = labels.reshape(-1)
+    if labels.dtype.kind == "b":
+        labels = labels.astype(np.uint8)
+    bad = ~((labels >= 0) & (labels < outputs) & (labels == np.floor(labels)))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(f"{name}[{first}] is {labels[first]:g}, expected {expected}")
+    return np.eye(outputs, dtype=dtype)[labels.astype(np.intp)]
+
+
+def require_values(name: str, array: Array, loss: Loss) -> None:
+    if loss.targets_in_unit_interval and not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            f"{name} has values from {array.min():g} to {array.max():g}, "
+            f"loss={loss.name!r} needs targets in [0, 1]"
+        )
+    if loss.targets_are_signs and not (np.abs(array) == 1).all():
+        wrong = array[np.abs(array) != 1][0]
+        raise ValueError(f"{name} holds {wrong:g}, loss={loss.name!r} needs targets -1 and 1")
+    if loss.of_classes:
+        needed = f"loss={loss.name!r} needs rows of probabilities"
+        if not array.min() >= 0:
+            row, column = np.argwhere(array < 0)[0]
+            raise ValueError(f"{name}[{row}, {column}] is {array[row, column]:g}, {needed}, or class labels")
+        sums = array.sum(axis=1, dtype=np.float64)
+        wrong_rows = np.abs(sums - 1) > SUM_TOLERANCE
+        if wrong_rows.any():
+            row = int(np.argmax(wrong_rows))
+            raise ValueError(f"row {row} of {name} has the sum {sums[row]:.7g}, {needed}, whose sum is 1")
+
+
+# ---- weights --------------------------------------------------------------------------------------------
+
+
+def _weights(name: str, value: object, keys: Sequence[int], meaning: str) -> NDArray[np.float64]:
+    """`value` as float64, one finite number of at least 0 for each of the keys, by which errors call it."""
+    weights = checks.as_floats(name, value, checks.FLOAT64)
+    if weights.shape != (len(keys),):
+        raise ValueError(f"{name} has shape {weights.shape}, expected ({len(keys)},): {meaning}")
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(f"{name}[{keys[first]}] is {weights[first]:g}, expected a finite number, at least 0")
+    return weights
+
+
+def sample_weights(name: str, value: object, rows: int) -> NDArray[np.float64]:
+    return _weights(name, value, range(rows), f"one weight for each of the {rows} rows of X")
+
+
+def class_weights(value: object, Y: Array, loss: Loss) -> NDArray[np.float64]:
+    """(rows,): the weight of each row's class; of a row of probabilities, the weight to be expected."""
+    outputs = Y.shape[1]
+    if loss.of_classes:
+        names: list[int] = list(range(outputs))
+        shares = Y.astype(np.float64)
+    elif outputs == 1 and (loss.targets_are_signs or loss.targets_in_unit_interval):
+        names = [-1, 1] if loss.targets_are_signs else [0, 1]
+        positive = ((Y + 1) / 2 if loss.targets_are_signs else Y).astype(np.float64)
+        shares = np.hstack([1 - positive, positive])
+    else:
+        raise ValueError(
+            "class_weight is for classes: loss='categorical_crossentropy', or 'binary_crossentropy' or "
+            f"'hinge' with one output; this model has loss={loss.name!r} and {outputs} "
+            f"output{'s' if outputs > 1 else ''} (sample_weight works with every loss)"
+        )
+    known = f"classes are {', '.join(map(str, names[:10]))}{', ...' if len(names) > 10 else ''}"
+    if isinstance(value, str):
+        if value != "balanced":
+            raise ValueError(
+                f"unknown class_weight {value!r}, expected 'balanced', a dict {{class: weight}} or an array"
+            )
+        counts = shares.sum(axis=0)
+        there = counts > 0  # as in scikit-learn, classes that do not occur have no part
+        of_class = np.divide(len(Y), there.sum() * counts, out=np.zeros(len(names)), where=there)
+    elif isinstance(value, Mapping):
+        for key in value:
+            if key not in names:
+                raise ValueError(f"class_weight has the key {key!r}, {known}")
+        of_class = _weights("class_weight", [value.get(name, 1.0) for name in names], names, known)
+    else:
+        of_class = _weights("class_weight", value, names, f"one weight for each class; {known}")
+    row_weights: NDArray[np.float64] = shares @ of_class
+    return row_weights
+
+
+def weighted(Y: Array, weights: NDArray[np.float64]) -> Array:
+    """(rows, outputs + 1): the weights behind the targets. ValueError for what their dtype cannot hold."""
+    if weights.max() > float(np.finfo(Y.dtype).max):
+        raise ValueError(f"weights go up to {weights.max():g}, which is infinite in {Y.dtype}")
+    return np.column_stack([Y, weights.astype(Y.dtype)])

@@ -1,0 +1,1 @@
+"""Looking at a model and at this installation: gradient check, diagnosis, configuration."""

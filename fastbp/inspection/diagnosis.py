@@ -1,0 +1,258 @@
+"""`MLP.diagnose`: what signals and gradients do in each layer, and what that means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp.formulas import layer_norm
+from fastbp.network.base import BaseMLP, Trace
+
+Array = NDArray[Any]
+
+# A layer's error signal (its delta) that is so many times smaller or larger than the output layer's has
+# vanished or exploded on its way down; likewise activations, seen from the input.
+VANISHED = 1e-3
+EXPLODED = 1e3
+# Exploding is also a gradient so many times longer than the weights it is to change.
+GRADIENT_TO_WEIGHT = 100.0
+# Shares of a layer's units from which a verdict speaks of them.
+DEAD_SHARE = 0.25
+SATURATED_SHARE = 0.5
+# Saturated: the derivative is below 4% of its largest value, for at least nine rows in ten.
+SATURATED = {"sigmoid": lambda a: (a < 0.01) | (a > 0.99), "tanh": lambda a: np.abs(a) > 0.98}
+SATURATED_ROWS = 0.9
+# Share of outputs that are saturated at the wrong end, so that mse's gradient is lost there.
+WRONG_SHARE = 0.1
+
+
+@dataclass
+class LayerDiagnosis:
+    """One layer's figures, over all rows of the data. Norms are Frobenius norms."""
+
+    layer: int  # counted from 1
+    activation: str
+    units: int
+    mean: float  # of the activations
+    spread: float  # their standard deviation
+    dead: int  # ReLU units that are 0 for every row
+    saturated: int  # Sigmoid and tanh units that are saturated for at least nine rows in ten
+    delta: (
+        float  # root mean square of the loss's derivative with respect to z, times the batch size if "mean"
+    )
+    gradient_norm: float  # of dW
+    weight_norm: float  # of W
+    ratio: float  # gradient_norm / weight_norm
+
+    @property
+    def dead_share(self) -> float:
+        return self.dead / self.units
+
+    @property
+    def saturated_share(self) -> float:
+        return self.saturated / self.units
+
+
+@dataclass
+class Diagnosis:
+    """`layers`: figures of each layer. `verdicts`: what they mean, one sentence each. print() shows both."""
+
+    layers: list[LayerDiagnosis]
+    verdicts: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """All of it as one text."""
+        return "\n".join(self.verdicts)
+
+    def __str__(self) -> str:
+        head = "layer  activation  units   mean  spread   dead  saturated  |dW|      |W|       |dW|/|W|"
+        lines = [head]
+        for s in self.layers:
+            lines.append(
+                f"{s.layer:<5}  {s.activation:<10}  {s.units:<5}  {s.mean:6.3g}  {s.spread:6.3g}  "
+                f"{s.dead_share:4.0%}  {s.saturated_share:9.0%}  {s.gradient_norm:<8.2e}  "
+                f"{s.weight_norm:<8.2e}  {s.ratio:.2e}"
+            )
+        return "\n".join([*lines, *self.verdicts])
+
+
+def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
+    model._adopt_parameters()
+    x = model._inputs(X, check_finite=True)
+    return examine(model, x, model._targets(Y, len(x), check_finite=True))
+
+
+def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
+    """The diagnosis for prepared inputs and targets, as training has them."""
+    with np.errstate(all="ignore"):  # numbers that blow up are what is looked for
+        trace = model._forward_pass(x)
+        z, a = trace.z, trace.a
+        dW = model._split(model._backward_pass(trace, y))[0]
+        deltas = _deltas(model, trace, y)
+        layers = [
+            _layer(model, i, a[i].astype(np.float64), deltas[i], dW[i].astype(np.float64), len(x))
+            for i in range(len(z))
+        ]
+        verdicts = (
+            _not_finite(z)
+            or [
+                *_dead(layers, len(x)),
+                *_saturated(layers[:-1]),
+                *_wrong_outputs(model, a[-1], y[:, : model.layer_sizes[-1]]),
+                *_activations(layers, float(_rms(x))),
+                *_gradients(layers),
+                *_symmetric(model),
+            ]
+            or ["fine: signals and gradients pass through every layer"]
+        )
+    return Diagnosis(layers, verdicts)
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _deltas(model: BaseMLP, trace: Trace, Y: Array) -> list[Array]:
+    """The derivative of each sample's loss with respect to every z, (batch, units) a layer."""
+    deltas = [model._output_delta(trace, Y).astype(np.float64)]
+    of_product = deltas[0]  # with respect to inputs @ W of the layer above
+    for i in range(len(trace.z) - 2, -1, -1):
+        below = of_product @ model.weights[i + 1].T.astype(np.float64)
+        of_product = below * model._activations[i].derivative(trace.z[i], trace.a[i])
+        deltas.insert(0, of_product)
+        if model.gains:
+            gain, n = model.gains[i].astype(np.float64), trace.n[i].astype(np.float64)
+            of_product = layer_norm.backward(of_product * gain, n, trace.inverse_std[i])
+    return deltas
+
+
+def _layer(model: BaseMLP, i: int, a: Array, delta: Array, dW: Array, rows: int) -> LayerDiagnosis:
+    activation = model._activations[i].name
+    saturated = SATURATED.get(activation)
+    norm, weight_norm = float(np.linalg.norm(dW)), float(np.linalg.norm(model.weights[i].astype(np.float64)))
+    if model._reduction == "sum":
+        norm /= rows  # as the learning rate has to be chosen for the batch size anyway, compare the mean
+    return LayerDiagnosis(
+        layer=i + 1,
+        activation=activation,
+        units=a.shape[1],
+        mean=float(a.mean()),
+        spread=float(a.std()),
+        dead=int((a <= 0).all(axis=0).sum()) if activation == "relu" else 0,
+        saturated=int((saturated(a).mean(axis=0) >= SATURATED_ROWS).sum()) if saturated else 0,
+        delta=_rms(delta),
+        gradient_norm=norm,
+        weight_norm=weight_norm,
+        ratio=norm / weight_norm if weight_norm else (math.inf if norm else 0.0),
+    )
+
+
+def _not_finite(z: list[Array]) -> list[str]:
+    for i, values in enumerate(z, 1):
+        if not np.isfinite(values).all():
+            return [
+                f"numbers overflow in layer {i}: {int((~np.isfinite(values)).sum())} of its {values.size} "
+                "pre-activations are NaN or infinite; use a smaller learning rate, and scale the inputs"
+            ]
+    return []
+
+
+def _dead(layers: list[LayerDiagnosis], rows: int) -> list[str]:
+    # With few rows a healthy unit is off in all of them by chance: half of the units with one row, and so on.
+    least = min(1.0, DEAD_SHARE + 0.75 * 0.5 ** (rows - 1))
+    verdicts = []
+    for s in layers:
+        if s.dead_share >= least:
+            passes = "; no gradient passes this layer" if s.dead == s.units else ""
+            verdicts.append(
+                f"layer {s.layer}: {s.dead} of {s.units} units are dead: their ReLU is 0 for every one of "
+                f"the {rows} rows, so they do not learn{passes}; use a smaller learning rate, check biases "
+                "and scale of the inputs"
+            )
+    return verdicts
+
+
+def _saturated(hidden: list[LayerDiagnosis]) -> list[str]:
+    return [
+        f"layer {s.layer}: {s.saturated} of {s.units} units are saturated: their {s.activation} is flat for "
+        "nearly every row, so hardly any gradient passes; use smaller weights, and scale the inputs"
+        for s in hidden
+        if s.saturated_share >= SATURATED_SHARE
+    ]
+
+
+def _wrong_outputs(model: BaseMLP, y_pred: Array, Y: Array) -> list[str]:
+    output = model._activations[-1].name
+    if model._loss.name != "mse" or output not in SATURATED:
+        return []
+    share = float((SATURATED[output](y_pred) & (np.abs(y_pred - Y) > 0.5)).mean())
+    if share < WRONG_SHARE:
+        return []
+    return [
+        f"output layer: {share:.0%} of the outputs are saturated at the wrong value, where mse has almost no "
+        "gradient; use smaller initial weights or a smaller learning rate, check that targets are within the "
+        f"{output}'s range, or use loss='binary_crossentropy'"
+    ]
+
+
+def _activations(layers: list[LayerDiagnosis], input_size: float) -> list[str]:
+    """Signals on their way up. A layer's size is its root mean square, its signal the spread."""
+    for s in layers[:-1]:
+        if math.hypot(s.mean, s.spread) > EXPLODED * max(1.0, input_size):
+            return [
+                f"activations explode from layer {s.layer} up: there they are "
+                f"{math.hypot(s.mean, s.spread):.2g} in size (root mean square), the inputs "
+                f"{input_size:.2g}; use smaller weights (init='auto')"
+            ]
+    for s in layers[:-1]:
+        if s.activation != "sigmoid" and s.dead < s.units and s.spread < VANISHED * min(1.0, input_size):
+            return [
+                f"the signal vanishes from layer {s.layer} up: its activations vary by {s.spread:.1e} only, "
+                f"the inputs are {input_size:.2g} in size; use larger weights (init='auto')"
+            ]
+    return []
+
+
+def _gradients(layers: list[LayerDiagnosis]) -> list[str]:
+    """Error signals on their way down, compared with the output layer's."""
+    top = layers[-1].delta
+    verdicts = []
+    exploded = [s for s in layers if s.delta > EXPLODED * top > 0]
+    # not the ratio to weights that are all zero
+    steep = [s for s in layers if s.weight_norm > 0 and not s.ratio <= GRADIENT_TO_WEIGHT]
+    if exploded:
+        s = exploded[-1]
+        verdicts.append(
+            f"gradients explode from layer {s.layer} down: the error signal is {s.delta / top:.1e} times "
+            "that of the output layer; use smaller weights or fewer layers"
+        )
+    elif steep:
+        s = steep[0]
+        which = ", ".join(str(s.layer) for s in steep)
+        verdicts.append(
+            f"gradients explode: in layer {which} the gradient is up to {max(s.ratio for s in steep):.1e} "
+            "times as long as the weights, so that a step overshoots; scale inputs and targets, or use a "
+            "much smaller learning rate"
+        )
+    # A layer without any signal because all units above it are dead has had its verdict.
+    vanished = [s for s in layers if 0 < s.delta < VANISHED * top]
+    if vanished:
+        s = vanished[-1]
+        verdicts.append(
+            f"gradients vanish from layer {s.layer} down: the error signal is {s.delta / top:.1e} of that of "
+            "the output layer, so these layers hardly learn; use ReLU, fewer layers or init='auto'"
+        )
+    return verdicts
+
+
+def _symmetric(model: BaseMLP) -> list[str]:
+    return [
+        f"layer {i}: all units have identical weights and will stay identical (symmetry); use random weights"
+        for i in range(1, len(model.weights))
+        if model._is_symmetric(i)
+    ]

@@ -1,0 +1,1073 @@
+"""What `fastbp.MLP` and `fastbp.reference.MLP` share: everything but the computation.
+
+Parameters, batches, shuffling, history, Ctrl-C and the watch for NaN are here; a subclass supplies the
+forward pass, the backward pass and the loop over a chunk of training steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import os
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastbp import activations, checks, initializers, losses
+from fastbp.callbacks import Callback, Callbacks
+from fastbp.history import History
+from fastbp.inputs import sources
+from fastbp.inputs import targets as target_values
+from fastbp.inputs.sources import Rows
+from fastbp.metrics import Function, chosen
+from fastbp.network import layout
+from fastbp.optimizers import Optimizer, State
+from fastbp.training.batches import Batches, BatchRun, BatchSource, gives_batches, refuse_for_batches
+from fastbp.training.checkpoint import Checkpoints
+from fastbp.training.run import Run, Validation
+
+if TYPE_CHECKING:
+    from fastbp.inspection.diagnosis import Diagnosis
+    from fastbp.inspection.gradient_check import GradientCheck
+
+Array = NDArray[Any]
+ClassWeight = str | Mapping[int, float] | ArrayLike
+
+# Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
+EVALUATE_MULTIPLY_ADDS = 20_000_000
+BATCH_SIZE = 32
+# Numbers that are looked through for NaN without listening for Ctrl-C: some 20 ms in memory, more on a disk.
+CHECKED_AT_ONCE = 1 << 26
+
+
+@dataclass
+class Trace:
+    """What the forward pass computed, layer by layer; `backward` re-uses it.
+
+    X is (batch, inputs); z[i] and a[i] are (batch, fan_out) of layer i + 1: pre-activation and activation.
+    With layer_norm, n[i] (batch, fan_out) and inverse_std[i] (batch,) are what normalisation made of the
+    products inputs @ W of hidden layer i + 1, and 1 / sqrt(variance + eps) of each row; else empty.
+    """
+
+    X: Array
+    z: list[Array]
+    a: list[Array]
+    n: list[Array] = field(default_factory=list)
+    inverse_std: list[Array] = field(default_factory=list)
+
+    @property
+    def y_pred(self) -> Array:
+        """(batch, outputs): the last activation."""
+        return self.a[-1]
+
+
+@dataclass
+class Gradients:
+    """Gradients of the loss, shaped like the model's `weights`, `biases` and `gains`."""
+
+    weights: list[Array]
+    biases: list[Array]
+    gains: list[Array] = field(default_factory=list)
+
+
+class BaseMLP(ABC):
+    """A multi-layer perceptron: dense layers, each with a bias and an activation.
+
+    Parameters
+    ----------
+    layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
+    hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
+        "gelu", "gelu_tanh", "silu", "softplus", "sigmoid", "tanh" or "identity" (see `fastbp.activations`);
+        output also "softmax".
+    loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
+        "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1);
+        "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
+        output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
+        "categorical_crossentropy(0.1)". All are sums over the outputs.
+    reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up.
+    init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
+        and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
+    dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
+    seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
+    threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
+    max_norm : after each update, the weights into a unit (a column of a layer's W, output layer included)
+        whose Euclidean norm is above max_norm are scaled down to it; biases are left alone. None: no limit.
+        Srivastava and others, JMLR 15 (2014) 1929, section 5.1; as torch.renorm.
+    input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
+        a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
+        batches as they read them, and make no copy of X as floats.
+    dropout : in training (`fit`, `train_step`) each hidden unit is 0 with this probability, for each row
+        anew, and divided by 1 - dropout otherwise; a number for all hidden layers, or one for each. It is
+        rounded to a multiple of 2^-16. Srivastava et al., JMLR 15 (2014); inverted, as in torch.nn.Dropout.
+    input_noise : in training, normally distributed noise of this standard deviation is added to X (as the
+        network sees it), for each row and step anew. Bishop, Neural Computation 7 (1995) 108.
+    layer_norm : True normalises every hidden layer: with s = inputs @ W, n = (s - mean) / sqrt(var + 1e-5)
+        over the units of the row, z = gain * n + bias, and a = act(z). Rows do not depend on one another, so
+        it is the same in training and afterwards. Ba, Kiros and Hinton, arXiv 1607.06450 (2016); as
+        torch.nn.LayerNorm behind a linear layer without bias. (A layer of one unit always has n = 0.)
+
+    Attributes
+    ----------
+    weights, biases, gains : lists of (fan_in, fan_out), (fan_out,) and (fan_out,) arrays; gains, which start
+        at 1, are those of the hidden layers with layer_norm, else an empty list. Write into them, or put
+        arrays of the same shape in their place (the values are copied).
+    metadata : a dict of what can be written as JSON, saved and restored with the model.
+    """
+
+    _chunks_are_atomic = False
+    # For the first chunk of a training run, before anything was measured; a subclass knows better.
+    _step_overhead_seconds = 1e-4
+    _seconds_per_multiply_add = 1e-9
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        hidden: str = "relu",
+        output: str = "sigmoid",
+        loss: str = "mse",
+        reduction: str = "mean",
+        init: str = "auto",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        threads: int | None = None,
+        max_norm: float | None = None,
+        input_scale: ArrayLike = 1.0,
+        input_offset: ArrayLike = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        input_noise: float = 0.0,
+        layer_norm: bool = False,
+    ) -> None:
+        if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
+            raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
+        if len(layer_sizes) < 2:
+            raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
+        sizes = tuple(checks.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
+        activations.hidden(hidden)
+        activations.output(output)
+        self._loss = losses.get(loss)
+        if self._loss.output not in (None, output):
+            raise ValueError(
+                f"loss={loss!r} is defined for output={self._loss.output!r}, got output={output!r}"
+            )
+        if output == "softmax" and sizes[-1] == 1:
+            raise ValueError(
+                "output='softmax' of one output is always 1: use two outputs, or output='sigmoid'"
+            )
+        self._layer_sizes = sizes
+        self._hidden, self._output = hidden, output
+        self._reduction = checks.known_name("reduction", reduction, ("mean", "sum"))
+        self._init = initializers.check(init)
+        try:
+            self._dtype = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
+        if self._dtype not in (checks.FLOAT32, checks.FLOAT64):
+            raise TypeError(f"dtype is {self._dtype}, expected 'float32' or 'float64'")
+        self._seed = None if seed is None else checks.count("seed", seed, low=0)
+        self._threads = None if threads is None else checks.count("threads", threads)
+        self._max_norm = None if max_norm is None else checks.positive("max_norm", max_norm, "None")
+        self._input_scale = checks.number_or_one_each("input_scale", input_scale, sizes[0])
+        self._input_offset = checks.number_or_one_each("input_offset", input_offset, sizes[0])
+        self._scaling: tuple[Array, Array] | None = None  # of every input; None where there is nothing to do
+        if self._input_scale != 1 or self._input_offset != 0:
+            with np.errstate(over="ignore"):
+                self._scaling = (
+                    np.full(sizes[0], self._input_scale, self._dtype),
+                    np.full(sizes[0], self._input_offset, self._dtype),
+                )
+            if not np.isfinite(self._scaling).all():
+                raise ValueError(f"input_scale or input_offset is too large for {self._dtype}")
+        self._dropout = _dropout_of_layers(dropout, sizes)
+        self._input_noise = checks.number("input_noise", input_noise, low=0)
+        if self._input_noise > np.finfo(np.float32).max / 8:
+            raise ValueError(f"input_noise is {self._input_noise:g}, which is too large for {self._dtype}")
+        if not isinstance(layer_norm, (bool, np.bool_)):
+            raise TypeError(f"layer_norm must be True or False, got {layer_norm!r}")
+        if layer_norm and len(sizes) == 2:
+            raise ValueError(
+                f"layer_norm is True, but layer_sizes {list(layer_sizes)} has no hidden layer to normalise"
+            )
+        self._layer_norm = bool(layer_norm)
+        self.metadata: dict[str, Any] = {}
+
+        names = [hidden] * (len(sizes) - 2) + [output]
+        self._activations = [activations.OUTPUTS[name] for name in names]
+        self._shapes_by_name = layout.shapes(sizes, self._layer_norm)
+        self._parameters = np.zeros(layout.size(self._shapes_by_name), self._dtype)
+        self._make_views()
+        self._resets = 0
+        self._draw()
+        self._measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
+        self._set_up()
+
+    def _draw(self) -> None:
+        """Initial parameters, and the random streams at their beginnings."""
+        self._restore_views()
+        # Separate streams: how many weights there are does not change the batches.
+        streams = np.random.SeedSequence(self._seed).spawn(4)
+        for_weights, for_shuffling, self._splitting, for_noise = streams
+        self._shuffling = np.random.default_rng(for_shuffling)
+        # Dropout and noise depend on this key and on the number of the training step only (see philox.py).
+        self._noise_key = tuple(for_noise.generate_state(2).tolist())
+        self._steps_trained = 0
+        rng = np.random.default_rng(for_weights)
+        self._parameters[...] = 0
+        for W, activation in zip(self.weights, self._activations, strict=True):
+            fan_in, fan_out = W.shape
+            W[...] = initializers.weights(self._init, fan_in, fan_out, activation.name, rng)
+        for g in self.gains:
+            g[...] = 1
+        self._symmetry_reported = False
+
+    # ---- what a subclass supplies ---------------------------------------------------------------------
+
+    @abstractmethod
+    def _forward_pass(self, X: Array) -> Trace:
+        """Every layer's results for X (batch, inputs), as new arrays."""
+
+    @abstractmethod
+    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
+        """The gradient as a flat array in the order of `_parameters`, scaled as `reduction` says."""
+
+    @abstractmethod
+    def _train_chunk(
+        self,
+        X: Array | Rows,
+        Y: Array | Rows,
+        order: NDArray[np.int64] | None,
+        first_step: int,
+        last_step: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+        part: int | None = None,
+    ) -> bool:
+        """Run the training steps first_step <= s < last_step; whether parameters and state were updated.
+
+        only_if_finite: where `_chunks_are_atomic`, they are updated at the end, and only if parameters and
+        losses are finite; elsewhere it means nothing.
+
+        X (samples, inputs) and Y (samples, outputs; a column more with weights) are C-ordered, of the model's
+        dtype, and may be read-only, or they are `Rows` to be converted to that. An epoch has
+        ceil(samples / batch_size) steps, the last of which may have fewer rows. Step s is step s mod (steps
+        per epoch) of epoch s div (steps per epoch), and takes the rows of X in order (`order` is None) or
+        those that `order` lists: one permutation of the samples after another, one for each epoch from epoch
+        0 on. losses_out[s - first_step] becomes the loss of step s before its update, summed over the batch
+        whatever the reduction. With no steps to run, it compiles what is needed.
+        A step takes its rows `part` at a time, which is all that there are activations of (None: all).
+        """
+
+    def _set_up(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Make the attributes that are a subclass's own, for a new model or one restored from a pickle."""
+
+    def _parameters_changed(self) -> None:  # noqa: B027
+        """Told when parameters or optimizer state may have been written to since the last chunk."""
+
+    def _request_stop(self) -> None:  # noqa: B027
+        """Ctrl-C came while a chunk runs: a long one may raise KeyboardInterrupt instead of finishing."""
+
+    def _random_state(self) -> dict[str, Any]:
+        """Where the random generators are that training draws from, as JSON."""
+        return {
+            "shuffling": self._shuffling.bit_generator.state,
+            "noise_key": list(self._noise_key),
+            "steps_trained": self._steps_trained,
+        }
+
+    def _restore_random_state(self, state: dict[str, Any]) -> None:
+        self._shuffling.bit_generator.state = state["shuffling"]
+        self._noise_key, self._steps_trained = tuple(state["noise_key"]), state["steps_trained"]
+
+    def _is_finite(self, array: Array) -> bool:
+        """False if the array may hold NaN or infinity, and has to be looked at in detail."""
+        return False
+
+    def _predict(self, X: Array) -> Array:
+        """The last activation for X (rows, inputs), C-ordered, as a new array."""
+        out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
+        for rows in self._row_blocks(len(X)):
+            out[rows] = self._forward_pass(X[rows]).y_pred
+        return out
+
+    # ---- parameters -----------------------------------------------------------------------------------
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of every layer."""
+        return list(itertools.pairwise(self._layer_sizes))
+
+    def _split(self, flat: Array) -> tuple[list[Array], list[Array], list[Array]]:
+        """Views of a flat array laid out like the parameters: weights, biases and gains."""
+        of_kind: dict[str, list[Array]] = {"W": [], "b": [], "g": []}
+        for name, array in layout.views(flat, self._shapes_by_name).items():
+            of_kind[name[0]].append(array)
+        return of_kind["W"], of_kind["b"], of_kind["g"]
+
+    def _make_views(self) -> None:
+        weights, biases, gains = self._split(self._parameters)
+        self._views: list[Array] = [*weights, *biases, *gains]
+        self._restore_views()
+
+    def _restore_views(self) -> None:
+        depth = len(self._layer_sizes) - 1
+        self.weights, self.biases = self._views[:depth], self._views[depth : 2 * depth]
+        self.gains = self._views[2 * depth :]
+
+    def _adopt_parameters(self) -> None:
+        """Copy what was put in the place of a parameter array into the parameters, and put that back."""
+        depth = len(self._activations)
+        given = (*self.weights, *self.biases, *self.gains)
+        if len(self.weights) != depth or len(self.biases) != depth:
+            raise ValueError(
+                f"the model has {depth} layers, but {len(self.weights)} weights and {len(self.biases)} biases"
+            )
+        if len(given) != len(self._views):
+            normalised = len(self._views) - 2 * depth
+            raise ValueError(f"the model has {normalised} normalised layers, but {len(self.gains)} gains")
+        if all(map(operator.is_, given, self._views)):  # the usual case, decided quickly
+            return
+        for i, (array, view) in enumerate(zip(given, self._views, strict=True)):
+            if array is not view:
+                name = self._name_of_view(i)
+                values = checks.as_floats(name, array, self._dtype)
+                if values.shape != view.shape:
+                    raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
+        for array, view in zip(given, self._views, strict=True):
+            if array is not view:
+                view[...] = array
+        self._restore_views()
+        self._parameters_changed()
+
+    def _name_of_view(self, i: int) -> str:
+        depth = len(self._activations)
+        return f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._adopt_parameters()
+        hidden = (
+            "weights",
+            "biases",
+            "gains",
+            "_views",
+            "_activations",
+            "_loss",
+            "_plans",
+            "_packed",
+            "_lock",
+            "_few_rows",
+        )
+        state = {name: value for name, value in vars(self).items() if name not in hidden}
+        return {**state, "_loss": self._loss.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._loss = losses.get(state["_loss"])
+        names = [self._hidden] * (len(self._layer_sizes) - 2) + [self._output]
+        self._activations = [activations.OUTPUTS[name] for name in names]
+        self._make_views()
+        self._set_up()
+
+    # ---- what was asked for ---------------------------------------------------------------------------
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """The widths, inputs first."""
+        return self._layer_sizes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._dtype
+
+    @property
+    def dropout(self) -> tuple[float, ...]:
+        """The dropout of each hidden layer."""
+        return self._dropout
+
+    @property
+    def input_noise(self) -> float:
+        """The standard deviation of what training adds to the inputs."""
+        return self._input_noise
+
+    @property
+    def layer_norm(self) -> bool:
+        """Whether the hidden layers are normalised."""
+        return self._layer_norm
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights, biases and gains."""
+        return self._parameters.size
+
+    def _architecture(self) -> dict[str, Any]:
+        """The arguments that make such a model, all of them JSON."""
+        return {
+            "layer_sizes": list(self._layer_sizes),
+            "hidden": self._hidden,
+            "output": self._output,
+            "loss": self._loss.name,
+            "reduction": self._reduction,
+            "init": self._init,
+            "dtype": str(self._dtype),
+            "seed": self._seed,
+            "max_norm": self._max_norm,
+            "input_scale": self._input_scale,
+            "input_offset": self._input_offset,
+            "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
+            "input_noise": self._input_noise,
+            "layer_norm": self._layer_norm,
+        }
+
+    def __repr__(self) -> str:
+        options = {**self._architecture(), "threads": self._threads}
+        for name in ("input_scale", "input_offset"):
+            if isinstance(options[name], list) and len(options[name]) > 6:
+                options[name] = np.array(options[name])
+        sizes = options.pop("layer_sizes")
+        with np.printoptions(threshold=6):
+            return f"MLP({sizes}, " + ", ".join(f"{k}={v!r}" for k, v in options.items()) + ")"
+
+    def summary(self) -> str:
+        """A table of the layers with shapes and parameter counts."""
+        rows = [["layer", "activation", "weights", "biases", "gains", "parameters"]]
+        for i, ((m, n), activation) in enumerate(zip(self._shapes(), self._activations, strict=True), 1):
+            has_gains = i <= len(self.gains)
+            gains, parameters = f"({n},)" if has_gains else "", (m + 1 + has_gains) * n
+            rows.append([str(i), activation.name, f"({m}, {n})", f"({n},)", gains, f"{parameters:,}"])
+        if not self.gains:
+            rows = [[*row[:4], row[5]] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
+        sizes = "-".join(str(n) for n in self._layer_sizes)
+        head = f"MLP {sizes}, {self._dtype}, loss {self._loss.name} ({self._reduction})"
+        if self._max_norm is not None:
+            head += f", max_norm {self._max_norm:g}"
+        return "\n".join([head, *lines, f"{self.n_parameters:,} parameters"])
+
+    # ---- one batch ------------------------------------------------------------------------------------
+
+    def _input_matrix(self, X: Any, name: str) -> Array:
+        """X as it is stored, (batch, inputs)."""
+        array = checks.as_numbers(name, sources.opened(name, X), self._dtype)
+        inputs = self._layer_sizes[0]
+        checks.require_matrix(name, array, f"(batch, {inputs})")
+        if array.shape[1] != inputs:
+            raise ValueError(
+                f"{name} has {array.shape[1]} columns, the model has {inputs} inputs: "
+                f"{name} must be (batch, {inputs})"
+            )
+        return array
+
+    def _inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
+        """X as the network sees it, in floats: a copy, unless it is that already."""
+        return self._floats(self._input_matrix(X, name), check_finite, name)
+
+    def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
+        """`_inputs` of what `_input_matrix` has returned."""
+        array = checks.as_floats(name, X, self._dtype)
+        if check_finite:
+            self._require_finite(name, array)
+        if self._scaling is not None:
+            scale, offset = self._scaling
+            with np.errstate(over="ignore"):
+                array = array * scale + offset
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def _input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
+        """X as the network sees it, for those who take some rows at a time: never a copy of a large file."""
+        array = self._input_matrix(X, name)
+        if array.itemsize > 8 or (
+            self._scaling is None and not sources.is_read_as_stored(array, self._dtype)
+        ):
+            return self._floats(array, check_finite, name)
+        if check_finite and array.dtype.kind == "f":
+            unscaled = Rows(array, self._dtype)
+            for rows in sources.row_blocks(array):
+                self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
+        return Rows(array, self._dtype, self._scaling)
+
+    def _require_finite(self, name: str, array: Array) -> None:
+        for rows in sources.row_blocks(array, CHECKED_AT_ONCE):
+            if not self._is_finite(array[rows]):
+                return checks.require_finite(name, array)
+
+    def _target_rows(
+        self,
+        Y: Any,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array | Rows:
+        """As `_targets`, but of a large file only some rows at a time are copied or checked.
+
+        Labels of classes, and targets with weights, become an array of floats.
+        """
+        array, outputs = sources.opened(name, Y), self._layer_sizes[-1]
+        large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
+        if not large or sample_weight is not None or (self._loss.of_classes and array.shape[1] == 1):
+            return self._targets(
+                array, rows, check_finite, name, sample_weight=sample_weight, weight_name=weight_name
+            )
+        checks.require_targets(name, array, rows, outputs, labels=self._loss.of_classes)
+        for block in sources.row_blocks(array):
+            here = array[block]
+            self._targets(here, len(here), check_finite, _name_of_block(name, block, array))
+        if sources.is_read_as_stored(array, self._dtype):
+            return Rows(np.asarray(array), self._dtype)
+        return np.require(array, self._dtype, ("C", "A", "E"))
+
+    def _targets(
+        self,
+        Y: ArrayLike,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array:
+        """Y as (rows, outputs), C-ordered and of the model's dtype; with weights a column more."""
+        outputs, loss = self._layer_sizes[-1], self._loss
+        array = target_values.rows_of_labels(name, Y, rows, outputs, self._dtype) if loss.of_classes else None
+        if array is None:
+            array = checks.as_floats(name, Y, self._dtype)
+            checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
+            if check_finite:
+                self._require_finite(name, array)
+                target_values.require_values(name, array, loss)
+        if sample_weight is not None:
+            array = target_values.weighted(
+                array, target_values.sample_weights(weight_name, sample_weight, rows)
+            )
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def _apart(self, data: Array | Rows) -> Array | Rows:
+        """The data, copied if they are parameters of this model, which training changes."""
+        if isinstance(data, Rows) or not np.may_share_memory(data, self._parameters):
+            return data
+        return data.copy()
+
+    def _split_weights(self, Y: Array) -> tuple[Array, Array | None]:
+        """What `_targets` made, taken apart again: (rows, outputs), and the weights (rows,), or None."""
+        outputs = self._layer_sizes[-1]
+        return (Y, None) if Y.shape[1] == outputs else (Y[:, :outputs], Y[:, outputs])
+
+    def _sample_losses(self, trace: Trace, Y: Array) -> NDArray[np.float64]:
+        """(batch,): the loss of each sample, times its weight."""
+        y, weights = self._split_weights(Y)
+        losses = self._loss.value(trace.z[-1], trace.a[-1], y)
+        return losses if weights is None else losses * weights
+
+    def _output_delta(self, trace: Trace, Y: Array) -> Array:
+        """(batch, outputs): the derivative of these losses with respect to the last z."""
+        y, weights = self._split_weights(Y)
+        delta = self._loss.delta(trace.z[-1], trace.a[-1], y, self._activations[-1])
+        return delta if weights is None else delta * weights[:, None]
+
+    def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
+        """Every layer's pre-activation and activation for X (batch, inputs). Parameters are not changed.
+
+        Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
+        """
+        self._adopt_parameters()
+        return self._forward_pass(self._inputs(X, check_finite))
+
+    def backward(
+        self,
+        trace: Trace,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> Gradients:
+        """The loss's gradients, from what `forward` returned and Y (batch, outputs). Changes no parameter.
+
+        Y and sample_weight as in `fit`. Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
+        """
+        self._adopt_parameters()
+        if not isinstance(trace, Trace):
+            raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
+        rows = len(trace.X)
+        expected = [(rows, n) for n in self._layer_sizes[1:]]
+        if [z.shape for z in trace.z] != expected or [a.shape for a in trace.a] != expected:
+            raise ValueError(f"trace is not of this model: expected z and a of shapes {expected}")
+        hidden = expected[:-1] if self._layer_norm else []
+        stds = [(rows,)] * len(hidden)
+        if [n.shape for n in trace.n] != hidden or [v.shape for v in trace.inverse_std] != stds:
+            raise ValueError(
+                f"trace is not of this model: expected n of shapes {hidden} and inverse_std of ({rows},) each"
+            )
+        y = self._targets(Y, rows, check_finite, sample_weight=sample_weight)
+        return Gradients(*self._split(self._backward_pass(trace, y)))
+
+    def _row_blocks(self, rows: int) -> list[slice]:
+        block = max(1, EVALUATE_MULTIPLY_ADDS // sum(m * n for m, n in self._shapes()))
+        return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
+
+    def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
+        """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
+        self._adopt_parameters()
+        x = self._input_rows(X, check_finite)
+        if not isinstance(x, Rows):
+            return self._predict(x)
+        out = np.empty((len(x), self._layer_sizes[-1]), self._dtype)
+        for rows in sources.row_blocks(x):
+            out[rows] = self._predict(x[rows])
+        return out
+
+    def loss(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """The loss of the data, over the batch as `reduction` says; Y and sample_weight as in `fit`.
+
+        Errors as `forward` and `backward`.
+        """
+        self._adopt_parameters()
+        x = self._input_rows(X, check_finite)
+        return self._evaluate(x, self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
+
+    def _evaluate(self, X: Array | Rows, Y: Array | Rows, y_pred: Array | None = None) -> float:
+        """The loss; the output goes into y_pred (batch, outputs), if there is one."""
+        total = 0.0
+        for rows in self._row_blocks(len(X)):
+            trace = self._forward_pass(X[rows])
+            total += float(self._sample_losses(trace, Y[rows]).sum())
+            if y_pred is not None:
+                y_pred[rows] = trace.y_pred
+        return total / len(X) if self._reduction == "mean" else total
+
+    def train_step(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        optimizer: Optimizer,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before.
+
+        Y, sample_weight and errors as in `fit`.
+        """
+        state = self._begin(optimizer)
+        x = self._apart(self._inputs(X, check_finite))
+        y = self._apart(self._targets(Y, len(x), check_finite, sample_weight=sample_weight))
+        out = np.empty(1)
+        self._train_chunk(x, y, None, 0, 1, len(x), optimizer, state, out)
+        return float(out[0]) / len(x) if self._reduction == "mean" else float(out[0])
+
+    def _begin(self, optimizer: Optimizer) -> State:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
+        optimizer.check()
+        self._adopt_parameters()
+        for i, view in enumerate(self._views):
+            checks.require_updatable(self._name_of_view(i), view)
+        self._parameters_changed()
+        return optimizer.state(self, self._parameters.size, self._dtype)
+
+    # ---- training -------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: ArrayLike | BatchSource,
+        Y: ArrayLike | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        accumulate: int = 1,
+        optimizer: Optimizer,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
+        validation_split: float = 0.0,
+        metrics: str | Function | Sequence[str | Function] = (),
+        callbacks: Callback | Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int | None = None,
+        every_steps: int | None = None,
+        on_checkpoint_error: str = "raise",
+        progress: bool = True,
+        check_finite: bool = True,
+    ) -> History:
+        """Train on mini-batches, from the parameters that the model has (`reset` makes it a new one).
+
+        Parameters
+        ----------
+        X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
+            Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
+            bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
+            "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
+            otherwise each of its rows has the sum 1.
+        X, without Y : an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays (or of what can
+            be made one, like PyTorch's tensors on the CPU), of any numbers of rows. Each is a step, and is
+            used before the next one is asked for, so that memory stays at a batch's size. A list, a
+            DataLoader or whatever else begins again with each iter() is gone through once an epoch. A
+            function without arguments is called once an epoch, for an iterable. An iterator, such as a
+            generator, can be gone through once: if it ends before `epochs` or `steps` are done, training ends
+            with a warning. An iterable has its own order, which `shuffle` does not change, and which nothing
+            here could restore: `checkpoint` is refused.
+        epochs : how often all samples are gone through; or
+        steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
+        steps_per_epoch : with an iterable, an epoch is so many steps (as in Keras), wherever the iterable
+            ends and begins again. None: an epoch is a pass over it. One without an end needs this, or
+            `steps`, which then are one epoch, with validation and callbacks at its end.
+        batch_size : rows per step; the last batch of an epoch may have fewer. An iterable has its own.
+        accumulate : add the gradients of so many batches up for one step: to rounding the same as a step of
+            accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
+            activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
+            Batches of an iterable are put together for it.
+        optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
+        shuffle : a new order each epoch, drawn from the model's seed.
+        sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
+            Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
+        class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
+            that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
+            For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
+            "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
+            (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
+        validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
+        validation_split : instead, this share of the samples, which are not trained on. They are drawn from
+            the model's seed, the same ones in every call with so many samples. (Both parts are copies in
+            memory. For files that are larger, give validation_data.)
+        metrics : computed on the validation data after each epoch: "accuracy", "top_k(3)", "r2", "mae" or
+            "auc" (see `fastbp.metrics`), or functions of (y_true, y_pred), both (rows, outputs).
+        callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
+            return value ends the training. Objects like EarlyStopping() may have methods for more than that,
+            see `fastbp.callbacks`.
+        checkpoint : a file that is written after every so many epochs (`every`, 1 unless `every_steps` is
+            given) or steps (`every_steps`), at the end and at Ctrl-C: model, optimizer, random state, history
+            and callbacks' state. If it exists, training goes on from there, to the same bits as if it had
+            never ended; a finished one returns at once. More epochs (steps) may be asked for than then; any
+            other difference is a ValueError that names it. (Of large data, some values are compared.)
+        on_checkpoint_error : "raise" OSError if the file cannot be written, or "warn" and go on. The file
+            written before remains.
+        progress : a progress bar, if stderr is a terminal.
+        check_finite : look for NaN and infinity in the data first.
+
+        Returns
+        -------
+        History. Ctrl-C ends training after the current chunk of steps (well under a second), with the epochs
+        finished so far in the history, whose `interrupted` is then True; the model stays usable.
+
+        Raises
+        ------
+        ValueError, TypeError : for arguments that do not fit, before anything is changed; for a batch that
+            does not fit, with its number, and like anything that an iterable raises, before its step.
+        FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
+            and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
+        """
+        if (epochs is None) == (steps is None):
+            raise ValueError(f"give epochs or steps, one of them; got epochs={epochs}, steps={steps}")
+        if epochs is not None:
+            epochs = checks.count("epochs", epochs, low=0)
+        if steps is not None:
+            steps = checks.count("steps", steps, low=0)
+        batch_size = checks.count("batch_size", batch_size)
+        accumulate = checks.count("accumulate", accumulate)
+        shuffle = checks.flag("shuffle", shuffle)
+        if steps_per_epoch is not None:
+            steps_per_epoch = checks.count("steps_per_epoch", steps_per_epoch)
+        sorted_callbacks = Callbacks(callbacks)
+        checkpoints = None
+        if checkpoint is not None:
+            checkpoints = Checkpoints(checkpoint, every, every_steps, on_checkpoint_error)
+        elif every is not None or every_steps is not None:
+            raise ValueError(
+                "every and every_steps say when to write the checkpoint: give checkpoint= as well"
+            )
+        state = self._begin(optimizer)
+        held_out = self._validation_data(validation_data, check_finite)
+        validation_split = checks.number("validation_split", validation_split, low=0, below=1)
+        if validation_split and held_out is not None:
+            raise ValueError("give validation_data or validation_split, not both")
+        if Y is None:
+            refuse_for_batches(
+                {
+                    "batch_size": batch_size != BATCH_SIZE,
+                    "sample_weight": sample_weight is not None,
+                    "class_weight='balanced'": isinstance(class_weight, str) and class_weight == "balanced",
+                    "validation_split": validation_split > 0,
+                    "checkpoint": checkpoint is not None,
+                }
+            )
+        else:
+            if gives_batches(X):
+                raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")
+            if steps_per_epoch is not None:
+                raise ValueError(
+                    "steps_per_epoch is for an iterable of batches: an epoch of arrays is all samples"
+                )
+            x, y = self._training_rows(X, Y, sample_weight, check_finite)
+            if checkpoints is not None:
+                targets, weights = (y, None) if isinstance(y, Rows) else self._split_weights(y)
+                settings = {
+                    "model": self._architecture(),
+                    "optimizer": optimizer,
+                    "X": x,
+                    "Y": targets,
+                    "sample_weight": weights,
+                    "class_weight": class_weight,
+                    "batch_size": batch_size,
+                    "accumulate": accumulate,
+                    "shuffle": shuffle,
+                    "validation_data": held_out and dict(zip("XY", held_out, strict=True)),
+                    "validation_split": validation_split,
+                    "metrics": metrics,
+                    "callbacks": sorted_callbacks.with_state,
+                }
+                checkpoints.open(self, settings)
+                self._splitting = checkpoints.splitting(self._splitting)
+            if validation_split:
+                rows, held_rows = self._split_rows(len(x), validation_split)
+                held_out = sources.picked(x, held_rows), sources.picked(y, held_rows)
+                x, y = sources.picked(x, rows), sources.picked(y, rows)
+            y = self._class_weighted(y, class_weight)
+        held_targets = self._split_weights(held_out[1][:])[0] if held_out and metrics else None
+        entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
+        self._require_finite_parameters()
+        self._warn_if_symmetric()
+        run: Run
+        if Y is None:
+
+            def prepare(X: Any, Y: Any, weights: Any) -> tuple[Array | Rows, Array | Rows]:
+                x, y = self._training_rows(X, Y, weights, check_finite)
+                return x, self._class_weighted(y, class_weight)
+
+            batches = Batches(X, accumulate, prepare)
+            run = BatchRun(self, batches, epochs, steps, steps_per_epoch, optimizer, state)
+        else:
+            rows_of_step = min(accumulate * batch_size, len(x))
+            part = batch_size if batch_size < rows_of_step else None
+            if steps is None:
+                assert epochs is not None
+                steps = epochs * -(-len(x) // rows_of_step)
+            run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
+        if checkpoints is not None:
+            checkpoints.compare(run)
+            run.checkpoints = checkpoints
+        validation = Validation(*held_out, entries) if held_out else None
+        history = run.train(validation, sorted_callbacks, progress)
+        if run.shortage:
+            warnings.warn(run.shortage, UserWarning, stacklevel=2)
+        return history
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        optimizer: Optimizer,
+        batch_size: int = BATCH_SIZE,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """Train on these samples once, in mini-batches, and return the loss as `History.loss` defines it.
+
+        For data that come in pieces: parameters, the optimizer's state and the schedule go on from call to
+        call. It is `fit` with epochs=1, but raises KeyboardInterrupt at Ctrl-C, so that a loop around it
+        ends, too; the model then has the steps done so far. Arguments and errors as there.
+        """
+        batch_size = checks.count("batch_size", batch_size)
+        shuffle = checks.flag("shuffle", shuffle)
+        state = self._begin(optimizer)
+        x, y = self._training_rows(X, Y, sample_weight, check_finite)
+        self._require_finite_parameters()
+        self._warn_if_symmetric()
+        batch_size = min(batch_size, len(x))
+        run = Run(self, x, y, -(-len(x) // batch_size), batch_size, optimizer, state, shuffle)
+        history = run.train(None, Callbacks(()), progress=False)
+        if history.interrupted:
+            raise KeyboardInterrupt
+        return history.last("loss")
+
+    def reset(self) -> None:
+        """Forget all training: new initial weights, biases 0, gains 1, batches from the beginning.
+
+        With a seed, parameters and batches are those of a new model again; without one, others than before.
+        Optimizers begin anew with this model, too. `fit` goes on from where the model is (scikit-learn's
+        warm_start=True); after reset(), from the start (warm_start=False).
+        """
+        self._draw()
+        self._parameters_changed()
+        self._resets += 1
+
+    def _training_rows(
+        self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool
+    ) -> tuple[Array | Rows, Array | Rows]:
+        x = self._apart(self._input_rows(X, check_finite))
+        return x, self._apart(self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
+
+    def _class_weighted(self, y: Array | Rows, class_weight: ClassWeight | None) -> Array | Rows:
+        """The targets with the weights of their classes."""
+        if class_weight is None:
+            return y
+        targets, weights = self._split_weights(y[:])
+        of_rows = target_values.class_weights(class_weight, targets, self._loss)
+        return target_values.weighted(targets, of_rows if weights is None else of_rows * weights)
+
+    def _validation_data(
+        self, data: tuple[ArrayLike, ...] | None, check_finite: bool
+    ) -> tuple[Array | Rows, Array | Rows] | None:
+        if data is None:
+            return None
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise TypeError("validation_data must be a pair (X, Y), or (X, Y, sample_weight)")
+        x = self._input_rows(data[0], check_finite, "validation_data[0]")
+        y = self._target_rows(
+            data[1],
+            len(x),
+            check_finite,
+            "validation_data[1]",
+            sample_weight=data[2] if len(data) == 3 else None,
+            weight_name="validation_data[2]",
+        )
+        return x, y
+
+    def _split_rows(self, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
+        held = round(fraction * rows)
+        if not 0 < held < rows:
+            side = "training" if held else "validation"
+            raise ValueError(f"validation_split={fraction:g} of {rows} rows leaves nothing for {side}")
+        order = np.random.default_rng(self._splitting).permutation(rows)
+        return np.sort(order[held:]), np.sort(order[:held])
+
+    def _require_finite_parameters(self) -> None:
+        if not self._parameters_are_finite():
+            raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
+
+    def _parameters_are_finite(self) -> bool:
+        with np.errstate(all="ignore"):
+            return math.isfinite(self._parameters.sum()) or bool(np.isfinite(self._parameters).all())
+
+    def _warn_if_symmetric(self) -> None:
+        """Warn once about hidden layers whose units are all alike, and get alike updates for ever."""
+        if self._symmetry_reported:
+            return
+        layers = [i for i in range(1, len(self.weights)) if self._is_symmetric(i)]
+        if not layers:
+            return
+        self._symmetry_reported = True
+        zero = all(not self.weights[i - 1].any() for i in layers)
+        which = f"layer {layers[0]}" if len(layers) == 1 else "layers " + ", ".join(map(str, layers))
+        warnings.warn(
+            f"the hidden units of {which} will stay identical: their weights are all "
+            f"{'zero' if zero else 'the same'}, so all of them compute the same and get the same gradient "
+            "(symmetry); start from random weights",
+            UserWarning,
+            stacklevel=3,
+        )
+
+    def _is_symmetric(self, layer: int) -> bool:
+        """Whether the units of hidden layer `layer` (from 1) are alike, and will be."""
+        W, b, W_next = self.weights[layer - 1], self.biases[layer - 1], self.weights[layer]
+        if W.shape[1] < 2 or W[0, 0] != W[0, 1] or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case
+            return False
+        if not ((W[:, :1] == W).all() and (b == b[0]).all()):
+            return False
+        if self.gains and not (self.gains[layer - 1] == self.gains[layer - 1][0]).all():
+            return False
+        # Alike so far. They stay alike if they are weighted alike, or if no gradient comes through at all.
+        silent = self._activations[layer - 1].name == "relu" and not W.any() and b[0] <= 0
+        return bool(silent or (W_next == W_next[:1]).all())
+
+    # ---- looking into it ------------------------------------------------------------------------------
+
+    def check_gradients(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        max_entries: int | None = 200,
+    ) -> GradientCheck:
+        """Compare `backward` with central differences of the loss, in float64. The model is not changed.
+
+        `max_entries` parameters of each array are looked at, spread evenly (None: all of them; each costs two
+        forward passes). Returns the largest relative error of each array; see `GradientCheck`.
+        """
+        from fastbp.inspection.gradient_check import check_gradients
+
+        return check_gradients(self, X, Y, sample_weight, max_entries)
+
+    def diagnose(self, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
+        """How signals and gradients do in each layer, for this data; print it, or see `Diagnosis`."""
+        from fastbp.inspection.diagnosis import diagnose
+
+        return diagnose(self, X, Y)
+
+    # ---- files ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a safetensors file, all of it or (on an error) nothing.
+
+        Optimizer state is not part of it. OSError if it cannot be written, TypeError if `metadata` is not
+        JSON.
+        """
+        from fastbp.storage.model_file import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The model in a file that `save` wrote, or in a checkpoint of `fit`. Runs no code of the file.
+
+        OSError if it cannot be read, ValueError if it is not a model of fastbp's, truncated or altered.
+        """
+        from fastbp.storage.model_file import load
+
+        architecture, metadata, parameters = load(path)
+        try:
+            model = cls(**architecture)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from None
+        model._parameters[...] = parameters
+        model.metadata = metadata
+        return model
+
+
+def _name_of_block(name: str, rows: slice, array: Array) -> str:
+    """What to call these rows of the array in an error message."""
+    return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"
+
+
+def _dropout_of_layers(dropout: object, layer_sizes: Sequence[int]) -> tuple[float, ...]:
+    """The probability for each hidden layer."""
+    layers = len(layer_sizes) - 2
+    if isinstance(dropout, (Sequence, np.ndarray)) and not isinstance(dropout, (str, bytes)):
+        if len(dropout) != layers:
+            raise ValueError(
+                f"dropout has {len(dropout)} values, layer_sizes {list(layer_sizes)} has {layers} hidden "
+                "layers: dropout must be a number, or one for each hidden layer"
+            )
+        return tuple(checks.number(f"dropout[{i}]", p, low=0, below=1) for i, p in enumerate(dropout))
+    p = checks.number("dropout", dropout, low=0, below=1)
+    if p and not layers:
+        raise ValueError(
+            f"dropout is {p:g}, but layer_sizes {list(layer_sizes)} has no hidden layer to drop units of"
+        )
+    return (p,) * layers

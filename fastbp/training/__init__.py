@@ -1,0 +1,1 @@
+"""One run of `fit`: batches, chunks, validation, checkpoints, Ctrl-C."""

@@ -1,0 +1,267 @@
+"""Training from an iterable of batches: where the next batch comes from, and the run that takes them.
+
+Each batch is used before the next one is asked for, so a generator may fill the same arrays again and again,
+or look at the model to decide what comes next, and no more than a batch or two is in memory.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp.inputs.sources import Rows
+from fastbp.optimizers import Optimizer, State
+from fastbp.training.run import NO_LIMIT, Chunk, Run
+
+if TYPE_CHECKING:
+    from fastbp.network.base import BaseMLP
+
+Array = NDArray[Any]
+Batch = Sequence[ArrayLike]  # (X, Y) or (X, Y, sample_weight)
+BatchSource = Iterable[Batch] | Callable[[], Iterable[Batch]]
+# What becomes of X, Y and sample_weight (or None) of a batch: the arrays or rows that a step takes.
+Prepare = Callable[[Any, Any, Any], tuple[Array | Rows, Array | Rows]]
+
+
+# By the number of fields in a batch; 0: it is not known yet.
+_EXPECTED = {0: "(X, Y) or (X, Y, sample_weight)", 2: "(X, Y)", 3: "(X, Y, sample_weight)"}
+
+
+# What goes with arrays only, and what to do instead.
+_FOR_ARRAYS = {
+    "batch_size": "batches have their sizes",
+    "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
+    "class_weight='balanced'": "it counts all labels first; give the weight of each class",
+    "validation_split": "give validation_data",
+    "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
+}
+
+
+class Group(NamedTuple):
+    """The data of one step, and how many rows of them are taken at a time (None: all)."""
+
+    X: Array | Rows
+    Y: Array | Rows
+    part: int | None
+
+
+def gives_batches(X: object) -> bool:
+    """Whether X is a function, or something to iterate over that is neither an array nor a collection."""
+    iterable = isinstance(X, Iterable) and not isinstance(X, (Collection, os.PathLike))
+    return (iterable and not hasattr(X, "__array__")) or callable(X)
+
+
+def refuse_for_batches(given: Mapping[str, bool]) -> None:
+    """ValueError for the first of these arguments of `fit` that is given."""
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(
+                f"{name} is for arrays, but X is an iterable of batches (Y is left out): {_FOR_ARRAYS[name]}"
+            )
+
+
+class Batches:
+    """The batches of an iterable, checked and converted, `accumulate` of them for each step.
+
+    When a pass over the iterable is over, the next one begins with a new iterator; where the iterable is an
+    iterator itself there is none. TypeError or ValueError for what is no iterable, or has no batch.
+    """
+
+    def __init__(self, given: Any, accumulate: int, prepare: Prepare) -> None:
+        self._given, self._accumulate, self._prepare = given, accumulate, prepare
+        self._passes, self._taken = 0, 0  # begun; batches of the one that goes on
+        self._fields = 0  # of every batch: two, or three with weights
+        self.steps_in_pass = -(-operator.length_hint(given) // accumulate)  # as it says itself; 0: not known
+        self.exhausted = False  # there is no further pass, or nothing in it
+        self._iterator: Iterator[Any] | None = self._begin()
+        self.ahead = self._collect()  # so that the first batch is refused before anything begins
+        if self.ahead is None:
+            raise ValueError("X has no batches, expected at least one")
+
+    def _begin(self) -> Iterator[Any]:
+        """A new pass."""
+        source = self._given
+        if callable(source) and not isinstance(source, Iterable):
+            source = source()
+        if isinstance(source, (str, bytes, os.PathLike)) or hasattr(source, "__array__"):
+            raise TypeError(_no_batches(source))
+        try:
+            iterator: Iterator[Any] = iter(source)
+        except TypeError:
+            raise TypeError(_no_batches(source)) from None
+        self._once = iterator is self._given
+        self._passes, self._taken = self._passes + 1, 0
+        return iterator
+
+    def take(self) -> Group | None:
+        """The data of the next step; None if a pass is over. After that the next one begins."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            return ahead
+        if self._iterator is None and self._once:
+            self.exhausted = True
+            return None
+        self._iterator = self._iterator or self._begin()
+        group = self._collect()
+        self.exhausted = not self._taken
+        return group
+
+    def _collect(self) -> Group | None:
+        assert self._iterator is not None
+        batches: list[tuple[Any, Any]] = []
+        for batch in self._iterator:
+            self._taken += 1
+            X, Y = self._checked(batch)
+            if self._accumulate == 1:
+                return Group(X, Y, None)
+            batches.append((_copied(X), _copied(Y)))  # whoever gives them may use the same memory again
+            if len(batches) == self._accumulate:
+                break
+        if not batches:
+            self._iterator = None
+            return None
+        X, Y = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        return Group(X, Y, max(len(x) for x, _ in batches))
+
+    def _checked(self, batch: Any) -> tuple[Array | Rows, Array | Rows]:
+        """What `prepare` makes of a batch. Errors say which batch it is."""
+        try:
+            expected = _EXPECTED[self._fields]
+            if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+                raise TypeError(f"got {_kind(batch)}, expected {expected}")
+            if self._fields and len(batch) != self._fields:
+                raise ValueError(f"got {_kind(batch)}, expected {expected} as in batch 1")
+            prepared = self._prepare(batch[0], batch[1], batch[2] if len(batch) == 3 else None)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            of_pass = f" of pass {self._passes}" if self._passes > 1 else ""
+            raise kind(f"batch {self._taken}{of_pass}: {error}") from error
+        self._fields = len(batch)
+        return prepared
+
+
+def _no_batches(given: object) -> str:
+    return (
+        "without Y, X must be an iterable of batches (X, Y) or a function that returns one, "
+        f"got {_kind(given)}"
+    )
+
+
+def _kind(value: object) -> str:
+    """What to call a value in an error message."""
+    name = type(value).__name__
+    if isinstance(value, (tuple, list)):
+        return f"a {name} of {len(value)}"
+    return f"{name} of shape {tuple(np.shape(value))}" if hasattr(value, "__array__") else name
+
+
+def _copied(data: Array | Rows) -> Array:
+    return data[:] if isinstance(data, Rows) else data.copy()
+
+
+class BatchRun(Run):
+    """One call of `fit` with an iterable of batches: each chunk is one step, with the data of its own.
+
+    epochs, steps : one of them. steps_per_epoch : None: an epoch is a pass over the iterable.
+    """
+
+    def __init__(
+        self,
+        model: BaseMLP,
+        batches: Batches,
+        epochs: int | None,
+        steps: int | None,
+        steps_per_epoch: int | None,
+        optimizer: Optimizer,
+        state: State,
+    ) -> None:
+        self.batches, self.epochs, self._per_epoch = batches, epochs, steps_per_epoch
+        if epochs is not None and steps_per_epoch is not None:
+            steps = epochs * steps_per_epoch
+        first = batches.ahead
+        assert first is not None
+        super().__init__(
+            model,
+            first.X,
+            first.Y,
+            NO_LIMIT if steps is None else steps,
+            len(first.X),
+            optimizer,
+            state,
+            shuffle=False,
+            part=first.part,
+        )
+        self._steps_of_epoch, self._rows_of_epoch = 0, 0  # done of the one in progress
+
+    @property
+    def epoch_step(self) -> int:
+        return self._steps_of_epoch
+
+    @property
+    def _epoch_limit(self) -> int:
+        return self._per_epoch or NO_LIMIT
+
+    @property
+    def shortage(self) -> str | None:
+        if not self.batches.exhausted:
+            return None
+        done, wanted, what = self.done, self.steps, "steps"
+        if self.epochs is not None and self._per_epoch is None:
+            done, wanted, what = self.history.epochs, self.epochs, "epochs"
+        return (
+            f"X has no more batches after {done} of {wanted} {what}: training has ended. (An iterator can be "
+            "gone through once. A list, or a function that returns an iterator, begins again.)"
+        )
+
+    def _goes_on(self) -> bool:
+        more_epochs = self.epochs is None or self.history.epochs < self.epochs
+        return self.done < self.steps and more_epochs and not self.batches.exhausted
+
+    def _next_chunk(self, spans_epochs: bool) -> Chunk | None:
+        group = self.batches.take()
+        if group is None and self._per_epoch is not None and not self.batches.exhausted:
+            group = self.batches.take()  # an epoch may begin in one pass and end in the next
+        if group is None:
+            return None
+        self.X, self.Y, part = group
+        # Never smaller than before: what is made for a batch size is also used for fewer rows.
+        self.batch_size = max(self.batch_size, len(self.X))
+        self.part = None if part is None else max(part, self.part or 0)
+        return Chunk(None, self.history.epochs, 0, 1)
+
+    def _take(self, chunk: Chunk | None, losses: NDArray[np.float64], began: float) -> bool:
+        if chunk:
+            step = self._steps_of_epoch
+            if step == len(self.epoch_losses):
+                self.epoch_losses = np.concatenate([self.epoch_losses, np.empty_like(self.epoch_losses)])
+            self.epoch_losses[step] = losses[0]
+            self._steps_of_epoch, self._rows_of_epoch = step + 1, self._rows_of_epoch + len(self.X)
+        steps = self._steps_of_epoch
+        full = steps == self._per_epoch or self.done == self.steps
+        if not steps or (chunk and not full):
+            return False
+        self._note(self.epoch_losses[:steps].sum(keepdims=True), steps, began)
+        self._steps_of_epoch, self._rows_of_epoch = 0, 0
+        return True
+
+    def _divisor(self, steps: int) -> int:
+        return max(1, self._rows_of_epoch) if self.model._reduction == "mean" else 1
+
+    def _steps_expected(self) -> int | None:
+        if self.steps < NO_LIMIT or not self.batches.steps_in_pass:
+            return self.steps if self.steps < NO_LIMIT else None
+        assert self.epochs is not None
+        return self.epochs * self.batches.steps_in_pass
+
+    def _epochs_wanted(self) -> int | None:
+        if self.epochs is None and self._per_epoch is not None:
+            return -(-self.steps // self._per_epoch)
+        return self.epochs
+
+    def _numbers(self, epoch: int, step: int) -> tuple[int, int]:
+        return epoch + 1, self._steps_of_epoch + step + 1

@@ -1,0 +1,370 @@
+"""Checkpoints of `fit`: what a run must know to go on as if it had never ended, in one file.
+
+The file is safetensors like a model's: arrays (parameters, the optimizer's buffers, the history), and JSON
+for the rest. Whether it belongs to a call is decided by what that call was given: the model's architecture,
+the optimizer, the data's shapes and a digest of some of their values, and fit's settings.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import checks
+from fastbp.history import History
+from fastbp.inputs.sources import Rows, is_on_disk
+from fastbp.schedules import Schedule
+from fastbp.storage import atomic, model_file
+
+if TYPE_CHECKING:
+    from fastbp.callbacks import Callbacks
+    from fastbp.network.base import BaseMLP
+    from fastbp.training.run import Run
+
+Array = NDArray[Any]
+
+# Bytes of the data that are looked at to tell them from others, and rows where they are on a disk.
+DIGESTED_BYTES, DIGESTED_ROWS_ON_DISK = 1 << 24, 256
+ON_ERROR = ("raise", "warn")
+_ABSENT = object()
+
+
+@dataclasses.dataclass
+class Saved:
+    """What a file holds: what the call was given, how far it has come (both JSON), and arrays."""
+
+    settings: dict[str, Any]
+    progress: dict[str, Any]
+    arrays: dict[str, Array]
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """One of the arrays; ValueError if it is not there or not of this kind."""
+        array = self.arrays.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            found = "missing" if array is None else f"{array.dtype} {array.shape}"
+            raise ValueError(f"{name} is {found}, expected {np.dtype(dtype)} {shape}")
+        return array
+
+
+class Checkpoints:
+    """The file of one run: when it is written, what is in it, and how a run goes on from it."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], every: int | None, every_steps: int | None, on_error: str
+    ) -> None:
+        self.path = Path(path)
+        if every is None and every_steps is None:
+            every = 1
+        self.every = None if every is None else checks.count("every", every)
+        self.every_steps = None if every_steps is None else checks.count("every_steps", every_steps)
+        self.on_error = checks.known_name("on_checkpoint_error", on_error, ON_ERROR)
+        self.settings: dict[str, Any] = {}
+        self.saved: Saved | None = None  # what the run begins with
+        self.finished = False  # nothing is left to be done
+        self._restored = False
+        self._metadata = "{}"
+        self._last: Saved | None = None
+        self._states_before: tuple[dict[str, Any], list[dict[str, Any]]] = {}, []
+
+    # ---- reading ------------------------------------------------------------------------------------------
+
+    def open(self, model: BaseMLP, settings: Mapping[str, Any]) -> None:
+        """Read the file if there is one. ValueError if it is not for these settings, or damaged.
+
+        OSError (or a warning), or TypeError because of the metadata, if it could not be written later.
+        """
+        model_file.metadata_as_json(model)
+        self.settings = described(settings)
+        try:
+            atomic.check_writable(os.fspath(self.path))
+        except OSError as error:
+            self._report(error)
+        else:
+            model_file.remove_leftovers(self.path)
+        try:
+            self.saved = read(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        different = list(differences(self.saved.settings, self.settings))
+        if different:
+            # The optimizer may be the very object whose numbers a callback has changed since.
+            now = {**self.saved.settings, "optimizer": self.saved.progress.get("optimizer")}
+            if any(differences(now, self.settings)):
+                raise ValueError(
+                    f"{self.path} is the checkpoint of another training:\n  "
+                    + "\n  ".join(different)
+                    + "\nGive what was given then, or another path, or delete the file"
+                )
+            self.settings = self.saved.settings
+
+    def splitting(self, given: np.random.SeedSequence) -> np.random.SeedSequence:
+        """What validation_split draws from: without a seed, another process would draw other rows."""
+        if self.saved is None:
+            return given
+        try:
+            return np.random.SeedSequence(self.saved.progress["split"], spawn_key=given.spawn_key)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.path} does not describe a training: {error!r}") from None
+
+    def compare(self, run: Run) -> None:
+        """Find out whether the run is finished; ValueError if it cannot go on from here."""
+        if self.saved is None:
+            return
+        try:
+            done, stopped = int(self.saved.progress["done"]), bool(self.saved.progress["stopped"])
+            finished = bool(self.saved.progress["finished"])
+            self._check(run)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.path} does not describe a training: {error!r}") from None
+        if done > run.steps:
+            raise ValueError(f"{self.path} has {done} steps done, more than the {run.steps} asked for")
+        self.finished = finished and (stopped or done == run.steps)
+        if (finished or self.saved.progress["unsettled"]) and done < run.steps and done % run.steps_per_epoch:
+            raise ValueError(
+                f"{self.path} is the checkpoint of a training that ended after {done} steps, within an epoch "
+                f"of {run.steps_per_epoch}: it cannot go on to {run.steps} steps"
+            )
+
+    def _check(self, run: Run) -> None:
+        """ValueError, KeyError or TypeError if something is missing in what was saved."""
+        assert self.saved is not None
+        progress, parameters = self.saved.progress, run.model._parameters
+        for name in ("parameters", *(["result"] if "result" in self.saved.arrays else [])):
+            self.saved.array(name, parameters.shape, parameters.dtype)
+        for k, buffer in enumerate(run.state.buffers):
+            self.saved.array(f"optimizer.{k}", buffer.shape, buffer.dtype)
+        self.saved.array("epoch_losses", (progress["done"] % run.steps_per_epoch,), np.float64)
+        if set(progress["optimizer"]) != set(self.settings["optimizer"]):
+            raise ValueError("the optimizer's settings are missing")
+        if len(progress["callbacks"]) != len(self.settings["callbacks"]):
+            raise ValueError("the callbacks' states are missing")
+        int(progress["optimizer_steps"])
+        if isinstance(run.optimizer.lr, Schedule):
+            copy.deepcopy(run.optimizer.lr).load_state_dict(progress["schedule"])
+        np.random.PCG64().state = progress["random"]["shuffling"]
+        _, _ = map(int, progress["random"]["noise_key"])
+        int(progress["random"]["steps_trained"])
+        self._history()
+
+    def _history(self) -> History:
+        assert self.saved is not None
+        values, arrays = self.saved.progress["history"], self.saved.arrays
+        columns = {name: arrays[f"history.{name}"].tolist() for name in values["columns"]}
+        return History.from_dict({**values, "columns": columns, "interrupted": False})
+
+    def restore(self, run: Run, callbacks: Callbacks) -> None:
+        """Put the run where it was."""
+        self._restored = True
+        if self.saved is None:
+            return
+        progress, arrays, model = self.saved.progress, self.saved.arrays, run.model
+        name = "result" if self.finished and "result" in arrays else "parameters"
+        model._parameters[...] = arrays[name]
+        for k, buffer in enumerate(run.state.buffers):
+            buffer[...] = arrays[f"optimizer.{k}"]
+        run.state.steps = int(progress["optimizer_steps"])
+        if isinstance(run.optimizer.lr, Schedule):
+            run.optimizer.lr.load_state_dict(progress["schedule"])
+        for key, value in progress["optimizer"].items():
+            changed = value != self.settings["optimizer"][key]  # by a callback
+            if key and changed and isinstance(value, (int, float, list)):
+                setattr(run.optimizer, key, value)
+        vars(run.history).update(vars(self._history()))
+        run.done, run.unsettled = int(progress["done"]), bool(progress["unsettled"])
+        run.epoch_losses[: run.epoch_step] = arrays["epoch_losses"]
+        run.epoch_random = progress["random"]
+        model._restore_random_state(run.epoch_random)
+        model._parameters_changed()
+        if self.finished:
+            if run.epoch_step:
+                run._order(1)  # the generator goes where it was at the end
+            return
+        states = progress["callbacks"]
+        for i, callback in enumerate(callbacks.with_state):
+            prefix = f"callbacks.{i}."
+            own = {k.removeprefix(prefix): a.copy() for k, a in arrays.items() if k.startswith(prefix)}
+            callback.load_state_dict({**states[i], **own})
+
+    # ---- writing ------------------------------------------------------------------------------------------
+
+    def next_due(self, done: int, steps_per_epoch: int) -> int:
+        """After how many steps the file is to be written next."""
+        spans = [self.every_steps] if self.every_steps is not None else []
+        spans += [self.every * steps_per_epoch] if self.every is not None else []
+        return min((done // span + 1) * span for span in spans)
+
+    def save_if_due(self, run: Run, callbacks: Callbacks, epoch_ended: bool) -> None:
+        after_steps = self.every_steps is not None and run.done % self.every_steps == 0
+        after_epochs = self.every is not None and epoch_ended and run.history.epochs % self.every == 0
+        if after_steps or after_epochs:
+            self._write(self._collect(run, callbacks, finished=False))
+
+    def note_states(self, run: Run, callbacks: Callbacks) -> None:
+        """Schedule and callbacks are about to be told of an epoch; not all of them, if Ctrl-C comes."""
+        self._states_before = _states(run, callbacks)
+
+    def ending(self, run: Run, callbacks: Callbacks) -> None:
+        """The steps are done, or Ctrl-C came; callbacks that may change the parameters come next."""
+        if not self._restored:  # Ctrl-C came first
+            return
+        if run.history.interrupted:
+            self._write(self._collect(run, callbacks, finished=False), on_error="warn")
+        else:
+            self._last = self._collect(run, callbacks, finished=True)
+
+    def ended(self, run: Run) -> None:
+        """All is done."""
+        if self._last is None:
+            return
+        run.model._adopt_parameters()
+        if not np.array_equal(run.model._parameters, self._last.arrays["parameters"]):
+            self._last.arrays["result"] = run.model._parameters.copy()
+        self._last.progress["history"] = _history_values(run.history)
+        self._write(self._last)
+
+    def _collect(self, run: Run, callbacks: Callbacks, *, finished: bool) -> Saved:
+        model, history = run.model, run.history
+        model._adopt_parameters()
+        arrays = {"parameters": model._parameters.copy(), "epoch_losses": run.epoch_losses[: run.epoch_step]}
+        arrays |= {f"optimizer.{k}": buffer.copy() for k, buffer in enumerate(run.state.buffers)}
+        arrays |= {f"history.{name}": history._array(name) for name in history.names}
+        of_schedule, of_callbacks = self._states_before if run.unsettled else _states(run, callbacks)
+        states = []
+        for i, state in enumerate(of_callbacks):
+            arrays |= {f"callbacks.{i}.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
+            states.append({k: v for k, v in state.items() if not isinstance(v, np.ndarray)})
+        self._metadata = model_file.metadata_as_json(model)
+        progress = {
+            "done": run.done,
+            "unsettled": run.unsettled,
+            "stopped": run.stopped,
+            "finished": finished,
+            "random": {**model._random_state(), "shuffling": run.epoch_random["shuffling"]},
+            "split": model._splitting.entropy,
+            "optimizer": described(run.optimizer),
+            "optimizer_steps": run.state.steps,
+            "schedule": of_schedule,
+            "callbacks": states,
+            "history": _history_values(history),
+        }
+        return Saved(self.settings, progress, arrays)
+
+    def _write(self, saved: Saved, on_error: str | None = None) -> None:
+        """Write it, or report that it cannot be written: then the file that was there still is."""
+        texts = {
+            "format": model_file.CHECKPOINT_FORMAT,
+            "settings": json.dumps(saved.settings),
+            "progress": json.dumps(saved.progress),
+            "metadata": self._metadata,
+        }
+        try:
+            model_file.write(self.path, saved.arrays, texts)
+        except OSError as error:
+            self._report(error, on_error)
+
+    def _report(self, error: OSError, on_error: str | None = None) -> None:
+        message = f"the checkpoint {self.path} cannot be written: {error}"
+        if (on_error or self.on_error) == "raise":
+            raise type(error)(error.errno, message) from error
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _states(run: Run, callbacks: Callbacks) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the schedule and the callbacks have learned from the epochs so far."""
+    lr = run.optimizer.lr
+    of_schedule = lr.state_dict() if isinstance(lr, Schedule) else {}
+    return of_schedule, [callback.state_dict() for callback in callbacks.with_state]
+
+
+def _history_values(history: History) -> dict[str, Any]:
+    """The history without its columns, which are kept as arrays."""
+    return {**history.to_dict(), "columns": list(history.names)}
+
+
+def read(path: Path) -> Saved:
+    """The checkpoint in a file. OSError if there is none, ValueError if it is something else, or damaged."""
+    arrays, texts = model_file.read(path, "checkpoint")
+    if texts["format"] != model_file.CHECKPOINT_FORMAT:
+        raise ValueError(f"{path} is a model that was saved, not a checkpoint of a training")
+    try:
+        settings, progress = json.loads(texts["settings"]), json.loads(texts["progress"])
+        if not isinstance(settings, dict) or not isinstance(progress, dict):
+            raise ValueError("settings or progress are missing")
+        if isinstance(settings.get("model"), dict):
+            settings["model"] = {**model_file.LATER_OPTIONS, **settings["model"]}
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} does not describe a training: {error!r}") from None
+    return Saved(settings, progress, arrays)
+
+
+# ---- what a call was given -------------------------------------------------------------------------------
+
+
+def described(value: Any) -> Any:
+    """A setting as JSON: equal for equal settings, also in another process."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, Rows)):
+        return of_data(value)
+    if isinstance(value, (list, tuple)):
+        return [described(item) for item in value]
+    name = getattr(value, "__qualname__", None)
+    if name is not None:  # a function or a class
+        return f"{getattr(value, '__module__', '')}.{name}"
+    names = [name for name in vars(value) if not name.startswith("_")]
+    if dataclasses.is_dataclass(value):  # without what it learns
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+    public = {name: described(getattr(value, name)) for name in names}
+    return {"": type(value).__name__, **public}
+
+
+def of_data(data: Array | Rows) -> dict[str, Any]:
+    """Shape, dtype and a digest of values: of all, or of rows spread evenly over a large array."""
+    stored = data.values if isinstance(data, Rows) else data
+    row_bytes = max(1, stored.nbytes // max(1, len(stored)))
+    most = max(1, DIGESTED_BYTES // row_bytes)
+    if is_on_disk(stored) and stored.nbytes > DIGESTED_BYTES:
+        most = min(most, DIGESTED_ROWS_ON_DISK)
+    looked_at: Any = slice(None)
+    if len(stored) > most:
+        looked_at = np.linspace(0, len(stored) - 1, most).astype(np.int64)
+    values = np.ascontiguousarray(stored[looked_at], stored.dtype.newbyteorder("="))
+    digest = hashlib.sha256(values.tobytes()).hexdigest()[:16]
+    return {"shape": list(stored.shape), "dtype": str(values.dtype), "values": f"digest {digest}"}
+
+
+def differences(saved: Any, given: Any, name: str = "") -> Iterator[str]:
+    """One line for each setting that is not the same."""
+    if isinstance(saved, dict) and isinstance(given, dict) and saved.get("") == given.get(""):
+        for key in {**saved, **given}:
+            inner = f"{name}.{key}" if name else key
+            yield from differences(saved.get(key, _ABSENT), given.get(key, _ABSENT), inner)
+    elif saved is not given and saved != given:
+        yield f"{name}: {_shown(saved)} in the checkpoint, {_shown(given)} given"
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    if isinstance(value, dict):
+        options = ", ".join(f"{k}={_shown(v)}" for k, v in value.items() if k)
+        return f"{value.get('', '')}({options})"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

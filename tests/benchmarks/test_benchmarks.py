@@ -1,0 +1,220 @@
+"""asv_benchmarks/benchmarks: all of them execute, and are skipped on commits that lack what they measure."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import fastbp
+
+FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
+MODULES = [
+    *("dtypes", "engine", "kernels", "memory", "ratios"),
+    *("scaling", "shapes", "startup", "threads", "training"),
+]
+HELPERS = {"__init__", "common", "measuring"}
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Imports a module of the benchmarks, which stand outside the package."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+class SimulatedClock:
+    """Stands for the module `time`: only sleeping takes time."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def methods_of(module: Any) -> list[tuple[type, str]]:
+    """(class, method) of every benchmark: asv knows them by the beginning of the method's name."""
+    return [
+        (cls, name)
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__ and not cls.__name__.startswith("_")
+        for name in dir(cls)
+        if name.startswith(("time_", "timeraw_", "track_", "peakmem_"))
+    ]
+
+
+def test_every_module_is_tested() -> None:
+    modules = {path.stem for path in (FOLDER / "benchmarks").glob("*.py")} - HELPERS
+    assert modules == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_parameters_and_names_are_complete(load: Callable[[str], Any], name: str) -> None:
+    methods = methods_of(load(name))
+    assert methods
+    for cls, method in methods:
+        assert len(cls.params) == len(cls.param_names) and all(cls.params)
+        assert getattr(cls, method).pretty_name
+
+
+def first_of_each(cls: Any, *, but: tuple[str, ...]) -> list[list[Any]]:
+    """A class's parameters, of those not called `but` the first only."""
+    named = zip(cls.param_names, cls.params, strict=True)
+    return [values if name in but else values[:1] for name, values in named]
+
+
+@pytest.mark.parametrize("name", ["kernels", "memory", "shapes"])
+def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any], name: str) -> None:
+    for cls, method in methods_of(load(name)):
+        if "implementation" not in cls.param_names:
+            continue
+        for parameters in itertools.product(*first_of_each(cls, but=("implementation",))):
+            benchmark = cls()
+            benchmark.setup(*parameters)
+            result = getattr(benchmark, method)(*parameters)
+            assert not method.startswith("track_") or result > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        *(("engine", cls) for cls in ("Tile", "Product", "ShuffledEpoch", "Predict")),
+        *(("scaling", cls) for cls in ("Batch", "Width", "Depth")),
+        *(("ratios", cls) for cls in ("TrainStep", "Epoch")),
+        *(("shapes", "Step"), ("threads", "Speedup"), ("dtypes", "Float64")),
+    ],
+)
+def test_benchmarks_with_figures_execute(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str, cls: str
+) -> None:
+    """With the first of each parameter, and all phases."""
+    module = load(name)
+    benchmark = getattr(module, cls)()
+    few = first_of_each(benchmark, but=("phase",))
+    monkeypatch.setattr(benchmark, "params", few, raising=False)
+    if name == "scaling":
+        monkeypatch.setitem(module.VALUES, cls.lower(), few[0])
+    elif name in ("threads", "dtypes"):
+        monkeypatch.setattr(module, "NETWORKS", few[0])
+    elif name == "ratios":
+        monkeypatch.setattr(module._Ratio, "params", few)
+    figures = [benchmark.setup_cache()] if hasattr(benchmark, "setup_cache") else []
+    assert not any("missing" in found for found in figures)
+    (method,) = [name for name in dir(benchmark) if name.startswith(("time_", "track_"))]
+    for parameters in itertools.product(*few):
+        benchmark.setup(*figures, *parameters)
+        result = getattr(benchmark, method)(*figures, *parameters)
+        assert method.startswith("time_") or result > 0
+
+
+@pytest.mark.parametrize("cls", ["OptimizerStep", "ActivationStep", "RegularisationStep"])
+def test_benchmarks_of_training_execute(load: Callable[[str], Any], cls: str) -> None:
+    """All of them, since each has options that must exist; one epoch is enough."""
+    training = load("training")
+    benchmark = getattr(training, cls)()
+    for value in benchmark.params[0]:
+        with mock.patch.object(training, "seconds_each", lambda run, **_: run(1) or 1.0):
+            benchmark.setup(value)
+        assert benchmark.track_step(value) == 1.0 / training.STEPS
+
+
+def test_benchmarks_of_training_are_skipped_where_options_are_missing(load: Callable[[str], Any]) -> None:
+    for options, network in (({"lr": 0.1, "unheard_of": 1}, {}), ({"lr": 0.1}, {"hidden": "unheard_of"})):
+        with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
+            load("training").seconds_of_a_step("SGD", options, **network)
+
+
+def test_a_network_that_a_commit_lacks_is_skipped_alone(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes, measuring = load("shapes"), load("measuring")
+    old = measuring.STEPS["tiny 32 x 8-16-1"]
+    monkeypatch.setattr(shapes, "STEPS", {"old": old, "new": replace(old, output="unheard_of")})
+    monkeypatch.setattr(measuring, "seconds_each", lambda run, **_: run(1) or 1.0)
+    benchmark = shapes.Step()
+    benchmark.params = [["old", "new"], [1]]
+    figures = benchmark.setup_cache()
+    benchmark.setup(figures, "old", 1)
+    assert benchmark.track_seconds(figures, "old", 1) > 0
+    with pytest.raises(NotImplementedError, match="this commit has no fastbp"):
+        benchmark.setup(figures, "new", 1)
+
+
+def test_each_class_has_a_setup_cache_of_its_own(load: Callable[[str], Any]) -> None:
+    """asv knows one by its place in the file, and gives the same figures to all classes that inherit it."""
+    for name in MODULES:
+        for cls, _ in methods_of(load(name)):
+            assert not hasattr(cls, "setup_cache") or "setup_cache" in vars(cls)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_benchmarks_are_skipped_where_names_are_missing(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    module = load(name)
+    for implementation in (fastbp, fastbp.reference):
+        for missing in ("forward", "backward", "train_step", "MLP"):
+            monkeypatch.delattr(implementation, missing)
+    for cls, _ in methods_of(module):
+        parameters = tuple(values[0] for values in cls.params)
+        benchmark = cls()
+        figures = benchmark.setup_cache() if hasattr(benchmark, "setup_cache") else None
+        with pytest.raises(NotImplementedError, match="this commit has no fastbp"):  # asv then skips it
+            benchmark.setup(*([] if figures is None else [figures]), *parameters)
+        if hasattr(benchmark, "teardown"):
+            benchmark.teardown(*parameters)
+
+
+def test_ci_executes_each_benchmark_with_each_value(load: Callable[[str], Any]) -> None:
+    path = FOLDER.parent / ".ci" / "benchmark_cases.py"
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)
+    for cls, _ in itertools.chain.from_iterable(methods_of(load(name)) for name in MODULES):
+        cases = names["cases"](cls.params)
+        assert [set(values) for values in zip(*cases, strict=True)] == [set(values) for values in cls.params]
+        assert len(set(cases)) == len(cases)
+    assert len(names["cases"]([["x", "y"], list(range(7)), ["a", "b"]])) == 7
+    assert {(a, b) for a, _, b in names["cases"]([["x", "y"], [1, 2, 3], "ab"])} == set(
+        itertools.product("xy", "ab")
+    )
+
+
+def test_ratio_is_more_where_fastbp_is_faster(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios = load("ratios")
+    clock = SimulatedClock()
+    monkeypatch.setattr(ratios, "time", clock)
+    assert ratios.ratio(lambda: clock.sleep(10e-3), lambda: clock.sleep(2e-3)) == pytest.approx(5)
+    assert ratios.ratio(lambda: clock.sleep(1e-3), lambda: clock.sleep(2e-3)) == pytest.approx(0.5)
+
+
+def test_first_call_is_timed_with_an_empty_and_with_a_filled_cache(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    startup = load("startup")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # restored afterwards: setup replaces it
+    first_call = startup.FirstCallEmptyCache()
+    first_call.setup("train_step")
+    try:
+        statement, setup = first_call.timeraw_first_call("train_step")
+        cache = Path(first_call.folder) / "cache"
+        cache.mkdir()
+        (cache / "of an earlier sample").touch()
+        names: dict[str, Any] = {}
+        exec(setup, names)
+        assert list(cache.iterdir()) == []
+        assert statement == "call()" and callable(names["call"])
+    finally:
+        first_call.teardown("train_step")
+    assert not cache.exists()

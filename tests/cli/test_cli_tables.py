@@ -1,0 +1,376 @@
+"""Reading tables: what is accepted, and that every refusal names the place that has to be repaired."""
+
+import numpy as np
+import pytest
+
+from fastbp.cli.train.tables import Columns, DataError, read_for_prediction, read_for_training
+from fastbp.cli.train.task import (
+    Scaling,
+    Task,
+    choose_kind,
+    classification_quality,
+    regression_quality,
+    split_rows,
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="data.csv", encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return str(path)
+
+    return write
+
+
+# ---- CSV ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b,y\n1,2.5,u\n-3e2,.5,v\n",
+        "a;b;y\n1;2.5;u\n-3e2;.5;v\n",
+        "a\tb\ty\n1\t2.5\tu\n-3e2\t.5\tv\n",
+        '"a","b","y"\r\n"1","2.5","u"\r\n\r\n -3e2 , .5 , v \r\n',
+        "\ufeffa,b,y\n1,2.5,u\n-3e2,.5,v",  # byte order mark, no line end at the end
+    ],
+    ids=["plain", "semicolons", "tabs", "quoted-crlf-blank-line-spaces", "bom"],
+)
+def test_csv_dialects(write, text):
+    table = read_for_training(write(text), "y")
+    assert table.columns.features == ["a", "b"]
+    np.testing.assert_array_equal(table.features, [[1, 2.5], [-300, 0.5]])
+    assert table.target == ["u", "v"]
+
+
+def test_target_may_stand_anywhere_and_columns_can_be_dropped(write):
+    table = read_for_training(write("id,y,a\nx1,5,1\nx2,6,2\n"), "y", drop=["id"])
+    assert table.columns == Columns(["a"], "y", named=True, width=3)
+    np.testing.assert_array_equal(table.features, [[1], [2]])
+
+
+def test_header_of_column_numbers(write):
+    table = read_for_training(write("0,1,2\n5,6,7\n"), "2")
+    assert table.columns.features == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("a,b,y\n", "a header and no rows"),
+        ("1,2,3\n4,5,6\n", "no header"),
+        ("a,a,y\n1,2,3\n", "two columns are called 'a'"),
+        ("a,,y\n1,2,3\n", "column 2 of the header has no name"),
+        ("a,b,y\n1,2,3\n1,2\n", r"row 2 \(line 3\) has 2 cells, the header has 3"),
+        ("a,b,y\n1,2,3,4\n", r"row 1 \(line 2\) has 4 cells"),
+        ("a,b,y\n1,2,3\n\n1,red,3\n", r"row 2 \(line 4\), column 'b': 'red' is not a number .*--drop"),
+        ("a,b,y\n1,,3\n", r"row 1 \(line 2\), column 'b' is empty"),
+        ("a,b,y\n1,nan,3\n", "column 'b': 'nan' is not a finite number"),
+        ("a,b,y\n1,1e999,3\n", "column 'b': '1e999' is not a finite number"),
+        ("a,b,y\n1,1_000,3\n", "column 'b': '1_000' is not a number"),
+        ('a,b,y\n1,"2,3\n', "line 2"),  # a quote that is never closed
+        ("a,b,Y\n1,2,3\n", "no column 'y' .--target.; it has 'a', 'b', 'Y'"),
+        ("a,b,yy\n1,2,3\n", "did you mean 'yy'"),
+        ("y\n1\n", "no column is left"),
+    ],
+)
+def test_csv_refusals(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_for_training(write(text), "y")
+
+
+def test_csv_in_another_encoding(write):
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        read_for_training(write("größe,y\n1,2\n", encoding="latin-1"), "y")
+
+
+def test_drop_of_an_unknown_column_and_of_the_target(write):
+    path = write("a,b,y\n1,2,3\n")
+    with pytest.raises(DataError, match=r"no column 'c' .--drop."):
+        read_for_training(path, "y", drop=["c"])
+    with pytest.raises(DataError, match="both --target and in --drop"):
+        read_for_training(path, "y", drop=["y"])
+
+
+def test_a_path_that_is_no_table(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_for_training(str(tmp_path / "absent.csv"), "y")
+    with pytest.raises(DataError, match="is a directory"):
+        read_for_training(str(tmp_path), "y")
+    (tmp_path / "data.xlsx").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"unknown kind of file '\.xlsx'"):
+        read_for_training(str(tmp_path / "data.xlsx"), "y")
+
+
+# ---- arrays ----
+
+
+def test_npy_columns_are_numbered(tmp_path):
+    path = str(tmp_path / "data.npy")
+    matrix = np.arange(12).reshape(3, 4)
+    np.save(path, matrix)
+    table = read_for_training(path, "-1", drop=["1"])
+    assert table.columns == Columns(["0", "2"], "3", named=False, width=4)
+    np.testing.assert_array_equal(table.features, matrix[:, [0, 2]])
+    np.testing.assert_array_equal(table.target, matrix[:, 3])
+
+
+def test_npz_needs_no_name_for_a_single_array_of_features(tmp_path):
+    path = str(tmp_path / "data.npz")
+    np.savez(path, pixels=np.ones((3, 2)), label=np.array(["u", "v", "u"]))
+    table = read_for_training(path, "label")
+    assert table.features.shape == (3, 2)
+    assert table.target == ["u", "v", "u"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"X": np.ones((3, 2))}, "no array 'y'"),
+        ({"X": np.ones(3), "y": np.ones(3)}, r"array 'X' has shape \(3,\), \(rows, columns\) is expected"),
+        ({"X": np.ones((3, 2)), "y": np.ones(4)}, r"array 'y' has shape \(4,\), \(3,\) is expected"),
+        ({"X": np.ones((0, 2)), "y": np.ones(0)}, "is empty"),
+        ({"X": np.array([["a"]]), "y": np.ones(1)}, "array 'X' has dtype <U1"),
+        ({"X": np.ones((1, 2), complex), "y": np.ones(1)}, "dtype complex128"),
+        ({"X": np.array([[1, np.nan]]), "y": np.ones(1)}, "row 0, column 1 .*nan is not a finite number"),
+        ({"X": np.ones((1, 2)), "y": np.array([np.inf])}, "array 'y' row 0 .*inf is not a finite number"),
+        ({"a": np.ones((1, 2)), "b": np.ones((1, 2)), "y": np.ones(1)}, "needs an array 'X'"),
+    ],
+)
+def test_npz_refusals(tmp_path, arrays, message):
+    path = str(tmp_path / "data.npz")
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=message):
+        read_for_training(path, "y")
+
+
+@pytest.mark.parametrize("name", ["data.npy", "data.npz"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04broken", b"hello"])
+def test_damaged_arrays(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as"):
+        read_for_training(str(tmp_path / name), "0")
+
+
+def test_pickled_objects_are_not_loaded(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("code from a data file was run",))
+
+    path = str(tmp_path / "data.npy")
+    np.save(path, np.array([Bomb()], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"cannot be read as \.npy"):
+        read_for_training(path, "0")
+
+
+# ---- matching a later file with a model's columns ----
+
+
+def test_prediction_finds_columns_by_name(write):
+    columns = Columns(["a", "b"], "y", named=True, width=3)
+    table = read_for_prediction(write("note,b,a\nhello,2,1\n"), columns)
+    np.testing.assert_array_equal(table.features, [[1, 2]])
+    assert table.target is None
+    with pytest.raises(DataError, match=r"lacks 1 of the 2 columns .* 'b'"):
+        read_for_prediction(write("a,c\n1,2\n"), columns)
+
+
+def test_prediction_from_arrays(tmp_path):
+    path = str(tmp_path / "data.npy")
+    columns = Columns(["0", "2"], "3", named=False, width=4)
+    matrix = np.arange(8.0).reshape(2, 4)
+    np.save(path, matrix)  # laid out like the training array
+    table = read_for_prediction(path, columns)
+    np.testing.assert_array_equal(table.features, matrix[:, [0, 2]])
+    np.testing.assert_array_equal(table.target, matrix[:, 3])
+    np.save(path, matrix[:, [0, 2]])  # the features alone
+    np.testing.assert_array_equal(read_for_prediction(path, columns).features, matrix[:, [0, 2]])
+    for width in (1, 3, 5):
+        np.save(path, np.ones((2, width)))
+        with pytest.raises(DataError, match=f"has {width} columns, the model was trained on 2 features"):
+            read_for_prediction(path, columns)
+
+
+# ---- weights of rows ----
+
+
+def test_weights_are_no_feature(write, tmp_path):
+    rows = np.array([[1.0, 2, 0.5, 7], [3, 4, 1.5, 8]])  # features, weight, target
+    path = str(tmp_path / "a")
+    np.save(path + ".npy", rows)
+    np.savez(path + ".npz", X=rows[:, :2], w=rows[:, 2], y=rows[:, 3])
+    for table in (
+        read_for_training(write("a,b,w,y\n1,2,.5,7\n3,4,1.5,8\n"), "y", weights="w"),
+        read_for_training(path + ".npy", "3", weights="2"),
+        read_for_training(path + ".npz", "y", weights="w"),
+    ):
+        np.testing.assert_array_equal(table.features, rows[:, :2])
+        np.testing.assert_array_equal(table.weights, rows[:, 2])
+    later = read_for_prediction(path + ".npy", Columns(["0", "1"], "3", named=False, width=4))
+    np.testing.assert_array_equal(later.features, rows[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,w,y\n1,1,7\n3,-2,8\n", r"row 2, column 'w' \(--weights\): -2 is below 0"),
+        ("a,w,y\n1,1,7\n3,much,8\n", r"row 2 \(line 3\), column 'w': 'much' is not a number"),
+        ("a,w,y\n1,0,7\n3,0,8\n", r"column 'w' \(--weights\) is 0 in every row"),
+        ("a,y\n1,7\n3,8\n", r"no column 'w' \(--weights\)"),
+    ],
+)
+def test_weights_that_cannot_be_used(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_for_training(write(text), "y", weights="w")
+
+
+# ---- what the columns mean ----
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (["u", "v", "u", "v"], "classification"),
+        (["0", "1", "0", "1"], "classification"),
+        (["0", "1.0", "0", "1"], "classification"),
+        (["1.5", "2", "1.5", "2"], "regression"),
+        (["1", "2", "3", "4"], "regression"),  # whole numbers, but hardly any twice
+        ([str(i % 21) for i in range(100)], "regression"),
+        ([str(i % 20) for i in range(100)], "classification"),
+        (np.array([0.0, 1.0, 0.0, 1.0]), "classification"),
+        (np.array([0.5, 1.0, 0.5, 1.0]), "regression"),
+    ],
+)
+def test_choice_of_task(target, kind):
+    assert choose_kind(target, "y") == kind
+
+
+def test_a_mark_for_a_missing_value_does_not_turn_a_quantity_into_classes():
+    with pytest.raises(DataError, match=r"row 3, column 'price' \(the target\): 'NA' is not a number"):
+        choose_kind(["1.5", "2.5", "NA", "3.5", "4.5"], "price")
+
+
+def test_long_identifiers_stay_apart(write):
+    task, _ = make_task(write, "a,y\n1,9007199254740993\n2,9007199254740992\n", "classification")
+    assert task.classes == ["9007199254740992", "9007199254740993"]
+
+
+def make_task(write, text, kind):
+    table = read_for_training(write(text), "y")
+    return Task.fit(table, np.arange(len(table)), kind), table
+
+
+def test_standardisation_uses_the_training_rows_alone(write):
+    table = read_for_training(write("a,c,y\n0,7,1\n2,7,2\n1000,8,3\n"), "y")
+    task = Task.fit(table, np.array([0, 1]), "regression")
+    np.testing.assert_allclose(task.inputs(table), [[-1, 0], [1, 0], [999, 1]])  # a constant column: scale 1
+    np.testing.assert_allclose(task.encode(table.target)[:, 0], [-1, 1, 3])
+    np.testing.assert_allclose(task.decide(np.array([[-1.0], [1], [3]])), [1, 2, 3])
+
+
+def test_constant_column_with_rounding_noise():
+    assert Scaling.fit(np.full((10, 1), 0.1)).scale[0] == 1
+
+
+def test_two_classes_share_an_output_and_more_have_one_each(write):
+    task, table = make_task(write, "a,y\n1,no\n2,yes\n", "classification")
+    assert task.outputs == 1
+    np.testing.assert_array_equal(task.encode(table.target), [[0], [1]])
+    np.testing.assert_array_equal(task.decide(np.array([[0.2], [0.7]])), [0, 1])
+    task, table = make_task(write, "a,y\n1,10\n2,9\n3,x\n", "classification")
+    assert task.classes == ["10", "9", "x"]  # one label of text: all are text
+    np.testing.assert_array_equal(task.encode(table.target), np.eye(3))
+    task, table = make_task(write, "a,y\n1,10\n2,9\n3,9.0\n", "classification")
+    assert task.classes == [9, 10]
+    with pytest.raises(DataError, match="class 11 of the target was not in the training data"):
+        task.encode(["11"])
+
+
+def test_targets_that_cannot_be_used(write):
+    with pytest.raises(DataError, match="one class only: 'u'"):
+        make_task(write, "a,y\n1,u\n2,u\n", "classification")
+    with pytest.raises(DataError, match=r"row 2, column 'y' \(the target\): 'u' is not a number"):
+        make_task(write, "a,y\n1,2\n2,u\n", "regression")
+    with pytest.raises(DataError, match="row 2 of the target is empty"):
+        make_task(write, "a,y\n1,2\n2,\n", "classification")
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_metadata_round_trip(write, kind):
+    task, table = make_task(write, "a,b,y\n1,0.1,3\n2,0.7,4\n3,0.4,3\n", kind)
+    again = Task.from_metadata("m", task.to_metadata(), inputs=2, outputs=1)
+    assert (again.columns, again.classes) == (task.columns, task.classes)
+    assert again.inputs(table).tobytes() == task.inputs(table).tobytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": ["a"]},
+        {"features": None},
+        {"feature_mean": [0.0]},
+        {"feature_mean": ["x", "y"]},
+        {"feature_scale": [1.0, 0.0]},
+        {"feature_scale": [1.0, float("nan")]},
+        {"classes": ["u"]},
+        {"classes": ["u", "u"]},
+        {"classes": ["u", "v", "w"]},  # three classes, one output
+        {"classes": None},
+        {"named": False},  # the features have no numbers for names
+    ],
+)
+def test_tampered_metadata(write, change):
+    task, _ = make_task(write, "a,b,y\n1,2,u\n3,4,v\n", "classification")
+    with pytest.raises(DataError, match="m is damaged"):
+        Task.from_metadata("m", task.to_metadata() | change, inputs=2, outputs=1)
+
+
+def test_metadata_of_another_origin():
+    with pytest.raises(DataError, match="not written by `fastbp train`"):
+        Task.from_metadata("m", {}, inputs=2, outputs=1)
+    with pytest.raises(DataError, match="another version"):
+        Task.from_metadata("m", {"fastbp_table": 99}, inputs=2, outputs=1)
+
+
+def test_split_keeps_the_classes_in_proportion():
+    strata = np.repeat([0, 1, 2], [80, 20, 1])
+    train, held = split_rows(strata, 101, 0.25, seed=0)
+    assert sorted([*train, *held]) == list(range(101))
+    assert np.bincount(strata[held]).tolist() == [20, 5]  # the class with a single row is kept for training
+    again = split_rows(strata, 101, 0.25, seed=0)
+    np.testing.assert_array_equal(held, again[1])
+    assert not np.array_equal(held, split_rows(strata, 101, 0.25, seed=1)[1])
+
+
+def test_split_that_leaves_nothing():
+    with pytest.raises(DataError, match="nothing to test on"):
+        split_rows(None, 3, 0.1, seed=0)
+    with pytest.raises(DataError, match="nothing to train on"):
+        split_rows(None, 1, 0.9, seed=0)
+
+
+def test_measures_by_the_number_of_classes(write):
+    task, table = make_task(write, "a,y\n1,no\n2,yes\n", "classification")
+    assert task.quality(np.array([[0.4], [0.3]]), table.target)["AUC"] == 0
+    assert np.isnan(task.quality(np.array([[0.4]]), ["no"])["AUC"])  # there is one class only
+    task, table = make_task(write, "a,y\n1,0\n2,1\n3,2\n4,3\n", "classification")
+    scores = np.tile([0.1, 0.2, 0.3, 0.4], (4, 1))
+    assert task.quality(scores, table.target)["top 3"] == 0.75
+
+
+def test_measures():
+    true, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 0])
+    assert classification_quality(predicted, true) == {
+        "accuracy": 0.5,
+        "balanced accuracy": pytest.approx(1 / 3),
+    }
+    quality = regression_quality(np.array([1.0, 2, 5]), np.array([1.0, 2, 3]))
+    assert quality == {
+        "RMSE": pytest.approx((4 / 3) ** 0.5),
+        "MAE": pytest.approx(2 / 3),
+        "R2": pytest.approx(-1.0),
+    }

@@ -1,0 +1,222 @@
+"""Prints digests of what the engine computes, for test_engine.py: python engine_bits.py.
+
+A process of its own, because the number of Numba's threads is fixed when a process starts. One line for each
+way of working, `name digest team`: the digest is over all results in order, `team` the usual size of the
+teams that came together.
+"""
+
+import hashlib
+import os
+import statistics
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numba
+import numpy as np
+from definitions import targets
+
+import fastbp
+import fastbp.model
+from fastbp import activations
+from fastbp.activations import ACTIVATIONS
+from fastbp.engine import plan
+from fastbp.engine.entries import two_layer
+from fastbp.engine.threads import team
+from fastbp.losses import LOSSES
+
+# Around one, two and four vectors of every width there is, and around the heights of tiles (6, 8, 14, 16).
+WIDTHS = [1, 2, 7, 13, 14, 15, 16, 17, 31, 32, 33, 100]
+BATCHES = [1, 2, 3, 7, 8, 13, 29, 64]
+OUTPUTS = [(output, "mse") for output in activations.OUTPUTS] + [
+    (output, loss)
+    for loss in [*LOSSES, "huber(0.25)"]
+    if loss != "mse"
+    for output in ([LOSSES[loss].output] if loss in LOSSES and LOSSES[loss].output else ["identity", "silu"])
+]
+OPTIMIZERS = {
+    "sgd": lambda: fastbp.SGD(0.005),
+    "sgd-decay": lambda: fastbp.SGD(0.005, weight_decay=0.01),
+    "momentum": lambda: fastbp.SGD(0.002, momentum=0.8),
+    "nesterov": lambda: fastbp.SGD(0.002, momentum=0.8, nesterov=True, weight_decay=0.01),
+    "adam": lambda: fastbp.Adam(0.01),
+    "adam-decay": lambda: fastbp.Adam(0.01, weight_decay=0.01),
+    "adamw": lambda: fastbp.AdamW(0.01),
+    "rmsprop": lambda: fastbp.RMSprop(0.003),
+    "adagrad": lambda: fastbp.Adagrad(0.01, weight_decay=0.01),
+    "rmsprop-momentum": lambda: fastbp.RMSprop(0.003, momentum=0.5, weight_decay=0.01),
+    "sgd-norm": lambda: fastbp.SGD(0.005, clip_norm=0.1),
+    "momentum-l1": lambda: fastbp.SGD(0.002, momentum=0.8, l1=0.01),
+    "adam-norm": lambda: fastbp.Adam(0.01, clip_norm=0.1),
+    "adagrad-value": lambda: fastbp.Adagrad(0.01, clip_value=0.01),
+    "adamw-all": lambda: fastbp.AdamW(0.01, l1=0.01, clip_value=0.01, clip_norm=0.1),
+}
+STEPS = 20
+# (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them.
+IN_PARTS = [
+    (29, [33, 128, 3]),
+    (64, [5, 256, 10]),
+    (13, [17, 40, 128, 1]),
+    (5, [9, 512, 12]),
+    (37, [20, 192, 2]),
+]
+# What a network may have besides: the cases take turns, most of them with nothing.
+REGULAR: list[dict[str, Any]] = [
+    {},
+    {},
+    {"layer_norm": True},
+    {"dropout": 0.4},
+    {"input_noise": 0.2, "dropout": 0.4, "layer_norm": True},
+]
+
+
+def force_teams() -> None:
+    """A team for everything, however small, and never a trial whether that is faster."""
+    for module in (plan, two_layer, fastbp.model):
+        for name in [name for name in vars(module) if "TEAM_FROM" in name]:
+            setattr(module, name, 0)
+
+
+def cases() -> list[tuple[str, str, str, str, str]]:
+    """(hidden, output, loss, optimizer, dtype): every pair of hidden and output, every optimizer with every
+    hidden and with every output, and both dtypes with each of these, though not every combination."""
+    optimizers = list(OPTIMIZERS)
+    return [
+        (hidden, output, loss, optimizers[(i + j) % len(optimizers)], ("float32", "float64")[j % 2])
+        for i, hidden in enumerate(ACTIVATIONS)
+        for j, (output, loss) in enumerate(OUTPUTS)
+    ]
+
+
+def network(
+    rng: np.random.Generator, output: str, dtype: str
+) -> tuple[list[int], int, np.ndarray, np.ndarray]:
+    """Layer sizes, batch size, X and Y of a random shape; the last batch of an epoch is often smaller."""
+    depth = rng.integers(1, 5)
+    sizes = [int(n) for n in rng.choice(WIDTHS, depth + 1)]
+    sizes[-1] += output == "softmax" and sizes[-1] == 1
+    batch = int(rng.choice(BATCHES))
+    samples = batch * 2 + int(rng.integers(0, batch))
+    X = rng.standard_normal((samples, sizes[0])).astype(dtype)
+    return sizes, batch, X, rng.random((samples, sizes[-1])).astype(dtype)
+
+
+def results(threads: int, every: int = 1) -> Iterator[bytes]:
+    """The bytes of everything that is computed, with at most `threads` threads, for every `every`-th case."""
+    rng = np.random.default_rng(11)
+    for i, (hidden, output, loss, optimizer, dtype) in enumerate(cases()):
+        sizes, batch, X, Y = network(rng, output, dtype)
+        Y = targets(loss, Y)
+        if i % every:
+            continue
+        regular = REGULAR[i // every % len(REGULAR)]
+        if len(sizes) == 2:  # no hidden layer
+            regular = {name: value for name, value in regular.items() if name == "input_noise"}
+        scale = 1.0
+        if i % 4 == 1:  # rows that are converted as they are gathered
+            X, scale = (20 * X).astype(np.int8), 0.05
+        model = fastbp.MLP(
+            sizes,
+            hidden=hidden,
+            output=output,
+            loss=loss,
+            dtype=dtype,
+            seed=i,
+            threads=threads,
+            input_scale=scale,
+            max_norm=0.8 if i % 3 == 1 else None,
+            **regular,
+        )
+        for b in model.biases:
+            b[...] = np.linspace(-0.5, 0.5, len(b))
+        epochs = -(-STEPS // -(-len(X) // batch))
+        history = model.fit(
+            X,
+            Y,
+            epochs=epochs,
+            batch_size=batch,
+            accumulate=2 if i // every % 7 == 5 else 1,
+            optimizer=OPTIMIZERS[optimizer](),
+            shuffle=i % 3 > 0,
+            sample_weight=np.linspace(0, 2, len(X)) if i % 4 == 1 else None,
+            progress=False,
+        )
+        yield model._parameters.tobytes()
+        yield history.loss.tobytes()
+        if i % 8 == 0:
+            trace = model.forward(X)
+            gradients = model.backward(trace, Y)
+            of_trace = *trace.z, *trace.a, *trace.n, *trace.inverse_std
+            of_loss = *gradients.weights, *gradients.biases, *gradients.gains
+            for array in (*of_trace, *of_loss, model.predict(X)):
+                yield array.tobytes()
+    for i, (batch, sizes) in enumerate(IN_PARTS):
+        for j, optimizer in enumerate(["sgd", "adam", "sgd-norm"]):
+            dtype = ("float32", "float64")[(i + j) % 2]
+            X = rng.standard_normal((3 * batch - 2, sizes[0])).astype(dtype)
+            Y = rng.random((len(X), sizes[-1])).astype(dtype)
+            model = fastbp.MLP(sizes, dtype=dtype, seed=i, threads=threads, dropout=0.3 if i == 3 else 0.0)
+            history = model.fit(
+                X,
+                Y,
+                epochs=STEPS // 3 + 1,
+                batch_size=batch,
+                optimizer=OPTIMIZERS[optimizer](),
+                shuffle=i == 1,
+                progress=False,
+            )
+            yield model._parameters.tobytes()
+            yield history.loss.tobytes()
+    numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
+    for dtype in ("float32", "float64"):
+        for batch, inputs, hidden_units, outputs in [
+            (1, 1, 1, 1),
+            (7, 13, 33, 2),
+            (64, 100, 31, 17),
+            (13, 2, 100, 33),
+        ]:
+            X = rng.standard_normal((batch, inputs)).astype(dtype)
+            Y = rng.random((batch, outputs)).astype(dtype)
+            model = fastbp.MLP([inputs, hidden_units, outputs], dtype=dtype, seed=0)
+            (W1, W2), (b1, b2) = model.weights, model.biases
+            z1, a1, z2, y_pred = fastbp.forward(X, W1, b1, W2, b2)
+            for array in (z1, a1, z2, y_pred, *fastbp.backward(X, Y, z1, a1, y_pred, W2)):
+                yield array.tobytes()
+            for _ in range(STEPS):
+                yield np.float64(fastbp.train_step(X, Y, W1, b1, W2, b2, 0.01)).tobytes()
+            yield model._parameters.tobytes()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+
+
+def main() -> None:
+    every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    run = team.run
+    sizes = []
+
+    def spy(*arguments):
+        sizes.append(run(*arguments))
+        return sizes[-1]
+
+    def a_team_of_one(work, address, threads, door):
+        team.compiled(True)(1, work, address, door)
+        return 1
+
+    most = 1 if numba.config.DISABLE_JIT else int(numba.config.NUMBA_NUM_THREADS)
+    ways = [(f"threads-{n}", n, spy) for n in range(1, most + 1)]
+    if not numba.config.DISABLE_JIT:
+        ways.append(("team-of-one", 1, a_team_of_one))
+    ways.append(("again", most, spy))
+    force_teams()
+    for name, threads, how in ways:
+        sizes.clear()
+        digest = hashlib.sha256()
+        with mock.patch.object(team, "run", how):
+            for data in results(threads, every):
+                digest.update(data)
+        print(name, digest.hexdigest()[:16], int(statistics.median(sizes or [1])), flush=True)
+    os._exit(0)  # no waiting for the threads
+
+
+if __name__ == "__main__":
+    main()
