@@ -174,7 +174,9 @@ def test_memory_stays_small_however_large_the_file(tmp_path, name):
 )
 def test_what_is_not_finite_in_a_file_is_found(module, tmp_path, monkeypatch, stored, where, message):
     for name in ("LOOKED_AT_ONCE", "BLOCK_NUMBERS"):
-        monkeypatch.setattr(fastbp.checks if name == "LOOKED_AT_ONCE" else fastbp.inputs.sources, name, 20)
+        monkeypatch.setattr(
+            fastbp.checks.arrays if name == "LOOKED_AT_ONCE" else fastbp.inputs.sources, name, 20
+        )
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", stored, (200, 3))
     Y = np.lib.format.open_memmap(tmp_path / "Y.npy", "w+", "f8", (200, 1))
     if where == "X":

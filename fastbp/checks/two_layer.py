@@ -1,0 +1,131 @@
+"""The arguments of the two-layer functions: `forward`, `backward`, `sgd_update` and `train_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastbp.checks.arrays import (
+    as_floats,
+    common_dtype,
+    require_finite,
+    require_inputs,
+    require_matrix,
+    require_targets,
+    require_updatable,
+)
+from fastbp.checks.scalars import learning_rate
+
+Array = NDArray[Any]
+
+
+def _require_parameters(W1: Array, b1: Array, W2: Array, b2: Array) -> None:
+    require_matrix("W1", W1, "(inputs, hidden)")
+    require_matrix("W2", W2, "(hidden, outputs)")
+    if b1.shape != (W1.shape[1],):
+        raise ValueError(
+            f"b1 has shape {b1.shape}, W1 has {W1.shape[1]} columns: b1 must be ({W1.shape[1]},)"
+        )
+    if W2.shape[0] != W1.shape[1]:
+        raise ValueError(
+            f"W2 has {W2.shape[0]} rows, W1 has {W1.shape[1]} columns: W2 must be ({W1.shape[1]}, outputs)"
+        )
+    if b2.shape != (W2.shape[1],):
+        raise ValueError(
+            f"b2 has shape {b2.shape}, W2 has {W2.shape[1]} columns: b2 must be ({W2.shape[1]},)"
+        )
+
+
+def forward_arguments(
+    X: object, W1: object, b1: object, W2: object, b2: object, check_finite: bool
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The arguments of `forward` as arrays of one dtype, that of the parameters."""
+    parameters = (("W1", W1), ("b1", b1), ("W2", W2), ("b2", b2))
+    dtype = common_dtype(parameters)
+    _W1, _b1, _W2, _b2 = (as_floats(name, value, dtype) for name, value in parameters)
+    _require_parameters(_W1, _b1, _W2, _b2)
+    _X = as_floats("X", X, dtype)
+    require_inputs(_X, "W1", _W1.shape[0])
+    if check_finite:
+        require_finite("X", _X)
+    return _X, _W1, _b1, _W2, _b2
+
+
+def backward_arguments(
+    X: object, y_true: object, z1: object, a1: object, y_pred: object, W2: object, check_finite: bool
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """The arguments of `backward` as arrays of one dtype, that of z1, a1, y_pred and W2."""
+    computed = (("z1", z1), ("a1", a1), ("y_pred", y_pred), ("W2", W2))
+    dtype = common_dtype(computed)
+    _z1, _a1, _y_pred, _W2 = (as_floats(name, value, dtype) for name, value in computed)
+    _X, _y_true = as_floats("X", X, dtype), as_floats("y_true", y_true, dtype)
+    require_matrix("X", _X, "(batch, inputs)")
+    require_matrix("W2", _W2, "(hidden, outputs)")
+    rows, (hidden, outputs) = _X.shape[0], _W2.shape
+    for name, array in (("z1", _z1), ("a1", _a1)):
+        if array.shape != (rows, hidden):
+            raise ValueError(
+                f"{name} has shape {array.shape}, X has {rows} rows and W2 has {hidden} rows: "
+                f"{name} must be ({rows}, {hidden})"
+            )
+    if _y_pred.shape != (rows, outputs):
+        raise ValueError(
+            f"y_pred has shape {_y_pred.shape}, X has {rows} rows and W2 has {outputs} columns: "
+            f"y_pred must be ({rows}, {outputs})"
+        )
+    require_targets("y_true", _y_true, rows, outputs)
+    if check_finite:
+        require_finite("X", _X)
+        require_finite("y_true", _y_true)
+    return _X, _y_true, _z1, _a1, _y_pred, _W2
+
+
+def update_arguments(
+    params: object, grads: object, lr: object, check_finite: bool
+) -> tuple[list[Array], list[Array], float]:
+    """The arguments of `sgd_update`: the caller's own parameter arrays, gradients of the same dtype, lr."""
+    for name, value in (("params", params), ("grads", grads)):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be a list or tuple of arrays, got {type(value).__name__}")
+    assert isinstance(params, Sequence) and isinstance(grads, Sequence)
+    if len(params) != len(grads):
+        raise ValueError(f"{len(params)} params, but {len(grads)} grads: one gradient for each is needed")
+    rate = learning_rate(lr)
+    arrays: list[Array] = []
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        require_updatable(f"params[{i}]", param)
+        common_dtype(((f"params[{i}]", param), (f"grads[{i}]", grad)))
+        array = as_floats(f"grads[{i}]", grad, param.dtype)
+        if array.shape != param.shape:
+            raise ValueError(
+                f"grads[{i}] has shape {array.shape}, params[{i}] has {param.shape}: they must be equal"
+            )
+        if check_finite:
+            require_finite(f"grads[{i}]", array)
+        arrays.append(array)
+    common_dtype((f"params[{i}]", param) for i, param in enumerate(params))
+    return list(params), arrays, rate
+
+
+def train_step_arguments(
+    X: object,
+    y_true: object,
+    W1: object,
+    b1: object,
+    W2: object,
+    b2: object,
+    lr: object,
+    check_finite: bool,
+) -> tuple[Array, Array, Array, Array, Array, Array, float]:
+    """The arguments of `train_step`; X and y_true in the dtype of the parameters, these the caller's own."""
+    for name, value in (("W1", W1), ("b1", b1), ("W2", W2), ("b2", b2)):
+        require_updatable(name, value)
+    rate = learning_rate(lr)
+    _X, _W1, _b1, _W2, _b2 = forward_arguments(X, W1, b1, W2, b2, check_finite)
+    _y_true = as_floats("y_true", y_true, _W1.dtype)
+    require_targets("y_true", _y_true, _X.shape[0], _W2.shape[1])
+    if check_finite:
+        require_finite("y_true", _y_true)
+    return _X, _y_true, _W1, _b1, _W2, _b2, rate
