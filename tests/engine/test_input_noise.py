@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from numba.core import cgutils
-from test_engine_environment import AVX2, GENERIC, host_has, on_x86, python
+from processes import AVX2, GENERIC, host_has, on_x86, python
 
 import fastbp
 import fastbp.reference

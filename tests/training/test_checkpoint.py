@@ -1,77 +1,21 @@
 """Checkpoints: a training that ended early, however, goes on as if it had not."""
 
 import contextlib
-import errno
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from trainings import Stop, X, Y, assert_same, training
 
 import fastbp
 import fastbp.reference
 from fastbp.callbacks import EarlyStopping
 from fastbp.schedules import ReduceOnPlateau, Step, WarmUp
-from fastbp.storage import model_file
 from fastbp.training.checkpoint import described, of_data
-
-RNG = np.random.default_rng(0)
-X, Y = RNG.standard_normal((50, 5)), RNG.random((50, 2))
-
-
-def training(module, **changes):
-    """Model, optimizer and history after a training of 6 epochs of 7 steps."""
-    options = {"seed": 3, "hidden": "tanh", "sizes": [5, 16, 2], "optimizer": module.Adam(0.01)}
-    options |= {"X": X, "Y": Y, "batch_size": 8, "epochs": 6} | changes
-    names = (
-        "seed",
-        "dropout",
-        "layer_norm",
-        "input_noise",
-        "hidden",
-        "output",
-        "loss",
-        "dtype",
-        "init",
-        "reduction",
-        "input_scale",
-    )
-    model = module.MLP(options.pop("sizes"), **{k: options.pop(k) for k in names if k in options})
-    data = options.pop("X"), options.pop("Y")
-    return model, options["optimizer"], model.fit(*data, **options)
-
-
-def assert_same(got, expected):
-    (model, optimizer, history), (other, its_optimizer, its_history) = got, expected
-    np.testing.assert_array_equal(model._parameters, other._parameters)
-    state, its_state = optimizer._states[model], its_optimizer._states[other]
-    assert state.steps == its_state.steps
-    np.testing.assert_array_equal(state.buffers, its_state.buffers)
-    assert history.names == its_history.names
-    for name in set(history.names) - {"epoch_seconds"}:
-        np.testing.assert_array_equal(history._array(name), its_history._array(name))
-    for name in ("best_epoch", "stopped_early", "interrupted"):
-        assert getattr(history, name) == getattr(its_history, name)
-    assert model._random_state() == other._random_state()
-
-
-class Stop:
-    """Ends the training the hard way when its `hook` is called for the n-th time."""
-
-    def __init__(self, hook, n, error=KeyboardInterrupt):
-        self.n, self.error = n, error
-        setattr(self, hook, self.count)
-
-    def count(self, *arguments):
-        self.n -= 1
-        if self.n == 0:
-            raise self.error
-
 
 SETTINGS = {
     "each epoch": {},
@@ -305,174 +249,3 @@ def test_settings_are_equal_in_every_process():
     data = np.arange(12.0).reshape(4, 3)
     same = [data, np.asfortranarray(data), data.astype(">f8"), np.repeat(data, 2, axis=0)[::2]]
     assert len({str(of_data(array)) for array in same}) == 1
-
-
-# ---- files that are not what they should be -------------------------------------------------------------
-
-
-def test_damaged_and_foreign_files(module, tmp_path):
-    path = tmp_path / "run"
-    model, _, _ = training(module, checkpoint=path, epochs=2)
-    whole = path.read_bytes()
-    for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="run is not a checkpoint file, or is truncated"):
-            training(module, checkpoint=path, epochs=2)
-    for at in range(0, len(whole), 97):
-        changed = bytearray(whole)
-        changed[at] ^= 1
-        path.write_bytes(changed)
-        with pytest.raises(ValueError, match=re.escape(str(path))):
-            training(module, checkpoint=path, epochs=2)
-    model.save(path)
-    with pytest.raises(ValueError, match="run is a model that was saved, not a checkpoint"):
-        training(module, checkpoint=path, epochs=2)
-    save_file({"a": np.zeros(3)}, path)
-    with pytest.raises(ValueError, match="run is a safetensors file, but not a checkpoint that fastbp saved"):
-        training(module, checkpoint=path, epochs=2)
-    path.write_text("epoch,loss\n")
-    with pytest.raises(ValueError, match="run is not a checkpoint file"):
-        training(module, checkpoint=path, epochs=2)
-
-
-def resealed(path, arrays=None, **progress):
-    """The file with other content and a checksum that fits."""
-    tensors, texts = model_file.read(path, "checkpoint")
-    texts["progress"] = json.dumps(json.loads(texts["progress"]) | progress)
-    tensors = {k: v for k, v in (tensors | (arrays or {})).items() if v is not None}
-    model_file.write(path, tensors, texts)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"arrays": {"parameters": None}},
-        {"arrays": {"parameters": np.zeros(3, np.float32)}},
-        {"arrays": {"optimizer.1": np.zeros(130)}},
-        {"arrays": {"history.loss": np.zeros(1)}},
-        {"arrays": {"history.loss": None}},
-        {"arrays": {"epoch_losses": np.zeros(3)}},
-        {"arrays": {"result": np.zeros(3, np.float32)}},
-        {"done": "many"},
-        {"done": 1},
-        {"random": {}},
-        {"random": {"shuffling": {"bit_generator": "MT19937"}}},
-        {"optimizer": {}},
-        {"callbacks": [{}]},
-        {"history": {}},
-        {"split": "x"},
-        {"optimizer_steps": None},
-    ],
-    ids=str,
-)
-def test_contradictions_with_a_valid_checksum(module, tmp_path, changes):
-    training(module, checkpoint=tmp_path / "run", epochs=2)
-    resealed(tmp_path / "run", **changes)
-    with pytest.raises(ValueError, match="run does not describe a training"):
-        training(module, checkpoint=tmp_path / "run", epochs=2)
-
-
-def test_a_checkpoint_can_be_loaded_as_a_model(module, tmp_path):
-    model = module.MLP([5, 16, 2], seed=3)
-    model.metadata["names"] = ["a", "b"]
-    model.fit(X, Y, epochs=2, optimizer=module.SGD(0.1), checkpoint=tmp_path / "run")
-    loaded = module.MLP.load(tmp_path / "run")
-    np.testing.assert_array_equal(loaded._parameters, model._parameters)
-    assert loaded.metadata == model.metadata
-    assert repr(loaded) == repr(model)
-    resealed(tmp_path / "run", {"parameters": np.zeros(3, np.float32)})
-    with pytest.raises(ValueError, match="does not describe a model"):
-        module.MLP.load(tmp_path / "run")
-
-
-# ---- disks that are full, and other places that cannot be written ---------------------------------------
-
-
-class LimitFiles:
-    """From epoch 3 on no file may be larger than half of what a checkpoint needs, as on a full disk."""
-
-    def __init__(self):
-        self.resource = pytest.importorskip("resource")
-        self.before = self.resource.getrlimit(self.resource.RLIMIT_FSIZE)
-
-    def on_epoch_end(self, model, epoch, history):
-        if epoch == 3:
-            self.resource.setrlimit(self.resource.RLIMIT_FSIZE, (600_000, self.before[1]))
-
-    def lift(self):
-        self.resource.setrlimit(self.resource.RLIMIT_FSIZE, self.before)
-
-
-@pytest.mark.parametrize("on_error", ["raise", "warn"])
-def test_a_full_disk(module, tmp_path, on_error):
-    path = tmp_path / "run"
-    options = {"sizes": [5, 12_000, 2], "checkpoint": path, "epochs": 5}
-    limit = LimitFiles()
-    try:
-        if on_error == "raise":
-            with pytest.raises(OSError, match=r"the checkpoint .*run cannot be written: .*File too large"):
-                training(module, callbacks=limit, **options)
-        else:
-            with pytest.warns(RuntimeWarning, match="the checkpoint .*run cannot be written: .*too large"):
-                training(module, callbacks=limit, on_checkpoint_error="warn", **options)
-    finally:
-        limit.lift()
-    assert os.listdir(tmp_path) == ["run"]
-    assert json.loads(model_file.read(path, "checkpoint")[1]["progress"])["done"] == 2 * 7
-    expected = training(module, **options | {"checkpoint": None})
-    assert_same(training(module, **options), expected)
-
-
-def test_an_error_after_ctrl_c_does_not_hide_the_history(module, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(model_file.os, "fsync", full)
-    with pytest.warns(RuntimeWarning, match="No space left on device"):
-        _, _, history = training(module, callbacks=Stop("on_chunk_end", 1), checkpoint=tmp_path / "run")
-    assert history.interrupted
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_path_that_cannot_be_written(module, tmp_path):
-    for path, error in [(tmp_path / "no" / "run", FileNotFoundError), (tmp_path, IsADirectoryError)]:
-        with pytest.raises(error, match=r"the checkpoint .* cannot be written"):
-            training(module, checkpoint=path)
-    with pytest.warns(RuntimeWarning, match="cannot be written: "):
-        got = training(module, checkpoint=tmp_path / "no" / "run", on_checkpoint_error="warn")
-    assert_same(got, training(module))
-
-
-def test_what_a_killed_process_left_is_removed(module, tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    for process in (ended.pid, os.getppid()):
-        (tmp_path / f".run.{process}.tmp").touch()
-    training(module, checkpoint=tmp_path / "run", epochs=1)
-    assert sorted(os.listdir(tmp_path)) == [f".run.{os.getppid()}.tmp", "run"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"every": 0}, ValueError, "every is 0"),
-        ({"every_steps": 2.5}, TypeError, "every_steps must be an integer"),
-        (
-            {"on_checkpoint_error": "ignore"},
-            ValueError,
-            "unknown on_checkpoint_error 'ignore', expected one of",
-        ),
-        ({"checkpoint": None, "every": 1}, ValueError, "give checkpoint= as well"),
-    ],
-)
-def test_arguments(module, tmp_path, changes, error, message):
-    with pytest.raises(error, match=message):
-        training(module, **{"checkpoint": tmp_path / "run"} | changes)
-    assert os.listdir(tmp_path) == []
-
-
-def test_metadata_must_be_json(module, tmp_path):
-    model = module.MLP([5, 2])
-    model.metadata["f"] = len
-    with pytest.raises(TypeError, match="metadata cannot be saved"):
-        model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1), checkpoint=tmp_path / "run")

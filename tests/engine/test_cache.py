@@ -1,0 +1,162 @@
+"""What is compiled once and kept: edits, other CPUs, read-only installations, processes at once."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from processes import GENERIC, PACKAGE, on_x86, python
+
+from fastbp.engine.compile import jit
+
+FIT = """if True:
+    import hashlib, numpy, fastbp
+    model = fastbp.MLP([2, 8, 1], seed=0)
+    X = numpy.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
+    model.fit(X, X[:, :1], epochs=3, optimizer=fastbp.SGD(0.5), shuffle=False, progress=False)
+    print(hashlib.sha256(model._parameters.tobytes()).hexdigest()[:16])
+"""
+
+
+# Compiles a callback and a function for Python, which takes a second instead of ten.
+PARTS = """if True:
+    import numpy, fastbp, ctypes
+    from fastbp.engine.kernels import blocks
+    from fastbp.engine.compile import jit
+    x, out = numpy.array([1, numpy.nan], "f4"), numpy.zeros(1, "i8")
+    def check(address, x, out):
+        jit.call(address, (x.ctypes.data, x.size, out.ctypes.data))
+    jit.dispatcher(check)(blocks.not_finite("float32"), x, out)
+    print(out[0])
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package, and how to run code with it: run(code, **environment) is what that prints."""
+    shutil.copytree(PACKAGE, tmp_path / "site" / "fastbp", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def run(code, **environment):
+        paths = {"PYTHONPATH": str(tmp_path / "site"), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        return python(
+            "-c", code, cwd=tmp_path, **{**paths, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        ).strip()
+
+    return run
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
+    """And what was cached before the edit is still there, and still right: versions share a folder."""
+    first = copy(FIT)
+    assert copy(FIT) == first
+    cached = files(tmp_path / "cache")
+    assert cached
+    path = tmp_path / "site/fastbp/engine/simd/vector.py"
+    source = path.read_text()
+    edited = source.replace("self._exp_of_rest(r), 1.0))", "self._exp_of_rest(r), 1.5))")  # in the sigmoid
+    assert edited != source
+    path.write_text(edited)
+    assert copy(FIT) != first
+    with_both = files(tmp_path / "cache")
+    assert {k: with_both[k] for k in cached} == cached
+    path.write_text(source)
+    assert copy(FIT) == first
+    assert files(tmp_path / "cache") == with_both  # nothing was compiled anew
+
+
+@on_x86
+def test_cpus_share_a_cache(copy, tmp_path):
+    """A folder on a network drive, two machines: each finds its own code."""
+    assert copy(PARTS) == "1"
+    cached = files(tmp_path / "cache")
+    assert copy(PARTS, **GENERIC) == "1"
+    with_both = files(tmp_path / "cache")
+    assert {k: with_both[k] for k in cached} == cached
+    assert len(with_both) == 2 * len(cached)
+    assert copy(PARTS) == copy(PARTS, **GENERIC) == "1"
+    assert files(tmp_path / "cache") == with_both
+
+
+def test_every_source_counts(tmp_path, monkeypatch):
+    """The digest in the cache's file names changes with each file that compiled code comes from only."""
+    package = tmp_path / "fastbp"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(jit, "PACKAGE", package)
+    digest = jit.source_digest.__wrapped__
+    original = digest()
+    assert original == jit.source_digest() == digest()
+    (package / "engine" / "notes.txt").write_text("not a source")
+    for other in ("model.py", "cli/main.py", "training/run.py"):
+        (package / other).write_text("# edited\n")
+    assert digest() == original
+    sources = jit.compiled_sources()
+    folders = {path.parent.relative_to(package).as_posix() for path in sources}
+    assert {"engine", "engine/kernels", "engine/simd", "engine/worker", "formulas", "."} <= folders
+    for path in sources:
+        source = path.read_bytes()
+        path.write_bytes(source + b"\n# edited\n")
+        assert digest() != original, path.name
+        path.write_bytes(source)
+    assert digest() == original
+
+
+def unwritable(path):
+    """Make it impossible to create the folder, for the superuser as well: a file takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+
+
+def test_a_read_only_installation(copy, tmp_path):
+    """Compiled code goes to the home folder; without that either, it is compiled each time."""
+    package = tmp_path / "site" / "fastbp"
+    for folder in (package, *(path for path in package.rglob("*") if path.is_dir())):
+        unwritable(folder / "__pycache__")
+    home = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": None, "NUMBA_CACHE_DIR": None}
+    (tmp_path / "home").mkdir()
+    assert copy(PARTS, **home) == "1"
+    cached = files(tmp_path / "home")
+    assert any("fastbp-" in path.name for path in cached)
+    assert copy(PARTS, **home) == "1"
+    assert files(tmp_path / "home") == cached
+    unwritable(tmp_path / "no-home")
+    nowhere = {**home, "HOME": str(tmp_path / "no-home"), "XDG_CACHE_HOME": str(tmp_path / "no-home")}
+    before = files(tmp_path)
+    asked = PARTS + "    assert fastbp.show_config()['cache_writable'] is False\n"
+    assert copy(asked, **nowhere).splitlines()[0] == "1"
+    assert files(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_two_processes_that_compile_at_once(copy, tmp_path):
+    """Each of two signatures ends up with its own code, whoever writes last."""
+    code = """if True:
+        import sys, numpy, fastbp
+        from fastbp.engine.compile import jit
+        def f(x): return x.size * 1000 + x.itemsize
+        f = jit.dispatcher(f)
+        for dtype in sys.argv[1:]:
+            print(f(numpy.zeros(7, dtype)))
+    """
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    script = tmp_path / "both.py"
+    script.write_text(code.replace("if True:", "", 1).replace("\n        ", "\n"))
+    together = [
+        subprocess.Popen([sys.executable, script, dtype], env=env, stdout=subprocess.PIPE, text=True)
+        for dtype in ("float32", "float64", "int16", "int8")
+    ]
+    assert [p.communicate()[0].strip() for p in together] == ["7004", "7008", "7002", "7001"]
+    written = files(tmp_path / "cache")
+    assert len({path.name.split(".")[0] for path in written}) == 4
+    assert python(script, "float32", "float64", "int16", "int8", **env).split() == [
+        "7004",
+        "7008",
+        "7002",
+        "7001",
+    ]
+    assert files(tmp_path / "cache") == written

@@ -1,0 +1,75 @@
+"""The engine on other CPUs and threading layers, and without compiling."""
+
+import re
+
+import pytest
+from bits import assert_same_bits, run_bits
+from processes import AVX2, GENERIC, NO_JIT, SUPPORT, WORKQUEUE, host_has, on_x86, python
+
+from fastbp.engine.kernels import matmul
+from fastbp.engine.simd import vector
+
+ARMS = {
+    "avx2": (
+        AVX2,
+        {"vector_bits": 256, "vector_registers": 16, "fused_multiply_add": True},
+        [on_x86, pytest.mark.skipif(not host_has("avx2", "fma"), reason="this CPU has no AVX2")],
+    ),
+    "generic": (GENERIC, {"vector_bits": 128, "fused_multiply_add": False}, [on_x86]),
+    "no-jit": (NO_JIT, {"jit": False, "threads": 1}, []),
+}
+
+TESTS_OF_COMPUTATION = (
+    "engine/test_same_bits.py",
+    "engine/test_rounding.py",
+    "engine/test_functions.py",
+    "engine/test_copies.py",
+    "test_dropin.py",
+    "test_dropin_arguments.py",
+    "inspection/test_gradients.py",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "config"), [pytest.param(e, c, id=name, marks=m) for name, (e, c, m) in ARMS.items()]
+)
+def test_core_tests_elsewhere(environment, config):
+    """Compiled for another CPU, or not compiled at all: each kernel, though not in each combination."""
+    shown = python("-c", "import fastbp; print(repr(fastbp.show_config()))", **environment).splitlines()[-1]
+    namespace = eval(shown)  # a dict of plain values
+    assert {k: namespace[k] for k in config} == config
+    out = python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not combination"),
+        *(SUPPORT.parent / name for name in TESTS_OF_COMPUTATION),
+        cwd=SUPPORT.parents[1],
+        **environment,
+    )
+    assert re.search(r"\d\d\d passed", out), out
+
+
+@pytest.mark.slow
+def test_same_bits_in_every_case():
+    """With two threads: four on two cores, as in test_same_bits, take much longer."""
+    results = run_bits(every=1, NUMBA_NUM_THREADS="2")
+    assert_same_bits(results)
+    assert {"threads-1", "threads-2"} < set(results)
+
+
+@pytest.mark.slow
+def test_same_bits_with_workqueue():
+    """Of all that is compiled, the threading layer meets the teams only."""
+    assert_same_bits(run_bits(every=5, **WORKQUEUE))
+
+
+@pytest.mark.slow
+def test_same_bits_without_jit():
+    """Drivers that run as Python do the same as compiled ones."""
+    assert run_bits(every=35, **NO_JIT)["threads-1"][0] == run_bits(every=35)["threads-1"][0]
+
+
+def test_isa_and_tile_fit_each_other():
+    """All accumulators of a tile, and a vector of B for each of its columns, have registers."""
+    isa = vector.isa()
+    for width, height in matmul.shapes().items():
+        assert height * width + width + 1 <= isa.registers + 1, (width, height)

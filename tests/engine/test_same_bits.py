@@ -1,0 +1,106 @@
+"""The engine gives the same bits for any number of threads and however the work is cut."""
+
+import os
+
+import numpy as np
+import pytest
+from bits import assert_same_bits, rng_of, run_bits
+from engine_bits import OPTIMIZERS
+
+import fastbp
+from fastbp.engine import plan
+from fastbp.engine.entries import two_layer
+from fastbp.engine.simd.vector import isa
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="there is one thread only")
+def test_same_bits_for_any_number_of_threads():
+    """1, 2, 3, 4 threads (on two cores, too), a team of one, and the same again. Every fifth case: each
+    hidden and each output, each optimizer and both dtypes occur; test_engine_environment has all."""
+    assert_same_bits(run_bits(every=5))
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("sizes", [(33, 209, 31, 3), (47, 130, 17)])
+def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer, dtype):
+    """Blocks for the caches, slivers, prefetching tiles: all of them on matrices small enough for a test."""
+    rng = rng_of(5)
+    X, Y = rng.standard_normal((131, sizes[0])).astype(dtype), rng.random((131, sizes[-1])).astype(dtype)
+
+    def trained():
+        model = fastbp.MLP(sizes, dtype=dtype, seed=1)
+        make = {"SGD": fastbp.SGD, "Adam": fastbp.Adam}[optimizer]
+        model.fit(X, Y, epochs=3, batch_size=61, optimizer=make(0.01), shuffle=False)
+        return model._parameters.tobytes(), model.predict(X).tobytes()
+
+    whole = trained()
+    monkeypatch.setattr(plan, "sliver_rows", lambda: plan.SLIVER_ROWS)  # on every CPU
+    for block, depth in ((768 * 1024, 7), (4096, 512), (2048, 20)):
+        monkeypatch.setattr(plan, "BLOCK", block)
+        monkeypatch.setattr(plan, "DEPTH", depth)
+        monkeypatch.setattr(plan, "PREFETCH_FROM_MULTIPLY_ADDS", 0)
+        assert trained() == whole
+
+
+def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
+    """Rows of 4096 bytes, which single steps and forward passes copy first, and a smaller last batch."""
+    rng = rng_of(6)
+    sizes = [4096 // dtype.itemsize, 8 * isa().bytes // dtype.itemsize, 3]
+    X, Y = rng.standard_normal((517, sizes[0])).astype(dtype), rng.random((517, 3)).astype(dtype)
+
+    def computed():
+        two_layer._prepared = two_layer._PerThread()
+        model = fastbp.MLP(sizes, dtype=dtype, seed=1)
+        (W1, W2), (b1, b2) = model.weights, model.biases
+        trace = model.forward(X)
+        z1, a1, z2, y_pred = fastbp.forward(X, W1, b1, W2, b2)
+        passes = [model.predict(X), *trace.z, *model.backward(trace, Y).weights, z1, a1, z2, y_pred]
+        passes += fastbp.backward(X, Y, z1, a1, y_pred, W2)
+        for _ in range(2):
+            fastbp.train_step(X, Y, W1, b1, W2, b2, 1e-3)
+        return [array.tobytes() for array in (*passes, model._parameters)]
+
+    copies = []
+    make_room = plan.Plan._make_room_for_gathering
+    monkeypatch.setattr(
+        plan.Plan, "_make_room_for_gathering", lambda *a, **k: (copies.append(a), make_room(*a, **k))
+    )
+    copied = computed()
+    assert len(copies) == 4  # predict, model.forward, forward, train_step
+    monkeypatch.setattr(plan, "CROWDED_ROWS", 1000)
+    assert computed() == copied
+    assert len(copies) == 4
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_has_the_bits_of_single_steps(optimizer, shuffle, dtype):
+    """An epoch inside compiled code is train_step, batch after batch; the last one is smaller."""
+    rng = rng_of(1)
+    X, Y = rng.standard_normal((43, 33)).astype(dtype), rng.random((43, 17)).astype(dtype)
+    fitted, stepped = (fastbp.MLP([33, 16, 31, 17], hidden="tanh", dtype=dtype, seed=2) for _ in range(2))
+    orders = []
+    train_chunk = fitted._train_chunk
+
+    def spy(X, Y, order, first, last, *rest, **options):
+        if last > first:
+            orders.append(np.arange(43) if order is None else order.copy())
+        return train_chunk(X, Y, order, first, last, *rest, **options)
+
+    fitted._train_chunk = spy
+    fitted.fit(
+        X,
+        Y,
+        epochs=3,
+        batch_size=13,
+        optimizer=OPTIMIZERS[optimizer](),
+        shuffle=shuffle,
+        callbacks=lambda *_: None,
+    )
+    of_steps = OPTIMIZERS[optimizer]()
+    assert len(orders) == 3
+    for order in orders:
+        for start in range(0, 43, 13):
+            rows = order[start : start + 13]
+            stepped.train_step(X[rows], Y[rows], of_steps)
+    assert fitted._parameters.tobytes() == stepped._parameters.tobytes()

@@ -1,0 +1,49 @@
+"""Python processes of their own, other CPUs and threading layers: Numba decides these things once."""
+
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import fastbp
+import fastbp.reference
+
+SUPPORT = pathlib.Path(__file__).parents[1] / "support"
+PACKAGE = pathlib.Path(fastbp.__file__).parent
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx8,+cx16,+cmov,+fxsr,+mmx,"
+    "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe",
+}
+GENERIC = {"NUMBA_CPU_NAME": "generic"}
+WORKQUEUE = {"NUMBA_THREADING_LAYER": "workqueue"}
+NO_JIT = {"NUMBA_DISABLE_JIT": "1"}
+
+on_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 CPUs")
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def python(*arguments, cwd=None, timeout=900, **environment):
+    """What a new Python prints; it must end well."""
+    defaults = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    env = {k: v for k, v in {**defaults, **environment}.items() if v is not None}
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert result.returncode == 0, f"{result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def host_has(*features):
+    from llvmlite.binding import get_host_cpu_features
+
+    host = get_host_cpu_features()
+    return all(host.get(f) for f in features)
