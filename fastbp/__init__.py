@@ -7,6 +7,7 @@ from fastbp import callbacks, metrics, plot, reference, schedules
 from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
+from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.model import MLP
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -24,6 +25,7 @@ __all__ = [
     "RMSprop",
     "backward",
     "callbacks",
+    "check_backward",
     "forward",
     "metrics",
     "plot",

@@ -27,6 +27,7 @@ from fastbp.callbacks import EarlyStopping
 from fastbp.formulas import layer_norm, philox
 from fastbp.history import History
 from fastbp.inputs.sources import Rows
+from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.network.base import BaseMLP, Trace
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
@@ -44,6 +45,7 @@ __all__ = [
     "RMSprop",
     "backward",
     "callbacks",
+    "check_backward",
     "forward",
     "metrics",
     "plot",

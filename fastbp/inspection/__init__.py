@@ -1,1 +1,1 @@
-"""Looking at a model and at this installation: gradient check, diagnosis, configuration."""
+"""Looking at a model, at a function and at this installation: gradients, diagnosis, configuration."""
