@@ -104,5 +104,5 @@ def test_scripts_and_asv_commands_exist():
             elif words[0] == "asv":
                 assert (folder / "asv.conf.json").is_file()
                 seen.add(words[1])
-    scripts = {"dashboard.py", "asv_benchmarks/regression.py", "asv_benchmarks/roofline.py"}
+    scripts = {"tools/dashboard.py", "asv_benchmarks/tools/regression.py", "asv_benchmarks/tools/roofline.py"}
     assert {"machine", "run", "compare", *scripts} == seen

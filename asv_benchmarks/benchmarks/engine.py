@@ -93,8 +93,9 @@ class ShuffledEpoch(_Timed):
 
     def setup(self, network: str, threads: int) -> None:
         skip_if(missing())
-        import fastbp
         import numpy as np
+
+        import fastbp
 
         self.net = STEPS[network]
         rng = np.random.default_rng(0)
@@ -118,8 +119,9 @@ class Predict(_Timed):
 
     def setup(self, rows: int, threads: int) -> None:
         skip_if(missing())
-        import fastbp
         import numpy as np
+
+        import fastbp
 
         block = np.random.default_rng(0).standard_normal((64, 784), np.float32)
         self.X = np.ascontiguousarray(np.resize(block, (rows, 784)))

@@ -37,6 +37,7 @@ def compiled_phases() -> Any:
     Not cached on disk: fastbp's cache would not notice an edit of this file.
     """
     import numba
+
     from fastbp.engine.compile import jit
     from fastbp.engine.compile.jit import peek
     from fastbp.engine.worker import step

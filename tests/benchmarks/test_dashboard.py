@@ -1,4 +1,4 @@
-"""asv_benchmarks/dashboard.py: the published pages load nothing from another site."""
+"""tools/dashboard.py: the published pages load nothing from another site."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from types import ModuleType
 
 import pytest
 
-COMMAND = Path(__file__).parents[2] / "asv_benchmarks" / "dashboard.py"
-ASSETS = COMMAND.parent / "assets"
+COMMAND = Path(__file__).parents[2] / "asv_benchmarks" / "tools" / "dashboard.py"
+ASSETS = COMMAND.parents[1] / "assets"
 
 
 def load_dashboard() -> ModuleType:
@@ -232,7 +232,7 @@ def test_what_update_runs_quickly_exists_and_is_what_the_first_page_shows() -> N
     for name in (dashboard.summary.NUMPY, dashboard.summary.STEP):
         assert re.search(dashboard.QUICK, name)
         module, cls, method = name.split(".")
-        source = (COMMAND.parent / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        source = (COMMAND.parents[1] / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
         assert f"class {cls}(" in source and f"def {method}(" in source
 
 

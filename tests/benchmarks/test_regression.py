@@ -1,4 +1,4 @@
-"""asv_benchmarks/regression.py: a slowdown is found, unchanged code is not blamed. Times are simulated."""
+"""tools/regression.py: a slowdown is found, unchanged code is not blamed. Times are simulated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
+FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""asv_benchmarks/roofline.py: the model on paper, what it needs of the machine, and the page of both."""
+"""tools/roofline.py: the model on paper, what it needs of the machine, and the page of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from fastbp.engine.threads import team
 
-FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
+FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def record() -> dict[str, Any]:
         for n, dtype, threads in itertools.product(sizes, ("float32", "float64"), (1, 2))
     ]  # fmt: skip
     return {
-        "command": "python asv_benchmarks/roofline.py",
+        "command": "python asv_benchmarks/tools/roofline.py",
         "date": "2026-01-01",
         "machine": {
             "name": "a fast one, 2 cores; Python 3.11",

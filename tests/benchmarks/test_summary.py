@@ -1,4 +1,4 @@
-"""asv_benchmarks/summary.py: the first page of the dashboard answers its two questions rightly."""
+"""tools/summary.py: the first page of the dashboard answers its two questions rightly."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
+FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 DAY = 24 * 3600 * 1000
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -247,17 +247,13 @@ def test_the_command_writes_figures_and_picture(
 # ---- the README's table ----------------------------------------------------------------------------------
 
 
-def load_comparison() -> Any:
-    specification = importlib.util.spec_from_file_location(
-        "comparison", ROOT / "asv_benchmarks" / "comparison.py"
-    )
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture
+def comparison(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "asv_benchmarks" / "tools"))
+    return importlib.import_module("comparison")
 
 
-def test_the_readme_says_what_was_measured() -> None:
-    comparison = load_comparison()
+def test_the_readme_says_what_was_measured(comparison: Any) -> None:
     if not comparison.RECORD.is_file():
         pytest.skip("nothing was measured yet")
     record = json.loads(comparison.RECORD.read_text(encoding="utf-8"))
@@ -268,8 +264,7 @@ def test_the_readme_says_what_was_measured() -> None:
     assert main._parse(words[1:]).command_line == words[1:]
 
 
-def test_the_block_has_losses_and_gaps(fake: type[FakePeer]) -> None:
-    comparison = load_comparison()
+def test_the_block_has_losses_and_gaps(comparison: Any, fake: type[FakePeer]) -> None:
     block = comparison.block(compare(fake))
     assert "**0.80 (0.75-0.90) !**" in block and "4.00 (3.00-4.20)" in block
     assert "fastbp is slower" in block and "not installed: jax" in block

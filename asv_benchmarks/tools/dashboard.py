@@ -1,8 +1,8 @@
 """Publish asv's dashboard so that it opens in a browser without internet.
 
-    python asv_benchmarks/dashboard.py            write the pages from the results that there are
-    python asv_benchmarks/dashboard.py --serve    the same, then serve them on http://localhost:8080
-    python asv_benchmarks/dashboard.py update     first run asv for commits of main that have no results yet
+    python asv_benchmarks/tools/dashboard.py            write the pages from the results that there are
+    python asv_benchmarks/tools/dashboard.py --serve    the same, then serve them on http://localhost:8080
+    python asv_benchmarks/tools/dashboard.py update     first run asv for commits of main without results
 
 The first page says whether main is faster or slower than a week ago, and by how much than NumPy (summary.py);
 asv's own pages stand behind it, as benchmarks.html.
@@ -28,11 +28,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # for those who load this file by its path
-import summary  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for those who load this file by its path
+import summary
+from asv_folder import ASSETS, ASV, PAGES
 
-ASSETS = HERE / "assets"
 ASSETS_IN_PAGES = "assets"
 
 # What asv's pages load (a pattern for the address), and the file that takes its place. The version stands in
@@ -114,7 +113,7 @@ def put_summary_first(html_dir: Path) -> None:
         )
     back = f'<li><a href="index.html">Summary</a></li>\n\t{grid}'
     (html_dir / summary.BENCHMARKS_PAGE).write_text(asv_page.replace(grid, back), encoding="utf-8")
-    record = HERE / "comparison.json"
+    record = PAGES / "comparison.json"
     compared = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
     index.write_text(summary.page(summary.histories(html_dir), compared), encoding="utf-8")
 
@@ -227,13 +226,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config",
         type=Path,
-        default=HERE / "asv.conf.json",
+        default=ASV / "asv.conf.json",
         help="asv's configuration (default: %(default)s)",
     )
     parser.add_argument(
         "--html-dir",
         type=Path,
-        default=HERE / ".asv" / "html",
+        default=ASV / ".asv" / "html",
         help="folder for the pages, emptied first (default: %(default)s)",
     )
     parser.add_argument("--serve", action="store_true", help="serve the pages until Ctrl-C")

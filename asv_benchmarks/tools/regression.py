@@ -1,9 +1,9 @@
 """Is fastbp slower than it was? Measures two commits side by side; exit code 1 says yes.
 
-    python asv_benchmarks/regression.py main            the work tree against main: 2 to 3 minutes
-    python asv_benchmarks/regression.py v0.1.0 main     two commits
-    python asv_benchmarks/regression.py main --quick    fewer cases, fewer processes: 1 minute
-    python asv_benchmarks/regression.py --self-test     is that so? half an hour (--quick: 12 minutes)
+    python asv_benchmarks/tools/regression.py main            the work tree against main: 2 to 3 minutes
+    python asv_benchmarks/tools/regression.py v0.1.0 main     two commits
+    python asv_benchmarks/tools/regression.py main --quick    fewer cases, fewer processes: 1 minute
+    python asv_benchmarks/tools/regression.py --self-test     is that so? half an hour (--quick: 12 minutes)
 
 Each side gets a folder with its own `fastbp` and its own compilation cache, and runs in processes of its own.
 Two of them, one of each side, are measured in turn: some 20 ms of one, the same of the other, so that a
@@ -40,11 +40,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
+from asv_folder import ROOT
 from benchmarks.measuring import Network, epochs_of
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 SLOWER, FAILED = 1, 2  # exit codes
 SELF_TEST_RUNS = 10  # of unchanged code
 LEG_SECONDS, LEGS = 0.004, 5  # a round is the best of so many: some of them meet no other program

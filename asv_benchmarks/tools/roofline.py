@@ -1,8 +1,9 @@
 """How far from the roof is a training step, by batch, width, depth, threads and dtype?
 
-    python asv_benchmarks/roofline.py --json asv_benchmarks/scaling.json    measure all of it: 5 minutes
-    python asv_benchmarks/roofline.py --quick                               few points, short legs: a minute
-    python asv_benchmarks/roofline.py --page                                write SCALING.md from scaling.json
+    python asv_benchmarks/tools/roofline.py --json asv_benchmarks/pages/scaling.json
+                                                        measure all of it: 5 minutes
+    python asv_benchmarks/tools/roofline.py --quick     few points, short legs: a minute
+    python asv_benchmarks/tools/roofline.py --page      write pages/SCALING.md from scaling.json
 
 The first measures the machine (multiply-adds, bandwidths, barriers: fastbp.engine.probes and bandwidth.py),
 then steps of the networks of benchmarks/scaling.py, and prints Markdown tables with each step's share of its
@@ -23,16 +24,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastbp.cli import pictures
-from fastbp.storage.atomic import check_writable
-
 import bandwidth
 import scaling_page
 from benchmarks.measuring import PHASES, Network, epochs_of, product_speed, seconds_each
 from benchmarks.scaling import NETWORKS, VALUES
 from roof import Machine, roof
 
-HERE = Path(__file__).resolve().parent
+from fastbp.cli import pictures
+from fastbp.storage.atomic import check_writable
+
 DTYPES = ("float32", "float64")
 THREADS = (1, 2)
 ONE_ROW = "width of one row"  # a batch of one, for which every weight is fetched to be used once
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = measure(QUICK, threads, leg=0.002, legs=3)
     else:
         record = measure(FULL, threads, leg=0.01, legs=10)
-    record["command"] = "python asv_benchmarks/roofline.py" + " --quick" * options.quick
+    record["command"] = "python asv_benchmarks/tools/roofline.py" + " --quick" * options.quick
     print(scaling_page.block(record))
     if options.json:
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

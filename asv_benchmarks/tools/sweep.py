@@ -1,7 +1,7 @@
 """Look for cliffs in the time of a training step, over widths 1..130 and batches 1..300.
 
-    python asv_benchmarks/sweep.py [--folder DIR]     sweep.csv, sweep.png, and the worst cliffs: 2 minutes
-    python asv_benchmarks/sweep.py --table            the tables of fastbp/engine/README.md, in Markdown
+    python asv_benchmarks/tools/sweep.py --folder DIR    sweep.csv, sweep.png, and the worst cliffs: 2 minutes
+    python asv_benchmarks/tools/sweep.py --table         the tables of fastbp/engine/README.md, in Markdown
 
 Each point is the best of several legs, in two passes of different order: what another process does to one
 of them is then not taken for a cliff. The machine should have nothing else to do.
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import asv_folder  # noqa: F401 (makes `benchmarks` importable)
 from benchmarks.measuring import PHASES, PRODUCTS, STEPS, Network, product_speed, seconds_of_a_step
 
 THREADS = (1, 2)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from asv_folder import PAGES
+
 from fastbp.engine.plan import CHUNK
 
-HERE = Path(__file__).resolve().parent
-RECORD, PAGE, PICTURE = HERE / "scaling.json", HERE / "SCALING.md", HERE / "scaling.png"
-BEGIN, END = "<!-- asv_benchmarks/roofline.py writes from here -->", "<!-- to here -->"
+RECORD, PAGE, PICTURE = PAGES / "scaling.json", PAGES / "SCALING.md", PAGES / "scaling.png"
+BEGIN, END = "<!-- asv_benchmarks/tools/roofline.py writes from here -->", "<!-- to here -->"
 TITLES = {
     "batch": "n x 64-128-10",
     "width": "64 x 64-n-n-10",
@@ -256,7 +257,7 @@ def with_block(page: str, text: str) -> str:
 def write() -> None:
     """SCALING.md and scaling.png, from scaling.json."""
     if not RECORD.is_file():
-        raise PageError(f"no {RECORD}: python asv_benchmarks/roofline.py --json {RECORD}")
+        raise PageError(f"no {RECORD}: python asv_benchmarks/tools/roofline.py --json {RECORD}")
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     page = with_block(PAGE.read_text(encoding="utf-8"), block(record))
     draw(PICTURE, record)

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import asv_folder  # noqa: F401 (makes `benchmarks` importable)
 import numpy as np
-
 from benchmarks.measuring import seconds_each
 
 SYSFS = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -75,9 +75,10 @@ def sizes(found: list[Cache], threads: int) -> list[int]:
 
 def _walk(kind: str) -> Any:
     """An intrinsic: (address, bytes, out) reads all vectors there, and changes them if it is to update."""
-    from fastbp.engine.simd.vector import I64, Vectors
     from numba import types
     from numba.extending import intrinsic
+
+    from fastbp.engine.simd.vector import I64, Vectors
 
     @intrinsic
     def walk(typingctx, address, size, out):
@@ -124,6 +125,7 @@ def _compiled(kind: str) -> Any:
     Not cached on disk: fastbp's cache would not notice an edit of this file.
     """
     import numba
+
     from fastbp.engine.compile import jit
     from fastbp.engine.compile.jit import peek
     from fastbp.engine.worker import step

@@ -1,7 +1,7 @@
 """Put what `fastbp bench` found into the README: a table, a picture, the command, the date.
 
-    fastbp bench --against numpy,sklearn,torch,jax --json asv_benchmarks/comparison.json
-    python asv_benchmarks/comparison.py
+    fastbp bench --against numpy,sklearn,torch,jax --json asv_benchmarks/pages/comparison.json
+    python asv_benchmarks/tools/comparison.py
 
 The first measures, which takes a quarter of an hour, on a machine that has nothing else to do; the second
 writes comparison.png and the marked block of README.md from comparison.json, and measures nothing. A test
@@ -13,16 +13,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import Any
+
+from asv_folder import PAGES, ROOT
 
 from fastbp.cli.bench import command, picture
 
-HERE = Path(__file__).resolve().parent
-RECORD = HERE / "comparison.json"
-PICTURE = HERE / "comparison.png"
-README = HERE.parent / "README.md"
-BEGIN, END = "<!-- asv_benchmarks/comparison.py writes from here -->", "<!-- to here -->"
+RECORD = PAGES / "comparison.json"
+PICTURE = PAGES / "comparison.png"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- asv_benchmarks/tools/comparison.py writes from here -->", "<!-- to here -->"
 
 
 def block(record: dict[str, Any]) -> str:
