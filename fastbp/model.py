@@ -15,7 +15,8 @@ from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.engine.worker import step
 from fastbp.inputs.sources import Rows
-from fastbp.network.base import BaseMLP, Trace
+from fastbp.network.base import BaseMLP
+from fastbp.network.results import Trace
 from fastbp.optimizers import Optimizer, State
 
 Array = NDArray[Any]
@@ -82,7 +83,8 @@ class MLP(BaseMLP):
     def _parameters_changed(self) -> None:
         self._packed = None
 
-    def _is_finite(self, array: Array) -> bool:
+    @staticmethod
+    def _is_finite(array: Array) -> bool:
         return array.flags.c_contiguous and array.size > 0 and is_finite(array)
 
     def _request_stop(self) -> None:

@@ -29,7 +29,8 @@ from fastbp.history import History
 from fastbp.inputs.sources import Rows
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
-from fastbp.network.base import BaseMLP, Trace
+from fastbp.network.base import BaseMLP
+from fastbp.network.results import Trace
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
 
 Array = NDArray[Any]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp.formulas import layer_norm
-from fastbp.network.base import BaseMLP, Trace
+from fastbp.network.base import BaseMLP
+from fastbp.network.results import Trace
 
 Array = NDArray[Any]
 
@@ -83,8 +84,8 @@ class Diagnosis:
 
 def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
     model._adopt_parameters()
-    x = model._inputs(X, check_finite=True)
-    return examine(model, x, model._targets(Y, len(x), check_finite=True))
+    batch = model._reader.batch(X, Y, None, check_finite=True)
+    return examine(model, batch.X[:], batch.Y[:])
 
 
 def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:

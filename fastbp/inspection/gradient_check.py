@@ -62,8 +62,8 @@ def check_gradients(
     # A copy in float64, with the same computation: float32 differences would be rounding and nothing else.
     twin = type(model)(**{**model._architecture(), "dtype": "float64"}, threads=model._threads)
     twin._parameters[...] = model._parameters
-    x = twin._inputs(X, check_finite=True)
-    y = twin._targets(Y, len(x), check_finite=True, sample_weight=sample_weight)
+    batch = twin._reader.batch(X, Y, sample_weight, check_finite=True)
+    x, y = batch.X[:], batch.Y[:]
     trace = twin._forward_pass(x)
     gradients = layout.views(twin._backward_pass(trace, y), twin._shapes_by_name)
     loss = abs(twin._evaluate(x, y))

@@ -12,8 +12,7 @@ import operator
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,10 +22,12 @@ from fastbp import activations, checks, initializers, losses
 from fastbp.callbacks import Callback, Callbacks
 from fastbp.history import History
 from fastbp.inputs import sources
-from fastbp.inputs import targets as target_values
+from fastbp.inputs.reader import Reader
+from fastbp.inputs.samples import ClassWeight, Samples, split_weights
 from fastbp.inputs.sources import Rows
 from fastbp.metrics import Function, chosen
 from fastbp.network import layout
+from fastbp.network.results import Gradients, Trace
 from fastbp.optimizers import Optimizer, State
 from fastbp.training.batches import Batches, BatchRun, BatchSource, gives_batches, refuse_for_batches
 from fastbp.training.checkpoint import Checkpoints
@@ -37,43 +38,10 @@ if TYPE_CHECKING:
     from fastbp.inspection.gradient_check import GradientCheck
 
 Array = NDArray[Any]
-ClassWeight = str | Mapping[int, float] | ArrayLike
 
 # Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
 EVALUATE_MULTIPLY_ADDS = 20_000_000
 BATCH_SIZE = 32
-# Numbers that are looked through for NaN without listening for Ctrl-C: some 20 ms in memory, more on a disk.
-CHECKED_AT_ONCE = 1 << 26
-
-
-@dataclass
-class Trace:
-    """What the forward pass computed, layer by layer; `backward` re-uses it.
-
-    X is (batch, inputs); z[i] and a[i] are (batch, fan_out) of layer i + 1: pre-activation and activation.
-    With layer_norm, n[i] (batch, fan_out) and inverse_std[i] (batch,) are what normalisation made of the
-    products inputs @ W of hidden layer i + 1, and 1 / sqrt(variance + eps) of each row; else empty.
-    """
-
-    X: Array
-    z: list[Array]
-    a: list[Array]
-    n: list[Array] = field(default_factory=list)
-    inverse_std: list[Array] = field(default_factory=list)
-
-    @property
-    def y_pred(self) -> Array:
-        """(batch, outputs): the last activation."""
-        return self.a[-1]
-
-
-@dataclass
-class Gradients:
-    """Gradients of the loss, shaped like the model's `weights`, `biases` and `gains`."""
-
-    weights: list[Array]
-    biases: list[Array]
-    gains: list[Array] = field(default_factory=list)
 
 
 class BaseMLP(ABC):
@@ -205,7 +173,12 @@ class BaseMLP(ABC):
         self._resets = 0
         self._draw()
         self._measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
+        self._make_reader()
         self._set_up()
+
+    def _make_reader(self) -> None:
+        sizes = self._layer_sizes
+        self._reader = Reader(sizes[0], sizes[-1], self._dtype, self._loss, self._scaling, self._is_finite)
 
     def _draw(self) -> None:
         """Initial parameters, and the random streams at their beginnings."""
@@ -288,7 +261,8 @@ class BaseMLP(ABC):
         self._shuffling.bit_generator.state = state["shuffling"]
         self._noise_key, self._steps_trained = tuple(state["noise_key"]), state["steps_trained"]
 
-    def _is_finite(self, array: Array) -> bool:
+    @staticmethod
+    def _is_finite(array: Array) -> bool:
         """False if the array may hold NaN or infinity, and has to be looked at in detail."""
         return False
 
@@ -364,6 +338,7 @@ class BaseMLP(ABC):
             "_packed",
             "_lock",
             "_few_rows",
+            "_reader",
         )
         state = {name: value for name, value in vars(self).items() if name not in hidden}
         return {**state, "_loss": self._loss.name}
@@ -374,6 +349,7 @@ class BaseMLP(ABC):
         names = [self._hidden] * (len(self._layer_sizes) - 2) + [self._output]
         self._activations = [activations.OUTPUTS[name] for name in names]
         self._make_views()
+        self._make_reader()
         self._set_up()
 
     # ---- what was asked for ---------------------------------------------------------------------------
@@ -457,124 +433,15 @@ class BaseMLP(ABC):
 
     # ---- one batch ------------------------------------------------------------------------------------
 
-    def _input_matrix(self, X: Any, name: str) -> Array:
-        """X as it is stored, (batch, inputs)."""
-        array = checks.as_numbers(name, sources.opened(name, X), self._dtype)
-        inputs = self._layer_sizes[0]
-        checks.require_matrix(name, array, f"(batch, {inputs})")
-        if array.shape[1] != inputs:
-            raise ValueError(
-                f"{name} has {array.shape[1]} columns, the model has {inputs} inputs: "
-                f"{name} must be (batch, {inputs})"
-            )
-        return array
-
-    def _inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
-        """X as the network sees it, in floats: a copy, unless it is that already."""
-        return self._floats(self._input_matrix(X, name), check_finite, name)
-
-    def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
-        """`_inputs` of what `_input_matrix` has returned."""
-        array = checks.as_floats(name, X, self._dtype)
-        if check_finite:
-            self._require_finite(name, array)
-        if self._scaling is not None:
-            scale, offset = self._scaling
-            with np.errstate(over="ignore"):
-                array = array * scale + offset
-        return np.require(array, requirements=("C", "A", "E"))
-
-    def _input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
-        """X as the network sees it, for those who take some rows at a time: never a copy of a large file."""
-        array = self._input_matrix(X, name)
-        if array.itemsize > 8 or (
-            self._scaling is None and not sources.is_read_as_stored(array, self._dtype)
-        ):
-            return self._floats(array, check_finite, name)
-        if check_finite and array.dtype.kind == "f":
-            unscaled = Rows(array, self._dtype)
-            for rows in sources.row_blocks(array):
-                self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
-        return Rows(array, self._dtype, self._scaling)
-
-    def _require_finite(self, name: str, array: Array) -> None:
-        for rows in sources.row_blocks(array, CHECKED_AT_ONCE):
-            if not self._is_finite(array[rows]):
-                return checks.require_finite(name, array)
-
-    def _target_rows(
-        self,
-        Y: Any,
-        rows: int,
-        check_finite: bool,
-        name: str = "Y",
-        *,
-        sample_weight: ArrayLike | None = None,
-        weight_name: str = "sample_weight",
-    ) -> Array | Rows:
-        """As `_targets`, but of a large file only some rows at a time are copied or checked.
-
-        Labels of classes, and targets with weights, become an array of floats.
-        """
-        array, outputs = sources.opened(name, Y), self._layer_sizes[-1]
-        large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
-        if not large or sample_weight is not None or (self._loss.of_classes and array.shape[1] == 1):
-            return self._targets(
-                array, rows, check_finite, name, sample_weight=sample_weight, weight_name=weight_name
-            )
-        checks.require_targets(name, array, rows, outputs, labels=self._loss.of_classes)
-        for block in sources.row_blocks(array):
-            here = array[block]
-            self._targets(here, len(here), check_finite, _name_of_block(name, block, array))
-        if sources.is_read_as_stored(array, self._dtype):
-            return Rows(np.asarray(array), self._dtype)
-        return np.require(array, self._dtype, ("C", "A", "E"))
-
-    def _targets(
-        self,
-        Y: ArrayLike,
-        rows: int,
-        check_finite: bool,
-        name: str = "Y",
-        *,
-        sample_weight: ArrayLike | None = None,
-        weight_name: str = "sample_weight",
-    ) -> Array:
-        """Y as (rows, outputs), C-ordered and of the model's dtype; with weights a column more."""
-        outputs, loss = self._layer_sizes[-1], self._loss
-        array = target_values.rows_of_labels(name, Y, rows, outputs, self._dtype) if loss.of_classes else None
-        if array is None:
-            array = checks.as_floats(name, Y, self._dtype)
-            checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
-            if check_finite:
-                self._require_finite(name, array)
-                target_values.require_values(name, array, loss)
-        if sample_weight is not None:
-            array = target_values.weighted(
-                array, target_values.sample_weights(weight_name, sample_weight, rows)
-            )
-        return np.require(array, requirements=("C", "A", "E"))
-
-    def _apart(self, data: Array | Rows) -> Array | Rows:
-        """The data, copied if they are parameters of this model, which training changes."""
-        if isinstance(data, Rows) or not np.may_share_memory(data, self._parameters):
-            return data
-        return data.copy()
-
-    def _split_weights(self, Y: Array) -> tuple[Array, Array | None]:
-        """What `_targets` made, taken apart again: (rows, outputs), and the weights (rows,), or None."""
-        outputs = self._layer_sizes[-1]
-        return (Y, None) if Y.shape[1] == outputs else (Y[:, :outputs], Y[:, outputs])
-
     def _sample_losses(self, trace: Trace, Y: Array) -> NDArray[np.float64]:
         """(batch,): the loss of each sample, times its weight."""
-        y, weights = self._split_weights(Y)
+        y, weights = split_weights(Y, self._layer_sizes[-1])
         losses = self._loss.value(trace.z[-1], trace.a[-1], y)
         return losses if weights is None else losses * weights
 
     def _output_delta(self, trace: Trace, Y: Array) -> Array:
         """(batch, outputs): the derivative of these losses with respect to the last z."""
-        y, weights = self._split_weights(Y)
+        y, weights = split_weights(Y, self._layer_sizes[-1])
         delta = self._loss.delta(trace.z[-1], trace.a[-1], y, self._activations[-1])
         return delta if weights is None else delta * weights[:, None]
 
@@ -584,7 +451,7 @@ class BaseMLP(ABC):
         Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
         """
         self._adopt_parameters()
-        return self._forward_pass(self._inputs(X, check_finite))
+        return self._forward_pass(self._reader.inputs(X, check_finite))
 
     def backward(
         self,
@@ -611,7 +478,7 @@ class BaseMLP(ABC):
             raise ValueError(
                 f"trace is not of this model: expected n of shapes {hidden} and inverse_std of ({rows},) each"
             )
-        y = self._targets(Y, rows, check_finite, sample_weight=sample_weight)
+        y = self._reader.targets(Y, rows, check_finite, sample_weight=sample_weight)
         return Gradients(*self._split(self._backward_pass(trace, y)))
 
     def _row_blocks(self, rows: int) -> list[slice]:
@@ -621,7 +488,7 @@ class BaseMLP(ABC):
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
         """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
         self._adopt_parameters()
-        x = self._input_rows(X, check_finite)
+        x = self._reader.input_rows(X, check_finite)
         if not isinstance(x, Rows):
             return self._predict(x)
         out = np.empty((len(x), self._layer_sizes[-1]), self._dtype)
@@ -642,8 +509,8 @@ class BaseMLP(ABC):
         Errors as `forward` and `backward`.
         """
         self._adopt_parameters()
-        x = self._input_rows(X, check_finite)
-        return self._evaluate(x, self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
+        samples = self._reader.samples(X, Y, sample_weight, check_finite)
+        return self._evaluate(samples.X, samples.Y)
 
     def _evaluate(self, X: Array | Rows, Y: Array | Rows, y_pred: Array | None = None) -> float:
         """The loss; the output goes into y_pred (batch, outputs), if there is one."""
@@ -669,11 +536,10 @@ class BaseMLP(ABC):
         Y, sample_weight and errors as in `fit`.
         """
         state = self._begin(optimizer)
-        x = self._apart(self._inputs(X, check_finite))
-        y = self._apart(self._targets(Y, len(x), check_finite, sample_weight=sample_weight))
-        out = np.empty(1)
-        self._train_chunk(x, y, None, 0, 1, len(x), optimizer, state, out)
-        return float(out[0]) / len(x) if self._reduction == "mean" else float(out[0])
+        batch = self._reader.batch(X, Y, sample_weight, check_finite).apart_from(self._parameters)
+        rows, out = len(batch), np.empty(1)
+        self._train_chunk(batch.X, batch.Y, None, 0, 1, rows, optimizer, state, out)
+        return float(out[0]) / rows if self._reduction == "mean" else float(out[0])
 
     def _begin(self, optimizer: Optimizer) -> State:
         if not isinstance(optimizer, Optimizer):
@@ -799,7 +665,7 @@ class BaseMLP(ABC):
                 "every and every_steps say when to write the checkpoint: give checkpoint= as well"
             )
         state = self._begin(optimizer)
-        held_out = self._validation_data(validation_data, check_finite)
+        held_out = self._reader.validation(validation_data, check_finite)
         validation_split = checks.number("validation_split", validation_split, low=0, below=1)
         if validation_split and held_out is not None:
             raise ValueError("give validation_data or validation_split, not both")
@@ -820,20 +686,19 @@ class BaseMLP(ABC):
                 raise ValueError(
                     "steps_per_epoch is for an iterable of batches: an epoch of arrays is all samples"
                 )
-            x, y = self._training_rows(X, Y, sample_weight, check_finite)
+            samples = self._samples(X, Y, sample_weight, check_finite)
             if checkpoints is not None:
-                targets, weights = (y, None) if isinstance(y, Rows) else self._split_weights(y)
                 settings = {
                     "model": self._architecture(),
                     "optimizer": optimizer,
-                    "X": x,
-                    "Y": targets,
-                    "sample_weight": weights,
+                    "X": samples.X,
+                    "Y": samples.targets,
+                    "sample_weight": samples.stored_weights,
                     "class_weight": class_weight,
                     "batch_size": batch_size,
                     "accumulate": accumulate,
                     "shuffle": shuffle,
-                    "validation_data": held_out and dict(zip("XY", held_out, strict=True)),
+                    "validation_data": held_out and {"X": held_out.X, "Y": held_out.Y},
                     "validation_split": validation_split,
                     "metrics": metrics,
                     "callbacks": sorted_callbacks.with_state,
@@ -841,11 +706,10 @@ class BaseMLP(ABC):
                 checkpoints.open(self, settings)
                 self._splitting = checkpoints.splitting(self._splitting)
             if validation_split:
-                rows, held_rows = self._split_rows(len(x), validation_split)
-                held_out = sources.picked(x, held_rows), sources.picked(y, held_rows)
-                x, y = sources.picked(x, rows), sources.picked(y, rows)
-            y = self._class_weighted(y, class_weight)
-        held_targets = self._split_weights(held_out[1][:])[0] if held_out and metrics else None
+                rows, held_rows = self._split_rows(len(samples), validation_split)
+                samples, held_out = samples.picked(rows), samples.picked(held_rows)
+            samples = samples.class_weighted(class_weight, self._loss)
+        held_targets = held_out.targets[:] if held_out and metrics else None
         entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
         self._require_finite_parameters()
         self._warn_if_symmetric()
@@ -853,22 +717,22 @@ class BaseMLP(ABC):
         if Y is None:
 
             def prepare(X: Any, Y: Any, weights: Any) -> tuple[Array | Rows, Array | Rows]:
-                x, y = self._training_rows(X, Y, weights, check_finite)
-                return x, self._class_weighted(y, class_weight)
+                batch = self._samples(X, Y, weights, check_finite).class_weighted(class_weight, self._loss)
+                return batch.X, batch.Y
 
             batches = Batches(X, accumulate, prepare)
             run = BatchRun(self, batches, epochs, steps, steps_per_epoch, optimizer, state)
         else:
-            rows_of_step = min(accumulate * batch_size, len(x))
+            rows_of_step = min(accumulate * batch_size, len(samples))
             part = batch_size if batch_size < rows_of_step else None
             if steps is None:
                 assert epochs is not None
-                steps = epochs * -(-len(x) // rows_of_step)
-            run = Run(self, x, y, steps, rows_of_step, optimizer, state, shuffle, part)
+                steps = epochs * -(-len(samples) // rows_of_step)
+            run = Run(self, samples.X, samples.Y, steps, rows_of_step, optimizer, state, shuffle, part)
         if checkpoints is not None:
             checkpoints.compare(run)
             run.checkpoints = checkpoints
-        validation = Validation(*held_out, entries) if held_out else None
+        validation = Validation(held_out, entries) if held_out else None
         history = run.train(validation, sorted_callbacks, progress)
         if run.shortage:
             warnings.warn(run.shortage, UserWarning, stacklevel=2)
@@ -894,11 +758,13 @@ class BaseMLP(ABC):
         batch_size = checks.count("batch_size", batch_size)
         shuffle = checks.flag("shuffle", shuffle)
         state = self._begin(optimizer)
-        x, y = self._training_rows(X, Y, sample_weight, check_finite)
+        samples = self._samples(X, Y, sample_weight, check_finite)
         self._require_finite_parameters()
         self._warn_if_symmetric()
-        batch_size = min(batch_size, len(x))
-        run = Run(self, x, y, -(-len(x) // batch_size), batch_size, optimizer, state, shuffle)
+        rows = len(samples)
+        batch_size = min(batch_size, rows)
+        steps = -(-rows // batch_size)
+        run = Run(self, samples.X, samples.Y, steps, batch_size, optimizer, state, shuffle)
         history = run.train(None, Callbacks(()), progress=False)
         if history.interrupted:
             raise KeyboardInterrupt
@@ -915,37 +781,9 @@ class BaseMLP(ABC):
         self._parameters_changed()
         self._resets += 1
 
-    def _training_rows(
-        self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool
-    ) -> tuple[Array | Rows, Array | Rows]:
-        x = self._apart(self._input_rows(X, check_finite))
-        return x, self._apart(self._target_rows(Y, len(x), check_finite, sample_weight=sample_weight))
-
-    def _class_weighted(self, y: Array | Rows, class_weight: ClassWeight | None) -> Array | Rows:
-        """The targets with the weights of their classes."""
-        if class_weight is None:
-            return y
-        targets, weights = self._split_weights(y[:])
-        of_rows = target_values.class_weights(class_weight, targets, self._loss)
-        return target_values.weighted(targets, of_rows if weights is None else of_rows * weights)
-
-    def _validation_data(
-        self, data: tuple[ArrayLike, ...] | None, check_finite: bool
-    ) -> tuple[Array | Rows, Array | Rows] | None:
-        if data is None:
-            return None
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise TypeError("validation_data must be a pair (X, Y), or (X, Y, sample_weight)")
-        x = self._input_rows(data[0], check_finite, "validation_data[0]")
-        y = self._target_rows(
-            data[1],
-            len(x),
-            check_finite,
-            "validation_data[1]",
-            sample_weight=data[2] if len(data) == 3 else None,
-            weight_name="validation_data[2]",
-        )
-        return x, y
+    def _samples(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
+        """Data to train on."""
+        return self._reader.samples(X, Y, sample_weight, check_finite).apart_from(self._parameters)
 
     def _split_rows(self, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
@@ -1048,11 +886,6 @@ class BaseMLP(ABC):
         model._parameters[...] = parameters
         model.metadata = metadata
         return model
-
-
-def _name_of_block(name: str, rows: slice, array: Array) -> str:
-    """What to call these rows of the array in an error message."""
-    return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"
 
 
 def _dropout_of_layers(dropout: object, layer_sizes: Sequence[int]) -> tuple[float, ...]:

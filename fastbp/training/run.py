@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastbp import metrics
 from fastbp.callbacks import Callbacks
 from fastbp.history import History
+from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Rows, is_on_disk
 from fastbp.metrics import Metric
 from fastbp.optimizers import Optimizer, State
@@ -48,19 +49,19 @@ def _stored(data: Array | Rows) -> Array:
 
 @dataclass
 class Validation:
-    """What judges the model after each epoch; X and Y are what `_input_rows` and `_target_rows` return."""
+    """What judges the model after each epoch."""
 
-    X: Array | Rows
-    Y: Array | Rows
+    samples: Samples
     metrics: Sequence[Metric] = ()
 
     def evaluate(self, model: BaseMLP) -> dict[str, float]:
         """The loss, and each metric by its name."""
+        X, Y = self.samples.X, self.samples.Y
         if not self.metrics:
-            return {"loss": model._evaluate(self.X, self.Y)}
-        y_pred = np.empty((len(self.X), model._layer_sizes[-1]), model._dtype)
-        loss = model._evaluate(self.X, self.Y, y_pred)
-        return {"loss": loss} | metrics.evaluate(self.metrics, model._split_weights(self.Y[:])[0], y_pred)
+            return {"loss": model._evaluate(X, Y)}
+        y_pred = np.empty((len(X), model._layer_sizes[-1]), model._dtype)
+        loss = model._evaluate(X, Y, y_pred)
+        return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
 
 
 class Chunk(NamedTuple):

@@ -1,0 +1,176 @@
+"""From what a caller gives as X, Y and weights to rows of numbers: the one place where data are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import checks
+from fastbp.inputs import sources, targets
+from fastbp.inputs.samples import Samples
+from fastbp.inputs.sources import Rows
+from fastbp.losses import Loss
+
+Array = NDArray[Any]
+
+# Numbers that are looked through for NaN without listening for Ctrl-C: some 20 ms in memory, more on a disk.
+CHECKED_AT_ONCE = 1 << 26
+
+
+class Reader:
+    """Reads data for one network: checks shapes, dtypes and values, scales inputs, converts to its dtype.
+
+    inputs, outputs : the network's widths at its ends.
+    scaling : (scale, offset), both (inputs,), of the inputs; None where there is nothing to do.
+    is_finite : a quick look at an array; False if it may hold NaN or infinity, and has to be looked at in
+        detail.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dtype: np.dtype[Any],
+        loss: Loss,
+        scaling: tuple[Array, Array] | None,
+        is_finite: Callable[[Array], bool],
+    ) -> None:
+        self.input_count, self.output_count, self.dtype, self.loss = inputs, outputs, dtype, loss
+        self.scaling, self._is_finite = scaling, is_finite
+
+    # ---- inputs ---------------------------------------------------------------------------------------
+
+    def inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
+        """X as the network sees it, in floats: a copy, unless it is that already."""
+        return self._floats(self._matrix(X, name), check_finite, name)
+
+    def input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
+        """X as the network sees it, for those who take some rows at a time: never a copy of a large file."""
+        array = self._matrix(X, name)
+        if array.itemsize > 8 or (self.scaling is None and not sources.is_read_as_stored(array, self.dtype)):
+            return self._floats(array, check_finite, name)
+        if check_finite and array.dtype.kind == "f":
+            unscaled = Rows(array, self.dtype)
+            for rows in sources.row_blocks(array):
+                self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
+        return Rows(array, self.dtype, self.scaling)
+
+    def _matrix(self, X: Any, name: str) -> Array:
+        """X as it is stored, (batch, inputs)."""
+        array = checks.as_numbers(name, sources.opened(name, X), self.dtype)
+        inputs = self.input_count
+        checks.require_matrix(name, array, f"(batch, {inputs})")
+        if array.shape[1] != inputs:
+            raise ValueError(
+                f"{name} has {array.shape[1]} columns, the model has {inputs} inputs: "
+                f"{name} must be (batch, {inputs})"
+            )
+        return array
+
+    def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
+        """`inputs` of what `_matrix` has returned."""
+        array = checks.as_floats(name, X, self.dtype)
+        if check_finite:
+            self._require_finite(name, array)
+        if self.scaling is not None:
+            scale, offset = self.scaling
+            with np.errstate(over="ignore"):
+                array = array * scale + offset
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def _require_finite(self, name: str, array: Array) -> None:
+        for rows in sources.row_blocks(array, CHECKED_AT_ONCE):
+            if not self._is_finite(array[rows]):
+                return checks.require_finite(name, array)
+
+    # ---- targets --------------------------------------------------------------------------------------
+
+    def targets(
+        self,
+        Y: ArrayLike,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array:
+        """Y as (rows, outputs), C-ordered and of the network's dtype; with weights a column more."""
+        outputs, loss = self.output_count, self.loss
+        array = targets.rows_of_labels(name, Y, rows, outputs, self.dtype) if loss.of_classes else None
+        if array is None:
+            array = checks.as_floats(name, Y, self.dtype)
+            checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
+            if check_finite:
+                self._require_finite(name, array)
+                targets.require_values(name, array, loss)
+        if sample_weight is not None:
+            array = targets.weighted(array, targets.sample_weights(weight_name, sample_weight, rows))
+        return np.require(array, requirements=("C", "A", "E"))
+
+    def target_rows(
+        self,
+        Y: Any,
+        rows: int,
+        check_finite: bool,
+        name: str = "Y",
+        *,
+        sample_weight: ArrayLike | None = None,
+        weight_name: str = "sample_weight",
+    ) -> Array | Rows:
+        """As `targets`, but of a large file only some rows at a time are copied or checked.
+
+        Labels of classes, and targets with weights, become an array of floats.
+        """
+        array = sources.opened(name, Y)
+        large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
+        if not large or sample_weight is not None or (self.loss.of_classes and array.shape[1] == 1):
+            return self.targets(
+                array, rows, check_finite, name, sample_weight=sample_weight, weight_name=weight_name
+            )
+        checks.require_targets(name, array, rows, self.output_count, labels=self.loss.of_classes)
+        for block in sources.row_blocks(array):
+            here = array[block]
+            self.targets(here, len(here), check_finite, _name_of_block(name, block, array))
+        if sources.is_read_as_stored(array, self.dtype):
+            return Rows(np.asarray(array), self.dtype)
+        return np.require(array, self.dtype, ("C", "A", "E"))
+
+    # ---- both -----------------------------------------------------------------------------------------
+
+    def batch(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
+        """Data of one batch, all in floats."""
+        x = self.inputs(X, check_finite)
+        y = self.targets(Y, len(x), check_finite, sample_weight=sample_weight)
+        return Samples(x, y, self.output_count)
+
+    def samples(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
+        """Data of which some rows are taken at a time."""
+        x = self.input_rows(X, check_finite)
+        y = self.target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
+        return Samples(x, y, self.output_count)
+
+    def validation(self, data: tuple[ArrayLike, ...] | None, check_finite: bool) -> Samples | None:
+        """`fit`'s validation_data: (X, Y) or (X, Y, sample_weight), or None."""
+        if data is None:
+            return None
+        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+            raise TypeError("validation_data must be a pair (X, Y), or (X, Y, sample_weight)")
+        x = self.input_rows(data[0], check_finite, "validation_data[0]")
+        y = self.target_rows(
+            data[1],
+            len(x),
+            check_finite,
+            "validation_data[1]",
+            sample_weight=data[2] if len(data) == 3 else None,
+            weight_name="validation_data[2]",
+        )
+        return Samples(x, y, self.output_count)
+
+
+def _name_of_block(name: str, rows: slice, array: Array) -> str:
+    """What to call these rows of the array in an error message."""
+    return name if rows == slice(0, len(array)) else f"{name}[{rows.start}:{rows.stop}]"

@@ -1,0 +1,73 @@
+"""The rows that a network is trained on or judged by, once they are checked and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp.inputs import sources, targets
+from fastbp.inputs.sources import Rows
+from fastbp.losses import Loss
+
+Array = NDArray[Any]
+ClassWeight = str | Mapping[int, float] | ArrayLike
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Inputs and targets as the steps of a training take them; made by `Reader`, and not looked at again.
+
+    X is (samples, inputs), as the network sees it. Y is (samples, outputs); where samples are weighted, their
+    weights stand in one more column, so that whatever picks or shuffles rows takes the weight along. Both
+    are C-ordered arrays of the network's dtype, which may be read-only, or `Rows` to be converted to that.
+    """
+
+    X: Array | Rows
+    Y: Array | Rows
+    outputs: int
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def stored_weights(self) -> Array | None:
+        """(samples,) the weights, None without."""
+        return split_weights(self.Y, self.outputs)[1] if isinstance(self.Y, np.ndarray) else None
+
+    @property
+    def targets(self) -> Array | Rows:
+        """(samples, outputs): Y without the weights."""
+        return split_weights(self.Y, self.outputs)[0] if isinstance(self.Y, np.ndarray) else self.Y
+
+    def picked(self, rows: NDArray[np.int64]) -> Samples:
+        """Copies of these rows, stored like them."""
+        return Samples(sources.picked(self.X, rows), sources.picked(self.Y, rows), self.outputs)
+
+    def apart_from(self, parameters: Array) -> Samples:
+        """The samples, copied where they lie in the memory of the parameters, which training changes."""
+        return Samples(_apart(self.X, parameters), _apart(self.Y, parameters), self.outputs)
+
+    def class_weighted(self, class_weight: ClassWeight | None, loss: Loss) -> Samples:
+        """The samples with the weights of their classes, times their own weights if they have some."""
+        if class_weight is None:
+            return self
+        values, weights = split_weights(self.Y[:], self.outputs)
+        of_rows = targets.class_weights(class_weight, values, loss)
+        if weights is not None:
+            of_rows = of_rows * weights
+        return Samples(self.X, targets.weighted(values, of_rows), self.outputs)
+
+
+def split_weights(Y: Array, outputs: int) -> tuple[Array, Array | None]:
+    """Targets (rows, outputs) and the weights (rows,) behind them, or None where there are none."""
+    return (Y, None) if Y.shape[1] == outputs else (Y[:, :outputs], Y[:, outputs])
+
+
+def _apart(data: Array | Rows, parameters: Array) -> Array | Rows:
+    if isinstance(data, Rows) or not np.may_share_memory(data, parameters):
+        return data
+    return data.copy()
