@@ -3,26 +3,21 @@
 `fastbp.reference` offers the same names in plain NumPy. Importing compiles nothing and starts no threads.
 """
 
-from fastbp import callbacks, metrics, plot, reference, schedules
+from fastbp import callbacks, metrics, optimizers, plot, reference, schedules
 from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.model import MLP
-from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fastbp.optimizers import *  # noqa: F403 - the ones in its __all__
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "EarlyStopping",
     "History",
-    "RMSprop",
     "backward",
     "callbacks",
     "check_backward",
@@ -35,3 +30,4 @@ __all__ = [
     "show_config",
     "train_step",
 ]
+__all__ += optimizers.__all__

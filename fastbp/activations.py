@@ -1,7 +1,7 @@
 """Activation functions in plain NumPy: the value and, right under it, the derivative.
 
 These are the definitions: `fastbp.reference` computes with them, the engine has the same formulas as vector
-code (engine/formulas.py). `derivative(z, a)` takes the pre-activation z and the value a = value(z), both
+code (engine/kernels). `derivative(z, a)` takes the pre-activation z and the value a = value(z), both
 (batch, units), so that nothing is computed twice. Nothing overflows, however large |z|; NaN stays NaN.
 """
 
@@ -191,7 +191,10 @@ class Activation:
     name: str
     value: Callable[[Array], Array]
     derivative: Callable[[Array, Array], Array]
+    low: float = -math.inf  # all values are between these two, or as close to them as one likes
+    high: float = math.inf
     kink: bool = False  # at z = 0 the first or second derivative jumps
+    init: str = "glorot"  # what init="auto" means for a layer of it, see fastbp.initializers
     of_rows: Callable[[Array, Array, Array], Array] | None = None  # where a unit depends on the others, too
 
     def chain(self, z: Array, a: Array, d: Array) -> Array:
@@ -202,22 +205,24 @@ class Activation:
 ACTIVATIONS: dict[str, Activation] = {
     entry.name: entry
     for entry in (
-        Activation("relu", relu, relu_derivative, kink=True),
-        Activation("sigmoid", sigmoid, sigmoid_derivative),
-        Activation("tanh", tanh, tanh_derivative),
+        Activation("relu", relu, relu_derivative, low=0, kink=True, init="he"),
+        Activation("sigmoid", sigmoid, sigmoid_derivative, low=0, high=1),
+        Activation("tanh", tanh, tanh_derivative, low=-1, high=1),
         Activation("identity", identity, identity_derivative),
-        Activation("leaky_relu", leaky_relu, leaky_relu_derivative, kink=True),
-        Activation("elu", elu, elu_derivative, kink=True),
-        Activation("selu", selu, selu_derivative, kink=True),
-        Activation("gelu", gelu, gelu_derivative),
-        Activation("gelu_tanh", gelu_tanh, gelu_tanh_derivative),
-        Activation("silu", silu, silu_derivative),
-        Activation("softplus", softplus, softplus_derivative),
+        Activation("leaky_relu", leaky_relu, leaky_relu_derivative, kink=True, init="he"),
+        Activation("elu", elu, elu_derivative, low=-1, kink=True, init="he"),
+        Activation("selu", selu, selu_derivative, low=-SELU_SCALE * SELU_ALPHA, kink=True, init="lecun"),
+        Activation("gelu", gelu, gelu_derivative, low=-0.16997121, init="he"),  # at z = -0.7518
+        Activation("gelu_tanh", gelu_tanh, gelu_tanh_derivative, low=-0.17004076, init="he"),  # at -0.7525
+        Activation("silu", silu, silu_derivative, low=-0.27846455, init="he"),  # at z = -1.2785
+        Activation("softplus", softplus, softplus_derivative, low=0),
     )
 }
 
 # Of the last layer: all of these, and one that looks at whole rows.
-OUTPUTS = ACTIVATIONS | {"softmax": Activation("softmax", softmax, softmax_derivative, of_rows=softmax_chain)}
+OUTPUTS = ACTIVATIONS | {
+    "softmax": Activation("softmax", softmax, softmax_derivative, low=0, high=1, of_rows=softmax_chain)
+}
 
 
 def hidden(name: str) -> Activation:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import checks
+from fastbp.activations import OUTPUTS
 
 
 def normal(fan_in: int, fan_out: int) -> float:
@@ -34,9 +35,6 @@ def lecun(fan_in: int, fan_out: int) -> float:
     return math.sqrt(1 / fan_in)
 
 
-# What "auto" means for a layer of this activation; Glorot for all others.
-AUTO = {"selu": "lecun"} | dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu"), "he")
-
 INITIALIZERS: dict[str, Callable[[int, int], float]] = {
     "normal": normal,
     "he": he,
@@ -52,9 +50,9 @@ def check(init: str) -> str:
 
 
 def standard_deviation(init: str, fan_in: int, fan_out: int, activation: str) -> float:
-    """Of one layer's weights."""
+    """Of one layer's weights. "auto" is what the activation's definition names."""
     if init == "auto":
-        init = AUTO.get(activation, "glorot")
+        init = OUTPUTS[activation].init
     return INITIALIZERS[init](fan_in, fan_out)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -146,57 +146,104 @@ def _no_kinks(y_pred: Array, y_true: Array) -> list[Array]:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """An entry of the registry."""
+class Parameter:
+    """The number in brackets behind a loss's name: the delta in "huber(0.5)".
+
+    The loss's functions take it as an argument of that name.
+    """
 
     name: str
-    value: Callable[[Array, Array, Array], Array]
-    delta: Callable[[Array, Array, Array, Activation], Array]
-    kinks: Callable[[Array, Array], list[Array]] = _no_kinks  # what changes where a derivative jumps
+    default: float  # where there are no brackets
+    low: float
+    high: float
+    expected: str  # what a number that is refused should have been
+    example: float
+    low_is_allowed: bool = False
+
+    def of_text(self, loss: str, text: str) -> float:
+        """The number; ValueError says what is expected of it."""
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (self.low < number < self.high or (self.low_is_allowed and number == self.low)):
+            raise ValueError(
+                f"loss is '{loss}({text})', expected {self.expected} in brackets, as in "
+                f"'{loss}({self.example:g})'"
+            )
+        return number
+
+
+@dataclass(frozen=True)
+class Loss:
+    """An entry of the registry, or one of its entries with a number in brackets."""
+
+    name: str
+    value: Callable[..., Array]
+    delta: Callable[..., Array]
+    kinks: Callable[..., list[Array]] = _no_kinks  # what changes where a derivative jumps
     output: str | None = None  # the output activation that it is defined for, if only one
     targets_in_unit_interval: bool = False
     targets_are_signs: bool = False  # -1 or 1
     of_classes: bool = False  # targets are rows of probabilities, or labels that stand for such rows
-    parameter: float | None = None  # the number in "huber(0.5)" or "categorical_crossentropy(0.1)"
+    takes: Parameter | None = None  # what may stand in brackets
+    parameter: float | None = None  # what does stand there, or the default
+
+    @property
+    def kind(self) -> str:
+        """The name without brackets, under which it is registered."""
+        return self.name.partition("(")[0]
+
+    @property
+    def of_quantities(self) -> bool:
+        """Whether targets may be any numbers."""
+        return not (self.of_classes or self.targets_are_signs or self.targets_in_unit_interval)
+
+    def with_parameter(self, number: float, name: str) -> Loss:
+        """The same loss with this number in its functions."""
+        assert self.takes is not None
+        more = {self.takes.name: number}
+        value, delta, kinks = partial(self.value, **more), partial(self.delta, **more), self.kinks
+        if kinks is not _no_kinks:
+            kinks = partial(kinks, **more)
+        return replace(self, name=name, value=value, delta=delta, kinks=kinks, parameter=number)
 
 
-def _categorical_crossentropy(smoothing: float, name: str) -> Loss:
-    return Loss(
-        name,
-        partial(categorical_crossentropy, smoothing=smoothing),
-        partial(categorical_crossentropy_delta, smoothing=smoothing),
+# The formulas as they stand above; those that take a number do not have it yet.
+_FORMULAS = (
+    Loss("mse", mse, mse_delta),
+    Loss(
+        "binary_crossentropy",
+        binary_crossentropy,
+        binary_crossentropy_delta,
+        output="sigmoid",
+        targets_in_unit_interval=True,
+    ),
+    Loss(
+        "categorical_crossentropy",
+        categorical_crossentropy,
+        categorical_crossentropy_delta,
         output="softmax",
         of_classes=True,
-        parameter=smoothing,
-    )
-
-
-def _huber(delta: float, name: str) -> Loss:
-    return Loss(
-        name,
-        partial(huber, delta=delta),
-        partial(huber_delta, delta=delta),
-        partial(huber_kinks, delta=delta),
-        parameter=delta,
-    )
-
+        takes=Parameter(
+            "smoothing", 0.0, 0, 1, "the label smoothing, at least 0 and below 1,", 0.1, low_is_allowed=True
+        ),
+    ),
+    Loss("mae", mae, mae_delta, mae_kinks),
+    Loss(
+        "huber",
+        huber,
+        huber_delta,
+        huber_kinks,
+        takes=Parameter("delta", 1.0, 0, math.inf, "a number above 0", 0.5),
+    ),
+    Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
+)
+_BY_NAME = {loss.name: loss for loss in _FORMULAS}
 
 LOSSES: dict[str, Loss] = {
-    entry.name: entry
-    for entry in (
-        Loss("mse", mse, mse_delta),
-        Loss(
-            "binary_crossentropy",
-            binary_crossentropy,
-            binary_crossentropy_delta,
-            output="sigmoid",
-            targets_in_unit_interval=True,
-        ),
-        _categorical_crossentropy(0.0, "categorical_crossentropy"),
-        Loss("mae", mae, mae_delta, mae_kinks),
-        _huber(1.0, "huber"),
-        Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
-    )
+    loss.name: loss.with_parameter(loss.takes.default, loss.name) if loss.takes else loss
+    for loss in _FORMULAS
 }
 
 
@@ -205,22 +252,9 @@ def get(name: str) -> Loss:
 
     "huber(0.5)" is huber with delta 0.5, "categorical_crossentropy(0.1)" has label smoothing 0.1.
     """
-    if isinstance(name, str) and (match := re.fullmatch(r"(huber|categorical_crossentropy)\((.*)\)", name)):
-        kind, text = match.groups()
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if kind == "huber":
-            if not 0 < number < math.inf:
-                raise ValueError(
-                    f"loss is {name!r}, expected a number above 0 in brackets, as in 'huber(0.5)'"
-                )
-            return _huber(number, f"huber({number!r})")
-        if not 0 <= number < 1:
-            raise ValueError(
-                f"loss is {name!r}, expected the label smoothing in brackets, at least 0 and below 1, as in "
-                "'categorical_crossentropy(0.1)'"
-            )
-        return _categorical_crossentropy(number, f"categorical_crossentropy({number!r})")
+    if isinstance(name, str) and (match := re.fullmatch(r"(\w+)\((.*)\)", name)):
+        loss = _BY_NAME.get(match[1])
+        if loss is not None and loss.takes is not None:
+            number = loss.takes.of_text(*match.groups())
+            return loss.with_parameter(number, f"{loss.name}({number!r})")
     return LOSSES[checks.known_name("loss", name, LOSSES)]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import checks
+from fastbp import checks, losses
 
 Array = NDArray[Any]
 Function = Callable[[Any, Any], float]
@@ -182,8 +182,6 @@ METRICS: dict[str, Metric] = {
     )
 }
 TOP_K = re.compile(r"top_k\((.*)\)")
-# Losses whose outputs are not on the scale of the targets, or whose targets are no quantities.
-LOSSES_OF_CLASSES = ("hinge", "categorical_crossentropy")
 
 
 def more_is_better(name: str) -> bool | None:
@@ -244,7 +242,8 @@ def chosen(
 
 
 def _require_fit(metric: Metric, Y: Array, outputs: int, loss: str) -> None:
-    if not metric.of_classes and loss.partition("(")[0] in LOSSES_OF_CLASSES:
+    of_loss = losses.get(loss)
+    if not metric.of_classes and (of_loss.of_classes or of_loss.targets_are_signs):
         raise ValueError(f"metric {metric.name!r} is for quantities, loss={loss!r} is for classes")
     if isinstance(metric.function, partial) and metric.function.keywords["k"] >= max(outputs, 2):
         raise ValueError(f"metric {metric.name!r} is always 1 for a model with {outputs} outputs")

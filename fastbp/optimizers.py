@@ -1,7 +1,8 @@
 """Optimizers: hyper-parameters, and the state that each keeps per model.
 
-The formulas of a step are in `fastbp.reference` (plain NumPy) and in `fastbp.engine` (jitted). Semantics are
-those of torch.optim's classes of the same names. `lr` is a number or a schedule (see `fastbp.schedules`).
+The formulas of a step are in `fastbp.reference` (plain NumPy) and in `fastbp.engine` (jitted); which of the
+engine's, with which coefficients and how many arrays of state, each class says here. Semantics are those of
+torch.optim's classes of the same names. `lr` is a number or a schedule (see `fastbp.schedules`).
 
 What every optimizer can do to a gradient before its own step, in this order:
 
@@ -18,7 +19,7 @@ the loss that is reported. clip_norm=None and clip_value=None clip nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +29,7 @@ from fastbp.checks import flag, known_options, number, positive
 from fastbp.schedules import Schedule, rate, rates
 
 Array = NDArray[Any]
+Numbers = float | NDArray[np.float64]  # the same for every step, or one for each of them
 
 
 class State:
@@ -41,6 +43,8 @@ class State:
 
 class Optimizer:
     """Base class. One object may train several models; it goes on with each one's state from call to call."""
+
+    rate_for_tables: ClassVar[float]  # lr that suits standardised columns and some dozens of epochs
 
     lr: float | Schedule
     weight_decay: float
@@ -68,9 +72,22 @@ class Optimizer:
         """The learning rates of steps first_step <= s < last_step, counted from 0."""
         return rates(self.lr, np.arange(first_step, last_step))
 
+    def _rates(self, first_step: int, last_step: int) -> Numbers:
+        """`rates`, as one number where they are all the same: an array of them would take time."""
+        return self.rates(first_step, last_step) if isinstance(self.lr, Schedule) else float(self.lr)
+
+    @property
+    def rule(self) -> str:
+        """The engine's formula of a step (engine/kernels/optimizers.py), after clipping and l1."""
+        raise NotImplementedError
+
     @property
     def buffers(self) -> int:
-        """The number of arrays that the state needs."""
+        """The number of arrays that the state needs: the rule's."""
+        raise NotImplementedError
+
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        """What the rule reads, by name, in steps first_step <= s < last_step, counted from 0."""
         raise NotImplementedError
 
     def state(self, model: Any, size: int, dtype: np.dtype[Any]) -> State:
@@ -110,6 +127,8 @@ class SGD(Optimizer):
     Sutskever, Martens, Dahl and Hinton, ICML 2013, in the form that torch.optim.SGD uses.
     """
 
+    rate_for_tables = 0.05
+
     def __init__(
         self,
         lr: float | Schedule,
@@ -131,8 +150,23 @@ class SGD(Optimizer):
             raise ValueError("nesterov=True needs a momentum above 0, got momentum=0")
 
     @property
+    def rule(self) -> str:
+        return "momentum" if self.momentum else "sgd"
+
+    @property
     def buffers(self) -> int:
         return 1 if self.momentum else 0
+
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        own: dict[str, Numbers] = {
+            "lr": self._rates(first_step, last_step),
+            "weight_decay": float(self.weight_decay),
+        }
+        if self.momentum:  # what is taken of g and of m
+            momentum = float(self.momentum)
+            of_g, of_m = (1.0, momentum) if self.nesterov else (0.0, 1.0)
+            own |= {"momentum": momentum, "of_g": of_g, "of_m": of_m}
+        return own
 
 
 class Adam(Optimizer):
@@ -145,6 +179,8 @@ class Adam(Optimizer):
 
     Kingma and Ba, ICLR 2015, algorithm 1.
     """
+
+    rate_for_tables = 0.003
 
     def __init__(
         self,
@@ -173,8 +209,27 @@ class Adam(Optimizer):
         number("eps", self.eps, low=0)
 
     @property
+    def rule(self) -> str:
+        return "adam"
+
+    @property
     def buffers(self) -> int:
         return 2
+
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        beta1, beta2 = map(float, self.betas)
+        t = np.arange(first_step + 1, last_step + 1)
+        return {
+            "beta1": beta1,
+            "rest1": 1 - beta1,
+            "beta2": beta2,
+            "rest2": 1 - beta2,
+            "lr": self._rates(first_step, last_step) / (1 - beta1**t),
+            "unbias": 1 / np.sqrt(1 - beta2**t),
+            "eps": float(self.eps),
+            "weight_decay": float(self.weight_decay),
+            "keep": 1.0,
+        }
 
 
 class AdamW(Adam):
@@ -196,6 +251,10 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(lr, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
 
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        keep = 1 - self._rates(first_step, last_step) * float(self.weight_decay)
+        return super().coefficients(first_step, last_step) | {"weight_decay": 0.0, "keep": keep}
+
 
 class RMSprop(Optimizer):
     """RMSprop.
@@ -207,6 +266,8 @@ class RMSprop(Optimizer):
 
     Tieleman and Hinton, Coursera lecture 6.5, 2012, in the form that torch.optim.RMSprop uses.
     """
+
+    rate_for_tables = 0.002
 
     def __init__(
         self,
@@ -236,8 +297,23 @@ class RMSprop(Optimizer):
         number("momentum", self.momentum, low=0, below=1)
 
     @property
+    def rule(self) -> str:
+        return "rmsprop-momentum" if self.momentum else "rmsprop"
+
+    @property
     def buffers(self) -> int:
         return 2 if self.momentum else 1
+
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        alpha = float(self.alpha)
+        return {
+            "alpha": alpha,
+            "rest": 1 - alpha,
+            "lr": self._rates(first_step, last_step),
+            "eps": float(self.eps),
+            "weight_decay": float(self.weight_decay),
+            "momentum": float(self.momentum),
+        }
 
 
 class Adagrad(Optimizer):
@@ -249,6 +325,8 @@ class Adagrad(Optimizer):
 
     Duchi, Hazan and Singer, JMLR 12 (2011), in the form that torch.optim.Adagrad uses.
     """
+
+    rate_for_tables = 0.05
 
     def __init__(
         self,
@@ -268,10 +346,24 @@ class Adagrad(Optimizer):
         number("eps", self.eps, low=0)
 
     @property
+    def rule(self) -> str:
+        return "adagrad"
+
+    @property
     def buffers(self) -> int:
         return 1
 
+    def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
+        return {
+            "lr": self._rates(first_step, last_step),
+            "eps": float(self.eps),
+            "weight_decay": float(self.weight_decay),
+        }
+
+
+# What `fastbp` and `fastbp.reference` offer, too.
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    optimizer.__name__: optimizer for optimizer in (SGD, Adam, AdamW, RMSprop, Adagrad)
+    name: value for name, value in list(globals().items()) if name in __all__
 }

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import callbacks, checks, metrics, plot, schedules
+from fastbp import callbacks, checks, metrics, optimizers, plot, schedules
 from fastbp.activations import sigmoid
 from fastbp.callbacks import EarlyStopping
 from fastbp.formulas import layer_norm, philox
@@ -37,13 +37,8 @@ Array = NDArray[Any]
 
 __all__ = [
     "MLP",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
     "EarlyStopping",
     "History",
-    "RMSprop",
     "backward",
     "callbacks",
     "check_backward",
@@ -55,6 +50,7 @@ __all__ = [
     "show_config",
     "train_step",
 ]
+__all__ += optimizers.__all__
 
 # ---- 1. the tutorial's network: the equations ---------------------------------------------------------
 

@@ -23,12 +23,12 @@ from fastbp.initializers import INITIALIZERS
 from fastbp.optimizers import OPTIMIZERS
 
 # For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
-LEARNING_RATES = {"SGD": 0.05, "Adam": 3e-3, "AdamW": 3e-3, "RMSprop": 2e-3, "Adagrad": 0.05}
+LEARNING_RATES = {name: optimizer.rate_for_tables for name, optimizer in OPTIMIZERS.items()}
 SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle", "plateau")
 TEST_SIZE = 0.2
 EPOCHS = 50
 # hinge is not among them: what it puts out are margins, not scores from 0 to 1.
-LOSSES = ("mse", "mae", "huber", "binary_crossentropy", "categorical_crossentropy")
+LOSSES = tuple(name for name, loss in losses.LOSSES.items() if not loss.targets_are_signs)
 
 
 def _of_optimizer(name: str, read: Read | None, help: str, **more: object) -> Option:
@@ -49,6 +49,11 @@ def _loss(value: str) -> None:
     losses.get(value)
 
 
+_brackets = ", ".join(
+    f"{name}({number.example:g}) another {number.name}"
+    for name in LOSSES
+    if (number := losses.LOSSES[name].takes)
+)
 _rates = ", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items())
 
 TRAIN = {
@@ -98,8 +103,7 @@ TRAIN = {
         Option(
             "loss",
             checked(_loss),
-            f"{', '.join(LOSSES)}; huber(0.5) has another delta, categorical_crossentropy(0.1) label "
-            "smoothing (default: by task)",
+            f"{', '.join(LOSSES)}; {_brackets} (default: by task)",
             metavar="NAME",
         ),
         Option(

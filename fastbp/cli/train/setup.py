@@ -44,7 +44,7 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
 def _output_and_loss(settings: argparse.Namespace, task: Task) -> tuple[str, str]:
     """ValueError for what does not fit the task. The first output and loss that fit it are its defaults."""
     outputs: tuple[str, ...] = ("identity",)
-    fitting: tuple[str, ...] = ("mse", "mae", "huber")
+    fitting = tuple(name for name, entry in losses.LOSSES.items() if entry.of_quantities)
     what = "a quantity"
     if task.classes is not None:
         what = f"{len(task.classes)} classes"
