@@ -10,9 +10,9 @@ import fastbp
 import fastbp.reference
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.cli.bench.command import largest_difference, machine
+from fastbp.cli.words import text_table
 from fastbp.losses import LOSSES
 from fastbp.optimizers import OPTIMIZERS
-from fastbp.storage.atomic import text_table
 from fastbp.training.interrupt import or_interrupt
 
 LAYERS = (13, 33, 17, 3)  # odd widths: the ends of vectors and tiles are where a kernel goes wrong

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -114,21 +116,20 @@ def _known(what: str, names: Sequence[str], known: Iterable[str]) -> None:
 
 def _data(arguments: argparse.Namespace) -> int:
     from fastbp.data import load_digits
-    from fastbp.storage.atomic import replacing
+    from fastbp.storage import atomic
 
     X, y = load_digits()
     names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
-    with replacing(arguments.out) as temporary:
-        suffix = temporary.suffix.lower()
-        if suffix == ".npz":
-            np.savez_compressed(temporary, X=X, y=y)
-        elif suffix == ".csv":
-            table = np.column_stack([X, y])
-            np.savetxt(
-                temporary, table, fmt="%d", delimiter=",", header=",".join([*names, "digit"]), comments=""
-            )
-        else:
-            raise ValueError(f"{arguments.out}: the digits can be written as .csv or .npz")
+    content = io.BytesIO()
+    suffix = Path(arguments.out).suffix.lower()
+    if suffix == ".npz":
+        np.savez_compressed(content, X=X, y=y)
+    elif suffix == ".csv":
+        table, header = np.column_stack([X, y]), ",".join([*names, "digit"])
+        np.savetxt(content, table, fmt="%d", delimiter=",", header=header, comments="")
+    else:
+        raise ValueError(f"{arguments.out}: the digits can be written as .csv or .npz")
+    atomic.write(arguments.out, content.getvalue())
     target = "digit" if suffix == ".csv" else "y"
     print(f"wrote {arguments.out}: {len(X)} rows, {X.shape[1]} features, target {target!r}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.plot import FAINT, GRID, INK, TRAINING, VALIDATION
+from fastbp.storage import atomic
 
 FORMATS = (".png", ".svg", ".pdf")
 FINE_GRID = "#f0f3f5"
@@ -30,7 +32,7 @@ def check(path: str) -> None:
 
 @contextmanager
 def page(path: str, **options: Any) -> Iterator[Any]:
-    """A figure that is written to `path` at the end. Raises ModuleNotFoundError without matplotlib."""
+    """A figure, written to `path` if the block ends well. Raises ModuleNotFoundError without matplotlib."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,7 +43,9 @@ def page(path: str, **options: Any) -> Iterator[Any]:
         figure = Figure(facecolor="white", **options)
         FigureCanvasAgg(figure)
         yield figure
-        figure.savefig(path, metadata={"Date": None} if path.lower().endswith(".svg") else None)
+        content, kind = io.BytesIO(), Path(path).suffix[1:].lower()
+        figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    atomic.write(path, content.getvalue())
 
 
 def heading(figure: Any, title: str, below: str) -> None:

@@ -6,19 +6,17 @@ we wrote shows alterations that would still parse.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.network import layout
+from fastbp.storage import atomic
 
 if TYPE_CHECKING:
     from fastbp.network.base import BaseMLP
@@ -42,7 +40,10 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 
 def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
+    """ValueError for parameters that are not finite: no such file could be loaded."""
     model._adopt_parameters()
+    if not np.isfinite(model._parameters).all():
+        raise ValueError("weights, biases or gains hold NaN or infinity: such a model is not saved")
     views = layout.views(model._parameters, model._shapes_by_name)
     tensors = {name: array.copy() for name, array in views.items()}
     texts = {
@@ -54,9 +55,12 @@ def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
 
 
 def metadata_as_json(model: BaseMLP) -> str:
+    """TypeError for metadata that could not be read back."""
+    if not isinstance(model.metadata, dict):
+        raise TypeError(f"metadata must be a dict, got {type(model.metadata).__name__}")
     try:
         return json.dumps(model.metadata)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata cannot be saved, it must be JSON: {error}") from None
 
 
@@ -64,62 +68,16 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Array], texts: Map
     """A safetensors file with a checksum; at `path` is either the old or the new file, whatever happens."""
     from safetensors.numpy import save as serialise
 
-    data = serialise(dict(tensors), {**texts, "sha256": _checksum(tensors, texts)})
-    _write_atomically(Path(path), data)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Bring the renaming to the disk, where the system has a way to (Windows has none)."""
-    with contextlib.suppress(OSError):
-        opened = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` have left behind."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        process = temporary.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
-        if process.isdigit() and not _is_running(int(process)):
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt":  # there is no asking
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is somebody else's
-    return True
+    atomic.write(path, serialise(dict(tensors), {**texts, "sha256": _checksum(tensors, texts)}))
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Tensors and texts of a file that `write` wrote. ValueError if it is damaged, or of another kind."""
     from safetensors import SafetensorError, safe_open
 
-    name = os.fspath(path)
-    with open(path, "rb"):  # a missing or unreadable file is an OSError with its name, as elsewhere in Python
+    name = atomic.file_name(path)
+    atomic.check_regular(name)  # to open a pipe would be to wait for whoever writes into it
+    with open(name, "rb"):  # a missing or unreadable file is an OSError with its name, as elsewhere in Python
         pass
     try:
         with safe_open(name, framework="np") as file:
@@ -136,37 +94,51 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], Array]:
-    """Architecture, metadata and flat parameters of a file that `save` wrote, or of a checkpoint."""
-    name = os.fspath(path)
+    """Architecture, metadata and flat parameters of a file that `save` wrote, or of a checkpoint.
+
+    The file may come from anybody: ValueError unless all of it fits together. Whether the architecture is
+    one that there can be, its constructor finds out.
+    """
+    name = atomic.file_name(path)
     tensors, texts = read(path, "model")
-    if texts["format"] == CHECKPOINT_FORMAT:
-        return _model_of_checkpoint(name, tensors, texts)
     try:
-        architecture = {**LATER_OPTIONS, **json.loads(texts["architecture"])}
-        metadata = json.loads(texts["metadata"])
-        sizes, dtype = architecture["layer_sizes"], np.dtype(architecture["dtype"])
+        if texts["format"] == CHECKPOINT_FORMAT:
+            described = json_object(texts, "settings")["model"]
+        else:
+            described = json_object(texts, "architecture")
+        architecture = {**LATER_OPTIONS, **described}
+        metadata = json_object(texts, "metadata")
+        sizes, dtype = architecture["layer_sizes"], architecture["dtype"]
         expected = layout.shapes(sizes, architecture["layer_norm"])
-        if {key: t.shape for key, t in tensors.items()} != expected or not isinstance(metadata, dict):
+        if texts["format"] == CHECKPOINT_FORMAT:
+            parts = [tensors.get("result", tensors["parameters"])]
+            fitting = [(layout.size(expected),)] == [part.shape for part in parts]
+        else:
+            fitting = {key: tensor.shape for key, tensor in tensors.items()} == expected
+            parts = [tensors[key] for key in expected] if fitting else []
+        if not fitting:
             raise ValueError(f"layer_sizes {sizes} do not fit the arrays in the file")
-        if any(t.dtype != dtype for t in tensors.values()):
-            raise ValueError(f"the arrays are not all {dtype}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} does not describe a model: {error}") from None
-    return architecture, metadata, np.concatenate([tensors[key].reshape(-1) for key in expected])
+        if any(str(part.dtype) != dtype for part in parts):
+            raise ValueError(f"dtype {dtype!r} is not that of the arrays in the file")
+        if not all(np.isfinite(part).all() for part in parts):
+            raise ValueError("its parameters hold NaN or infinity")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{name} does not describe a model: {_reason(error)}") from None
+    return architecture, metadata, np.concatenate([part.reshape(-1) for part in parts])
 
 
-def _model_of_checkpoint(
-    name: str, tensors: Mapping[str, Array], texts: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, Any], Array]:
+def json_object(texts: Mapping[str, str], key: str) -> dict[str, Any]:
+    """The JSON object in one of a file's texts. KeyError or ValueError if there is none."""
     try:
-        architecture = {**LATER_OPTIONS, **json.loads(texts["settings"])["model"]}
-        metadata = json.loads(texts["metadata"])
-        parameters = tensors.get("result", tensors["parameters"])
-        size = layout.size(layout.shapes(architecture["layer_sizes"], architecture["layer_norm"]))
-        if parameters.shape != (size,) or parameters.dtype != np.dtype(architecture["dtype"]):
-            raise ValueError(f"layer_sizes {architecture['layer_sizes']} do not fit the arrays in the file")
-        if not isinstance(metadata, dict):
-            raise ValueError("metadata is not a dict")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} does not describe a model: {error}") from None
-    return architecture, metadata, parameters
+        found = json.loads(texts[key])
+    except RecursionError:
+        raise ValueError(f"{key} is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} is not a JSON object")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """In one line, and not a long one: the words may be the file's."""
+    text = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

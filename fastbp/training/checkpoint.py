@@ -15,7 +15,6 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +62,7 @@ class Checkpoints:
     def __init__(
         self, path: str | os.PathLike[str], every: int | None, every_steps: int | None, on_error: str
     ) -> None:
-        self.path = Path(path)
+        self.path = atomic.file_name(path, "checkpoint")
         if every is None and every_steps is None:
             every = 1
         self.every = None if every is None else checks.count("every", every)
@@ -87,11 +86,11 @@ class Checkpoints:
         model_file.metadata_as_json(model)
         self.settings = described(settings)
         try:
-            atomic.check_writable(os.fspath(self.path))
+            atomic.check_writable(self.path)
         except OSError as error:
             self._report(error)
         else:
-            model_file.remove_leftovers(self.path)
+            atomic.remove_leftovers(self.path)
         try:
             self.saved = read(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -292,7 +291,7 @@ def _history_values(history: History) -> dict[str, Any]:
     return {**history.to_dict(), "columns": list(history.names)}
 
 
-def read(path: Path) -> Saved:
+def read(path: str | os.PathLike[str]) -> Saved:
     """The checkpoint in a file. OSError if there is none, ValueError if it is something else, or damaged."""
     arrays, texts = model_file.read(path, "checkpoint")
     if texts["format"] != model_file.CHECKPOINT_FORMAT:

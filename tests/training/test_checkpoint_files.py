@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 from trainings import Stop, X, Y, assert_same, training
 
-from fastbp.storage import model_file
+from fastbp.storage import atomic, model_file
 
 # ---- files that are not what they should be -------------------------------------------------------------
 
@@ -153,10 +153,12 @@ def test_a_path_that_cannot_be_written(module, tmp_path):
 def test_what_a_killed_process_left_is_removed(module, tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    for process in (ended.pid, os.getppid()):
-        (tmp_path / f".run.{process}.tmp").touch()
+    prefix = atomic._prefix(tmp_path / "run")
+    names = [f"{prefix}{process}-0123abcd.tmp" for process in (ended.pid, os.getppid())]
+    for name in names:
+        (tmp_path / name).touch()
     training(module, checkpoint=tmp_path / "run", epochs=1)
-    assert sorted(os.listdir(tmp_path)) == [f".run.{os.getppid()}.tmp", "run"]
+    assert sorted(os.listdir(tmp_path)) == [names[1], "run"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ import numpy as np
 import fastbp
 from fastbp.cli.bench.peers import PREFIX, VARIANTS
 from fastbp.cli.bench.problems import SHAPES, Shape
-from fastbp.storage.atomic import replacing, text_table
+from fastbp.cli.words import text_table
+from fastbp.storage import atomic
 
 # name on the command line -> name of the installed package
 LIBRARIES = {"numpy": "numpy", "sklearn": "scikit-learn", "torch": "torch", "jax": "jax"}
@@ -402,8 +403,6 @@ def bench(
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     print(report(record))
     if json_file is not None:
-        with replacing(json_file) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        atomic.write(json_file, (json.dumps(record, indent=1) + "\n").encode())
     if plot_file is not None:
-        with replacing(plot_file) as temporary:
-            picture.draw(str(temporary), record)
+        picture.draw(plot_file, record)

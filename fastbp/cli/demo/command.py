@@ -18,8 +18,9 @@ import fastbp
 import fastbp.reference
 from fastbp.cli.bench.command import interleaved, largest_difference, machine
 from fastbp.cli.demo.picture import draw
+from fastbp.cli.words import text_table
 from fastbp.data import Split, split_digits
-from fastbp.storage.atomic import check_writable, replacing, text_table
+from fastbp.storage.atomic import check_writable
 from fastbp.training.interrupt import or_interrupt
 
 LAYERS = (64, 128, 10)
@@ -82,8 +83,7 @@ def run(out: str, *, epochs: int, seed: int) -> int:
     if not good:
         print(f"NOT AS EXPECTED: a test accuracy is below {ACCURACY} (were the epochs too few?)")
     try:
-        with replacing(out) as temporary:
-            draw(str(temporary), data, reference, fast, ratio)
+        draw(out, data, reference, fast, ratio)
         print(f"picture: {out}")
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -22,7 +23,8 @@ from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.cli.train.tables import DataError, Table, read_for_prediction
 from fastbp.cli.train.task import Task, classification_quality, regression_quality
-from fastbp.storage.atomic import check_writable, duration, replacing, text_table
+from fastbp.cli.words import duration, text_table
+from fastbp.storage import atomic
 
 
 def train(settings: argparse.Namespace) -> int:
@@ -59,8 +61,7 @@ def train(settings: argparse.Namespace) -> int:
     model.save(settings.out)
     print(f"\nwrote {settings.out}")
     if settings.plot is not None:
-        with replacing(settings.plot) as temporary:
-            picture.draw(str(temporary), settings.data, model, history, data, outputs[-1])
+        picture.draw(settings.plot, settings.data, model, history, data, outputs[-1])
         print(f"wrote {settings.plot}")
     return INTERRUPTED if history.interrupted else 0
 
@@ -76,7 +77,7 @@ def _check_outputs(settings: argparse.Namespace) -> None:
     for option in ("out", "plot", "checkpoint"):
         path = getattr(settings, option)
         if path is not None:
-            check_writable(path)
+            atomic.check_writable(path)
             _refuse_same_file(path, *filter(None, inputs), option=f"--{option}")
             if os.path.realpath(path) in written:
                 raise ValueError(f"--{option} {path} is the name of another file that is to be written")
@@ -85,7 +86,7 @@ def _check_outputs(settings: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
-        check_writable(arguments.out)
+        atomic.check_writable(arguments.out)
         _refuse_same_file(arguments.out, *filter(None, (arguments.data, arguments.model, arguments.labels)))
         if Path(arguments.out).suffix.lower() not in (".csv", ".npy", ".npz"):
             raise DataError(f"{arguments.out}: predictions can be written as .csv, .npy or .npz")
@@ -101,17 +102,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.out is None:
         _write_csv(sys.stdout, task, labels, scores)
         return 0
-    with replacing(arguments.out) as temporary:
-        suffix = temporary.suffix.lower()
-        if suffix == ".csv":
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                _write_csv(file, task, labels, scores)
-        elif suffix == ".npy":
-            np.save(temporary, labels, allow_pickle=False)
-        elif scores is None:
-            np.savez(temporary, prediction=labels)
-        else:
-            np.savez(temporary, prediction=labels, scores=scores, classes=np.array(task.classes))
+    atomic.write(arguments.out, _content(Path(arguments.out).suffix.lower(), task, labels, scores))
     print(f"wrote {arguments.out}: predictions of {len(table)} rows")
     if table.target is not None:
         try:
@@ -122,6 +113,22 @@ def predict(arguments: argparse.Namespace) -> int:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in quality.items())
             print(f"compared with column {task.columns.target!r}: {figures}")
     return 0
+
+
+def _content(kind: str, task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> bytes:
+    """The predictions as a file of this kind."""
+    if kind == ".csv":
+        text = io.StringIO()
+        _write_csv(text, task, labels, scores)
+        return text.getvalue().encode()
+    content = io.BytesIO()
+    if kind == ".npy":
+        np.save(content, labels, allow_pickle=False)
+    elif scores is None:
+        np.savez(content, prediction=labels)
+    else:
+        np.savez(content, prediction=labels, scores=scores, classes=np.array(task.classes))
+    return content.getvalue()
 
 
 def _read_for_prediction(path: str, labels: str | None, task: Task) -> Table:

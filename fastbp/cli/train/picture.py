@@ -12,8 +12,8 @@ import fastbp
 from fastbp.cli import pictures
 from fastbp.cli.train.data import Data, Part
 from fastbp.cli.train.task import Task
+from fastbp.cli.words import duration
 from fastbp.plot import FAINT, TRAINING, VALIDATION
-from fastbp.storage.atomic import duration
 
 LONGEST = 12  # characters of a class's name
 SHOWN = 10  # misclassified images
