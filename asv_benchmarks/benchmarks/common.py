@@ -53,11 +53,11 @@ def require(implementation: str, name: str) -> Any:
         raise NotImplementedError(f"this commit has no {IMPLEMENTATIONS[implementation]}.{name}") from error
 
 
-def missing() -> dict[str, str]:
-    """{} or {"missing": the name that this commit does not have yet}."""
-    for module, name in (("fastbp", "MLP"), ("fastbp.engine.probes", "multiply_add_limit")):
+def missing(*probes: str) -> dict[str, str]:
+    """{}, or {"missing": what this commit does not have yet}: fastbp.MLP, or one of these probes."""
+    for module, name in (("fastbp", "MLP"), *(("fastbp.engine.probes", probe) for probe in probes)):
         try:
-            if not hasattr(__import__(module, fromlist=[name]), name):
+            if not hasattr(importlib.import_module(module), name):
                 return {"missing": f"{module}.{name}"}
         except ImportError:
             return {"missing": f"{module}.{name}"}

@@ -9,8 +9,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -26,70 +24,16 @@ PRODUCTS = {
     "256 x 784-1024": (256, 784, 1024),
     "1024 x 1024-2048": (1024, 1024, 2048),
 }
+# Of fastbp.engine.probes.PHASES, which an old commit may lack.
 PHASES = ["forward", "backward", "update"]
-_PLAN, _PHASE, _TIMES, _ROWS, _X, _X_ROW, _HYPER = range(7)
-
-
-@cache
-def compiled_phases() -> Any:
-    """A worker that repeats one phase, with a barrier after each.
-
-    Not cached on disk: fastbp's cache would not notice an edit of this file.
-    """
-    import numba
-
-    from fastbp.engine.compile import jit
-    from fastbp.engine.compile.jit import peek
-    from fastbp.engine.worker import step
-
-    forward, backward, update = step.forward, step.backward, step.update
-    barrier, layer_at, fan_in = step.barrier, step.layer_at, step.FAN_IN
-
-    def phases(t, n, job):
-        plan, rows = peek(job, _PLAN), peek(job, _ROWS)
-        x, x_row, hyper = peek(job, _X), peek(job, _X_ROW), peek(job, _HYPER)
-        for _ in range(peek(job, _TIMES)):
-            if peek(job, _PHASE) == 0:
-                forward(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, 0, 0, 0, False)
-            elif peek(job, _PHASE) == 1:
-                backward(plan, 1, t, n, rows)
-            else:
-                update(plan, 0, t, n, rows, x, x_row, peek(layer_at(plan, 0), fan_in), 0, hyper)
-            barrier(plan, t, n)
-
-    return numba.cfunc(jit.void(3), **jit.OPTIONS)(phases)
 
 
 def product_speed(product: str, phase: str, dtype: str = "float32", threads: int = 1) -> float:
     """flop/s of one phase of a layer: X @ W + b, the deltas of the layer below, or W += X.T @ d."""
-    from fastbp.engine.plan import Plan
-    from fastbp.engine.threads import team
-    from fastbp.engine.worker import step
+    from fastbp.engine.probes import one_phase
 
     rows, fan_in, fan_out = PRODUCTS[product]
-    # For the backward phase the layer in question is the second, and what is below it is linear, too.
-    sizes = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
-    use = "predict" if phase == "forward" else "train"
-    plan = Plan(sizes, ["identity"] * (len(sizes) - 1), "mse", np.dtype(dtype), "add", rows, use)
-    # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
-    rng = np.random.default_rng(0)
-    parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(sizes)))
-    X, Y = (rng.standard_normal((rows, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
-    plan.lend_parameters(parameters := parameters.astype(dtype))
-    plan.lend_data(X, Y)
-    if use == "train":
-        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1)
-    else:
-        plan.run(step.PACK, 1)
-    if X.strides[0] % 4096 == 0:  # such rows share cache sets, and `fit` copies them to where they do not
-        X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
-    values = [plan.address, PHASES.index(phase), 1, rows, X.ctypes.data, X.strides[0], plan.hyper.ctypes.data]
-    job = np.array(values, np.int64)
-
-    def run(times: int) -> None:
-        job[_TIMES] = times
-        team.run(compiled_phases().address, job.ctypes.data, team.available(threads), plan._door)
-
+    run = one_phase(phase, rows, fan_in, fan_out, dtype, threads)
     return 2 * rows * fan_in * fan_out / seconds_each(run)
 
 

@@ -36,10 +36,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fastbp.engine.plan import BLOCK, DEPTH, THIN, sliver_rows
-from fastbp.engine.worker.step import SLIVER_PANELS
+from fastbp.engine.probes import blocking
 
 MULTIPLY_ADDS, BARRIERS = "multiply-adds", "barriers"
+CUT = blocking()  # of the engine on this machine
 FEW = ((3, 8), (7, 4))  # up to so many rows a tile takes so many panels at once (AVX-512); else two
 
 
@@ -80,7 +80,7 @@ def missed(distance: float, cache: float) -> float:
 def product(rows: float, depth: float, columns: float, itemsize: int, machine: Machine) -> Iterator[Stream]:
     """What A (rows x depth) @ B (depth x columns) wants again within its phase."""
     a, b, c = rows * depth * itemsize, depth * columns * itemsize, rows * columns * itemsize
-    blocks = 1 + a // BLOCK
+    blocks = 1 + a // CUT.block
     width = next((width for most, width in FEW if rows / blocks <= most), 2) * machine.lanes
     tall = rows if rows / blocks <= FEW[-1][0] else machine.height
     sweeps, tiles = max(1, columns / width), max(1, rows / blocks / tall)
@@ -97,12 +97,12 @@ def weight_gradient(
     a, d, w = rows * fan_in * itemsize, rows * columns * itemsize, fan_in * columns * itemsize
     pairs, tiles = max(1, columns / (2 * machine.lanes)), max(1, fan_in / machine.height)
     sliver, pair = a / tiles, d / pairs
-    if columns < SLIVER_PANELS * machine.lanes or rows < sliver_rows():
+    if columns < CUT.packed_panels * machine.lanes or rows < CUT.packed_rows:
         yield Stream(a * (pairs - 1), a + pair + w / pairs)
         yield Stream(d * (tiles - 1), pair + sliver)
         return
-    pieces = 1 + (rows - 1) // DEPTH
-    sweeps = max(1, d / pieces / BLOCK)
+    pieces = 1 + (rows - 1) // CUT.depth
+    sweeps = max(1, d / pieces / CUT.block)
     yield Stream(a * (sweeps - 1), (a + d / sweeps) / pieces + w / sweeps)
     yield Stream(a * (pairs - 1), (sliver + pair) / pieces + w / pairs / tiles)  # the packed sliver
     yield Stream(d * (tiles - 1), (d / sweeps + sliver) / pieces)
@@ -112,7 +112,7 @@ def weight_gradient(
 def mirrored(sizes: Sequence[int]) -> list[bool]:
     """Which layers have a transposed copy of their weights: not the first, nor a last one of few outputs."""
     last = len(sizes) - 2
-    return [i > 0 and not (i == last and sizes[-1] <= THIN) for i in range(last + 1)]
+    return [i > 0 and not (i == last and sizes[-1] <= CUT.narrow_outputs) for i in range(last + 1)]
 
 
 def streams(

@@ -54,8 +54,7 @@ def tell(text: str) -> None:
 
 def measure_machine(threads: Sequence[int], legs: int) -> dict[str, Any]:
     """What the roofs are made of, for so many cores at work."""
-    from fastbp.engine.kernels import matmul
-    from fastbp.engine.simd.vector import isa
+    from fastbp.engine.probes import blocking
 
     found = bandwidth.caches()
     teams = []
@@ -75,8 +74,8 @@ def measure_machine(threads: Sequence[int], legs: int) -> dict[str, Any]:
         )
     return {
         "caches": [[c.level, c.bytes, c.shared] for c in found],
-        "vector": isa().bytes,
-        "height": matmul.shapes()[2],
+        "vector": blocking().vector,
+        "height": blocking().tile_rows[2],
         "teams": teams,
     }
 
@@ -192,9 +191,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (scaling_page.PageError, OSError, ValueError, ModuleNotFoundError) as error:
         print(f"roofline: {error}", file=sys.stderr)
         return 2
-    from fastbp.engine.threads import team
+    from fastbp.engine.probes import available_threads
 
-    threads = [n for n in THREADS if team.available(n) == n]
+    threads = [n for n in THREADS if available_threads(n) == n]
     if options.quick:
         record = measure(QUICK, threads, leg=0.002, legs=3)
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from asv_folder import PAGES
 
-from fastbp.engine.plan import CHUNK
+from fastbp.engine.probes import blocking
 
 RECORD, PAGE, PICTURE = PAGES / "scaling.json", PAGES / "SCALING.md", PAGES / "scaling.png"
 BEGIN, END = "<!-- asv_benchmarks/tools/roofline.py writes from here -->", "<!-- to here -->"
@@ -122,7 +122,7 @@ def reasons(record: dict[str, Any]) -> list[str]:
         f"{name}: {', '.join(f'{phase} {percent(value)}' for phase, value in found.items())}"
         for name, found in record["products"].items()
     )
-    longest = machine["caches"][0][1] // (CHUNK * machine["vector"])
+    longest = machine["caches"][0][1] // (blocking().panels_side_by_side * machine["vector"])
     met = "; ".join(
         f"{p['sweep']} {p['value']:,}: {percent(p['parts']['barriers'] / p['roof'])}, "
         f"{alone[p['sweep'], p['value']] / p['seconds']:.2f} times as fast as one core"

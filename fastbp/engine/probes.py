@@ -1,20 +1,70 @@
-"""How fast this machine multiplies and adds: the tile on numbers that do not leave the first-level cache.
+"""What benchmarks may call of the engine: nothing outside of it reaches further in.
 
-A share of that limit says how much of a figure is the machine's and how much is ours, on any machine and at any clock rate.
+    blocking                what the engine cuts its work into: a roofline model on paper needs to know
+    tile_speed,             how fast this machine multiplies and adds: the tile on numbers that do not leave the first-level cache
+    multiply_add_limit
+    one_phase               one of the three products of one layer, again and again
+    meetings                a team that does nothing but meet at barriers
+    walk                    a team that reads, or changes, all of some memory, again and again
+
+A share of the limit says how much of a figure is the machine's and how much is ours, on any machine and at any clock rate. The last three
+return run(times), and whoever calls it keeps the time.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
+from fastbp.engine import plan as plans
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.jit import call, peek
 from fastbp.engine.kernels import matmul
-from fastbp.engine.plan import aligned
-from fastbp.engine.simd.vector import isa
+from fastbp.engine.plan import Plan, aligned
+from fastbp.engine.simd.vector import I64, Vectors, isa
 from fastbp.engine.threads import team
+from fastbp.engine.worker import step
+
+Run = Callable[[int], None]
+
+
+class Blocking(NamedTuple):
+    vector: int  # bytes of a vector register
+    tile_rows: dict[int, int]  # vectors side by side -> rows of the tallest tile
+    panels_side_by_side: int  # of activations, where a batch is no handful of rows
+    block: int  # bytes of activations that a sweep over weights takes at a time
+    depth: int  # rows of a batch that are added to the weights in one sweep over them
+    narrow_outputs: int  # up to so many outputs the last layer lies the other way round, without a transposed copy
+    packed_panels: int  # panels of a worker from which the update copies slivers of its inputs
+    packed_rows: int  # rows of a batch from which it does
+
+
+def blocking() -> Blocking:
+    """What the engine cuts its work into on this machine."""
+    return Blocking(
+        vector=isa().bytes,
+        tile_rows=matmul.shapes(),
+        panels_side_by_side=plans.CHUNK,
+        block=plans.BLOCK,
+        depth=plans.DEPTH,
+        narrow_outputs=plans.THIN,
+        packed_panels=step.SLIVER_PANELS,
+        packed_rows=plans.sliver_rows(),
+    )
+
+
+def available_threads(threads: int) -> int:
+    """How many of so many threads there can be."""
+    return team.available(threads)
+
+
+# ---- multiply-adds ----------------------------------------------------------------------------------------------------------------------
 
 # Legs that are long enough that starting a team does not count, and short enough that some meet no other process. The best one counts,
 # as soon as so many in a row were not better: threads that were just started may take a while to get cores of their own.
@@ -76,3 +126,166 @@ def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", thre
 def multiply_add_limit(dtype: str = "float32", threads: int = 1) -> float:
     """flop/s of fused multiply-adds (two flops each) that `threads` cores reach together: the tallest tile of two vectors."""
     return tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads)
+
+
+# ---- one phase of one layer -------------------------------------------------------------------------------------------------------------
+
+PHASES = ("forward", "backward", "update")
+PHASE_PLAN, PHASE, PHASE_TIMES, PHASE_ROWS, PHASE_X, PHASE_X_ROW, PHASE_HYPER = range(7)
+
+
+def _repeat_phase(t, n, job):
+    """Worker t: the same phase again and again, with a barrier after each."""
+    plan, rows = peek(job, PHASE_PLAN), peek(job, PHASE_ROWS)
+    x, x_row, hyper = peek(job, PHASE_X), peek(job, PHASE_X_ROW), peek(job, PHASE_HYPER)
+    columns = peek(step.layer_at(plan, 0), step.FAN_IN)
+    for _ in range(peek(job, PHASE_TIMES)):
+        if peek(job, PHASE) == 0:
+            step.forward(plan, 0, t, n, rows, x, x_row, columns, 0, 0, 0, 0, False)
+        elif peek(job, PHASE) == 1:
+            step.backward(plan, 1, t, n, rows)
+        else:
+            step.update(plan, 0, t, n, rows, x, x_row, columns, 0, hyper)
+        step.barrier(plan, t, n)
+
+
+def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "float32", threads: int = 1) -> Run:
+    """run(times) of one phase of a layer on `rows` rows: X @ W + b, the deltas of the layer below, or W += X.T @ d.
+
+    Each takes 2 rows fan_in fan_out flops. Other values of `phase` than those of PHASES: ValueError.
+    """
+    if phase not in PHASES:
+        raise ValueError(f"phase is {phase!r}: it must be one of {', '.join(PHASES)}")
+    # For the backward phase the layer in question is the second, and what is below it is linear, too.
+    sizes = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
+    use = "predict" if phase == "forward" else "train"
+    plan = Plan(sizes, ["identity"] * (len(sizes) - 1), "mse", np.dtype(dtype), "add", rows, use)
+    # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
+    rng = np.random.default_rng(0)
+    parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(sizes)))
+    X, Y = (rng.standard_normal((rows, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
+    plan.lend_parameters(parameters := parameters.astype(dtype))
+    plan.lend_data(X, Y)
+    if use == "train":
+        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1)
+    else:
+        plan.run(step.PACK, 1)
+    if X.strides[0] % 4096 == 0:  # such rows share cache sets, and `fit` copies them to where they do not
+        X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
+    values = [plan.address, PHASES.index(phase), 1, rows, X.ctypes.data, X.strides[0], plan.hyper.ctypes.data]
+    job = np.array(values, np.int64)
+    work = jit.address_of("one_phase", jit.void(3), lambda: _repeat_phase, driver=True)
+    team_size = team.available(threads)
+
+    def run(times: int, kept: Any = (parameters, X, Y)) -> None:  # the arrays must live as long as their addresses
+        job[PHASE_TIMES] = times
+        team.run(work, job.ctypes.data, team_size, plan._door)
+
+    return run
+
+
+# ---- teams that only meet, or only read ------------------------------------------------------------------------------------------------
+
+
+def _meet(t, n, plan):
+    for _ in range(peek(plan, step.LAST)):
+        step.barrier(plan, t, n)
+
+
+def meetings(threads: int) -> Run:
+    """run(times): a team of that size comes together, meets at so many barriers, and parts.
+
+    RuntimeError where so many threads do not come together (they are what `available_threads` says, or the machine is busy).
+    """
+    plan = np.zeros(step.HEADER_SIZE, np.int64)
+    door = aligned((2 + threads) * team.LINE).view(np.int64)
+    plan[step.TEAM] = door.ctypes.data + 2 * team.LINE
+    return _all_of_them(jit.address_of("meetings", jit.void(3), lambda: _meet, driver=True), plan, step.LAST, threads, door)
+
+
+WALK_VECTORS = 16  # that one turn of the walk loads; for reading, as many sums
+TURN = 64 * WALK_VECTORS  # bytes of which every worker's share of the memory is a multiple, with vectors of up to 64 bytes
+WALK_FIRST, WALK_BYTES, WALK_TIMES, WALK_CHANGES, WALK_OUT = range(5)
+
+
+def _walk(changes: bool) -> Any:
+    """An intrinsic: (address, bytes, out) loads all vectors there, in code with enough loads under way that none waits for the one before."""
+
+    @intrinsic
+    def walk(typingctx, address, size, out):
+        def codegen(context, builder, signature, values):
+            first, length, result = values
+            before = builder.block
+            loop, done = (builder.append_basic_block(name) for name in ("loop", "done"))
+            ops = Vectors(builder, "float32")
+            zero = ops.const(0.0).value
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            at = builder.phi(I64)
+            at.add_incoming(first, before)
+            totals = []
+            for j, total in enumerate([builder.phi(ops.type) for _ in range(WALK_VECTORS)]):
+                place = builder.add(at, I64(j * ops.lanes * ops.itemsize))
+                number = ops.load(place)
+                if changes:
+                    ops.store(-number, place)  # changes every number, and none grows
+                total.add_incoming(zero, before)
+                totals.append(ops.wrap(total) + number)
+                total.add_incoming(totals[-1].value, loop)
+            following = builder.add(at, I64(WALK_VECTORS * ops.lanes * ops.itemsize))
+            at.add_incoming(following, loop)
+            more = builder.icmp_unsigned("<", following, builder.add(first, length))
+            builder.cbranch(more, loop, done)
+            builder.position_at_end(done)
+            while len(totals) > 1:
+                totals = [a + b for a, b in zip(totals[::2], totals[1::2], strict=True)]
+            if not changes:  # or the compiler would leave the loads out
+                ops.store(totals[0], result)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64), codegen
+
+    return walk
+
+
+_read, _change = _walk(False), _walk(True)
+
+
+def _walk_again(t, n, job):
+    mine, out = peek(job, WALK_FIRST) + t * peek(job, WALK_BYTES), peek(job, WALK_OUT) + 64 * t
+    for _ in range(peek(job, WALK_TIMES)):
+        if peek(job, WALK_CHANGES):
+            _change(mine, peek(job, WALK_BYTES), out)
+        else:
+            _read(mine, peek(job, WALK_BYTES), out)
+
+
+def walk(memory: np.ndarray[Any, Any], sums: np.ndarray[Any, Any], threads: int, *, changes: bool) -> Run:
+    """run(times): each of `threads` workers loads all float32 numbers of its share of `memory`; with `changes` it writes back -number.
+
+    `memory` has a multiple of TURN bytes for each worker. `sums` has 64 bytes for each worker: unless it changes, it writes there
+    what the numbers of each lane add up to.
+    """
+    if memory.nbytes % (TURN * threads) or sums.nbytes != 64 * threads:
+        raise ValueError(f"memory has {memory.nbytes} bytes and sums {sums.nbytes}: they must be a multiple of {TURN} and 64 for each worker")
+    values = [memory.ctypes.data, memory.nbytes // threads, 0, int(changes), sums.ctypes.data]
+    door = aligned((2 + threads) * team.LINE).view(np.int64)
+    run = _all_of_them(jit.address_of("walk", jit.void(3), lambda: _walk_again, driver=True), np.array(values, np.int64), WALK_TIMES, threads, door)
+
+    def walk_all(times: int, kept: Any = (memory, sums)) -> None:
+        run(times)
+
+    return walk_all
+
+
+def _all_of_them(work: int, job: np.ndarray[Any, Any], times_at: int, threads: int, door: np.ndarray[Any, Any]) -> Run:
+    """run(times): the compiled worker with `times` at that place of its job, in a team of exactly so many."""
+
+    def run(times: int) -> None:
+        job[times_at] = times
+        for _ in range(100):  # a leg in which somebody came too late counts as slow, and another one decides
+            if team.run(work, job.ctypes.data, threads, door) == threads:
+                return
+        raise RuntimeError(f"{threads} threads never came together")
+
+    return run
