@@ -20,7 +20,7 @@ from fastbp import optimizers, schedules
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.cli.train import options
 from fastbp.engine import settings
-from fastbp.engine.kernels import formulas
+from fastbp.engine.kernels import optimizers as rules_of_engine
 from fastbp.losses import LOSSES
 
 
@@ -71,7 +71,7 @@ def test_every_rule_of_the_engine_is_tested(tested):
     if tested == "formulas":
         makers = [lambda n=n, o=o: getattr(fastbp, n)(**o) for n, o in test_optimizers.CASES]
     rules = {settings.rule_of(make()).removesuffix("-limit-l1") for make in makers}
-    own = {rule for rule in formulas.RULES if not rule.endswith("-limit-l1")}
+    own = {rule for rule in rules_of_engine.RULES if not rule.endswith("-limit-l1")}
     assert own - rules == {"sum", "gradient"} & own
 
 

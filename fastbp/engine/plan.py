@@ -18,11 +18,13 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.kernels import blocks, formulas, matmul, rows
+from fastbp.engine.kernels import activations as activation_kernels
+from fastbp.engine.kernels import copies, losses, matmul, narrow_output, norms, optimizers, reductions
 from fastbp.engine.kernels import dropout as dropout_kernels
 from fastbp.engine.kernels import layer_norm as norm
 from fastbp.engine.kernels.noise import add_noise
 from fastbp.engine.kernels.reading import row_reader
+from fastbp.engine.kernels.softmax import softmax as softmax_of_rows
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
 from fastbp.engine.threads import team
@@ -99,7 +101,7 @@ class Plan:
     """One architecture, ready to run.
 
     layer_sizes, activations, loss : as in MLP, an activation for each layer.
-    rule : what becomes of a gradient, a name in formulas.RULES.
+    rule : what becomes of a gradient, a name in optimizers.RULES.
     batch : rows of a step, at most.
     use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for backward
         passes from given z and a.
@@ -137,7 +139,7 @@ class Plan:
         shapes = list(itertools.pairwise(layer_sizes))
         self._lanes = lanes
         self._memory: list[NDArray[np.uint8]] = []
-        states = formulas.RULES[rule].states
+        states = optimizers.RULES[rule].states
         self.multiply_adds = batch * (3 * sum(m * n for m, n in shapes) - shapes[0][0] * shapes[0][1])
         far = self.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS
         workers = max(1, numba.config.NUMBA_NUM_THREADS)
@@ -153,11 +155,11 @@ class Plan:
             layers=len(shapes), lanes=lanes, vector=vector, itemsize=dtype.itemsize, many_registers=int(isa().registers == 32),
             tile_along_k=matmul.address(name, matmul.ALONG_K, prefetch=far),
             tile_along_rows=matmul.address(name, matmul.ALONG_ROWS, prefetch=far),
-            total=blocks.total(name), copy_in=blocks.copy_rows(name, into=True), copy_out=blocks.copy_rows(name, into=False),
-            touch=blocks.touch(), column_sums=blocks.column_sums(name),
-            add_products=blocks.add_products(name) if use == "train" and rule == "add" and batch == 1 else 0,
-            transpose=blocks.transpose(name), gather=blocks.gather(name),
-            update=blocks.update("gradient" if clip_norm else rule, name), states=states,
+            total=reductions.total(name), copy_in=copies.copy_rows(name, into=True), copy_out=copies.copy_rows(name, into=False),
+            touch=copies.prefetch_rows(), column_sums=reductions.column_sums(name),
+            add_products=optimizers.add_products(name) if use == "train" and rule == "add" and batch == 1 else 0,
+            transpose=copies.transpose(name), gather=copies.gather(name),
+            update=optimizers.update("gradient" if clip_norm else rule, name), states=states,
             depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data, parts=1,
         )  # fmt: skip
@@ -177,9 +179,9 @@ class Plan:
         if thin:
             one_row, single = batch == 1 and not by_rows, batch <= SINGLE_ROWS
             self.set(
-                dots=0 if single else blocks.dots(name), dots_of_rows=blocks.dots_of_rows(name) if single else 0,
-                row_sums=0 if one_row else blocks.row_sums(name),
-                columns_in=blocks.copy_columns(name, into=True), columns_out=blocks.copy_columns(name, into=False),
+                dots=0 if single else narrow_output.dots(name), dots_of_rows=narrow_output.dots_of_rows(name) if single else 0,
+                row_sums=0 if one_row else reductions.row_sums(name),
+                columns_in=copies.copy_columns(name, into=True), columns_out=copies.copy_columns(name, into=False),
             )  # fmt: skip
             packed[-1] = (up[-2] * layer_sizes[-1] + up[-1]) * dtype.itemsize
             transposed[-1] = 0
@@ -187,7 +189,7 @@ class Plan:
         w, wt = self._new(sum(packed) * (1 + clip_norm + states)), self._new(sum(transposed))
         self._packed = self._memory[0][: sum(packed)].view(dtype)
         self.set(state=sum(packed))
-        norms = 0
+        norms_before = 0
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
             side = panels if few_rows else min(CHUNK, panels)
@@ -195,7 +197,7 @@ class Plan:
             size = -(-panels // side) * batch_up * row
             last = i == len(shapes) - 1
             few = last and thin
-            keeps_z = trace or (use == "train" and not last and formulas.ACTIVATIONS[activations[i]].needs_z)
+            keeps_z = trace or (use == "train" and not last and activation_kernels.ACTIVATIONS[activations[i]].needs_z)
             z, d = (0, 0) if few else (self._new(size), self._new(size))
             self.set_layer(
                 i, fan_in=fan_in, fan_out=fan_out, panels=panels, in_panels=up[i] // lanes,
@@ -208,68 +210,66 @@ class Plan:
                     inverse_std=self._new(batch_up * dtype.itemsize),
                 )  # fmt: skip
                 if use != "predict":
-                    self.set_layer(i, normalise_back=norm.backward(name), gain_sums=blocks.column_sums_of_products(name), dz=self._new(size))
+                    self.set_layer(i, normalise_back=norm.backward(name), gain_sums=reductions.column_sums_of_products(name), dz=self._new(size))
             p = dropout[i] if use == "train" and dropout and not last else 0.0
             if p:
                 self.set_layer(
-                    i, drop=dropout_kernels.activation(activations[i], name), drop_slope=dropout_kernels.slope(activations[i], name),
+                    i, drop=dropout_kernels.forward(activations[i], name), drop_slope=dropout_kernels.backward(activations[i], name),
                     stream=self._stream(key, i + 1, 1 / philox_numbers.keep(p), p),
                 )  # fmt: skip
             elif not last or not by_rows or (use != "train" and not softmax):
-                self.set_layer(i, activate=blocks.activation(activations[i], name))
+                self.set_layer(i, activate=activation_kernels.forward(activations[i], name))
             elif use != "train":
-                self.set_layer(i, softmax=rows.softmax(name))
+                self.set_layer(i, softmax=softmax_of_rows(name))
             if not last:
-                self.set_layer(i, slope=0 if p else blocks.slope(activations[i], name))
+                self.set_layer(i, slope=0 if p else activation_kernels.backward(activations[i], name))
             elif few:
                 row, room = (dtype.itemsize, up[-1]) if one_row else (batch_up * dtype.itemsize, fan_out * batch_up)
                 if one_row:
-                    error = blocks.error(activations[i], loss, name, activated=False)
-                elif by_rows:
-                    error = rows.thin_error(activations[i], loss, name, weighted)
+                    error = losses.output_delta(activations[i], loss, name, activated=False)
                 else:
-                    error = blocks.thin_error(activations[i], loss, name)
+                    error = losses.narrow_output_delta(activations[i], loss, name, weighted=weighted)
                 parts = 1 if single or i == self._normalised else parts_of(up[i] // lanes)
                 own = -(-room * dtype.itemsize // 128) * 128  # pairs of cache lines: no two workers write to neighbouring ones
-                copies = min(workers, parts)
+                owners = min(workers, parts)
                 self.set_layer(
                     i, thin=step.OF_ONE_ROW if one_row else step.OF_MANY_ROWS, w_panel=fan_out * vector, bias=w + up[i] * fan_out * dtype.itemsize,
-                    z=self._new(own * copies), d=self._new(own * copies), row=row, error=error,
+                    z=self._new(own * owners), d=self._new(own * owners), row=row, error=error,
                 )  # fmt: skip
                 self.set(parts=parts, own_bytes=own)
                 if parts > 1:
                     self.set(
-                        add_parts=blocks.add_parts(name), partial=self._new(2 * parts * own), part_bytes=own,
+                        add_parts=narrow_output.add_parts(name), partial=self._new(2 * parts * own), part_bytes=own,
                         zeros=self._new(up[-1] * dtype.itemsize),
                     )  # fmt: skip
             elif by_rows and use != "predict":
-                self.set_layer(i, row_error=rows.error(activations[i], loss, name, activated=trace, weighted=weighted))
+                self.set_layer(i, row_error=losses.output_delta_of_rows(activations[i], loss, name, activated=trace, weighted=weighted))
             elif not by_rows:
-                self.set_layer(i, error=blocks.error(activations[i], loss, name, activated=trace))
+                self.set_layer(i, error=losses.output_delta(activations[i], loss, name, activated=trace))
             if trace and activations[i] == "identity":
                 self.set_layer(i, a=z)
             if i > 0 and not few:
                 self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector, mirror=int(not clip_norm and max_norm is None))
                 wt += transposed[i - 1]
             w += packed[i]
-            self.set_layer(i, first_norm=norms)
-            norms += up[i] // lanes + 1 if few else panels
+            self.set_layer(i, first_norm=norms_before)
+            norms_before += up[i] // lanes + 1 if few else panels
         if clip_norm:
             self.set(
-                squares=blocks.squares(name), clip_factor=blocks.clip_factor(name), update_of_clipped=blocks.update_of_clipped(rule, name),
-                clip=(1 + formulas.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms), norm_count=norms,
+                squares=norms.squares(name), clip_factor=norms.clip_factor(name), update_of_clipped=optimizers.update_of_clipped(rule, name),
+                clip=(1 + optimizers.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms_before), norm_count=norms_before,
             )  # fmt: skip
         if max_norm is not None:
             self._max_norm = np.array([max_norm])
             self.set(
-                constrain=blocks.constrain(name, across=False), constrain_across=blocks.constrain(name, across=True),
+                constrain=norms.constrain(name, across=False), constrain_across=norms.constrain(name, across=True),
                 max_norm=self._max_norm.ctypes.data,
             )  # fmt: skip
         self.set(scratch=self._new(workers * 32 * vector), sliver_rows=sliver_rows())
         if batch >= sliver_rows():
             sliver_row = -(-matmul.shapes()[2] // lanes) * vector
             sliver = batch * sliver_row + SLIVER_APART
-            self.set(copy_sliver=blocks.copy_sliver(name), sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver)
+            self.set(copy_sliver=copies.copy_sliver(name), sliver=self._new(workers * sliver), sliver_row=sliver_row, sliver_bytes=sliver)
         if input_noise and use == "train":
             self.set(noise=add_noise(name), noise_stream=self._stream(key, 0, input_noise))
         self.hyper = np.zeros(1, dtype)

@@ -22,12 +22,12 @@ FIT = """if True:
 # Compiles a callback and a function for Python, which takes a second instead of ten.
 PARTS = """if True:
     import numpy, fastbp, ctypes
-    from fastbp.engine.kernels import blocks
+    from fastbp.engine.kernels import finite
     from fastbp.engine.compile import jit
     x, out = numpy.array([1, numpy.nan], "f4"), numpy.zeros(1, "i8")
     def check(address, x, out):
         jit.call(address, (x.ctypes.data, x.size, out.ctypes.data))
-    jit.dispatcher(check)(blocks.not_finite("float32"), x, out)
+    jit.dispatcher(check)(finite.not_finite("float32"), x, out)
     print(out[0])
 """
 

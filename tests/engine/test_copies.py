@@ -8,7 +8,7 @@ from callbacks_of_engine import callback
 import fastbp
 from fastbp.engine import plan
 from fastbp.engine.entries import two_layer
-from fastbp.engine.kernels import blocks
+from fastbp.engine.kernels import copies, narrow_output
 from fastbp.engine.simd.vector import isa
 
 GUARD = 0x5A
@@ -29,7 +29,7 @@ def untouched(memory, start, size):
 def test_copy_in_and_out(columns, dtype):
     rows, lanes, size = 5, isa().bytes // dtype.itemsize, dtype.itemsize
     vectors = -(-columns // lanes)
-    copy_in, copy_out = (callback(blocks.copy_rows(dtype.name, into=into), 7) for into in (True, False))
+    copy_in, copy_out = (callback(copies.copy_rows(dtype.name, into=into), 7) for into in (True, False))
     values = rng_of(columns).standard_normal((rows, columns)).astype(dtype)
     # the caller's matrix need not be aligned to more than its numbers are
     outside, at = guarded(values.nbytes, offset=size)
@@ -62,7 +62,7 @@ def test_copies_leave_the_columns_between(columns, dtype):
     """A block of columns of a wider matrix: what lies right and left of it in each row stays."""
     rows, wide, size = 3, columns + 3, dtype.itemsize
     vectors = -(-columns // (isa().bytes // size))
-    copy_out = callback(blocks.copy_rows(dtype.name, into=False), 7)
+    copy_out = callback(copies.copy_rows(dtype.name, into=False), 7)
     source = np.ones(vectors * rows * isa().bytes // size, dtype)
     memory, at = guarded(rows * wide * size)
     copy_out(
@@ -94,8 +94,10 @@ def test_dot_products_of_single_rows(outputs, panels, dtype):
     z, single = np.zeros((outputs, lanes), dtype), np.full((outputs, lanes), 7, dtype)
     at = [array.ctypes.data for array in (a, w, bias, z, single)]
     weights = panels, at[1], outputs * vector, outputs, at[2]
-    callback(blocks.dots(dtype.name), 12)(at[0], panels * vector, panels, 0, *weights, at[3], vector, 1)
-    callback(blocks.dots_of_rows(dtype.name), 10)(at[0], panels * vector, rows, *weights, at[4], vector)
+    dots = callback(narrow_output.dots(dtype.name), 12)
+    dots(at[0], panels * vector, panels, 0, *weights, at[3], vector, 1)
+    dots_of_rows = callback(narrow_output.dots_of_rows(dtype.name), 10)
+    dots_of_rows(at[0], panels * vector, rows, *weights, at[4], vector)
     assert single[:, :rows].tobytes() == z[:, :rows].tobytes()
     assert (single[:, rows:] == 7).all()
     exact = a.astype(np.float64) @ w.astype(np.float64).transpose(0, 2, 1).reshape(-1, outputs) + bias
@@ -112,7 +114,7 @@ def test_transpose(count, dtype):
     source = rng_of(count).standard_normal((count, lanes, lanes)).astype(dtype)
     step = square + 128
     memory, at = guarded(max(1, count) * step)
-    callback(blocks.transpose(dtype.name), 5)(
+    callback(copies.transpose(dtype.name), 5)(
         source.ctypes.data, isa().bytes, memory.ctypes.data + at, count, step
     )
     blocks_out = memory[at : at + count * step].reshape(count, step)

@@ -47,7 +47,7 @@ def mask_of_the_engine(dtype, p, step, layer, rows, units, cuts=(), key=KEY):
     dtype = np.dtype(dtype)
     lanes = isa().bytes // dtype.itemsize
     vectors = -(-units // lanes)
-    drop = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(dropout_kernels.activation("identity", dtype.name))
+    drop = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(dropout_kernels.forward("identity", dtype.name))
     settings = np.zeros(philox.SETTINGS // 8, np.int64)
     settings[:4] = *key, philox_numbers.threshold(p), layer
     settings.view(dtype)[4 * 8 // dtype.itemsize] = 1 / philox_numbers.keep(p)

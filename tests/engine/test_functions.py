@@ -5,8 +5,8 @@ from bits import rng_of
 from callbacks_of_engine import callback
 from definitions import normal_cdf
 
-from fastbp.engine.kernels import blocks
-from fastbp.engine.simd.vector import isa
+from fastbp.engine.simd.emit import compile_block, each_vector
+from fastbp.engine.simd.vector import I64, Vectors, isa
 
 
 def function(name, dtype):
@@ -14,16 +14,16 @@ def function(name, dtype):
 
     def emit(b, args):
         source, target, vectors = args
-        ops = blocks.Vectors(b, dtype)
+        ops = Vectors(b, dtype)
 
         def visit(_, j):
-            at = b.mul(j, blocks.I64(ops.lanes * ops.itemsize))
+            at = b.mul(j, I64(ops.lanes * ops.itemsize))
             result = getattr(ops, name)(ops.load(b.add(source, at)))
             ops.store(result[0] if isinstance(result, tuple) else result, b.add(target, at))
 
-        blocks._rows_and_vectors(b, blocks.I64(1), vectors, visit)
+        each_vector(b, I64(1), vectors, visit)
 
-    call = callback(blocks.compile_block(f"test-{name}", dtype, 3, emit), 3)
+    call = callback(compile_block(f"test-{name}", dtype, 3, emit), 3)
 
     def compute(x):
         y = np.empty_like(x)

@@ -14,9 +14,9 @@ from processes import AVX2, GENERIC, host_has, on_x86, python
 import fastbp
 import fastbp.reference
 from fastbp.engine.kernels import noise as noise_kernels
-from fastbp.engine.kernels.blocks import compile_block
 from fastbp.engine.kernels.noise import add_noise
 from fastbp.engine.simd import philox
+from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vectors, isa
 from fastbp.formulas import philox as philox_numbers
 

@@ -206,6 +206,10 @@ def _as_python(value: Any) -> Any:
 # nogil: other Python threads run while a kernel does. No fastmath: sums keep their order, so the bits do not depend on
 # how a loop was vectorised. error_model numpy: no division checks.
 OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy"}
+# For functions that only compiled code calls: no entries for Python or C are made. Numba compiles such a function once more for each
+# constant that it is called with: hence np.int64(0) where 0 would do.
+_INNER: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"} | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = njit(**_INNER)
 
 
 def void(n: int) -> Any:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.jit import call
-from fastbp.engine.kernels import blocks
-from fastbp.engine.kernels.finite import all_finite
+from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.worker.step import FAN_IN, FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK
 from fastbp.engine.worker.step import X as X_AT
@@ -53,7 +52,7 @@ class FewRows:
         plan.set(x_row=layer_sizes[0] * parameters.itemsize)
         self._plan, self._outputs, self._dtype = plan, layer_sizes[-1], parameters.dtype
         name = parameters.dtype.name
-        self._enter = partial(_entry(name), plan.table, plan.address, plan.work, blocks.not_finite(name), plan.bad)
+        self._enter = partial(_entry(name), plan.table, plan.address, plan.work, not_finite(name), plan.bad)
 
     def predict(self, X: Array, check_finite: bool) -> Array | None:
         """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype, or not finite."""

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.jit import call
-from fastbp.engine.kernels import blocks
-from fastbp.engine.kernels.finite import all_finite
+from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import Plan
 from fastbp.engine.worker.step import (
     BACKWARD,
@@ -179,7 +178,7 @@ class Prepared:
             plan.leave_in_place(0, weights=True)
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]
-        entry, finite = _entry(use, dtype.name), blocks.not_finite(dtype.name)
+        entry, finite = _entry(use, dtype.name), not_finite(dtype.name)
         self._alone = partial(entry, plan.table, plan.address, plan.bad, finite, plan.work)
         self._fill_in = partial(entry, plan.table, plan.address, plan.bad, finite, 0)
         # Where threads cannot pay, calls go straight to compiled code.

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import int64
+from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call
-from fastbp.engine.kernels import blocks
-from fastbp.engine.worker.step import inner
+from fastbp.engine.compile.jit import call, inner
+from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 Array = NDArray[Any]
 
 
+def not_finite(dtype: str) -> int:
+    """(x, count, out): out (one integer) becomes 1 if a number is NaN or infinite: only for those is x * 0 not 0."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, count, out = args
+        ops = Vectors(b, dtype)
+        zero = ops.const(0.0).value
+        sums = [cgutils.alloca_once_value(b, zero) for _ in range(4)]
+        for s in sums:
+            b.store(zero, s)
+        size = ops.lanes * ops.itemsize
+        whole = b.sdiv(count, I64(4 * ops.lanes))
+
+        def add(s: ir.Value, v: Vec) -> None:
+            b.store(ops.fma(v, 0.0, ops.wrap(b.load(s))).value, s)
+
+        with cgutils.for_range(b, whole, intp=I64) as loop:
+            for k, s in enumerate(sums):
+                add(s, ops.load(b.add(x, b.add(b.mul(loop.index, I64(4 * size)), I64(k * size)))))
+        done = b.mul(whole, I64(4 * ops.lanes))
+        left = b.sub(count, done)
+        with cgutils.for_range(b, b.sdiv(b.add(left, I64(ops.lanes - 1)), I64(ops.lanes)), intp=I64) as loop:
+            at = b.add(done, b.mul(loop.index, I64(ops.lanes)))
+            add(sums[0], ops.load_masked(b.add(x, b.mul(at, I64(ops.itemsize))), ops.first_lanes(b.sub(count, at))))
+        s = [ops.wrap(b.load(x)) for x in sums]
+        total = ((s[0] + s[1]) + (s[2] + s[3])).value
+        bad = b.fcmp_unordered("une", total, zero)
+        any_bad = b.icmp_unsigned("!=", b.bitcast(bad, ir.IntType(ops.lanes)), ir.IntType(ops.lanes)(0))
+        b.store(b.zext(any_bad, I64), b.inttoptr(out, I64.as_pointer()))
+
+    return compile_block("not-finite", dtype, 3, emit)
+
+
 @inner
 def all_finite(finite, array, bad):
-    """finite: the address of blocks.not_finite; bad: room for one integer."""
+    """finite: the address of not_finite; bad: room for one integer."""
     call(finite, (array.ctypes.data, array.size, bad.ctypes.data))
     return bad[0] == 0
 
@@ -35,7 +71,7 @@ def _all_finite_entry() -> Any:
 
 @cache
 def _finite(dtype: np.dtype[Any]) -> int:
-    return blocks.not_finite(dtype.name)
+    return not_finite(dtype.name)
 
 
 def is_finite(array: Array) -> bool:

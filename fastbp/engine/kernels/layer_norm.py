@@ -1,6 +1,6 @@
 """Layer normalisation of hidden layers: whole rows, forward and backward (fastbp/formulas/layer_norm.py has both in NumPy).
 
-As in rows.py, the work waits until the products of a row are complete, and sums go vector by vector and then across the lanes, whoever does
+The work waits until the products of a row are complete, and sums go vector by vector and then across the lanes, whoever does
 them. Such a sum, and the root and the division that follow it, take long to come out and little to do: so a sweep takes several rows.
 A row's gain and bias lie in the panels of the weights, `panel` bytes from one vector to the next.
 """
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.kernels.blocks import compile_block
-from fastbp.engine.kernels.rows import Place, Row, accumulate_all, wide
+from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.rows import Place, Row, accumulate_all, wide
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 from fastbp.formulas.layer_norm import EPS
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.kernels.blocks import _at, compile_block
+from fastbp.engine.simd.emit import compile_block, vector_at
 from fastbp.engine.simd.philox import FACTOR, Stream, groups
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 from fastbp.formulas.philox import ROWS_PER_NOISE_COUNTER
@@ -108,7 +108,7 @@ def add_noise(dtype: str) -> int:
                         b.store((r * direction).value, b.gep(normals, [I64(0), I64(2 * k + i)]))
                 with cgutils.for_range(b, bottom, start=top, intp=I64) as inner:
                     normal = ops.wrap(b.load(b.gep(normals, [I64(0), b.and_(inner.index, I64(ROWS_PER_NOISE_COUNTER - 1))])))
-                    at = _at(b, x, inner.index, row, outer.index, size)
+                    at = vector_at(b, x, inner.index, row, outer.index, size)
                     ops.store_masked(ops.load_masked(at, mask) + deviation * normal, at, mask)
 
     return compile_block("input-noise", dtype, 7, emit)

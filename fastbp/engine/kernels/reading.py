@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.kernels.blocks import compile_block
+from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vectors
 
 

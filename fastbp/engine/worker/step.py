@@ -12,7 +12,7 @@ an activation also owns those columns of the weights, and they stay in its cache
 In a normalised layer z is not the product plus the bias, but g[l] * normalised(product) + b[l]. That needs whole rows: one more phase behind
 the product, and on the way back another one that leads from dz[l] = (d[l+1] @ W[l+1].T) * act'(z[l]) to d[l]. Elsewhere dz is d.
 
-Who computes an element does not change its value: every element is one chain of multiply-adds (see tile.py), elementwise work has no
+Who computes an element does not change its value: every element is one chain of multiply-adds (see matmul.py), elementwise work has no
 order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
 
 The matrices inside (V = lanes of a vector):
@@ -26,7 +26,7 @@ A last layer of few outputs would leave most lanes idle; it lies the other way r
 
     W[L]         [fan_in / V] panels of [fan_out][V];  b[L] [fan_out];  z, d[L] [fan_out][batch rounded up to V]
 
-Then the forward pass takes dot products (blocks.dots), no transposed copy is needed, and whoever owns columns of a[L-1] owns those
+Then the forward pass takes dot products (narrow_output.dots), no transposed copy is needed, and whoever owns columns of a[L-1] owns those
 rows of W[L], too. For a batch of one row z and d lie with fan_out along the lanes, as in other layers.
 
 Where fan_in is many panels, the dot products are sums of a few parts of it. Workers that own whole parts (`own_parts`) meet once over such a
@@ -42,16 +42,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call, cpu_pause, observe, peek, publish, yield_core
+from fastbp.engine.compile.jit import call, cpu_pause, inner, observe, peek, publish, yield_core
 from fastbp.engine.kernels.matmul import FROM_C, FROM_ROW, ZERO
 
 HEADER = (
     "task",                 # what to do: the sum of the constants below
     "layers", "lanes", "vector", "itemsize", "many_registers",
-    # addresses of compiled callbacks (tile.py, blocks.py)
+    # addresses of compiled callbacks (kernels)
     "tile_along_k", "tile_along_rows", "total", "copy_in", "copy_out", "copy_sliver", "column_sums", "add_products", "transpose", "gather", "update",
     "touch", "dots", "dots_of_rows", "add_parts", "row_sums", "columns_in", "columns_out",
     "squares", "clip_factor", "update_of_clipped", "constrain", "constrain_across",
@@ -149,12 +148,6 @@ TILES_A_TOUCH = 2
 LINE = 64
 # How often a waiting worker looks before it lets others have the core: some 20 us.
 SPINS = 2000
-
-_OPTIONS: dict[str, Any] = {k: v for k, v in jit.OPTIONS.items() if k != "nopython"}
-# Numba compiles a function once more for each constant that it is called with: hence np.int64(0) where 0 would do.
-# Only compiled code calls them: no entries for Python or C are made.
-_OPTIONS |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner = njit(**_OPTIONS)
 
 
 @inner

@@ -1,0 +1,136 @@
+"""Copies: between a caller's matrices and packed panels, transposed squares of weights, packed columns of X, rows of a batch.
+
+What is "outside" is the caller's and is read and written with masks, never beyond what it has; what is "inside" is the plan's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
+from fastbp.engine.simd.vector import I32, I64, Vectors
+
+
+def transpose(dtype: str) -> int:
+    """(source, source_row, target, count, target_step): `count` square blocks of lanes x lanes, below each other in source; in target each
+    is contiguous."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, source_row, target, count, target_step = args
+        ops = Vectors(b, dtype)
+        n = ops.lanes
+        size = n * ops.itemsize
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            base = b.add(source, b.mul(loop.index, b.mul(source_row, I64(n))))
+            out = b.add(target, b.mul(loop.index, target_step))
+            rows = [ops.load(b.add(base, b.mul(source_row, I64(i)))).value for i in range(n)]
+            # Swap ever larger off-diagonal squares: of size 1, 2, 4, ...
+            span = 1
+            while span < n:
+                swapped = list(rows)
+                for i in range(n):
+                    if i & span:
+                        continue
+                    low = [c if not c & span else n + c - span for c in range(n)]
+                    high = [c + span if not c & span else n + c for c in range(n)]
+                    masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (low, high)]
+                    swapped[i] = b.shuffle_vector(rows[i], rows[i + span], masks[0])
+                    swapped[i + span] = b.shuffle_vector(rows[i], rows[i + span], masks[1])
+                rows = swapped
+                span *= 2
+            for i in range(n):
+                ops.store(ops.wrap(rows[i]), b.add(out, I64(i * size)))
+
+    return compile_block("transpose", dtype, 5, emit)
+
+
+def copy_rows(dtype: str, into: bool) -> int:
+    """(outside, outside_row, inside, inside_row, inside_vector, rows, columns): copy between a caller's matrix (columns adjacent)
+    and a block of whole vectors; `into` the block, where what is beyond the columns becomes 0, or out of it."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        outside, outside_row, inside, inside_row, inside_vector, rows, columns = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        vectors = b.sdiv(b.add(columns, I64(ops.lanes - 1)), I64(ops.lanes))
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            mask = ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes))))
+            there, here = vector_at(b, outside, i, outside_row, j, step), vector_at(b, inside, i, inside_row, j, inside_vector)
+            if into:
+                ops.store(ops.load_masked(there, mask), here)
+            else:
+                ops.store_masked(ops.load(here), there, mask)
+
+        each_vector(b, rows, vectors, visit)
+
+    return compile_block("copy-in" if into else "copy-out", dtype, 7, emit)
+
+
+def copy_columns(dtype: str, into: bool) -> int:
+    """(outside, outside_row, inside, inside_panel, rows, columns): as `copy_rows`, but inside lie panels of [columns][lanes], with the
+    rows of the caller's matrix along the lanes."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        outside, outside_row, inside, inside_panel, rows, columns = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+
+        def visit(p: ir.Value, o: ir.Value) -> None:
+            first = b.mul(p, lanes)
+            mask = ops.first_lanes(b.sub(rows, first))
+            there, here = vector_at(b, outside, first, outside_row, o, I64(ops.itemsize)), vector_at(b, inside, p, inside_panel, o, size)
+            if into:
+                ops.store(ops.gather(there, outside_row, mask), here)
+            else:
+                ops.scatter(ops.load(here), there, outside_row, mask)
+
+        each_vector(b, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), columns, visit)
+
+    return compile_block("columns-in" if into else "columns-out", dtype, 6, emit)
+
+
+def copy_sliver(dtype: str) -> int:
+    """(x, x_row, sliver, sliver_row, rows, columns): copy some columns of x; what fills up the sliver's vectors becomes 0."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, x_row, sliver, sliver_row, rows, columns = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+        with cgutils.for_range(b, b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes), intp=I64) as outer:
+            mask = ops.first_lanes(b.sub(columns, b.mul(outer.index, lanes)))  # once for all rows: this loop costs what it loads
+            with cgutils.for_range(b, rows, intp=I64) as inner:
+                v = ops.load_masked(vector_at(b, x, inner.index, x_row, outer.index, size), mask)
+                ops.store(v, vector_at(b, sliver, inner.index, sliver_row, outer.index, size))
+
+    return compile_block("copy-sliver", dtype, 6, emit)
+
+
+def gather(dtype: str) -> int:
+    """(x, x_copy, columns, y, y_copy, y_columns): copy one row of each."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        size = I64(Vectors(b, dtype).itemsize)
+        for source, target, columns in (args[0:3], args[3:6]):
+            cgutils.raw_memcpy(b, b.inttoptr(target, ir.IntType(8).as_pointer()), b.inttoptr(source, ir.IntType(8).as_pointer()), columns, size)
+
+    return compile_block("gather", dtype, 6, emit)
+
+
+def prefetch_rows() -> int:
+    """(address, stride, rows, bytes): fetch `bytes` bytes, more than 0, of each of the rows, `stride` apart, to the second-level cache."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        address, stride, rows, size = args
+        ops = Vectors(b, "float32")
+        with cgutils.for_range(b, rows, intp=I64) as outer:
+            first = b.add(address, b.mul(outer.index, stride))
+            begin = b.and_(first, I64(-64))
+            lines = b.lshr(b.add(b.sub(b.add(first, size), begin), I64(63)), I64(6))
+            with cgutils.for_range(b, lines, intp=I64) as inner:
+                ops.prefetch(b.add(begin, b.shl(inner.index, I64(6))), level=2)
+
+    return compile_block("prefetch-rows", "bytes", 4, emit)

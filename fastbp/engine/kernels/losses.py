@@ -1,0 +1,234 @@
+"""Losses: the formulas, and the output layer's delta = scale * dloss/dz, in blocks, in whole rows, and in a narrow output.
+
+Elementwise losses ride along with the products, block by block. Where a number depends on its whole row (softmax, weights of samples)
+the work waits until the row is complete. fastbp.reference has each formula in NumPy.
+
+Targets are the caller's own memory: rows of exactly as many numbers as there are outputs, one more where samples have weights.
+They are read with masks, never beyond. z, a and delta are the layer's own panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastbp import losses
+from fastbp.engine.kernels.activations import ACTIVATIONS
+from fastbp.engine.kernels.softmax import exponentials
+from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.rows import Place, Row, accumulate, adjacent, narrow, wide
+from fastbp.engine.simd.vector import I64, Vec, Vectors
+
+
+def mse(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+    """1/2 (a - y)^2 and (a - y) da/dz."""
+    e = a - y
+    return 0.5 * e * e, chain(v, z, a, e) if chain else e
+
+
+def binary_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+    """max(0, z) - y z + log(1 + exp(-|z|)) and a - y, with a = sigmoid(z)."""
+    return v.maximum(z, 0.0) - y * z + v.log1p_of_unit(v.exp(-v.abs(z))), a - y
+
+
+def categorical_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, log_sum: Vec) -> tuple[Vec, Vec]:
+    """y (log_sum - z) and a - y, with z less its row's largest, log_sum the logarithm of the row's sum of exp(z)."""
+    return y * (log_sum - z), a - y
+
+
+def mae(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+    """|a - y| and sign(a - y) da/dz."""
+    e = a - y
+    sign = v.select(e > 0.0, 1.0, v.select(e < 0.0, -1.0, e))
+    return v.abs(e), chain(v, z, a, sign) if chain else sign
+
+
+def huber(delta: float, v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+    """c (e - c / 2) and c da/dz, with e = a - y and c the same, but not beyond delta."""
+    e = a - y
+    c = v.minimum(v.maximum(e, -delta), delta)
+    return c * (e - 0.5 * c), chain(v, z, a, c) if chain else c
+
+
+def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+    """max(0, 1 - y a) and, where that is not 0, -y da/dz."""
+    margin = y * a
+    e = v.select(margin < 1.0, -y, 0.0)
+    return v.maximum(1.0 - margin, 0.0), chain(v, z, a, e) if chain else e
+
+
+def formula_of(name: str) -> Callable[..., tuple[Vec, Vec]]:
+    """(v, z, a, y, chain) -> the loss of each output, and its derivative with respect to z; chain is the output activation's.
+
+    categorical_crossentropy looks at whole rows: _OutputDelta has it.
+    """
+    entry = losses.get(name)
+    if entry.parameter is not None:
+        return partial(huber, entry.parameter)
+    return {"mse": mse, "binary_crossentropy": binary_crossentropy, "mae": mae, "hinge": hinge}[name]
+
+
+@dataclass
+class _OutputDelta:
+    """The code for one row (or, where the lanes are rows, one vector of them) of the output layer.
+
+    d = factor * weight * d(loss)/dz, and, where `a` is None and has to be computed, weight * loss in the place of z.
+    """
+
+    ops: Vectors
+    activation: str
+    loss: str
+    row: Row
+    outputs: ir.Value
+    z: ir.Value
+    a: ir.Value | None
+    d: ir.Value
+    factor: Vec
+    weight: Vec | None = None
+
+    def emit(self) -> None:
+        if self.activation != "softmax":
+            self._elementwise()
+            return
+        ops = self.ops
+        largest, inverse, log_sum = ops.const(0.0), ops.const(1.0), ops.const(0.0)
+        if self.a is None:  # a begins as the exponentials, in the place of d
+            largest, total = exponentials(ops, self.row, self.z, self.d)
+            inverse, log_sum = 1.0 / total, ops.log_from_one(total)
+        if losses.get(self.loss).of_classes:
+            self._crossentropy_of_softmax(largest, inverse, log_sum)
+        else:
+            self._through_softmax(inverse)
+
+    def _load(self, base: ir.Value, at: Place) -> Vec:
+        return self.ops.load(self.ops.b.add(base, at.offset))
+
+    def _store(self, at: Place, value: Vec, delta: Vec) -> None:
+        ops, weight = self.ops, self.weight
+        if self.a is None:
+            value = value if weight is None else value * weight
+            ops.store(ops.select(at.mask, value, 0.0), ops.b.add(self.z, at.offset))
+        factor = self.factor if weight is None else self.factor * weight
+        ops.store(ops.select(at.mask, delta * factor, 0.0), ops.b.add(self.d, at.offset))
+
+    def _elementwise(self) -> None:
+        formula, kind = formula_of(self.loss), ACTIVATIONS[self.activation]
+
+        def activation(at: Place, z: Vec) -> Vec:
+            if self.a is not None:
+                return self._load(self.a, at)
+            return kind.value(self.ops, z) if kind.value else z
+
+        def visit(at: Place) -> None:
+            z = self._load(self.z, at)
+            a = activation(at, z)
+            self._store(at, *formula(self.ops, z, a, at.target(), kind.chain))
+
+        self.row.each(visit)
+
+    def _softmax_at(self, at: Place, inverse: Vec) -> Vec:
+        return self._load(self.d if self.a is None else self.a, at) * inverse
+
+    def _crossentropy_of_softmax(self, largest: Vec, inverse: Vec, log_sum: Vec) -> None:
+        ops = self.ops
+        smoothing = losses.get(self.loss).parameter or 0.0
+        share = ops.splat(ops.b.fdiv(ir.Constant(ops.scalar, smoothing), ops.b.sitofp(self.outputs, ops.scalar)))
+
+        def visit(at: Place) -> None:
+            a = self._softmax_at(at, inverse)
+            y = at.target() * (1 - smoothing) + share if smoothing else at.target()
+            self._store(at, *categorical_crossentropy(ops, self._load(self.z, at) - largest, a, y, log_sum))
+
+        self.row.each(visit)
+
+    def _through_softmax(self, inverse: Vec) -> None:
+        """An elementwise loss of a = softmax(z): with g = dloss/da, dloss/dz = a * (g - the row's sum of a * g)."""
+        ops, formula = self.ops, formula_of(self.loss)
+
+        def both(at: Place) -> tuple[Vec, Vec, Vec]:
+            """a, the loss, and its derivative with respect to a."""
+            a = self._softmax_at(at, inverse)
+            return (a, *formula(ops, a, a, at.target(), None))
+
+        def product(at: Place) -> Vec:
+            a, _, g = both(at)
+            return ops.select(at.mask, a * g, 0.0)
+
+        dot = accumulate(ops, self.row, 0.0, lambda x, y: x + y, product)
+
+        def visit(at: Place) -> None:
+            a, value, g = both(at)
+            self._store(at, value, a * (g - dot))
+
+        self.row.each(visit)
+
+
+def output_delta(activation: str, loss: str, dtype: str, *, activated: bool) -> int:
+    """(z, a, d, y_true, y_row, rows, columns, row, scale): d = scale * d(loss)/dz of a block.
+
+    activated: a is there already; else a = act(z) is computed here, and the loss replaces z (a is not written).
+    columns: how many of the block's columns exist; beyond them the results are 0. scale: address of one number.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, a, d, y, y_row, rows, columns, stride, scale = args
+        ops = Vectors(b, dtype)
+        factor = ops.load_splat(scale)
+        with cgutils.for_range(b, rows, intp=I64) as loop:
+            z_here, a_here, d_here = (b.add(base, b.mul(loop.index, stride)) for base in (z, a, d))
+            row = adjacent(ops, columns, b.add(y, b.mul(loop.index, y_row)))
+            a_or_none = a_here if activated else None
+            _OutputDelta(ops, activation, loss, row, columns, z_here, a_or_none, d_here, factor).emit()
+
+    return compile_block(f"output-delta-{activation}-{loss}-{'a' if activated else 'z'}", dtype, 9, emit)
+
+
+def output_delta_of_rows(activation: str, loss: str, dtype: str, *, activated: bool, weighted: bool) -> int:
+    """(z, a, d, y_true, y_row, rows, columns, row, chunk, chunk_bytes, scale): as `output_delta`, for whole rows.
+
+    weighted: the number behind a row of y_true is the row's weight, and multiplies its delta and loss.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, a, d, y, y_row, rows, columns, stride, chunk, chunk_bytes, scale = args
+        ops = Vectors(b, dtype)
+        factor = ops.load_splat(scale)
+        with cgutils.for_range(b, rows, intp=I64) as loop:
+            z_here, a_here, d_here = (b.add(base, b.mul(loop.index, stride)) for base in (z, a, d))
+            y_here = b.add(y, b.mul(loop.index, y_row))
+            row = wide(ops, columns, chunk, chunk_bytes, y_here)
+            weight = ops.load_splat(b.add(y_here, b.mul(columns, I64(ops.itemsize)))) if weighted else None
+            a_or_none = a_here if activated else None
+            _OutputDelta(ops, activation, loss, row, columns, z_here, a_or_none, d_here, factor, weight).emit()
+
+    key = f"output-delta-of-rows-{activation}-{loss}-{'a' if activated else 'z'}{'-weighted' if weighted else ''}"
+    return compile_block(key, dtype, 11, emit)
+
+
+def narrow_output_delta(activation: str, loss: str, dtype: str, *, weighted: bool = False) -> int:
+    """(z, d, y_true, y_row, rows, outputs, row, scale): as `output_delta`, where z and d are [outputs][rows].
+
+    y_true is [rows][outputs], and where samples are weighted each row's weight follows it.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, d, y, y_row, rows, outputs, stride, scale = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+        factor = ops.load_splat(scale)
+        with cgutils.for_range(b, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), intp=I64) as loop:
+            first = b.mul(loop.index, lanes)
+            mask = ops.first_lanes(b.sub(rows, first))
+            y_here = b.add(y, b.mul(first, y_row))
+            z_here, d_here = (b.add(base, b.mul(loop.index, size)) for base in (z, d))
+            row = narrow(ops, outputs, stride, y_here, y_row, mask)
+            weight = ops.gather(b.add(y_here, b.mul(outputs, I64(ops.itemsize))), y_row, mask) if weighted else None
+            _OutputDelta(ops, activation, loss, row, outputs, z_here, None, d_here, factor, weight).emit()
+
+    key = f"narrow-output-delta-{activation}-{loss}{'-weighted' if weighted else ''}"
+    return compile_block(key, dtype, 8, emit)

@@ -1,0 +1,118 @@
+"""Sums over a matrix: bias gradients (column sums), the gains' gradients, and the loss.
+
+All operands are the plan's own blocks of whole vectors. The order of every sum is fixed by the shape alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
+from fastbp.engine.simd.vector import I32, I64, Vec, Vectors
+
+
+def _sums_over_rows(ops: Vectors, shape: Sequence[ir.Value], out: ir.Value, out_vector: ir.Value, term: Callable[[ir.Value], Vec]) -> None:
+    """out = the sum over rows of term(offset), each column its own chain... in four interleaved chains. shape: rows, vectors, row."""
+    b = ops.b
+    rows, vectors, row = shape
+    step = I64(ops.lanes * ops.itemsize)
+    chains = 4
+    whole = b.sdiv(rows, I64(chains))
+    with cgutils.for_range(b, vectors, intp=I64) as loop:
+        sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(chains)]
+        for s in sums:
+            b.store(ops.const(0.0).value, s)
+        first = b.mul(loop.index, step)
+
+        def add(s: ir.Value, offset: ir.Value) -> None:
+            b.store((ops.wrap(b.load(s)) + term(b.add(first, offset))).value, s)
+
+        with cgutils.for_range(b, whole, intp=I64) as quads:
+            base = b.mul(quads.index, b.mul(row, I64(chains)))
+            for c, s in enumerate(sums):
+                add(s, b.add(base, b.mul(row, I64(c))))
+        with cgutils.for_range(b, b.srem(rows, I64(chains)), intp=I64) as rest:
+            add(sums[0], b.mul(row, b.add(b.mul(whole, I64(chains)), rest.index)))
+        s = [ops.wrap(b.load(x)) for x in sums]
+        ops.store((s[0] + s[1]) + (s[2] + s[3]), b.add(out, b.mul(loop.index, out_vector)))
+
+
+def column_sums(dtype: str) -> int:
+    """(d, rows, vectors, row, out, out_vector): out = the sum over rows."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        d, *shape, out, out_vector = args
+        ops = Vectors(b, dtype)
+        _sums_over_rows(ops, shape, out, out_vector, lambda at: ops.load(b.add(d, at)))
+
+    return compile_block("column-sums", dtype, 6, emit)
+
+
+def column_sums_of_products(dtype: str) -> int:
+    """(x, y, rows, vectors, row, out, out_vector): out = the sum over rows of x * y, which lie alike."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, y, *shape, out, out_vector = args
+        ops = Vectors(b, dtype)
+        _sums_over_rows(ops, shape, out, out_vector, lambda at: ops.load(b.add(x, at)) * ops.load(b.add(y, at)))
+
+    return compile_block("column-sums-of-products", dtype, 7, emit)
+
+
+def row_sums(dtype: str) -> int:
+    """(d, rows, vectors, row, out): number i of out = the sum of row i, vector by vector, then lane by lane; 0 to fill its last vector."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        d, rows, vectors, row, out = args
+        ops = Vectors(b, dtype)
+        acc = cgutils.alloca_once_value(b, ops.const(0.0).value)
+        lanes = I64(ops.lanes)
+        with cgutils.for_range(b, b.sdiv(b.add(rows, b.sub(lanes, I64(1))), lanes), intp=I64) as fill:
+            ops.store(0.0, b.add(out, b.mul(fill.index, I64(ops.lanes * ops.itemsize))))
+        with cgutils.for_range(b, rows, intp=I64) as outer:
+            b.store(ops.const(0.0).value, acc)
+            with cgutils.for_range(b, vectors, intp=I64) as inner:
+                v = ops.load(vector_at(b, d, outer.index, row, inner.index, I64(ops.lanes * ops.itemsize)))
+                b.store((ops.wrap(b.load(acc)) + v).value, acc)
+            sums = b.load(acc)
+            result = b.extract_element(sums, I32(0))
+            for lane in range(1, ops.lanes):
+                result = b.fadd(result, b.extract_element(sums, I32(lane)))
+            place = b.add(out, b.mul(outer.index, I64(ops.itemsize)))
+            b.store(result, b.inttoptr(place, ops.scalar.as_pointer()))
+
+    return compile_block("row-sums", dtype, 5, emit)
+
+
+def total(dtype: str) -> int:
+    """(z, rows, panels, chunk, row, chunk_bytes, out): out (one float64) = the sum of all panels, `chunk` of them side by side."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        z, rows, panels, chunk, row, chunk_bytes, out = args
+        ops = Vectors(b, dtype)
+        step = I64(ops.lanes * ops.itemsize)
+        double = ir.DoubleType()
+        wide = ir.VectorType(double, ops.lanes)
+        zero = ir.Constant(wide, [0.0] * ops.lanes)
+        acc = cgutils.alloca_once_value(b, zero)
+        b.store(zero, acc)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            v = ops.load(vector_at(b, z, i, row, j, step)).value
+            b.store(b.fadd(b.load(acc), b.fpext(v, wide) if ops.single else v), acc)
+
+        chunks = b.sdiv(b.add(panels, b.sub(chunk, I64(1))), chunk)
+        with cgutils.for_range(b, chunks, intp=I64) as loop:
+            z = b.add(args[0], b.mul(loop.index, chunk_bytes))
+            left = b.sub(panels, b.mul(loop.index, chunk))
+            each_vector(b, rows, b.select(b.icmp_signed("<", left, chunk), left, chunk), visit)
+        sums = b.load(acc)
+        result: ir.Value = ir.Constant(double, 0.0)
+        for lane in range(ops.lanes):
+            result = b.fadd(result, b.extract_element(sums, I32(lane)))
+        b.store(result, b.inttoptr(out, double.as_pointer()))
+
+    return compile_block("total", dtype, 7, emit)

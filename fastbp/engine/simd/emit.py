@@ -1,0 +1,47 @@
+"""How vector instructions become compiled functions: callbacks of integers, and loops over blocks of vectors.
+
+A block is `rows` x `vectors`: vector j of row i lies at address + i * row + j * vector (strides in bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastbp.engine.compile import jit
+from fastbp.engine.simd.vector import I64
+
+
+def compile_block(key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> int:
+    """Address of a callback of `count` integers whose code `emit` writes."""
+
+    def make():
+        @intrinsic
+        def code(typingctx, arguments):
+            def codegen(context, builder, signature, values):
+                emit(builder, [builder.extract_value(values[0], i) for i in range(count)])
+                return context.get_dummy_value()
+
+            return types.void(types.UniTuple(types.int64, count)), codegen
+
+        # A C callback has a fixed number of arguments, and so has a Python function.
+        names = ", ".join(f"x{i}" for i in range(count))
+        scope: dict[str, Any] = {"code": code, "__name__": __name__}
+        exec(compile(f"def body({names}): code(({names},))", __file__, "exec"), scope)
+        return scope["body"]
+
+    return jit.address_of(f"{key}-{dtype}", jit.void(count), make)
+
+
+def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit: Callable[..., None]) -> None:
+    with cgutils.for_range(builder, rows, intp=I64) as outer, cgutils.for_range(builder, vectors, intp=I64) as inner:
+        visit(outer.index, inner.index)
+
+
+def vector_at(b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value) -> ir.Value:
+    return b.add(b.add(base, b.mul(i, row)), b.mul(j, vector))
