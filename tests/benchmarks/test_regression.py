@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,9 +165,9 @@ def test_the_self_test_wants_the_plant_found_and_nothing_else(
     planted: list[bool] = []
 
     def judged(folders: Sequence[Path]) -> Any:
-        base, head = ((folder / "fastbp" / "engine" / "worker" / "step.py").read_text() for folder in folders)
-        compile(head, "step.py", "exec")
-        planted.append("(bottom - top) // 3" in head and head != base)
+        base, head = ((folder / "fastbp" / "__init__.py").read_text() for folder in folders)
+        assert head in (base, base + regression.SLOWDOWN)
+        planted.append(head != base)
         launch = machines[folders[1].name].launch
         names = ["case 0", "case 1"]
         return regression.compare(folders, names, minimum=1.05, launches=6, rounds=7, launch=launch)[1]
@@ -175,6 +177,39 @@ def test_the_self_test_wants_the_plant_found_and_nothing_else(
     assert planted == [True, False, False]
     assert ("planted slowdown: slower\n    1.1" in out) == (code == 0)
     assert out.count(": not slower") == 2 + code and f"{3 - code} of 3 runs as they should be" in out
+
+
+def test_the_planted_slowdown_is_a_tenth(regression: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 1e-6
+            return self.now
+
+    class Model:
+        def fit(self, seconds: float) -> str:
+            clock.now += seconds
+            return "history"
+
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    exec(regression.SLOWDOWN, {"MLP": Model})
+    assert Model().fit(seconds=2.0) == "history"
+    assert clock.now == pytest.approx(2.2, rel=1e-4)
+
+
+def test_the_package_has_the_place_where_the_slowdown_is_planted(regression: Any, tmp_path: Path) -> None:
+    """In a process of its own, as the self-test imports it."""
+    regression.export(None, tmp_path)
+    regression.plant(tmp_path)
+    program = (
+        "import fastbp; fit = fastbp.MLP.fit; print(fastbp.__file__, fit.__code__.co_name, fit.__name__)"
+    )
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tmp_path / "fastbp" / "__init__.py"), "fit_and_wait", "fit"]
 
 
 def test_mistakes(regression: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,4 +232,4 @@ def test_a_commit_and_the_work_tree_are_exported(regression: Any, tmp_path: Path
         folder = tmp_path / name
         folder.mkdir()
         assert regression.export(commit, folder).startswith(name)
-        assert (folder / "fastbp" / "engine" / "worker" / "step.py").is_file()
+        assert (folder / "fastbp" / "model.py").is_file()
