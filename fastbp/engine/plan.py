@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.engine.kernels import activations as activation_kernels
-from fastbp.engine.kernels import copies, losses, matmul, narrow_output, norms, optimizers, reductions
+from fastbp.engine.kernels import copies, losses, matmul, narrow_output, optimizers, reductions
 from fastbp.engine.kernels import dropout as dropout_kernels
 from fastbp.engine.kernels import layer_norm as norm
 from fastbp.engine.kernels.noise import add_noise
 from fastbp.engine.kernels.reading import row_reader
-from fastbp.engine.kernels.softmax import softmax as softmax_of_rows
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
 from fastbp.engine.threads import team
@@ -189,7 +188,7 @@ class Plan:
         w, wt = self._new(sum(packed) * (1 + clip_norm + states)), self._new(sum(transposed))
         self._packed = self._memory[0][: sum(packed)].view(dtype)
         self.set(state=sum(packed))
-        norms_before = 0
+        norms = 0
         for i, (fan_in, fan_out) in enumerate(shapes):
             panels = up[i + 1] // lanes
             side = panels if few_rows else min(CHUNK, panels)
@@ -220,7 +219,7 @@ class Plan:
             elif not last or not by_rows or (use != "train" and not softmax):
                 self.set_layer(i, activate=activation_kernels.forward(activations[i], name))
             elif use != "train":
-                self.set_layer(i, softmax=softmax_of_rows(name))
+                self.set_layer(i, softmax=activation_kernels.softmax(name))
             if not last:
                 self.set_layer(i, slope=0 if p else activation_kernels.backward(activations[i], name))
             elif few:
@@ -252,17 +251,18 @@ class Plan:
                 self.set_layer(i, wt=wt, wt_panel=up[i + 1] * vector, mirror=int(not clip_norm and max_norm is None))
                 wt += transposed[i - 1]
             w += packed[i]
-            self.set_layer(i, first_norm=norms_before)
-            norms_before += up[i] // lanes + 1 if few else panels
+            self.set_layer(i, first_norm=norms)
+            norms += up[i] // lanes + 1 if few else panels
         if clip_norm:
             self.set(
-                squares=norms.squares(name), clip_factor=norms.clip_factor(name), update_of_clipped=optimizers.update_of_clipped(rule, name),
-                clip=(1 + optimizers.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms_before), norm_count=norms_before,
+                squares=reductions.squares(name), clip_factor=reductions.clip_factor(name),
+                update_of_clipped=optimizers.update_of_clipped(rule, name),
+                clip=(1 + optimizers.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms), norm_count=norms,
             )  # fmt: skip
         if max_norm is not None:
             self._max_norm = np.array([max_norm])
             self.set(
-                constrain=norms.constrain(name, across=False), constrain_across=norms.constrain(name, across=True),
+                constrain=reductions.constrain(name, across=False), constrain_across=reductions.constrain(name, across=True),
                 max_norm=self._max_norm.ctypes.data,
             )  # fmt: skip
         self.set(scratch=self._new(workers * 32 * vector), sliver_rows=sliver_rows())

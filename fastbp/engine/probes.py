@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from fastbp.engine import plan as plans
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call, peek
+from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.kernels import matmul
 from fastbp.engine.plan import Plan, aligned
 from fastbp.engine.simd.vector import I64, Vectors, isa

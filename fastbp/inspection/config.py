@@ -21,7 +21,7 @@ def show_config() -> dict[str, Any]:
 
     import fastbp
     from fastbp.engine import plan
-    from fastbp.engine.compile import jit
+    from fastbp.engine.compile import cache
     from fastbp.engine.kernels import matmul
     from fastbp.engine.simd import vector
     from fastbp.engine.threads import team
@@ -29,7 +29,7 @@ def show_config() -> dict[str, Any]:
     settings: Any = numba.config
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
     isa = vector.isa()
-    folder = jit.cache_location()
+    folder = cache.cache_location()
     config: dict[str, Any] = {
         "fastbp": fastbp.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -53,7 +53,7 @@ def show_config() -> dict[str, Any]:
         "jit": not settings.DISABLE_JIT,
         "cache": folder or "none: no folder can be written to, every process compiles for itself",
         "cache_writable": folder is not None,
-        "engine_sources": jit.source_digest(),
+        "engine_sources": cache.source_digest(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("NUMBA_", "OMP_"))},
     }
     for name, value in config.items():

@@ -8,7 +8,7 @@ import sys
 import pytest
 from processes import GENERIC, PACKAGE, on_x86, python
 
-from fastbp.engine.compile import jit
+from fastbp.engine.compile import cache
 
 FIT = """if True:
     import hashlib, numpy, fastbp
@@ -87,15 +87,15 @@ def test_every_source_counts(tmp_path, monkeypatch):
     """The digest in the cache's file names changes with each file that compiled code comes from only."""
     package = tmp_path / "fastbp"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(jit, "PACKAGE", package)
-    digest = jit.source_digest.__wrapped__
+    monkeypatch.setattr(cache, "PACKAGE", package)
+    digest = cache.source_digest.__wrapped__
     original = digest()
-    assert original == jit.source_digest() == digest()
+    assert original == cache.source_digest() == digest()
     (package / "engine" / "notes.txt").write_text("not a source")
     for other in ("model.py", "cli/main.py", "training/run.py"):
         (package / other).write_text("# edited\n")
     assert digest() == original
-    sources = jit.compiled_sources()
+    sources = cache.compiled_sources()
     folders = {path.parent.relative_to(package).as_posix() for path in sources}
     assert {"engine", "engine/kernels", "engine/simd", "engine/worker", "formulas", "."} <= folders
     for path in sources:

@@ -7,7 +7,7 @@ from processes import python
 import fastbp
 import fastbp.reference
 from fastbp import show_config
-from fastbp.engine.compile import jit
+from fastbp.engine.compile import cache
 from fastbp.engine.simd import vector
 
 
@@ -28,7 +28,7 @@ def test_show_config(capsys):
         assert re.search(rf"^{name} +\S", out, re.MULTILINE), name
     assert config["fastbp"] == fastbp.__version__
     assert config["vector_bits"] == 8 * vector.isa().bytes
-    assert config["engine_sources"] == jit.source_digest()
+    assert config["engine_sources"] == cache.source_digest()
     assert 1 <= config["threads"] <= config["threads_of_numba"]
     assert fastbp.reference.show_config is show_config
 

@@ -13,7 +13,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call
+from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.worker.step import FAN_IN, FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK

@@ -17,7 +17,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call
+from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import Plan
 from fastbp.engine.worker.step import (

@@ -13,7 +13,8 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call, inner
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 

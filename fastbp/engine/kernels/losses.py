@@ -18,8 +18,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp import losses
-from fastbp.engine.kernels.activations import ACTIVATIONS
-from fastbp.engine.kernels.softmax import exponentials
+from fastbp.engine.kernels.activations import ACTIVATIONS, exponentials
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.rows import Place, Row, accumulate, adjacent, narrow, wide
 from fastbp.engine.simd.vector import I64, Vec, Vectors

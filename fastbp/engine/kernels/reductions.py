@@ -1,10 +1,11 @@
-"""Sums over a matrix: bias gradients (column sums), the gains' gradients, and the loss.
+"""Sums over a matrix: bias gradients (column sums), the gains' gradients, the loss; norms, and what is scaled by them.
 
 All operands are the plan's own blocks of whole vectors. The order of every sum is fixed by the shape alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
@@ -116,3 +117,111 @@ def total(dtype: str) -> int:
         b.store(result, b.inttoptr(out, double.as_pointer()))
 
     return compile_block("total", dtype, 7, emit)
+
+
+# ---- norms: sums of squares in float64, whatever the dtype ----
+
+
+def _wide(ops: Vectors) -> ir.Type:
+    return ir.VectorType(ir.DoubleType(), ops.lanes)
+
+
+def _sum_of_squares(b: ir.IRBuilder, ops: Vectors, first: ir.Value, count: ir.Value, stride: ir.Value) -> ir.Value:
+    """The sum over `count` vectors, `stride` bytes apart, lane by lane, in four interleaved chains."""
+    wide, chains = _wide(ops), 4
+    zero = ir.Constant(wide, [0.0] * ops.lanes)
+    sums = [cgutils.alloca_once_value(b, zero) for _ in range(chains)]
+    for s in sums:
+        b.store(zero, s)
+
+    def add(s: ir.Value, i: ir.Value) -> None:
+        v = ops.load(b.add(first, b.mul(i, stride))).value
+        x = b.fpext(v, wide) if ops.single else v
+        b.store(b.fadd(b.load(s), b.fmul(x, x)), s)
+
+    whole = b.sdiv(count, I64(chains))
+    with cgutils.for_range(b, whole, intp=I64) as loop:
+        for c, s in enumerate(sums):
+            add(s, b.add(b.mul(loop.index, I64(chains)), I64(c)))
+    with cgutils.for_range(b, b.srem(count, I64(chains)), intp=I64) as rest:
+        add(sums[0], b.add(b.mul(whole, I64(chains)), rest.index))
+    x = [b.load(s) for s in sums]
+    return b.fadd(b.fadd(x[0], x[1]), b.fadd(x[2], x[3]))
+
+
+def _sum_of_lanes(b: ir.IRBuilder, ops: Vectors, v: ir.Value) -> ir.Value:
+    result: ir.Value = b.extract_element(v, I32(0))
+    for lane in range(1, ops.lanes):
+        result = b.fadd(result, b.extract_element(v, I32(lane)))
+    return result
+
+
+def squares(dtype: str) -> int:
+    """(g, vectors, out): out (one float64) = the sum of squares of adjacent vectors."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        g, vectors, out = args
+        ops = Vectors(b, dtype)
+        lanes = _sum_of_squares(b, ops, g, vectors, I64(ops.lanes * ops.itemsize))
+        b.store(_sum_of_lanes(b, ops, lanes), b.inttoptr(out, ir.DoubleType().as_pointer()))
+
+    return compile_block("squares", dtype, 3, emit)
+
+
+def clip_factor(dtype: str) -> int:
+    """(squares, count, limit, out): out (one number) = min(1, limit / (norm + 1e-6)), norm the root of the sum of `count` float64s.
+
+    It is NaN if the norm is not finite: no step can be taken from there, and that shall be seen.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        squares, count, limit, out = args
+        ops = Vectors(b, dtype)
+        double = ir.DoubleType()
+        acc = cgutils.alloca_once_value(b, double(0.0))
+        b.store(double(0.0), acc)
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            part = b.load(b.inttoptr(b.add(squares, b.mul(loop.index, I64(8))), double.as_pointer()))
+            b.store(b.fadd(b.load(acc), part), acc)
+        root = cgutils.get_or_insert_function(b.module, ir.FunctionType(double, [double]), "llvm.sqrt.f64")
+        norm = b.call(root, [b.load(acc)])
+        most = b.load(b.inttoptr(limit, ops.scalar.as_pointer()))
+        factor = b.fdiv(b.fpext(most, double) if ops.single else most, b.fadd(norm, double(1e-6)))
+        factor = b.select(b.fcmp_ordered("<", factor, double(1.0)), factor, double(1.0))
+        factor = b.select(b.fcmp_ordered("<", norm, double(math.inf)), factor, double(math.nan))
+        b.store(b.fptrunc(factor, ops.scalar) if ops.single else factor, b.inttoptr(out, ops.scalar.as_pointer()))
+
+    return compile_block("clip-factor", dtype, 4, emit)
+
+
+def constrain(dtype: str, across: bool) -> int:
+    """(w, count, stride, limit): scale weights whose norm is above the limit (address of one float64) by limit / (norm + 1e-7).
+
+    `count` vectors, `stride` bytes apart: each lane is a unit's weights, or (across) all lanes together are one unit's.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        w, count, stride, limit = args
+        ops = Vectors(b, dtype)
+        double, wide = ir.DoubleType(), _wide(ops)
+
+        def splat(x: ir.Value) -> ir.Value:
+            v = b.insert_element(ir.Constant(wide, ir.Undefined), x, I32(0))
+            return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(I32, ops.lanes), [0] * ops.lanes))
+
+        sums = _sum_of_squares(b, ops, w, count, stride)
+        if across:
+            sums = splat(_sum_of_lanes(b, ops, sums))
+        root = cgutils.get_or_insert_function(b.module, ir.FunctionType(wide, [wide]), f"llvm.sqrt.v{ops.lanes}f64")
+        norm = b.call(root, [sums])
+        most = splat(b.load(b.inttoptr(limit, double.as_pointer())))
+        above = b.fcmp_ordered(">", norm, most)
+        factor = b.fdiv(most, b.fadd(norm, ir.Constant(wide, [1e-7] * ops.lanes)))
+        factor = b.select(above, factor, ir.Constant(wide, [1.0] * ops.lanes))
+        scale = ops.wrap(b.fptrunc(factor, ops.type) if ops.single else factor)
+        any_above = b.icmp_unsigned("!=", b.bitcast(above, ir.IntType(ops.lanes)), ir.IntType(ops.lanes)(0))
+        with b.if_then(any_above), cgutils.for_range(b, count, intp=I64) as loop:
+            at = b.add(w, b.mul(loop.index, stride))
+            ops.store(ops.load(at) * scale, at)
+
+    return compile_block("constrain-across" if across else "constrain", dtype, 4, emit)

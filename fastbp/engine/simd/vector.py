@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 
-from fastbp.engine.compile.jit import I32, I64
+from fastbp.engine.compile.intrinsics import I32, I64
 
 # Vectors.normal's polynomial, highest power first; relative error 3e-10 and 2e-17.
 NORMAL_SINGLE = (

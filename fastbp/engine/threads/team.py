@@ -20,7 +20,7 @@ import numpy as np
 from numba import int64, njit, prange
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
+from fastbp.engine.compile.intrinsics import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
 
 # The first worker looks for the others so often without leaving its core, and so often letting others run in between; but no longer
 # than so many cycles (some 10 ms), since on a busy machine to let others run takes milliseconds. A team that is complete does not wait.

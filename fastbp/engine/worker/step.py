@@ -44,7 +44,8 @@ from typing import Any
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.jit import call, cpu_pause, inner, observe, peek, publish, yield_core
+from fastbp.engine.compile.intrinsics import call, cpu_pause, observe, peek, publish, yield_core
+from fastbp.engine.compile.jit import inner
 from fastbp.engine.kernels.matmul import FROM_C, FROM_ROW, ZERO
 
 HEADER = (

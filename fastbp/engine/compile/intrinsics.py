@@ -1,0 +1,118 @@
+"""What compiled functions can do with addresses, other cores and the core they run on."""
+
+from __future__ import annotations
+
+import ctypes
+
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+I64 = ir.IntType(64)
+I32 = ir.IntType(32)
+
+
+@intrinsic
+def call(typingctx, address, args):
+    """call(address, (i, j, ...)): run the callback at that address."""
+    n = len(args)
+
+    def codegen(context, builder, signature, values):
+        fnty = ir.FunctionType(ir.VoidType(), [I64] * n)
+        builder.call(builder.inttoptr(values[0], fnty.as_pointer()), [builder.extract_value(values[1], i) for i in range(n)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.UniTuple(types.int64, n)), codegen
+
+
+@intrinsic
+def peek(typingctx, address, index):
+    """The index-th 64-bit integer at address."""
+
+    def codegen(context, builder, signature, values):
+        base = builder.inttoptr(values[0], I64.as_pointer())
+        return builder.load(builder.gep(base, [values[1]]))
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def publish(typingctx, address, value):
+    """Store an integer so that whoever reads it with `observe` also sees all that was written before."""
+
+    def codegen(context, builder, signature, values):
+        builder.store_atomic(values[1], builder.inttoptr(values[0], I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def observe(typingctx, address):
+    def codegen(context, builder, signature, values):
+        return builder.load_atomic(builder.inttoptr(values[0], I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def fetch_add(typingctx, address, value):
+    def codegen(context, builder, signature, values):
+        return builder.atomic_rmw("add", builder.inttoptr(values[0], I64.as_pointer()), values[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def cpu_pause(typingctx):
+    """Tell the core that this is a waiting loop (x86 only; elsewhere nothing)."""
+
+    def codegen(context, builder, signature, values):
+        if "86" in str(context.codegen()._tm.triple):
+            f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
+            builder.call(f, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def cycles(typingctx):
+    """The time stamp counter (x86 only; elsewhere always 0)."""
+
+    def codegen(context, builder, signature, values):
+        if "86" not in str(context.codegen()._tm.triple):
+            return I64(0)
+        f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, []), "llvm.readcyclecounter")
+        return builder.call(f, [])
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def yield_core(typingctx):
+    """Let another thread have this core."""
+    import sys
+
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+    def codegen(context, builder, signature, values):
+        f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), name)
+        builder.call(f, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+if config.DISABLE_JIT:
+    # For debuggers and coverage: drivers run as Python, alone, and call the compiled tile and blocks through ctypes.
+
+    def call(address, args):
+        ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(args))(address)(*map(int, args))
+
+    def peek(address, index):
+        return ctypes.c_int64.from_address(int(address) + 8 * int(index)).value
+
+    def observe(address):
+        return peek(address, 0)
