@@ -113,8 +113,8 @@ class EarlyStopping:
             self._best, self._waited = value, 0
             history.best_epoch = epoch
             if self.restore_best:
-                model._adopt_parameters()  # another callback may have put arrays in their place
-                self._keep(model._parameters)
+                model.parameters.adopt()  # another callback may have put arrays in their place
+                self._keep(model.parameters.flat)
             return False
         self._waited += 1
         if self._waited < self.patience:
@@ -141,8 +141,8 @@ class EarlyStopping:
 
     def on_train_end(self, model: Any, history: History) -> None:
         if self._parameters is not None:
-            model._adopt_parameters()
-            model._parameters[...] = self._parameters
+            model.parameters.adopt()
+            model.parameters.flat[...] = self._parameters
         self._parameters = None
 
 

@@ -33,19 +33,16 @@ class MLP(BaseMLP):
     __doc__ = BaseMLP.__doc__
 
     _chunks_are_atomic = True
+    _slack = few_rows.SLACK  # where parameters are read in place, the last vector may reach beyond them
     _step_overhead_seconds = 1e-6
     _seconds_per_multiply_add = 1e-10
 
     def _set_up(self) -> None:
         self._plans: dict[tuple[Any, ...], Plan] = {}
-        self._packed: Plan | None = None  # the plan whose packed parameters are those of the model
+        # The plan whose packed parameters are those of the model, if these have this version.
+        self._packed: tuple[Plan, int] | None = None
         self._few_rows: few_rows.FewRows | None = None
         self._lock = threading.RLock()  # plans have room for one call at a time
-        # Where parameters are read in place, the last vector may reach beyond them.
-        with_slack = np.zeros(self._parameters.nbytes + few_rows.SLACK, np.uint8).view(self._dtype)
-        with_slack[: self._parameters.size] = self._parameters
-        self._parameters = with_slack[: self._parameters.size]
-        self._make_views()
 
     def _plan(
         self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
@@ -79,9 +76,6 @@ class MLP(BaseMLP):
     def _is_weighted(self, Y: Array | Rows) -> bool:
         """Whether these prepared targets have the samples' weights behind them."""
         return bool(Y.shape[1] > self._layer_sizes[-1])
-
-    def _parameters_changed(self) -> None:
-        self._packed = None
 
     @staticmethod
     def _is_finite(array: Array) -> bool:
@@ -149,7 +143,7 @@ class MLP(BaseMLP):
         return out
 
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
-        gradient = np.empty_like(self._parameters)
+        gradient: Array = np.empty_like(self._parameters)
         rows = len(Y)
         X = np.ascontiguousarray(trace.X, self._dtype)
         with self._lock:
@@ -197,16 +191,16 @@ class MLP(BaseMLP):
             plan.lend_data(X, Y, order)
             plan.lend_parameters(self._parameters, state.buffers)
             settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
-            plan.set(steps_before=self._steps_trained - first_step)
-            pack = self._packed is not plan
+            plan.set(steps_before=self.streams.steps_trained - first_step)
+            pack = self._packed != (plan, self.parameters.version)
             self._packed = None
             plan.train(first_step, last_step, settings, losses_out, pack=pack, threads=self._threads)
             if only_if_finite and not (math.isfinite(losses_out.sum()) and plan.parameters_are_finite()):
                 return False
             plan.unpack(self._threads)
-            self._packed = plan
+            self._packed = plan, self.parameters.version
             state.steps += last_step - first_step
-            self._steps_trained += last_step - first_step
+            self.streams.steps_trained += last_step - first_step
         return True
 
     def _settings_of(
@@ -238,7 +232,7 @@ class MLP(BaseMLP):
         )
         settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
         losses = np.empty(in_step)
-        trained = self._steps_trained
+        trained = self.streams.steps_trained
         parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)
         with self._lock:
             self._packed = None
@@ -269,5 +263,5 @@ class MLP(BaseMLP):
             plan.unpack(self._threads)
             self._parameters[...] = parameters
             state.steps += last_step - first_step
-            self._steps_trained = trained
+            self.streams.steps_trained = trained
         return True

@@ -178,10 +178,10 @@ def weights(model: BaseMLP) -> Any:
 
     Colors are white at 0 and as strong at the layer's largest size on both sides.
     """
-    model._adopt_parameters()
-    depth = len(model.weights)
+    model.parameters.adopt()
+    depth, activations = len(model.weights), model.architecture.activations
     figure, cells = _figure(2, depth, width=max(3.4, 5.2 - 0.6 * depth), height=6.4, ratios=[2, 1])
-    for i, (W, b, activation) in enumerate(zip(model.weights, model.biases, model._activations, strict=True)):
+    for i, (W, b, activation) in enumerate(zip(model.weights, model.biases, activations, strict=True)):
         top, below = cells[0][i], cells[1][i]
         largest = float(np.abs(W).max()) or 1.0
         image = top.imshow(

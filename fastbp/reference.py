@@ -147,7 +147,7 @@ class MLP(BaseMLP):
         z, a = trace.z, trace.a
         inputs = X
         for i, (W, b, activation) in enumerate(
-            zip(self.weights, self.biases, self._activations, strict=True)
+            zip(self.weights, self.biases, self.architecture.activations, strict=True)
         ):
             product = inputs @ W  # (batch, fan_out)
             if i < len(self.gains):
@@ -162,18 +162,19 @@ class MLP(BaseMLP):
 
     def _noisy(self, X: Array, step: int) -> Array:
         """X with what `input_noise` adds in this step."""
-        if not self._input_noise:
+        if not self.architecture.input_noise:
             return X
-        noise = self._input_noise * philox.standard_normal(self._noise_key, step, *X.shape)
-        noisy: Array = X + noise.astype(self._dtype)
+        noise = self.architecture.input_noise * philox.standard_normal(self.streams.noise_key, step, *X.shape)
+        noisy: Array = X + noise.astype(self.architecture.dtype)
         return noisy
 
     def _masks(self, rows: int, step: int) -> list[Array | None]:
         """Dropout: 1 / (1 - p) for units kept in this step, 0 for others, (batch, units) a hidden layer."""
         masks: list[Array | None] = []
-        for layer, (units, p) in enumerate(zip(self._layer_sizes[1:-1], self._dropout, strict=True), 1):
-            kept = philox.kept(self._noise_key, step, layer, rows, units, p) if p else None
-            masks.append(None if kept is None else (kept / philox.keep(p)).astype(self._dtype))
+        widths, dropout = self.layer_sizes[1:-1], self.dropout
+        for layer, (units, p) in enumerate(zip(widths, dropout, strict=True), 1):
+            kept = philox.kept(self.streams.noise_key, step, layer, rows, units, p) if p else None
+            masks.append(None if kept is None else (kept / philox.keep(p)).astype(self.architecture.dtype))
         return masks
 
     def _gradients(
@@ -183,13 +184,13 @@ class MLP(BaseMLP):
         z, a = trace.z, trace.a
         inputs = [trace.X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
         delta = self._output_delta(trace, Y)  # (batch, outputs)
-        if self._reduction == "mean":
+        if self.architecture.reduction == "mean":
             delta = delta / rows
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
         dg: list[Array] = []
         for i in range(len(z) - 2, -1, -1):
             delta = _masked(delta @ self.weights[i + 1].T, masks, i)  # with respect to a[i]
-            delta = delta * self._activations[i].derivative(z[i], a[i])  # with respect to z[i]
+            delta = delta * self.architecture.activations[i].derivative(z[i], a[i])  # with respect to z[i]
             db.insert(0, delta.sum(axis=0))  # (fan_out,)
             if self.gains:
                 n = trace.n[i]
@@ -199,8 +200,8 @@ class MLP(BaseMLP):
         return [*dW, *db, *dg]
 
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
-        flat = np.empty_like(self._parameters)
-        parts = itertools.chain(*self._split(flat))
+        flat = np.empty_like(self.parameters.flat)
+        parts = itertools.chain(*self.parameters.split(flat))
         for part, gradient in zip(parts, self._gradients(trace, Y, len(Y)), strict=True):
             part[...] = gradient
         return flat
@@ -221,7 +222,7 @@ class MLP(BaseMLP):
         part: int | None = None,
     ) -> bool:
         step_of = _OPTIMIZER_STEPS[type(optimizer)]
-        buffers = [[*itertools.chain(*self._split(buffer))] for buffer in state.buffers]
+        buffers = [[*itertools.chain(*self.parameters.split(buffer))] for buffer in state.buffers]
         samples, steps_per_epoch = len(X), -(-len(X) // batch_size)
         with np.errstate(over="ignore", invalid="ignore"):  # fit itself watches for NaN and infinity
             for s in range(first_step, last_step):
@@ -236,21 +237,21 @@ class MLP(BaseMLP):
                     else:
                         rows = order[epoch * samples + begin : epoch * samples + end]
                         x, y = X[rows], Y[rows]
-                    self._steps_trained += 1
-                    x = self._noisy(x, self._steps_trained)
-                    masks = self._masks(len(x), self._steps_trained)
+                    self.streams.steps_trained += 1
+                    x = self._noisy(x, self.streams.steps_trained)
+                    masks = self._masks(len(x), self.streams.steps_trained)
                     trace = self._forward_pass(x, masks)
                     losses_out[s - first_step] += self._sample_losses(trace, y).sum()
                     more = self._gradients(trace, y, stop - start, masks)
                     grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
                 state.steps += 1
                 grads = _clipped(optimizer, grads)
-                for i, (param, grad) in enumerate(zip(self._views, grads, strict=True)):
+                for i, (param, grad) in enumerate(zip(self.parameters.views, grads, strict=True)):
                     if optimizer.l1:
                         grad = grad + optimizer.l1 * np.sign(param)
                     step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
-                if self._max_norm is not None:
-                    _limit_norms(self.weights, self._max_norm)
+                if self.architecture.max_norm is not None:
+                    _limit_norms(self.weights, self.architecture.max_norm)
         return True
 
 

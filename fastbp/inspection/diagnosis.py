@@ -83,8 +83,8 @@ class Diagnosis:
 
 
 def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
-    model._adopt_parameters()
-    batch = model._reader.batch(X, Y, None, check_finite=True)
+    model.parameters.adopt()
+    batch = model.reader.batch(X, Y, None, check_finite=True)
     return examine(model, batch.X[:], batch.Y[:])
 
 
@@ -93,7 +93,7 @@ def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
     with np.errstate(all="ignore"):  # numbers that blow up are what is looked for
         trace = model._forward_pass(x)
         z, a = trace.z, trace.a
-        dW = model._split(model._backward_pass(trace, y))[0]
+        dW = model.parameters.split(model._backward_pass(trace, y))[0]
         deltas = _deltas(model, trace, y)
         layers = [
             _layer(model, i, a[i].astype(np.float64), deltas[i], dW[i].astype(np.float64), len(x))
@@ -124,7 +124,7 @@ def _deltas(model: BaseMLP, trace: Trace, Y: Array) -> list[Array]:
     of_product = deltas[0]  # with respect to inputs @ W of the layer above
     for i in range(len(trace.z) - 2, -1, -1):
         below = of_product @ model.weights[i + 1].T.astype(np.float64)
-        of_product = below * model._activations[i].derivative(trace.z[i], trace.a[i])
+        of_product = below * model.architecture.activations[i].derivative(trace.z[i], trace.a[i])
         deltas.insert(0, of_product)
         if model.gains:
             gain, n = model.gains[i].astype(np.float64), trace.n[i].astype(np.float64)
@@ -133,10 +133,10 @@ def _deltas(model: BaseMLP, trace: Trace, Y: Array) -> list[Array]:
 
 
 def _layer(model: BaseMLP, i: int, a: Array, delta: Array, dW: Array, rows: int) -> LayerDiagnosis:
-    activation = model._activations[i].name
+    activation = model.architecture.activations[i].name
     saturated = SATURATED.get(activation)
     norm, weight_norm = float(np.linalg.norm(dW)), float(np.linalg.norm(model.weights[i].astype(np.float64)))
-    if model._reduction == "sum":
+    if model.architecture.reduction == "sum":
         norm /= rows  # as the learning rate has to be chosen for the batch size anyway, compare the mean
     return LayerDiagnosis(
         layer=i + 1,
@@ -188,8 +188,8 @@ def _saturated(hidden: list[LayerDiagnosis]) -> list[str]:
 
 
 def _wrong_outputs(model: BaseMLP, y_pred: Array, Y: Array) -> list[str]:
-    output = model._activations[-1].name
-    if model._loss.name != "mse" or output not in SATURATED:
+    output = model.architecture.activations[-1].name
+    if model.architecture.loss.name != "mse" or output not in SATURATED:
         return []
     share = float((SATURATED[output](y_pred) & (np.abs(y_pred - Y) > 0.5)).mean())
     if share < WRONG_SHARE:

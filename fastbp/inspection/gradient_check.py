@@ -58,19 +58,20 @@ def check_gradients(
 ) -> GradientCheck:
     if max_entries is not None:
         max_entries = checks.count("max_entries", max_entries)
-    model._adopt_parameters()
+    model.parameters.adopt()
     # A copy in float64, with the same computation: float32 differences would be rounding and nothing else.
-    twin = type(model)(**{**model._architecture(), "dtype": "float64"}, threads=model._threads)
-    twin._parameters[...] = model._parameters
-    batch = twin._reader.batch(X, Y, sample_weight, check_finite=True)
+    given = model.architecture
+    twin = type(model)(**{**given.to_json(), "dtype": "float64"}, threads=given.threads)
+    twin.parameters.replace(model.parameters.flat)
+    batch = twin.reader.batch(X, Y, sample_weight, check_finite=True)
     x, y = batch.X[:], batch.Y[:]
     trace = twin._forward_pass(x)
-    gradients = layout.views(twin._backward_pass(trace, y), twin._shapes_by_name)
+    gradients = layout.views(twin._backward_pass(trace, y), twin.architecture.arrays)
     loss = abs(twin._evaluate(x, y))
     resolvable = np.finfo(np.float64).eps * loss / STEP / TOLERANCE
 
     result = GradientCheck({}, {}, {})
-    for name, values in layout.views(twin._parameters, twin._shapes_by_name).items():
+    for name, values in twin.parameters.named().items():
         flat, gradient = values.reshape(-1), gradients[name].reshape(-1)
         entries = np.arange(flat.size)
         if max_entries is not None and flat.size > max_entries:
@@ -96,11 +97,11 @@ def _central_difference(model: BaseMLP, flat: Array, i: int, X: Array, Y: Array)
         flat[i] = changed
         trace = model._forward_pass(X)
         values.append(model._sample_losses(trace, Y))
-        sides = [z > 0 for z, act in zip(trace.z, model._activations, strict=True) if act.kink]
-        active.append(sides + model._loss.kinks(trace.y_pred, Y[:, : model.layer_sizes[-1]]))
+        sides = [z > 0 for z, act in zip(trace.z, model.architecture.activations, strict=True) if act.kink]
+        active.append(sides + model.architecture.loss.kinks(trace.y_pred, Y[:, : model.layer_sizes[-1]]))
     flat[i] = value
     if not all(np.array_equal(p, q) for p, q in zip(*active, strict=True)):
         return float("nan")
     # sample by sample, so that the samples' losses do not swallow the difference
     difference = float((values[0] - values[1]).sum()) / float(up - down)
-    return difference / len(X) if model._reduction == "mean" else difference
+    return difference / len(X) if model.architecture.reduction == "mean" else difference

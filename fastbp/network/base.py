@@ -6,9 +6,7 @@ forward pass, the backward pass and the loop over a chunk of training steps.
 
 from __future__ import annotations
 
-import itertools
-import math
-import operator
+import copy
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp import activations, checks, initializers, losses
+from fastbp import checks
 from fastbp.callbacks import Callback, Callbacks
 from fastbp.history import History
 from fastbp.inputs import sources
@@ -26,8 +24,10 @@ from fastbp.inputs.reader import Reader
 from fastbp.inputs.samples import ClassWeight, Samples, split_weights
 from fastbp.inputs.sources import Rows
 from fastbp.metrics import Function, chosen
-from fastbp.network import layout
+from fastbp.network.architecture import Architecture
+from fastbp.network.parameters import Parameters
 from fastbp.network.results import Gradients, Trace
+from fastbp.network.streams import Streams
 from fastbp.optimizers import Optimizer, State
 from fastbp.training.batches import Batches, BatchRun, BatchSource, gives_batches, refuse_for_batches
 from fastbp.training.checkpoint import Checkpoints
@@ -89,6 +89,7 @@ class BaseMLP(ABC):
     """
 
     _chunks_are_atomic = False
+    _slack = 0  # bytes behind the parameters that are read
     # For the first chunk of a training run, before anything was measured; a subclass knows better.
     _step_overhead_seconds = 1e-4
     _seconds_per_multiply_add = 1e-9
@@ -112,64 +113,26 @@ class BaseMLP(ABC):
         input_noise: float = 0.0,
         layer_norm: bool = False,
     ) -> None:
-        if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
-            raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
-        if len(layer_sizes) < 2:
-            raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
-        sizes = tuple(checks.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
-        activations.hidden(hidden)
-        activations.output(output)
-        self._loss = losses.get(loss)
-        if self._loss.output not in (None, output):
-            raise ValueError(
-                f"loss={loss!r} is defined for output={self._loss.output!r}, got output={output!r}"
-            )
-        if output == "softmax" and sizes[-1] == 1:
-            raise ValueError(
-                "output='softmax' of one output is always 1: use two outputs, or output='sigmoid'"
-            )
-        self._layer_sizes = sizes
-        self._hidden, self._output = hidden, output
-        self._reduction = checks.known_name("reduction", reduction, ("mean", "sum"))
-        self._init = initializers.check(init)
-        try:
-            self._dtype = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
-        if self._dtype not in (checks.FLOAT32, checks.FLOAT64):
-            raise TypeError(f"dtype is {self._dtype}, expected 'float32' or 'float64'")
-        self._seed = None if seed is None else checks.count("seed", seed, low=0)
-        self._threads = None if threads is None else checks.count("threads", threads)
-        self._max_norm = None if max_norm is None else checks.positive("max_norm", max_norm, "None")
-        self._input_scale = checks.number_or_one_each("input_scale", input_scale, sizes[0])
-        self._input_offset = checks.number_or_one_each("input_offset", input_offset, sizes[0])
-        self._scaling: tuple[Array, Array] | None = None  # of every input; None where there is nothing to do
-        if self._input_scale != 1 or self._input_offset != 0:
-            with np.errstate(over="ignore"):
-                self._scaling = (
-                    np.full(sizes[0], self._input_scale, self._dtype),
-                    np.full(sizes[0], self._input_offset, self._dtype),
-                )
-            if not np.isfinite(self._scaling).all():
-                raise ValueError(f"input_scale or input_offset is too large for {self._dtype}")
-        self._dropout = _dropout_of_layers(dropout, sizes)
-        self._input_noise = checks.number("input_noise", input_noise, low=0)
-        if self._input_noise > np.finfo(np.float32).max / 8:
-            raise ValueError(f"input_noise is {self._input_noise:g}, which is too large for {self._dtype}")
-        if not isinstance(layer_norm, (bool, np.bool_)):
-            raise TypeError(f"layer_norm must be True or False, got {layer_norm!r}")
-        if layer_norm and len(sizes) == 2:
-            raise ValueError(
-                f"layer_norm is True, but layer_sizes {list(layer_sizes)} has no hidden layer to normalise"
-            )
-        self._layer_norm = bool(layer_norm)
+        self.architecture = Architecture(
+            layer_sizes,
+            hidden=hidden,
+            output=output,
+            loss=loss,
+            reduction=reduction,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+            threads=threads,
+            max_norm=max_norm,
+            input_scale=input_scale,
+            input_offset=input_offset,
+            dropout=dropout,
+            input_noise=input_noise,
+            layer_norm=layer_norm,
+        )
         self.metadata: dict[str, Any] = {}
-
-        names = [hidden] * (len(sizes) - 2) + [output]
-        self._activations = [activations.OUTPUTS[name] for name in names]
-        self._shapes_by_name = layout.shapes(sizes, self._layer_norm)
-        self._parameters = np.zeros(layout.size(self._shapes_by_name), self._dtype)
-        self._make_views()
+        self.streams = Streams(self.architecture.seed)
+        self.parameters = Parameters(self.architecture, self._slack)
         self._resets = 0
         self._draw()
         self._measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
@@ -177,26 +140,12 @@ class BaseMLP(ABC):
         self._set_up()
 
     def _make_reader(self) -> None:
-        sizes = self._layer_sizes
-        self._reader = Reader(sizes[0], sizes[-1], self._dtype, self._loss, self._scaling, self._is_finite)
+        a = self.architecture
+        self.reader = Reader(a.inputs, a.outputs, a.dtype, a.loss, a.scaling, self._is_finite)
 
     def _draw(self) -> None:
         """Initial parameters, and the random streams at their beginnings."""
-        self._restore_views()
-        # Separate streams: how many weights there are does not change the batches.
-        streams = np.random.SeedSequence(self._seed).spawn(4)
-        for_weights, for_shuffling, self._splitting, for_noise = streams
-        self._shuffling = np.random.default_rng(for_shuffling)
-        # Dropout and noise depend on this key and on the number of the training step only (see philox.py).
-        self._noise_key = tuple(for_noise.generate_state(2).tolist())
-        self._steps_trained = 0
-        rng = np.random.default_rng(for_weights)
-        self._parameters[...] = 0
-        for W, activation in zip(self.weights, self._activations, strict=True):
-            fan_in, fan_out = W.shape
-            W[...] = initializers.weights(self._init, fan_in, fan_out, activation.name, rng)
-        for g in self.gains:
-            g[...] = 1
+        self.parameters.draw(self.architecture, self.streams.restart())
         self._symmetry_reported = False
 
     # ---- what a subclass supplies ---------------------------------------------------------------------
@@ -243,23 +192,8 @@ class BaseMLP(ABC):
     def _set_up(self) -> None:  # noqa: B027 - there may be nothing to do
         """Make the attributes that are a subclass's own, for a new model or one restored from a pickle."""
 
-    def _parameters_changed(self) -> None:  # noqa: B027
-        """Told when parameters or optimizer state may have been written to since the last chunk."""
-
     def _request_stop(self) -> None:  # noqa: B027
         """Ctrl-C came while a chunk runs: a long one may raise KeyboardInterrupt instead of finishing."""
-
-    def _random_state(self) -> dict[str, Any]:
-        """Where the random generators are that training draws from, as JSON."""
-        return {
-            "shuffling": self._shuffling.bit_generator.state,
-            "noise_key": list(self._noise_key),
-            "steps_trained": self._steps_trained,
-        }
-
-    def _restore_random_state(self, state: dict[str, Any]) -> None:
-        self._shuffling.bit_generator.state = state["shuffling"]
-        self._noise_key, self._steps_trained = tuple(state["noise_key"]), state["steps_trained"]
 
     @staticmethod
     def _is_finite(array: Array) -> bool:
@@ -268,181 +202,126 @@ class BaseMLP(ABC):
 
     def _predict(self, X: Array) -> Array:
         """The last activation for X (rows, inputs), C-ordered, as a new array."""
-        out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
+        out = np.empty((len(X), self.architecture.layer_sizes[-1]), self.architecture.dtype)
         for rows in self._row_blocks(len(X)):
             out[rows] = self._forward_pass(X[rows]).y_pred
         return out
 
     # ---- parameters -----------------------------------------------------------------------------------
 
-    def _shapes(self) -> list[tuple[int, int]]:
-        """(fan_in, fan_out) of every layer."""
-        return list(itertools.pairwise(self._layer_sizes))
+    @property
+    def weights(self) -> list[Array]:
+        """(fan_in, fan_out) of each layer."""
+        return self.parameters.weights
 
-    def _split(self, flat: Array) -> tuple[list[Array], list[Array], list[Array]]:
-        """Views of a flat array laid out like the parameters: weights, biases and gains."""
-        of_kind: dict[str, list[Array]] = {"W": [], "b": [], "g": []}
-        for name, array in layout.views(flat, self._shapes_by_name).items():
-            of_kind[name[0]].append(array)
-        return of_kind["W"], of_kind["b"], of_kind["g"]
+    @weights.setter
+    def weights(self, arrays: list[Array]) -> None:
+        self.parameters.weights = arrays
 
-    def _make_views(self) -> None:
-        weights, biases, gains = self._split(self._parameters)
-        self._views: list[Array] = [*weights, *biases, *gains]
-        self._restore_views()
+    @property
+    def biases(self) -> list[Array]:
+        """(fan_out,) of each layer."""
+        return self.parameters.biases
 
-    def _restore_views(self) -> None:
-        depth = len(self._layer_sizes) - 1
-        self.weights, self.biases = self._views[:depth], self._views[depth : 2 * depth]
-        self.gains = self._views[2 * depth :]
+    @biases.setter
+    def biases(self, arrays: list[Array]) -> None:
+        self.parameters.biases = arrays
 
-    def _adopt_parameters(self) -> None:
-        """Copy what was put in the place of a parameter array into the parameters, and put that back."""
-        depth = len(self._activations)
-        given = (*self.weights, *self.biases, *self.gains)
-        if len(self.weights) != depth or len(self.biases) != depth:
-            raise ValueError(
-                f"the model has {depth} layers, but {len(self.weights)} weights and {len(self.biases)} biases"
-            )
-        if len(given) != len(self._views):
-            normalised = len(self._views) - 2 * depth
-            raise ValueError(f"the model has {normalised} normalised layers, but {len(self.gains)} gains")
-        if all(map(operator.is_, given, self._views)):  # the usual case, decided quickly
-            return
-        for i, (array, view) in enumerate(zip(given, self._views, strict=True)):
-            if array is not view:
-                name = self._name_of_view(i)
-                values = checks.as_floats(name, array, self._dtype)
-                if values.shape != view.shape:
-                    raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
-        for array, view in zip(given, self._views, strict=True):
-            if array is not view:
-                view[...] = array
-        self._restore_views()
-        self._parameters_changed()
+    @property
+    def gains(self) -> list[Array]:
+        """(fan_out,) of each hidden layer with layer_norm, else none."""
+        return self.parameters.gains
 
-    def _name_of_view(self, i: int) -> str:
-        depth = len(self._activations)
-        return f"{('weights', 'biases', 'gains')[i // depth]}[{i % depth}]"
+    @gains.setter
+    def gains(self, arrays: list[Array]) -> None:
+        self.parameters.gains = arrays
 
     def __getstate__(self) -> dict[str, Any]:
-        self._adopt_parameters()
-        hidden = (
-            "weights",
-            "biases",
-            "gains",
-            "_views",
-            "_activations",
-            "_loss",
-            "_plans",
-            "_packed",
-            "_lock",
-            "_few_rows",
-            "_reader",
-        )
-        state = {name: value for name, value in vars(self).items() if name not in hidden}
-        return {**state, "_loss": self._loss.name}
+        kept = ("architecture", "parameters", "streams", "metadata", "_resets", "_symmetry_reported")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._loss = losses.get(state["_loss"])
-        names = [self._hidden] * (len(self._layer_sizes) - 2) + [self._output]
-        self._activations = [activations.OUTPUTS[name] for name in names]
-        self._make_views()
+        self._measured_step = None
         self._make_reader()
         self._set_up()
+
+    def __copy__(self) -> Self:
+        """As a deep copy: two models that share an array or a generator would disturb each other."""
+        return copy.deepcopy(self)
 
     # ---- what was asked for ---------------------------------------------------------------------------
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
         """The widths, inputs first."""
-        return self._layer_sizes
+        return self.architecture.layer_sizes
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
-        return self._dtype
+        return self.architecture.dtype
 
     @property
     def dropout(self) -> tuple[float, ...]:
         """The dropout of each hidden layer."""
-        return self._dropout
+        return self.architecture.dropout
 
     @property
     def input_noise(self) -> float:
         """The standard deviation of what training adds to the inputs."""
-        return self._input_noise
+        return self.architecture.input_noise
 
     @property
     def layer_norm(self) -> bool:
         """Whether the hidden layers are normalised."""
-        return self._layer_norm
+        return self.architecture.layer_norm
 
     @property
     def n_parameters(self) -> int:
         """The number of weights, biases and gains."""
-        return self._parameters.size
-
-    def _architecture(self) -> dict[str, Any]:
-        """The arguments that make such a model, all of them JSON."""
-        return {
-            "layer_sizes": list(self._layer_sizes),
-            "hidden": self._hidden,
-            "output": self._output,
-            "loss": self._loss.name,
-            "reduction": self._reduction,
-            "init": self._init,
-            "dtype": str(self._dtype),
-            "seed": self._seed,
-            "max_norm": self._max_norm,
-            "input_scale": self._input_scale,
-            "input_offset": self._input_offset,
-            "dropout": self._dropout[0] if len(set(self._dropout)) == 1 else list(self._dropout) or 0.0,
-            "input_noise": self._input_noise,
-            "layer_norm": self._layer_norm,
-        }
+        return len(self.parameters)
 
     def __repr__(self) -> str:
-        options = {**self._architecture(), "threads": self._threads}
-        for name in ("input_scale", "input_offset"):
-            if isinstance(options[name], list) and len(options[name]) > 6:
-                options[name] = np.array(options[name])
-        sizes = options.pop("layer_sizes")
-        with np.printoptions(threshold=6):
-            return f"MLP({sizes}, " + ", ".join(f"{k}={v!r}" for k, v in options.items()) + ")"
+        return repr(self.architecture)
 
     def summary(self) -> str:
         """A table of the layers with shapes and parameter counts."""
-        rows = [["layer", "activation", "weights", "biases", "gains", "parameters"]]
-        for i, ((m, n), activation) in enumerate(zip(self._shapes(), self._activations, strict=True), 1):
-            has_gains = i <= len(self.gains)
-            gains, parameters = f"({n},)" if has_gains else "", (m + 1 + has_gains) * n
-            rows.append([str(i), activation.name, f"({m}, {n})", f"({n},)", gains, f"{parameters:,}"])
-        if not self.gains:
-            rows = [[*row[:4], row[5]] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-        ]
-        sizes = "-".join(str(n) for n in self._layer_sizes)
-        head = f"MLP {sizes}, {self._dtype}, loss {self._loss.name} ({self._reduction})"
-        if self._max_norm is not None:
-            head += f", max_norm {self._max_norm:g}"
-        return "\n".join([head, *lines, f"{self.n_parameters:,} parameters"])
+        return self.architecture.summary()
+
+    # Other names of the same, as long as there are readers of them.
+    _parameters: Any = property(lambda self: self.parameters.flat)
+    _layer_sizes: Any = property(lambda self: self.architecture.layer_sizes)
+    _activations: Any = property(lambda self: self.architecture.activations)
+    _loss: Any = property(lambda self: self.architecture.loss)
+    _dtype: Any = property(lambda self: self.architecture.dtype)
+    _dropout: Any = property(lambda self: self.architecture.dropout)
+    _input_noise: Any = property(lambda self: self.architecture.input_noise)
+    _max_norm: Any = property(lambda self: self.architecture.max_norm)
+    _layer_norm: Any = property(lambda self: self.architecture.layer_norm)
+    _reduction: Any = property(lambda self: self.architecture.reduction)
+    _threads: Any = property(lambda self: self.architecture.threads)
+    _scaling: Any = property(lambda self: self.architecture.scaling)
+    _noise_key: Any = property(lambda self: self.streams.noise_key)
+    _shuffling: Any = property(lambda self: self.streams.shuffling)
+    _views: Any = property(lambda self: self.parameters.views)
+    _split: Any = property(lambda self: self.parameters.split)
+    _architecture: Any = property(lambda self: self.architecture.to_json)
+    _random_state: Any = property(lambda self: self.streams.state)
+    _adopt_parameters: Any = property(lambda self: self.parameters.adopt)
 
     # ---- one batch ------------------------------------------------------------------------------------
 
     def _sample_losses(self, trace: Trace, Y: Array) -> NDArray[np.float64]:
         """(batch,): the loss of each sample, times its weight."""
-        y, weights = split_weights(Y, self._layer_sizes[-1])
-        losses = self._loss.value(trace.z[-1], trace.a[-1], y)
+        y, weights = split_weights(Y, self.architecture.layer_sizes[-1])
+        losses = self.architecture.loss.value(trace.z[-1], trace.a[-1], y)
         return losses if weights is None else losses * weights
 
     def _output_delta(self, trace: Trace, Y: Array) -> Array:
         """(batch, outputs): the derivative of these losses with respect to the last z."""
-        y, weights = split_weights(Y, self._layer_sizes[-1])
-        delta = self._loss.delta(trace.z[-1], trace.a[-1], y, self._activations[-1])
+        y, weights = split_weights(Y, self.architecture.layer_sizes[-1])
+        delta = self.architecture.loss.delta(trace.z[-1], trace.a[-1], y, self.architecture.activations[-1])
         return delta if weights is None else delta * weights[:, None]
 
     def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
@@ -450,8 +329,8 @@ class BaseMLP(ABC):
 
         Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
         """
-        self._adopt_parameters()
-        return self._forward_pass(self._reader.inputs(X, check_finite))
+        self.parameters.adopt()
+        return self._forward_pass(self.reader.inputs(X, check_finite))
 
     def backward(
         self,
@@ -465,33 +344,33 @@ class BaseMLP(ABC):
 
         Y and sample_weight as in `fit`. Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
         """
-        self._adopt_parameters()
+        self.parameters.adopt()
         if not isinstance(trace, Trace):
             raise TypeError(f"trace must be what forward returned, got {type(trace).__name__}")
         rows = len(trace.X)
-        expected = [(rows, n) for n in self._layer_sizes[1:]]
+        expected = [(rows, n) for n in self.architecture.layer_sizes[1:]]
         if [z.shape for z in trace.z] != expected or [a.shape for a in trace.a] != expected:
             raise ValueError(f"trace is not of this model: expected z and a of shapes {expected}")
-        hidden = expected[:-1] if self._layer_norm else []
+        hidden = expected[:-1] if self.architecture.layer_norm else []
         stds = [(rows,)] * len(hidden)
         if [n.shape for n in trace.n] != hidden or [v.shape for v in trace.inverse_std] != stds:
             raise ValueError(
                 f"trace is not of this model: expected n of shapes {hidden} and inverse_std of ({rows},) each"
             )
-        y = self._reader.targets(Y, rows, check_finite, sample_weight=sample_weight)
-        return Gradients(*self._split(self._backward_pass(trace, y)))
+        y = self.reader.targets(Y, rows, check_finite, sample_weight=sample_weight)
+        return Gradients(*self.parameters.split(self._backward_pass(trace, y)))
 
     def _row_blocks(self, rows: int) -> list[slice]:
-        block = max(1, EVALUATE_MULTIPLY_ADDS // sum(m * n for m, n in self._shapes()))
+        block = max(1, EVALUATE_MULTIPLY_ADDS // sum(m * n for m, n in self.architecture.shapes))
         return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
 
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
         """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
-        self._adopt_parameters()
-        x = self._reader.input_rows(X, check_finite)
+        self.parameters.adopt()
+        x = self.reader.input_rows(X, check_finite)
         if not isinstance(x, Rows):
             return self._predict(x)
-        out = np.empty((len(x), self._layer_sizes[-1]), self._dtype)
+        out = np.empty((len(x), self.architecture.layer_sizes[-1]), self.architecture.dtype)
         for rows in sources.row_blocks(x):
             out[rows] = self._predict(x[rows])
         return out
@@ -508,8 +387,8 @@ class BaseMLP(ABC):
 
         Errors as `forward` and `backward`.
         """
-        self._adopt_parameters()
-        samples = self._reader.samples(X, Y, sample_weight, check_finite)
+        self.parameters.adopt()
+        samples = self.reader.samples(X, Y, sample_weight, check_finite)
         return self._evaluate(samples.X, samples.Y)
 
     def _evaluate(self, X: Array | Rows, Y: Array | Rows, y_pred: Array | None = None) -> float:
@@ -520,7 +399,7 @@ class BaseMLP(ABC):
             total += float(self._sample_losses(trace, Y[rows]).sum())
             if y_pred is not None:
                 y_pred[rows] = trace.y_pred
-        return total / len(X) if self._reduction == "mean" else total
+        return self.architecture.mean(total, len(X))
 
     def train_step(
         self,
@@ -536,20 +415,19 @@ class BaseMLP(ABC):
         Y, sample_weight and errors as in `fit`.
         """
         state = self._begin(optimizer)
-        batch = self._reader.batch(X, Y, sample_weight, check_finite).apart_from(self._parameters)
+        batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
         rows, out = len(batch), np.empty(1)
         self._train_chunk(batch.X, batch.Y, None, 0, 1, rows, optimizer, state, out)
-        return float(out[0]) / rows if self._reduction == "mean" else float(out[0])
+        return self.architecture.mean(float(out[0]), rows)
 
     def _begin(self, optimizer: Optimizer) -> State:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
         optimizer.check()
-        self._adopt_parameters()
-        for i, view in enumerate(self._views):
-            checks.require_updatable(self._name_of_view(i), view)
-        self._parameters_changed()
-        return optimizer.state(self, self._parameters.size, self._dtype)
+        self.parameters.adopt()
+        self.parameters.require_updatable()
+        self.parameters.changed()
+        return optimizer.state(self, len(self.parameters), self.architecture.dtype)
 
     # ---- training -------------------------------------------------------------------------------------
 
@@ -664,8 +542,8 @@ class BaseMLP(ABC):
             raise ValueError(
                 "every and every_steps say when to write the checkpoint: give checkpoint= as well"
             )
-        state = self._begin(optimizer)
-        held_out = self._reader.validation(validation_data, check_finite)
+        state, loss = self._begin(optimizer), self.architecture.loss
+        held_out = self.reader.validation(validation_data, check_finite)
         validation_split = checks.number("validation_split", validation_split, low=0, below=1)
         if validation_split and held_out is not None:
             raise ValueError("give validation_data or validation_split, not both")
@@ -689,7 +567,7 @@ class BaseMLP(ABC):
             samples = self._samples(X, Y, sample_weight, check_finite)
             if checkpoints is not None:
                 settings = {
-                    "model": self._architecture(),
+                    "model": self.architecture.to_json(),
                     "optimizer": optimizer,
                     "X": samples.X,
                     "Y": samples.targets,
@@ -704,20 +582,22 @@ class BaseMLP(ABC):
                     "callbacks": sorted_callbacks.with_state,
                 }
                 checkpoints.open(self, settings)
-                self._splitting = checkpoints.splitting(self._splitting)
+                self.streams.splitting = checkpoints.splitting(self.streams.splitting)
             if validation_split:
                 rows, held_rows = self._split_rows(len(samples), validation_split)
                 samples, held_out = samples.picked(rows), samples.picked(held_rows)
-            samples = samples.class_weighted(class_weight, self._loss)
+            samples = samples.class_weighted(class_weight, loss)
         held_targets = held_out.targets[:] if held_out and metrics else None
-        entries = chosen(metrics, held_targets, self._layer_sizes[-1], self._loss.name)
+        entries = chosen(metrics, held_targets, self.architecture.outputs, loss.name)
         self._require_finite_parameters()
         self._warn_if_symmetric()
         run: Run
         if Y is None:
 
             def prepare(X: Any, Y: Any, weights: Any) -> tuple[Array | Rows, Array | Rows]:
-                batch = self._samples(X, Y, weights, check_finite).class_weighted(class_weight, self._loss)
+                batch = self._samples(X, Y, weights, check_finite).class_weighted(
+                    class_weight, self.architecture.loss
+                )
                 return batch.X, batch.Y
 
             batches = Batches(X, accumulate, prepare)
@@ -778,12 +658,11 @@ class BaseMLP(ABC):
         warm_start=True); after reset(), from the start (warm_start=False).
         """
         self._draw()
-        self._parameters_changed()
         self._resets += 1
 
     def _samples(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
         """Data to train on."""
-        return self._reader.samples(X, Y, sample_weight, check_finite).apart_from(self._parameters)
+        return self.reader.samples(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
 
     def _split_rows(self, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
@@ -791,16 +670,12 @@ class BaseMLP(ABC):
         if not 0 < held < rows:
             side = "training" if held else "validation"
             raise ValueError(f"validation_split={fraction:g} of {rows} rows leaves nothing for {side}")
-        order = np.random.default_rng(self._splitting).permutation(rows)
+        order = np.random.default_rng(self.streams.splitting).permutation(rows)
         return np.sort(order[held:]), np.sort(order[:held])
 
     def _require_finite_parameters(self) -> None:
-        if not self._parameters_are_finite():
+        if not self.parameters.are_finite():
             raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
-
-    def _parameters_are_finite(self) -> bool:
-        with np.errstate(all="ignore"):
-            return math.isfinite(self._parameters.sum()) or bool(np.isfinite(self._parameters).all())
 
     def _warn_if_symmetric(self) -> None:
         """Warn once about hidden layers whose units are all alike, and get alike updates for ever."""
@@ -830,7 +705,7 @@ class BaseMLP(ABC):
         if self.gains and not (self.gains[layer - 1] == self.gains[layer - 1][0]).all():
             return False
         # Alike so far. They stay alike if they are weighted alike, or if no gradient comes through at all.
-        silent = self._activations[layer - 1].name == "relu" and not W.any() and b[0] <= 0
+        silent = self.architecture.activations[layer - 1].name == "relu" and not W.any() and b[0] <= 0
         return bool(silent or (W_next == W_next[:1]).all())
 
     # ---- looking into it ------------------------------------------------------------------------------
@@ -883,24 +758,6 @@ class BaseMLP(ABC):
             model = cls(**architecture)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from None
-        model._parameters[...] = parameters
+        model.parameters.replace(parameters)
         model.metadata = metadata
         return model
-
-
-def _dropout_of_layers(dropout: object, layer_sizes: Sequence[int]) -> tuple[float, ...]:
-    """The probability for each hidden layer."""
-    layers = len(layer_sizes) - 2
-    if isinstance(dropout, (Sequence, np.ndarray)) and not isinstance(dropout, (str, bytes)):
-        if len(dropout) != layers:
-            raise ValueError(
-                f"dropout has {len(dropout)} values, layer_sizes {list(layer_sizes)} has {layers} hidden "
-                "layers: dropout must be a number, or one for each hidden layer"
-            )
-        return tuple(checks.number(f"dropout[{i}]", p, low=0, below=1) for i, p in enumerate(dropout))
-    p = checks.number("dropout", dropout, low=0, below=1)
-    if p and not layers:
-        raise ValueError(
-            f"dropout is {p:g}, but layer_sizes {list(layer_sizes)} has no hidden layer to drop units of"
-        )
-    return (p,) * layers

@@ -41,14 +41,14 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
     """ValueError for parameters that are not finite: no such file could be loaded."""
-    model._adopt_parameters()
-    if not np.isfinite(model._parameters).all():
+    model.parameters.adopt()
+    if not np.isfinite(model.parameters.flat).all():
         raise ValueError("weights, biases or gains hold NaN or infinity: such a model is not saved")
-    views = layout.views(model._parameters, model._shapes_by_name)
+    views = layout.views(model.parameters.flat, model.architecture.arrays)
     tensors = {name: array.copy() for name, array in views.items()}
     texts = {
         "format": FORMAT,
-        "architecture": json.dumps(model._architecture()),
+        "architecture": json.dumps(model.architecture.to_json()),
         "metadata": metadata_as_json(model),
     }
     write(path, tensors, texts)

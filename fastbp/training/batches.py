@@ -250,7 +250,7 @@ class BatchRun(Run):
         return True
 
     def _divisor(self, steps: int) -> int:
-        return max(1, self._rows_of_epoch) if self.model._reduction == "mean" else 1
+        return max(1, self._rows_of_epoch) if self.model.architecture.reduction == "mean" else 1
 
     def _steps_expected(self) -> int | None:
         if self.steps < NO_LIMIT or not self.batches.steps_in_pass:

@@ -138,7 +138,7 @@ class Checkpoints:
     def _check(self, run: Run) -> None:
         """ValueError, KeyError or TypeError if something is missing in what was saved."""
         assert self.saved is not None
-        progress, parameters = self.saved.progress, run.model._parameters
+        progress, parameters = self.saved.progress, run.model.parameters.flat
         for name in ("parameters", *(["result"] if "result" in self.saved.arrays else [])):
             self.saved.array(name, parameters.shape, parameters.dtype)
         for k, buffer in enumerate(run.state.buffers):
@@ -169,7 +169,7 @@ class Checkpoints:
             return
         progress, arrays, model = self.saved.progress, self.saved.arrays, run.model
         name = "result" if self.finished and "result" in arrays else "parameters"
-        model._parameters[...] = arrays[name]
+        model.parameters.flat[...] = arrays[name]
         for k, buffer in enumerate(run.state.buffers):
             buffer[...] = arrays[f"optimizer.{k}"]
         run.state.steps = int(progress["optimizer_steps"])
@@ -183,8 +183,8 @@ class Checkpoints:
         run.done, run.unsettled = int(progress["done"]), bool(progress["unsettled"])
         run.epoch_losses[: run.epoch_step] = arrays["epoch_losses"]
         run.epoch_random = progress["random"]
-        model._restore_random_state(run.epoch_random)
-        model._parameters_changed()
+        model.streams.restore(run.epoch_random)
+        model.parameters.changed()
         if self.finished:
             if run.epoch_step:
                 run._order(1)  # the generator goes where it was at the end
@@ -226,16 +226,19 @@ class Checkpoints:
         """All is done."""
         if self._last is None:
             return
-        run.model._adopt_parameters()
-        if not np.array_equal(run.model._parameters, self._last.arrays["parameters"]):
-            self._last.arrays["result"] = run.model._parameters.copy()
+        run.model.parameters.adopt()
+        if not np.array_equal(run.model.parameters.flat, self._last.arrays["parameters"]):
+            self._last.arrays["result"] = run.model.parameters.flat.copy()
         self._last.progress["history"] = _history_values(run.history)
         self._write(self._last)
 
     def _collect(self, run: Run, callbacks: Callbacks, *, finished: bool) -> Saved:
         model, history = run.model, run.history
-        model._adopt_parameters()
-        arrays = {"parameters": model._parameters.copy(), "epoch_losses": run.epoch_losses[: run.epoch_step]}
+        model.parameters.adopt()
+        arrays = {
+            "parameters": model.parameters.flat.copy(),
+            "epoch_losses": run.epoch_losses[: run.epoch_step],
+        }
         arrays |= {f"optimizer.{k}": buffer.copy() for k, buffer in enumerate(run.state.buffers)}
         arrays |= {f"history.{name}": history._array(name) for name in history.names}
         of_schedule, of_callbacks = self._states_before if run.unsettled else _states(run, callbacks)
@@ -249,8 +252,8 @@ class Checkpoints:
             "unsettled": run.unsettled,
             "stopped": run.stopped,
             "finished": finished,
-            "random": {**model._random_state(), "shuffling": run.epoch_random["shuffling"]},
-            "split": model._splitting.entropy,
+            "random": {**model.streams.state(), "shuffling": run.epoch_random["shuffling"]},
+            "split": model.streams.splitting.entropy,
             "optimizer": described(run.optimizer),
             "optimizer_steps": run.state.steps,
             "schedule": of_schedule,

@@ -59,7 +59,7 @@ class Validation:
         X, Y = self.samples.X, self.samples.Y
         if not self.metrics:
             return {"loss": model._evaluate(X, Y)}
-        y_pred = np.empty((len(X), model._layer_sizes[-1]), model._dtype)
+        y_pred = np.empty((len(X), model.architecture.layer_sizes[-1]), model.architecture.dtype)
         loss = model._evaluate(X, Y, y_pred)
         return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
 
@@ -138,7 +138,7 @@ class Run:
         if isinstance(self.optimizer.lr, Schedule):
             self.optimizer.lr.check_columns(history.names)
         if saved is not None:
-            self.epoch_random = self.model._random_state()
+            self.epoch_random = self.model.streams.state()
             if saved.finished:
                 saved.restore(self, callbacks)
                 return history
@@ -170,7 +170,7 @@ class Run:
             except KeyboardInterrupt:
                 history.interrupted = True
             finally:
-                self.model._parameters_changed()
+                self.model.parameters.changed()
         return history
 
     def _bar(self, progress: bool) -> Any:
@@ -204,7 +204,7 @@ class Run:
                 if saved is not None and ended:
                     saved.note_states(self, callbacks)
                     if self.epoch_step == 0:
-                        self.epoch_random = self.model._random_state()
+                        self.epoch_random = self.model.streams.state()
             if chunk:
                 self.stopped = self._call(callbacks.chunk_end, self.done)
             if ended:
@@ -269,7 +269,7 @@ class Run:
         if not hooks:
             return False
         answers = [hook(self.model, count, self.history) for hook in hooks]
-        self.model._parameters_changed()  # they may have written to them
+        self.model.parameters.changed()  # they may have written to them
         return any(answers)
 
     def _show(self, bar: Any, ended: bool) -> None:
@@ -306,7 +306,7 @@ class Run:
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""
-        return min(steps * self.batch_size, len(self.X)) if self.model._reduction == "mean" else 1
+        return min(steps * self.batch_size, len(self.X)) if self.model.architecture.reduction == "mean" else 1
 
     def _epoch_losses(self, sums: NDArray[np.float64], steps: int) -> list[float]:
         return list((sums / self._divisor(steps)).tolist())
@@ -316,7 +316,7 @@ class Run:
         if not self.shuffle:
             return None
         rows = np.tile(np.arange(len(self.X), dtype=np.int64), (epochs, 1))
-        return self.model._shuffling.permuted(rows, axis=1, out=rows).ravel()
+        return self.model.streams.shuffling.permuted(rows, axis=1, out=rows).ravel()
 
     def _chunk(
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
@@ -337,20 +337,20 @@ class Run:
 
     def _snapshot(self) -> tuple[Array, list[Array], int, int]:
         buffers = [b.copy() for b in self.state.buffers]
-        return self.model._parameters.copy(), buffers, self.state.steps, self.model._steps_trained
+        return self.model.parameters.flat.copy(), buffers, self.state.steps, self.model.streams.steps_trained
 
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
         """Run a chunk, timed. FloatingPointError (see _step_back) if it blows up."""
         order, epoch, first, last = chunk
         model = self.model
-        model._adopt_parameters()  # a callback may have put arrays in their place
+        model.parameters.adopt()  # a callback may have put arrays in their place
         before = None if model._chunks_are_atomic else self._snapshot()
         losses = np.empty(last - first)
         started = time.perf_counter()
         finite = self._chunk(order, first, last, losses)
         seconds = time.perf_counter() - started
         if before is not None:
-            finite = finite and math.isfinite(losses.sum()) and model._parameters_are_finite()
+            finite = finite and math.isfinite(losses.sum()) and model.parameters.are_finite()
         if not finite:
             self._step_back(order, epoch, first, losses, before or self._snapshot())
         self.step_seconds = seconds / (last - first)
@@ -378,13 +378,13 @@ class Run:
         scratch = np.empty_like(losses)
 
         def repeat(steps: int) -> bool:
-            model._parameters[...] = before[0]
+            model.parameters.flat[...] = before[0]
             for buffer, values in zip(state.buffers, before[1], strict=True):
                 buffer[...] = values
-            state.steps, model._steps_trained = before[2:]
-            model._parameters_changed()
+            state.steps, model.streams.steps_trained = before[2:]
+            model.parameters.changed()
             updated = self._chunk(order, first, first + steps, scratch[:steps])
-            return updated and model._parameters_are_finite()
+            return updated and model.parameters.are_finite()
 
         good, too_many = 0, (int(bad[0]) if len(bad) else len(losses)) + 1
         while too_many - good > 1:

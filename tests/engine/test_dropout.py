@@ -193,7 +193,7 @@ def test_fit_has_the_masks_of_single_steps(module, dtype):
     for _ in range(5):
         for start in (0, 8, 16):
             stepped.train_step(X[start : start + 8], Y[start : start + 8], module.SGD(0.1))
-    assert fitted._steps_trained == stepped._steps_trained == 15
+    assert fitted.streams.steps_trained == stepped._steps_trained == 15
     assert np.array_equal(fitted._parameters, stepped._parameters)
 
 
@@ -269,7 +269,7 @@ def test_masks_after_stepping_back(module):
     )  # training ends within a few steps of the first cut
     with pytest.raises(FloatingPointError):
         model.fit(X, Y, epochs=9, batch_size=16, optimizer=module.SGD(rate), shuffle=False)
-    steps = model._steps_trained
+    steps = model.streams.steps_trained
     assert 9 <= steps < 36
     sgd = module.SGD(rate)
     for s in range(steps):

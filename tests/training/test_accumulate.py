@@ -97,7 +97,7 @@ def test_dropout_and_noise(dtype):
         )
         for _ in range(2):
             model.fit(X, Y, epochs=2, batch_size=8, accumulate=4, optimizer=optimizer)
-        assert model._steps_trained == 4 * 8
+        assert model.streams.steps_trained == 4 * 8
         models.append(model)
     tolerance = 1e-12 if dtype == np.float64 else 1e-5
     np.testing.assert_allclose(models[0]._parameters, models[1]._parameters, rtol=0, atol=tolerance)

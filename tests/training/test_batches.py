@@ -34,7 +34,7 @@ def net(module, **options):
 def state_of(model, history):
     """All that training has made, as bytes; times excepted."""
     columns = history.to_dict()["columns"]
-    return model._parameters.tobytes(), model._steps_trained, {**columns, "epoch_seconds": None}
+    return model._parameters.tobytes(), model.streams.steps_trained, {**columns, "epoch_seconds": None}
 
 
 class Loader:

@@ -1,0 +1,141 @@
+"""A network's parameters: one flat array, and the weights, biases and gains that are views of it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp import checks, initializers
+from fastbp.network import layout
+from fastbp.network.architecture import Architecture
+
+Array = NDArray[Any]
+
+
+class Parameters:
+    """All numbers that training changes, in the order of `layout.shapes`.
+
+    flat : all of them, (n_parameters,), with `slack` bytes of zeros behind that may be read as well.
+    weights, biases, gains : lists of views of `flat`, in which users may write, and in whose place they may
+        put other arrays; `adopt` takes the values over before anything is computed.
+    version : grows whenever `changed` is called: what was prepared from an older one is stale.
+    """
+
+    def __init__(self, architecture: Architecture, slack: int = 0) -> None:
+        self.arrays, self._slack = architecture.arrays, slack
+        size, dtype = layout.size(self.arrays), architecture.dtype
+        if size * dtype.itemsize + slack > np.iinfo(np.intp).max:
+            raise ValueError(
+                f"layer_sizes {list(architecture.layer_sizes)} need {size:,} parameters, "
+                "more than memory can hold"
+            )
+        self._allocate(np.zeros(size, dtype))
+        self.version = 0
+
+    def _allocate(self, values: Array) -> None:
+        memory = np.zeros(values.nbytes + self._slack, np.uint8)
+        self.flat = memory[: values.nbytes].view(values.dtype)
+        self.flat[...] = values
+        self._split = self.split(self.flat)
+        self.views: list[Array] = [array for kind in self._split for array in kind]
+        self._restore_views()
+
+    def _restore_views(self) -> None:
+        self.weights, self.biases, self.gains = map(list, self._split)
+
+    def __len__(self) -> int:
+        return self.flat.size
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.adopt()
+        return {"arrays": self.arrays, "slack": self._slack, "flat": self.flat}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.arrays, self._slack, self.version = state["arrays"], state["slack"], 0
+        self._allocate(state["flat"])
+
+    # ---- views ----------------------------------------------------------------------------------------
+
+    def split(self, flat: Array) -> tuple[list[Array], list[Array], list[Array]]:
+        """Views of an array laid out like these parameters: weights, biases and gains."""
+        of_kind: dict[str, list[Array]] = {"W": [], "b": [], "g": []}
+        for name, array in layout.views(flat, self.arrays).items():
+            of_kind[name[0]].append(array)
+        return of_kind["W"], of_kind["b"], of_kind["g"]
+
+    def named(self) -> dict[str, Array]:
+        """The arrays by their names: W1, b1, ..."""
+        return layout.views(self.flat, self.arrays)
+
+    def names(self) -> Iterator[str]:
+        """What users call each of the views."""
+        for kind, arrays in zip(("weights", "biases", "gains"), self._split, strict=True):
+            yield from (f"{kind}[{i}]" for i in range(len(arrays)))
+
+    # ---- what others may have written ------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Copy what was put in the place of an array into the parameters, and put that back.
+
+        ValueError or TypeError, before anything is copied, for what does not fit.
+        """
+        weights, biases, gains = self.weights, self.biases, self.gains
+        views = self.views
+        depth, normalised = len(self._split[0]), len(self._split[2])
+        if len(weights) != depth or len(biases) != depth:
+            raise ValueError(
+                f"the model has {depth} layers, but {len(weights)} weights and {len(biases)} biases"
+            )
+        if len(gains) != normalised:
+            raise ValueError(f"the model has {normalised} normalised layers, but {len(gains)} gains")
+        given = (*weights, *biases, *gains)
+        if all(map(operator.is_, given, views)):  # the usual case, decided quickly
+            return
+        replaced = [
+            (name, array, view)
+            for name, array, view in zip(self.names(), given, views, strict=True)
+            if array is not view
+        ]
+        for name, array, view in replaced:
+            values = checks.as_floats(name, array, self.flat.dtype)
+            if values.shape != view.shape:
+                raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
+        for _, array, view in replaced:
+            view[...] = array
+        self._restore_views()
+        self.changed()
+
+    def changed(self) -> None:
+        """Say that the numbers, or an optimizer's state of them, may have been written to."""
+        self.version += 1
+
+    def replace(self, flat: Array) -> None:
+        """Take over these values."""
+        self.flat[...] = flat
+        self.changed()
+
+    def require_updatable(self) -> None:
+        """ValueError if an array was made read-only."""
+        for name, view in zip(self.names(), self.views, strict=True):
+            checks.require_updatable(name, view)
+
+    def are_finite(self) -> bool:
+        """Whether there is no NaN and no infinity."""
+        with np.errstate(all="ignore"):
+            return math.isfinite(self.flat.sum()) or bool(np.isfinite(self.flat).all())
+
+    def draw(self, architecture: Architecture, rng: np.random.Generator) -> None:
+        """Initial values: weights as `init` says, biases 0, gains 1."""
+        self._restore_views()
+        self.flat[...] = 0
+        for W, activation in zip(self.weights, architecture.activations, strict=True):
+            fan_in, fan_out = W.shape
+            W[...] = initializers.weights(architecture.init, fan_in, fan_out, activation.name, rng)
+        for g in self.gains:
+            g[...] = 1
+        self.changed()

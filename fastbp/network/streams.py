@@ -1,0 +1,47 @@
+"""The random streams of a model: initial weights, shuffling, rows held out, dropout and noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Streams:
+    """Separate streams from one seed, so that how many weights there are does not change the batches.
+
+    shuffling : draws the order of each epoch.
+    splitting : what `validation_split` draws the rows held out from, in each call anew.
+    noise_key : two integers of 32 bits; with the number of the training step they decide dropout and noise.
+    steps_trained : of the model so far, parts of a step counted one by one.
+    """
+
+    shuffling: np.random.Generator
+    splitting: np.random.SeedSequence
+    noise_key: tuple[int, ...]
+    steps_trained: int
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+        self.restart()
+
+    def restart(self) -> np.random.Generator:
+        """Go back to the beginning, without a seed to another one; return what draws the initial weights."""
+        for_weights, for_shuffling, self.splitting, for_noise = np.random.SeedSequence(self._seed).spawn(4)
+        self.shuffling = np.random.default_rng(for_shuffling)
+        self.noise_key = tuple(for_noise.generate_state(2).tolist())
+        self.steps_trained = 0
+        return np.random.default_rng(for_weights)
+
+    def state(self) -> dict[str, Any]:
+        """Where the generators are that training draws from, as JSON."""
+        return {
+            "shuffling": self.shuffling.bit_generator.state,
+            "noise_key": list(self.noise_key),
+            "steps_trained": self.steps_trained,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go where they were at `state`."""
+        self.shuffling.bit_generator.state = state["shuffling"]
+        self.noise_key, self.steps_trained = tuple(state["noise_key"]), state["steps_trained"]
