@@ -8,6 +8,8 @@ import pytest
 import fastbp
 import fastbp.reference
 
+pytest_plugins = ["browser"]  # the fixtures of tests/support/browser.py
+
 
 @pytest.fixture(params=[fastbp, fastbp.reference], ids=["fastbp", "reference"])
 def module(request: pytest.FixtureRequest) -> ModuleType:

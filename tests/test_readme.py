@@ -13,7 +13,7 @@ from fastbp.cli.train.options import TRAIN
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 # Commands, and data, with which test_demo.py, test_cli.py and test_idx.py run.
-TOO_LONG_TO_RUN = {"demo", "check", "bench", "/usr/share/datasets/fashion-mnist"}
+TOO_LONG_TO_RUN = {"demo", "tutorial", "check", "bench", "/usr/share/datasets/fashion-mnist"}
 
 
 def blocks(language):

@@ -107,6 +107,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _tutorial(arguments: argparse.Namespace) -> int:
+    from fastbp.tutorial import command as tutorial_command
+
+    return tutorial_command.run(arguments.lang, arguments.out, notebook=arguments.notebook)
+
+
 def _known(what: str, names: Sequence[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
@@ -197,6 +203,16 @@ def _parser() -> _Parser:
         default=0,
         help="of weights, batches and split (default: %(default)s)",
     )
+
+    tutorial = command(
+        "tutorial",
+        _tutorial,
+        "write the tutorial: from the equations to the fast network, in pictures (中文: --lang zh)",
+        "Writes one HTML page that needs no internet, made afresh from runs on this machine, or a notebook.",
+    )
+    tutorial.add_argument("--lang", choices=("en", "zh"), default="en", help="default: %(default)s")
+    tutorial.add_argument("--out", metavar="FILE", help="default: tutorial.html, or tutorial.ipynb")
+    tutorial.add_argument("--notebook", action="store_true", help="write a notebook rather than a page")
 
     train = command(
         "train",

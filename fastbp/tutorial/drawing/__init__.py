@@ -1,0 +1,1 @@
+"""The tutorial's pictures, drawn by hand as SVG; colours are those of the page's style sheet."""

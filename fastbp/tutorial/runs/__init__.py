@@ -1,0 +1,1 @@
+"""What the tutorial computes on this machine: the exclusive or, its speed, the ways to fail, the digits."""
