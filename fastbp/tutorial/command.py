@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fastbp.storage.atomic import check_writable, replacing
+from fastbp.storage.atomic import check_writable, write
 
 ENDINGS = {"page": ".html", "notebook": ".ipynb"}
 
@@ -15,7 +15,7 @@ def run(language: str, out: str | None, *, notebook: bool) -> int:
     target = out or f"tutorial{ENDINGS[kind]}"
     if not target.lower().endswith(ENDINGS[kind]):
         raise ValueError(f"--out {target}: the name of the {kind} must end in {ENDINGS[kind]}")
-    check_writable(target)
+    check_writable(target, "--out")
     started = time.perf_counter()
     if notebook:
         from fastbp.tutorial.notebook import build as build_notebook
@@ -26,12 +26,10 @@ def run(language: str, out: str | None, *, notebook: bool) -> int:
         from fastbp.tutorial.page import build, compute
 
         content = build(language, compute())
-    with replacing(target) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+    write(target, content.encode())
     took = time.perf_counter() - started
-    print(
-        f"wrote {target} ({len(content.encode()) / 1024:.0f} KB, {took:.1f} s): open it in a browser"
-        if not notebook
-        else f"wrote {target}: open it with Jupyter"
-    )
+    if notebook:
+        print(f"wrote {target}: open it with Jupyter")
+    else:
+        print(f"wrote {target} ({len(content.encode()) / 1024:.0f} KB) in {took:.1f} s: open it in a browser")
     return 0
