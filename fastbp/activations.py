@@ -227,7 +227,7 @@ OUTPUTS = ACTIVATIONS | {
 
 def hidden(name: str) -> Activation:
     """The hidden activation of that name; ValueError lists the known ones."""
-    if name == "softmax":
+    if isinstance(name, str) and name == "softmax":
         raise ValueError(
             f"hidden='softmax' is not supported, softmax is an output activation (output='softmax'); "
             f"expected one of {', '.join(map(repr, ACTIVATIONS))}"

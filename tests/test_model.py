@@ -326,13 +326,6 @@ def test_bad_inputs(module):
         assert np.array_equal(p, b)
 
 
-def test_targets_of_one_output_must_be_a_column(module):
-    model = module.MLP([3, 5, 1], seed=0)
-    X, Y = data(6, [3, 1])
-    with pytest.raises(ValueError, match=re.escape("Y has shape (6,), expected (6, 1)")):
-        model.fit(X, Y[:, 0], epochs=1, optimizer=module.SGD(0.1))
-
-
 # ---- parameters ---------------------------------------------------------------------------------------
 
 

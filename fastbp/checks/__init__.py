@@ -6,6 +6,7 @@ before anything is modified. A message names the argument, what was given and wh
     arrays.py     arrays, their shapes and dtypes, NaN and infinity
     scalars.py    rates, counts and flags
     names.py      one name out of those that are known
+    foreign.py    what callers have instead of arrays: tables, sparse and masked arrays
     two_layer.py  all arguments of `forward`, `backward`, `sgd_update` and `train_step`
 """
 
@@ -21,7 +22,8 @@ from fastbp.checks.arrays import (
     require_targets,
     require_updatable,
 )
-from fastbp.checks.names import known_name, known_options
+from fastbp.checks.foreign import as_array, column_names, hint_for, is_table, refuse_masked
+from fastbp.checks.names import known_name, known_options, shown
 from fastbp.checks.scalars import count, flag, learning_rate, number, number_or_one_each, positive
 from fastbp.checks.two_layer import (
     backward_arguments,
@@ -33,24 +35,30 @@ from fastbp.checks.two_layer import (
 __all__ = [
     "FLOAT32",
     "FLOAT64",
+    "as_array",
     "as_floats",
     "as_numbers",
     "backward_arguments",
+    "column_names",
     "common_dtype",
     "count",
     "flag",
     "forward_arguments",
+    "hint_for",
+    "is_table",
     "known_name",
     "known_options",
     "learning_rate",
     "number",
     "number_or_one_each",
     "positive",
+    "refuse_masked",
     "require_finite",
     "require_inputs",
     "require_matrix",
     "require_targets",
     "require_updatable",
+    "shown",
     "train_step_arguments",
     "update_arguments",
 ]

@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.checks.foreign import as_array, hint_for, refuse_masked
+
 Array = NDArray[Any]
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
+# What the arguments are called that may be classes.
+TARGETS = ("Y", "y_true", "validation_data[1]")
 # Numbers of an array that are looked at one by one, with temporary arrays of this size.
 LOOKED_AT_ONCE = 1 << 20
 
 
 def as_numbers(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     """`value` as an ndarray of real numbers, which can be converted to `dtype`."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array of numbers: {error}") from None
+    array = as_array(name, value)
     if array.dtype != dtype and array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers ({dtype})")
+        hint = hint_for(array, of_targets=name in TARGETS)
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers ({dtype}){hint}")
     return array
 
 
@@ -45,6 +47,7 @@ def common_dtype(arguments: Iterable[tuple[str, object]]) -> np.dtype[Any]:
     """
     names: dict[np.dtype[Any], str] = {}
     for name, value in arguments:
+        refuse_masked(name, value)
         dtype = getattr(value, "dtype", None)
         if not isinstance(dtype, np.dtype):
             continue
@@ -70,6 +73,8 @@ def require_finite(name: str, array: Array) -> None:
     with np.errstate(all="ignore"):
         if math.isfinite(array.sum()):
             return
+    if not array.ndim:
+        raise ValueError(f"{name} is {array}, expected a finite number")
     bad, first = 0, (0,) * array.ndim
     rows = max(1, LOOKED_AT_ONCE * len(array) // array.size)
     for start in range(0, len(array), rows):
@@ -81,8 +86,15 @@ def require_finite(name: str, array: Array) -> None:
         index = ", ".join(map(str, first))
         raise ValueError(
             f"{name} holds NaN or infinity ({bad} of {array.size} values, the first is "
-            f"{name}[{index}] = {array[first]}); check_finite=False skips this check"
+            f"{name}[{index}] = {array[first]}){_cause(array[first], array.dtype)}"
         )
+
+
+def _cause(value: Any, dtype: np.dtype[Any]) -> str:
+    """What to do about it."""
+    if math.isnan(value):
+        return ": fill in what is missing, or leave such rows out"
+    return f": numbers beyond {np.finfo(dtype).max:.2g} are infinite in {dtype}"
 
 
 def require_matrix(name: str, array: Array, meaning: str) -> None:
@@ -124,6 +136,7 @@ def require_targets(name: str, Y: Array, rows: int, outputs: int, *, labels: boo
 
 def require_updatable(name: str, array: object) -> None:
     """Raise unless `array` is a writable float32 or float64 ndarray, which can be updated in place."""
+    refuse_masked(name, array)
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"{name} is updated in place and must be a NumPy array, got {type(array).__name__}: nothing "

@@ -6,12 +6,23 @@ import difflib
 import inspect
 from collections.abc import Collection, Iterable, Sequence
 
+LONGEST_SHOWN = 100  # characters of what was given
+
+
+def shown(value: object) -> str:
+    """What was given, on one line of an error message."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an object that cannot even say what it is
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
 
 def known_name(kind: str, name: object, known: Iterable[str]) -> str:
     """`name`, if it is one of `known`; else ValueError that lists the known names, the nearest first."""
     names = list(known)
     if not isinstance(name, str):
-        raise TypeError(f"{kind} must be a name ({', '.join(names)}), got {name!r}")
+        raise TypeError(f"{kind} must be a name ({', '.join(names)}), got {shown(name)}")
     if name in names:
         return name
     nearest_first = ", ".join(map(repr, _nearest_first(name, names)))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from fastbp.checks.arrays import FLOAT64, as_floats
+from fastbp.checks.names import shown
 
 
 def learning_rate(lr: object, name: str = "lr") -> float:
@@ -17,13 +18,13 @@ def learning_rate(lr: object, name: str = "lr") -> float:
 def number(name: str, value: object, *, low: float, below: float = math.inf) -> float:
     """`value` as a float with low <= value < below."""
     try:
-        if isinstance(value, (bool, str, bytes)):
+        if isinstance(value, (bool, str, bytes)) or getattr(value, "ndim", False):
             raise TypeError
         result = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
     except OverflowError:  # an int beyond all floats
         result = math.inf
+    except Exception:  # also what __float__ of somebody else's class raises
+        raise TypeError(f"{name} must be a number, got {shown(value)}") from None
     if not low <= result < below:
         expected = f"finite and at least {low:g}" if below == math.inf else f"in [{low:g}, {below:g})"
         raise ValueError(f"{name} is {result!r}, expected a number {expected}")
@@ -48,7 +49,7 @@ def positive(name: str, value: object, otherwise: str) -> float:
     try:
         result = number(name, value, low=0)
     except TypeError:
-        raise TypeError(f"{name} must be a number or {otherwise}, got {value!r}") from None
+        raise TypeError(f"{name} must be a number or {otherwise}, got {shown(value)}") from None
     except ValueError:
         result = 0.0
     if result <= 0:
@@ -59,7 +60,7 @@ def positive(name: str, value: object, otherwise: str) -> float:
 def count(name: str, value: object, *, low: int = 1) -> int:
     """`value` as an int that is at least `low`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < low:
         raise ValueError(f"{name} is {value}, expected at least {low}")
     return int(value)
@@ -68,5 +69,5 @@ def count(name: str, value: object, *, low: int = 1) -> int:
 def flag(name: str, value: object) -> bool:
     """`value` as a bool: what is true by accident, like "no", is refused."""
     if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)

@@ -86,10 +86,10 @@ def update_arguments(
     params: object, grads: object, lr: object, check_finite: bool
 ) -> tuple[list[Array], list[Array], float]:
     """The arguments of `sgd_update`: the caller's own parameter arrays, gradients of the same dtype, lr."""
-    for name, value in (("params", params), ("grads", grads)):
-        if not isinstance(value, Sequence):
-            raise TypeError(f"{name} must be a list or tuple of arrays, got {type(value).__name__}")
-    assert isinstance(params, Sequence) and isinstance(grads, Sequence)
+    if not isinstance(params, Sequence) or isinstance(params, (str, bytes)):
+        raise TypeError(f"params must be a list or tuple of arrays, got {type(params).__name__}")
+    if not isinstance(grads, Sequence) or isinstance(grads, (str, bytes)):
+        raise TypeError(f"grads must be a list or tuple of arrays, got {type(grads).__name__}")
     if len(params) != len(grads):
         raise ValueError(f"{len(params)} params, but {len(grads)} grads: one gradient for each is needed")
     rate = learning_rate(lr)

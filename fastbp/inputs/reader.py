@@ -40,6 +40,11 @@ class Reader:
     ) -> None:
         self.input_count, self.output_count, self.dtype, self.loss = inputs, outputs, dtype, loss
         self.scaling, self._is_finite = scaling, is_finite
+        self.feature_names: tuple[str, ...] | None = None  # the columns' of the table that was trained on
+
+    def learns(self, samples: Samples) -> None:
+        """Remember the columns of a table that is trained on: later tables must have the same ones."""
+        self.feature_names = samples.feature_names or self.feature_names
 
     # ---- inputs ---------------------------------------------------------------------------------------
 
@@ -60,6 +65,7 @@ class Reader:
 
     def _matrix(self, X: Any, name: str) -> Array:
         """X as it is stored, (batch, inputs)."""
+        self._require_names(name, checks.column_names(X))
         array = checks.as_numbers(name, sources.opened(name, X), self.dtype)
         inputs = self.input_count
         checks.require_matrix(name, array, f"(batch, {inputs})")
@@ -69,6 +75,27 @@ class Reader:
                 f"{name} must be (batch, {inputs})"
             )
         return array
+
+    def _require_names(self, name: str, given: tuple[str, ...] | None) -> None:
+        """ValueError if a table has other columns than the one trained on, or in another order."""
+        known = self.feature_names
+        if known is None or given is None or given == known:
+            return
+        missing, unknown = (
+            ", ".join(map(repr, sorted(set(a) - set(b)))) for a, b in ((known, given), (given, known))
+        )
+        if missing or unknown or len(given) != len(known):
+            parts = [f"{what} {names}" for what, names in (("misses", missing), ("has", unknown)) if names]
+            what = " and ".join(parts) or f"has {len(given)} columns"
+            raise ValueError(
+                f"{name} {what}; the model was trained on the columns {', '.join(map(repr, known))}"
+            )
+        first = next(i for i, pair in enumerate(zip(given, known, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"{name} has the columns in another order than the table that the model was trained on: column "
+            f"{first} is {given[first]!r}, expected {known[first]!r}; {name}[list(model.feature_names)] puts "
+            "them in order"
+        )
 
     def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
         """`inputs` of what `_matrix` has returned."""
@@ -100,6 +127,7 @@ class Reader:
     ) -> Array:
         """Y as (rows, outputs), C-ordered and of the network's dtype; with weights a column more."""
         outputs, loss = self.output_count, self.loss
+        Y = self._as_column(name, Y)
         array = targets.rows_of_labels(name, Y, rows, outputs, self.dtype) if loss.of_classes else None
         if array is None:
             array = checks.as_floats(name, Y, self.dtype)
@@ -125,7 +153,7 @@ class Reader:
 
         Labels of classes, and targets with weights, become an array of floats.
         """
-        array = sources.opened(name, Y)
+        array = self._as_column(name, sources.opened(name, Y))
         large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
         if not large or sample_weight is not None or (self.loss.of_classes and array.shape[1] == 1):
             return self.targets(
@@ -139,19 +167,26 @@ class Reader:
             return Rows(np.asarray(array), self.dtype)
         return np.require(array, self.dtype, ("C", "A", "E"))
 
+    def _as_column(self, name: str, Y: Any) -> Any:
+        """Targets (rows,) as (rows, 1) where there is one output; whatever else it is, as it is given."""
+        if self.output_count > 1 or (type(Y) is np.ndarray and Y.ndim != 1):
+            return Y
+        array = checks.as_array(name, Y)
+        return array[:, None] if array.ndim == 1 and len(array) else array
+
     # ---- both -----------------------------------------------------------------------------------------
 
     def batch(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
         """Data of one batch, all in floats."""
         x = self.inputs(X, check_finite)
         y = self.targets(Y, len(x), check_finite, sample_weight=sample_weight)
-        return Samples(x, y, self.output_count)
+        return Samples(x, y, self.output_count, checks.column_names(X))
 
     def samples(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
         """Data of which some rows are taken at a time."""
         x = self.input_rows(X, check_finite)
         y = self.target_rows(Y, len(x), check_finite, sample_weight=sample_weight)
-        return Samples(x, y, self.output_count)
+        return Samples(x, y, self.output_count, checks.column_names(X))
 
     def validation(self, data: tuple[ArrayLike, ...] | None, check_finite: bool) -> Samples | None:
         """`fit`'s validation_data: (X, Y) or (X, Y, sample_weight), or None."""

@@ -29,6 +29,7 @@ class Samples:
     X: Array | Rows
     Y: Array | Rows
     outputs: int
+    feature_names: tuple[str, ...] | None = None  # the columns', where X was a table with such names
 
     def __len__(self) -> int:
         return len(self.X)
@@ -45,11 +46,15 @@ class Samples:
 
     def picked(self, rows: NDArray[np.int64]) -> Samples:
         """Copies of these rows, stored like them."""
-        return Samples(sources.picked(self.X, rows), sources.picked(self.Y, rows), self.outputs)
+        return Samples(
+            sources.picked(self.X, rows), sources.picked(self.Y, rows), self.outputs, self.feature_names
+        )
 
     def apart_from(self, parameters: Array) -> Samples:
         """The samples, copied where they lie in the memory of the parameters, which training changes."""
-        return Samples(_apart(self.X, parameters), _apart(self.Y, parameters), self.outputs)
+        return Samples(
+            _apart(self.X, parameters), _apart(self.Y, parameters), self.outputs, self.feature_names
+        )
 
     def class_weighted(self, class_weight: ClassWeight | None, loss: Loss) -> Samples:
         """The samples with the weights of their classes, times their own weights if they have some."""
@@ -59,7 +64,7 @@ class Samples:
         of_rows = targets.class_weights(class_weight, values, loss)
         if weights is not None:
             of_rows = of_rows * weights
-        return Samples(self.X, targets.weighted(values, of_rows), self.outputs)
+        return Samples(self.X, targets.weighted(values, of_rows), self.outputs, self.feature_names)
 
 
 def split_weights(Y: Array, outputs: int) -> tuple[Array, Array | None]:

@@ -26,10 +26,7 @@ SUM_TOLERANCE = 1e-5
 
 def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtype[Any]) -> Array | None:
     """Zeros and a one for each label 0 .. outputs - 1; None if Y is not a list or column of labels."""
-    try:
-        labels = np.asarray(Y)
-    except ValueError:  # not rectangular; as_floats says so
-        return None
+    labels = checks.as_array(name, Y)
     if labels.ndim != 1 and not (labels.ndim == 2 and labels.shape[1] == 1):
         return None
     expected = f"class labels 0..{outputs - 1} (the model has {outputs} outputs)"
@@ -39,7 +36,8 @@ def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtyp
             f"or ({rows}, {outputs}), one column a class"
         )
     if labels.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {labels.dtype}, expected {expected}")
+        hint = checks.hint_for(labels, of_targets=True)
+        raise TypeError(f"{name} has dtype {labels.dtype}, expected {expected}{hint}")
     labels = labels.reshape(-1)
     if labels.dtype.kind == "b":
         labels = labels.astype(np.uint8)
@@ -115,7 +113,8 @@ def class_weights(value: object, Y: Array, loss: Loss) -> NDArray[np.float64]:
         counts = shares.sum(axis=0)
         there = counts > 0  # as in scikit-learn, classes that do not occur have no part
         of_class = np.divide(len(Y), there.sum() * counts, out=np.zeros(len(names)), where=there)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) or (hasattr(value, "index") and hasattr(value, "items")):
+        value = dict(value.items())  # of a column of a table by its index, which names the classes
         for key in value:
             if key not in names:
                 raise ValueError(f"class_weight has the key {key!r}, {known}")

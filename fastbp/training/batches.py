@@ -53,7 +53,8 @@ class Group(NamedTuple):
 def gives_batches(X: object) -> bool:
     """Whether X is a function, or something to iterate over that is neither an array nor a collection."""
     iterable = isinstance(X, Iterable) and not isinstance(X, (Collection, os.PathLike))
-    return (iterable and not hasattr(X, "__array__")) or callable(X)
+    matrix = hasattr(X, "__array__") or hasattr(X, "shape")  # the latter of a sparse one
+    return (iterable and not matrix) or callable(X)
 
 
 def refuse_for_batches(given: Mapping[str, bool]) -> None:
