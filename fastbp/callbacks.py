@@ -6,25 +6,29 @@ more of these methods:
     on_train_begin(model, history)         before the first step; an error raised here changes nothing
     on_chunk_end(model, step, history)     after each chunk of steps, step being the steps done so far
     on_epoch_end(model, epoch, history)    after each epoch and its validation, epoch counted from 1
-    on_train_end(model, history)           at the end, also after Ctrl-C, but not after an error
+    on_train_end(model, history)           at the end, also after Ctrl-C and where the loss or the parameters
+                                           became NaN or infinite, but not after any other error
 
 A chunk is what compiled code runs without Python, some 0.2 s: fewer steps where each takes long, many epochs
 where they are short. A callback for chunks costs nothing per step; one for epochs makes each epoch a chunk.
 Where `fit` is given an iterable of batches, each step is a chunk.
 
 A true return value of on_epoch_end or on_chunk_end (or of the function) ends the training; all callbacks are
-called even so. Callbacks may read and write the model's parameters, and what they raise comes out of `fit`:
-the model then has the parameters of the last step. `history` has the finished epochs; `history.last(name)` is
-the newest value of a column.
+called even so. Callbacks may read and write the model's parameters and set the optimizer's hyper-parameters,
+which counts from the next step on. What they raise comes out of `fit`, with the history so far as its
+attribute `history`; the model then has the parameters of the last step. `history` has the finished epochs;
+`history.last(name)` is the newest value of a column.
 
 What a callback knows of the course of the training goes into checkpoints if it has the methods
 
     state_dict()                           a dict of arrays and of what can be written as JSON
-    load_state_dict(state)                 called after on_train_begin when a training goes on
+    load_state_dict(state)                 called after on_train_begin when a training goes on; where it turns
+                                           out to be finished, nothing else is called
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +40,13 @@ from fastbp import checks, metrics
 from fastbp.history import History
 
 Callback = Any  # a function of (model, epoch, history), or an object with one of:
-HOOKS = ("on_train_begin", "on_chunk_end", "on_epoch_end", "on_train_end")
+ARGUMENTS = {
+    "on_train_begin": ("model", "history"),
+    "on_chunk_end": ("model", "step", "history"),
+    "on_epoch_end": ("model", "epoch", "history"),
+    "on_train_end": ("model", "history"),
+}
+HOOKS = tuple(ARGUMENTS)
 
 
 class EarlyStopping:
@@ -49,7 +59,8 @@ class EarlyStopping:
     min_delta : less than this is no improvement.
     mode : "min" if less is better, "max" if more is, "auto" to decide by the name.
     restore_best : at the end of training, give the model the parameters of the best epoch back, whether it
-        was stopped early, by Ctrl-C, or had its number of epochs. (Not the optimizer its state.)
+        was stopped early, by Ctrl-C, by a loss that became infinite (FloatingPointError), or had its number
+        of epochs. (Not the optimizer its state.)
 
     `history.best_epoch` and `history.stopped_early` say what it found. One object can be used for one call of
     `fit` at a time; each begins anew. ValueError at the start if there is no such column.
@@ -177,4 +188,20 @@ class Callbacks:
                     "callbacks must be functions of (model, epoch, history) or objects with some of the "
                     f"methods {expected}, got {callback!r}"
                 )
+            _require_arguments(callback, hook, function)
             getattr(self, hook.removeprefix("on_")).append(function)
+
+
+def _require_arguments(callback: Callback, hook: str, function: Callable[..., Any]) -> None:
+    """TypeError unless the function can be called with what it will be called with."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some built-in functions nobody knows it
+        return
+    try:
+        signature.bind(*ARGUMENTS[hook])
+    except TypeError as error:
+        method = f"{type(callback).__name__}.{hook}" if hasattr(callback, hook) else repr(callback)
+        raise TypeError(
+            f"callbacks: {method}{signature} cannot be called with ({', '.join(ARGUMENTS[hook])}): {error}"
+        ) from None

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.lib import array_utils
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -66,14 +67,52 @@ def opened(name: str, value: Any) -> Any:
         raise ValueError(f"{name}: {path} is not a .npy file of numbers, or is truncated: {error}") from None
 
 
-def is_on_disk(array: Array) -> bool:
-    """Whether the array's numbers are mapped from a file."""
-    base: Any = array
+def is_on_disk(data: Array | Rows) -> bool:
+    """Whether the numbers are mapped from a file."""
+    base: Any = data.values if isinstance(data, Rows) else data
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap):
             return True
         base = base.base
     return isinstance(base, mmap.mmap)
+
+
+def own_view(data: Array | Rows) -> Array | Rows:
+    """The same numbers under an array object of our own, whose shape nobody else can set."""
+    if isinstance(data, Rows):
+        return Rows(data.values.view(np.ndarray), data.dtype, data.scaling)
+    return data.view(np.ndarray)
+
+
+class MappedFile:
+    """The file that data are mapped from, to be asked whether it still has all of them.
+
+    To read what is mapped from a file that somebody has cut short ends the process (SIGBUS). So whoever is
+    about to read asks first. What is cut off while compiled code reads, nobody can help.
+    """
+
+    def __init__(self, name: str, data: Array | Rows) -> None:
+        self._name = name
+        self._map: mmap.mmap | None = None  # None: it is no file, or the system cannot tell its size
+        self._bytes = 0  # that it must have
+        values = data.values if isinstance(data, Rows) else data
+        root: Any = values
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        if isinstance(root, np.memmap) and isinstance(root.base, mmap.mmap) and values.size:
+            self._map = root.base
+            self._bytes = root.offset + array_utils.byte_bounds(values)[1] - root.ctypes.data
+
+    def require_whole(self) -> None:
+        """OSError if the file is too short by now."""
+        if self._map is None:
+            return
+        size = self._map.size()
+        if size < self._bytes:
+            raise OSError(
+                f"the file that {self._name} is mapped from has been cut to {size} bytes since, "
+                f"expected at least {self._bytes}"
+            )
 
 
 def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:

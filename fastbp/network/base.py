@@ -29,9 +29,11 @@ from fastbp.network.parameters import Parameters
 from fastbp.network.results import Gradients, Trace
 from fastbp.network.streams import Streams
 from fastbp.optimizers import Optimizer, State
-from fastbp.training.batches import Batches, BatchRun, BatchSource, gives_batches, refuse_for_batches
+from fastbp.training.batch_run import BatchRun
+from fastbp.training.batches import Batches, BatchSource, gives_batches, refuse_for_batches
 from fastbp.training.checkpoint import Checkpoints
-from fastbp.training.run import Run, Validation
+from fastbp.training.run import Run
+from fastbp.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastbp.inspection.diagnosis import Diagnosis

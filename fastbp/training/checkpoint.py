@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +20,9 @@ from numpy.typing import NDArray
 
 from fastbp import checks
 from fastbp.history import History
-from fastbp.inputs.sources import Rows, is_on_disk
 from fastbp.schedules import Schedule
 from fastbp.storage import atomic, model_file
+from fastbp.training.settings import described, differences
 
 if TYPE_CHECKING:
     from fastbp.callbacks import Callbacks
@@ -33,10 +31,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# Bytes of the data that are looked at to tell them from others, and rows where they are on a disk.
-DIGESTED_BYTES, DIGESTED_ROWS_ON_DISK = 1 << 24, 256
 ON_ERROR = ("raise", "warn")
-_ABSENT = object()
 
 
 @dataclasses.dataclass
@@ -159,7 +154,7 @@ class Checkpoints:
     def _history(self) -> History:
         assert self.saved is not None
         values, arrays = self.saved.progress["history"], self.saved.arrays
-        columns = {name: arrays[f"history.{name}"].tolist() for name in values["columns"]}
+        columns = {name: arrays[f"history.{name}"] for name in values["columns"]}
         return History.from_dict({**values, "columns": columns, "interrupted": False})
 
     def restore(self, run: Run, callbacks: Callbacks) -> None:
@@ -185,15 +180,14 @@ class Checkpoints:
         run.epoch_random = progress["random"]
         model.streams.restore(run.epoch_random)
         model.parameters.changed()
-        if self.finished:
-            if run.epoch_step:
-                run._order(1)  # the generator goes where it was at the end
-            return
-        states = progress["callbacks"]
+        if self.finished and run.epoch_step:
+            run._order(1)  # the generator goes where it was at the end
+        ended = self.finished and "ended" in progress  # on_train_end may have changed states
+        name = "ended" if ended else "callbacks"
         for i, callback in enumerate(callbacks.with_state):
-            prefix = f"callbacks.{i}."
+            prefix = f"{name}.{i}."
             own = {k.removeprefix(prefix): a.copy() for k, a in arrays.items() if k.startswith(prefix)}
-            callback.load_state_dict({**states[i], **own})
+            callback.load_state_dict({**progress[name][i], **own})
 
     # ---- writing ------------------------------------------------------------------------------------------
 
@@ -222,14 +216,15 @@ class Checkpoints:
         else:
             self._last = self._collect(run, callbacks, finished=True)
 
-    def ended(self, run: Run) -> None:
-        """All is done."""
+    def ended(self, run: Run, callbacks: Callbacks) -> None:
+        """All is done, on_train_end, too."""
         if self._last is None:
             return
         run.model.parameters.adopt()
         if not np.array_equal(run.model.parameters.flat, self._last.arrays["parameters"]):
             self._last.arrays["result"] = run.model.parameters.flat.copy()
         self._last.progress["history"] = _history_values(run.history)
+        self._last.progress["ended"] = _taken_apart("ended", _states(run, callbacks)[1], self._last.arrays)
         self._write(self._last)
 
     def _collect(self, run: Run, callbacks: Callbacks, *, finished: bool) -> Saved:
@@ -242,10 +237,7 @@ class Checkpoints:
         arrays |= {f"optimizer.{k}": buffer.copy() for k, buffer in enumerate(run.state.buffers)}
         arrays |= {f"history.{name}": history._array(name) for name in history.names}
         of_schedule, of_callbacks = self._states_before if run.unsettled else _states(run, callbacks)
-        states = []
-        for i, state in enumerate(of_callbacks):
-            arrays |= {f"callbacks.{i}.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
-            states.append({k: v for k, v in state.items() if not isinstance(v, np.ndarray)})
+        states = _taken_apart("callbacks", of_callbacks, arrays)
         self._metadata = model_file.metadata_as_json(model)
         progress = {
             "done": run.done,
@@ -289,6 +281,17 @@ def _states(run: Run, callbacks: Callbacks) -> tuple[dict[str, Any], list[dict[s
     return of_schedule, [callback.state_dict() for callback in callbacks.with_state]
 
 
+def _taken_apart(
+    name: str, states: Sequence[Mapping[str, Any]], arrays: dict[str, Array]
+) -> list[dict[str, Any]]:
+    """What can be written as JSON of the callbacks' states; the rest becomes arrays called after them."""
+    rest = []
+    for i, state in enumerate(states):
+        arrays |= {f"{name}.{i}.{k}": v for k, v in state.items() if isinstance(v, np.ndarray)}
+        rest.append({k: v for k, v in state.items() if not isinstance(v, np.ndarray)})
+    return rest
+
+
 def _history_values(history: History) -> dict[str, Any]:
     """The history without its columns, which are kept as arrays."""
     return {**history.to_dict(), "columns": list(history.names)}
@@ -308,65 +311,3 @@ def read(path: str | os.PathLike[str]) -> Saved:
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not describe a training: {error!r}") from None
     return Saved(settings, progress, arrays)
-
-
-# ---- what a call was given -------------------------------------------------------------------------------
-
-
-def described(value: Any) -> Any:
-    """A setting as JSON: equal for equal settings, also in another process."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if isinstance(value, Mapping):
-        return {str(key): described(item) for key, item in value.items()}
-    if isinstance(value, (np.ndarray, Rows)):
-        return of_data(value)
-    if isinstance(value, (list, tuple)):
-        return [described(item) for item in value]
-    name = getattr(value, "__qualname__", None)
-    if name is not None:  # a function or a class
-        return f"{getattr(value, '__module__', '')}.{name}"
-    names = [name for name in vars(value) if not name.startswith("_")]
-    if dataclasses.is_dataclass(value):  # without what it learns
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-    public = {name: described(getattr(value, name)) for name in names}
-    return {"": type(value).__name__, **public}
-
-
-def of_data(data: Array | Rows) -> dict[str, Any]:
-    """Shape, dtype and a digest of values: of all, or of rows spread evenly over a large array."""
-    stored = data.values if isinstance(data, Rows) else data
-    row_bytes = max(1, stored.nbytes // max(1, len(stored)))
-    most = max(1, DIGESTED_BYTES // row_bytes)
-    if is_on_disk(stored) and stored.nbytes > DIGESTED_BYTES:
-        most = min(most, DIGESTED_ROWS_ON_DISK)
-    looked_at: Any = slice(None)
-    if len(stored) > most:
-        looked_at = np.linspace(0, len(stored) - 1, most).astype(np.int64)
-    values = np.ascontiguousarray(stored[looked_at], stored.dtype.newbyteorder("="))
-    digest = hashlib.sha256(values.tobytes()).hexdigest()[:16]
-    return {"shape": list(stored.shape), "dtype": str(values.dtype), "values": f"digest {digest}"}
-
-
-def differences(saved: Any, given: Any, name: str = "") -> Iterator[str]:
-    """One line for each setting that is not the same."""
-    if isinstance(saved, dict) and isinstance(given, dict) and saved.get("") == given.get(""):
-        for key in {**saved, **given}:
-            inner = f"{name}.{key}" if name else key
-            yield from differences(saved.get(key, _ABSENT), given.get(key, _ABSENT), inner)
-    elif saved is not given and saved != given:
-        yield f"{name}: {_shown(saved)} in the checkpoint, {_shown(given)} given"
-
-
-def _shown(value: Any) -> str:
-    if value is _ABSENT:
-        return "nothing"
-    if isinstance(value, dict):
-        options = ", ".join(f"{k}={_shown(v)}" for k, v in value.items() if k)
-        return f"{value.get('', '')}({options})"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

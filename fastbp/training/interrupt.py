@@ -1,62 +1,95 @@
-"""Ctrl-C while a chunk of training steps runs."""
+"""Ctrl-C while a training runs."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 from fastbp.history import History
 
 
-class DeferredInterrupt:
-    """A context in which Ctrl-C raises KeyboardInterrupt, but within `held` only at the end of it.
+class Interrupts:
+    """A context in which Ctrl-C waits, until `check` is called or within `heard()`: there it raises.
 
-    Python's own handler would raise in the middle of a step of the reference, or between the steps and the
-    note of them in the history. Where someone else handles SIGINT, or in a thread other than the main one,
-    which gets no signals, nothing is changed.
+    Python's own handler would raise between any two bytecodes: in the middle of a step of the reference, or
+    between the steps and the note of them in the history. Here what was begun is finished, and
+    KeyboardInterrupt comes only where a run can end. Where someone else handles SIGINT, or in a thread other
+    than the main one, which gets no signals, nothing is changed.
+
+    on_press : called when one begins to wait, to hurry whatever is being done.
     """
 
-    def __init__(self) -> None:
-        self._holding = False
-        self._pending = False
-        self._on_pending: Callable[[], None] = lambda: None
-        self._installed = False
+    def __init__(self, on_press: Callable[[], None]) -> None:
+        self.on_press = on_press
+        self.pressed = False  # one waits
+        self._hearing = False
+        self._before: Any = None  # the handler in whose place this one is; None: there is no such handler
 
-    @contextmanager
-    def held(self, on_pending: Callable[[], None]) -> Iterator[None]:
-        """Keep Ctrl-C waiting; `on_pending` is called when one begins to wait."""
-        self._holding, self._on_pending = True, on_pending
-        try:
-            yield
-        finally:
-            self._holding = False
-        if self._pending:
-            self._pending = False
+    def check(self) -> None:
+        """KeyboardInterrupt if one waits."""
+        if self.pressed:
+            self.pressed = False
             raise KeyboardInterrupt
+
+    def heard(self) -> _Hearing:
+        """A context in which Ctrl-C raises at once: for code of others, and for what takes long."""
+        return _Hearing(self)
+
+    def deafen(self) -> None:
+        """Have Ctrl-C wait from now on: said first by who catches KeyboardInterrupt, which may have come
+        while the context of `heard` was being left."""
+        self._hearing = False
+
+    def pass_on(self) -> None:
+        """A run within a callback was ended by Ctrl-C: the one around it shall end after that callback."""
+        outer = getattr(self._before, "__self__", None)
+        if isinstance(outer, Interrupts):
+            outer.pressed = True
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not self._holding:
+        if self._hearing:
             raise KeyboardInterrupt
-        self._pending = True
-        self._on_pending()
+        self.pressed = True
+        self.on_press()
 
-    def __enter__(self) -> DeferredInterrupt:
-        if (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            nested = isinstance(getattr(handler, "__self__", None), Interrupts)
+            if nested or handler is signal.default_int_handler:
+                self._before = handler
+                signal.signal(signal.SIGINT, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+class _Hearing:
+    """The context of `Interrupts.heard`. (A generator with contextlib would have bytecodes of its own around
+    it, in which KeyboardInterrupt could come when it should not.)"""
+
+    __slots__ = ("_interrupts",)
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
+
+    def __enter__(self) -> None:
+        self._interrupts._hearing = True
+        self._interrupts.check()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._interrupts._hearing = False
+        if kind is None:
+            self._interrupts.check()  # a run within a callback may have passed one on
 
 
 def or_interrupt(history: History) -> History:

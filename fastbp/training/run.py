@@ -1,4 +1,4 @@
-"""One training run: cuts steps into chunks, keeps the history, and steps back when numbers blow up."""
+"""One training run: cuts steps into chunks, keeps the history, and tells callbacks."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp import metrics
 from fastbp.callbacks import Callbacks
 from fastbp.history import History
-from fastbp.inputs.samples import Samples
-from fastbp.inputs.sources import Rows, is_on_disk
-from fastbp.metrics import Metric
+from fastbp.inputs import sources
+from fastbp.inputs.sources import Rows
 from fastbp.optimizers import Optimizer, State
 from fastbp.schedules import Schedule, rates
 from fastbp.training.checkpoint import Checkpoints
-from fastbp.training.interrupt import DeferredInterrupt
+from fastbp.training.divergence import Diverged, Snapshot, step_back
+from fastbp.training.interrupt import Interrupts
+from fastbp.training.progress import Progress
+from fastbp.training.validation import Validation
 
 if TYPE_CHECKING:
     from fastbp.network.base import BaseMLP
@@ -38,30 +38,6 @@ ORDER_ENTRIES = 1 << 20
 FIRST_ROWS_ON_DISK = 64
 # Steps or epochs, where as many are wanted as there are.
 NO_LIMIT = sys.maxsize
-# The progress bar is not drawn more often than that within an epoch.
-SHOWN_SECONDS = 0.1
-
-
-def _stored(data: Array | Rows) -> Array:
-    """The numbers as the caller has them."""
-    return data.values if isinstance(data, Rows) else data
-
-
-@dataclass
-class Validation:
-    """What judges the model after each epoch."""
-
-    samples: Samples
-    metrics: Sequence[Metric] = ()
-
-    def evaluate(self, model: BaseMLP) -> dict[str, float]:
-        """The loss, and each metric by its name."""
-        X, Y = self.samples.X, self.samples.Y
-        if not self.metrics:
-            return {"loss": model._evaluate(X, Y)}
-        y_pred = np.empty((len(X), model.architecture.layer_sizes[-1]), model.architecture.dtype)
-        loss = model._evaluate(X, Y, y_pred)
-        return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
 
 
 class Chunk(NamedTuple):
@@ -94,7 +70,8 @@ class Run:
         shuffle: bool,
         part: int | None = None,
     ) -> None:
-        self.model, self.X, self.Y = model, X, Y
+        # Arrays of our own over the same memory: whoever sets the shape of theirs does not change these.
+        self.model, self.X, self.Y = model, sources.own_view(X), sources.own_view(Y)
         self.steps, self.batch_size, self.part = steps, batch_size, part
         self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
         self.steps_per_epoch = -(-len(X) // batch_size)
@@ -105,7 +82,8 @@ class Run:
             work = 3 * batch_size * model.n_parameters
             self.step_seconds = model._step_overhead_seconds + work * model._seconds_per_multiply_add
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
-        if is_on_disk(_stored(X)) or is_on_disk(_stored(Y)):  # nobody knows yet how fast the disk is
+        self._files = [sources.MappedFile(name, data) for name, data in (("X", self.X), ("Y", self.Y))]
+        if sources.is_on_disk(self.X) or sources.is_on_disk(self.Y):  # nobody knows yet how fast the disk is
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
         # Where it is: steps done; the losses of the epoch in progress, and the random state that its order
@@ -116,9 +94,15 @@ class Run:
         self.unsettled = False
         self.stopped = False  # by a callback
         self.checkpoints: Checkpoints | None = None
+        self.validation: Validation | None = None
+        self.callbacks = Callbacks(())
+        self.interrupts = Interrupts(model._request_stop)
+        self._lr: float | Schedule | None = None  # what the history was last found to have the columns for
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
         self._rows: NDArray[np.int64] | None = None  # that order
-        self._shown = 0.0  # when the progress bar was
+        self._compiling = 0.0  # seconds before the first step
+
+    # ---- what another kind of run decides for itself ------------------------------------------------------
 
     @property
     def epoch_step(self) -> int:
@@ -126,102 +110,25 @@ class Run:
         return self.done % self.steps_per_epoch
 
     @property
+    def epoch_limit(self) -> int | None:
+        """How many steps an epoch may have; None: nobody knows."""
+        return self.steps_per_epoch
+
+    @property
     def shortage(self) -> str | None:
         """Why there were fewer steps than asked for, if it is the data's fault."""
         return None
 
-    def train(self, validation: Validation | None, callbacks: Callbacks, progress: bool) -> History:
-        history, started, saved = self.history, time.perf_counter(), self.checkpoints
-        if validation is not None:
-            for name in ("loss", *(metric.name for metric in validation.metrics)):
-                history._add_column(name)
-        if isinstance(self.optimizer.lr, Schedule):
-            self.optimizer.lr.check_columns(history.names)
-        if saved is not None:
-            self.epoch_random = self.model.streams.state()
-            if saved.finished:
-                saved.restore(self, callbacks)
-                return history
-        bar = None
-        with DeferredInterrupt() as interrupt:
-            try:
-                for begin in callbacks.train_begin:
-                    begin(self.model, history)
-                if saved is not None:
-                    with interrupt.held(lambda: None):
-                        saved.restore(self, callbacks)
-                bar = self._bar(progress)
-                self._run(validation, callbacks, bar, interrupt)
-            except KeyboardInterrupt:
-                history.interrupted = True
-            finally:
-                if bar is not None:
-                    bar.close()
-                history.seconds += time.perf_counter() - started
-                self.model._measured_step = (self.batch_size, self.part), self.step_seconds
-            try:
-                with interrupt.held(lambda: None):
-                    if saved is not None:
-                        saved.ending(self, callbacks)
-                    for end in callbacks.train_end:
-                        end(self.model, history)
-                    if saved is not None:
-                        saved.ended(self)
-            except KeyboardInterrupt:
-                history.interrupted = True
-            finally:
-                self.model.parameters.changed()
-        return history
-
-    def _bar(self, progress: bool) -> Any:
-        if not (progress and sys.stderr is not None and sys.stderr.isatty()):
-            return None
-        from tqdm import tqdm
-
-        return tqdm(total=self._steps_expected(), initial=self.done, unit="step", dynamic_ncols=True)
-
-    def _run(
-        self, validation: Validation | None, callbacks: Callbacks, bar: Any, interrupt: DeferredInterrupt
-    ) -> None:
-        saved, lr = self.checkpoints, self.optimizer.lr
-        watches = isinstance(lr, Schedule) and lr.watches
-        spans_epochs = validation is None and not callbacks.epoch_end and not watches
-        # Compile now, where Ctrl-C need not wait and no clock runs.
-        self._chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
-        began = time.perf_counter()  # the epoch
-        if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
-            assert saved is not None
-            saved.note_states(self, callbacks)
-            self._validate(validation)
-            self.stopped = self._end_of_epoch(callbacks)
-        while self._goes_on() and not self.stopped:
-            chunk = self._next_chunk(spans_epochs)
-            with interrupt.held(self.model._request_stop):  # what was trained is in the history, always
-                losses = self._watched_chunk(chunk) if chunk else np.empty(0)
-                self.done += len(losses)
-                ended = self._take(chunk, losses, began)
-                self.unsettled = ended
-                if saved is not None and ended:
-                    saved.note_states(self, callbacks)
-                    if self.epoch_step == 0:
-                        self.epoch_random = self.model.streams.state()
-            if chunk:
-                self.stopped = self._call(callbacks.chunk_end, self.done)
-            if ended:
-                self._validate(validation)
-            if bar is not None:
-                self._show(bar, ended)
-            if ended:
-                self.stopped |= self._end_of_epoch(callbacks)
-                began = time.perf_counter()
-            if saved is not None and self.done < self.steps and not self.stopped:
-                saved.save_if_due(self, callbacks, ended)
+    def numbers(self, epoch: int, step: int) -> tuple[int, int]:
+        """Epoch and step, counted from 1, of a step counted from the beginning of an epoch."""
+        epochs, in_epoch = divmod(step, self.steps_per_epoch)
+        return epoch + epochs + 1, in_epoch + 1
 
     def _goes_on(self) -> bool:
         """Whether there is more to be done."""
         return self.done < self.steps
 
-    def _next_chunk(self, spans_epochs: bool) -> Chunk | None:
+    def _next_chunk(self) -> Chunk | None:
         """The steps to run next; None: the epoch has turned out to be over."""
         per_epoch = self.steps_per_epoch
         epoch, step = divmod(self.done, per_epoch)
@@ -230,7 +137,7 @@ class Run:
             left = min(left, self.checkpoints.next_due(self.done, per_epoch) - self.done)
         if step == 0:
             whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
-            self._whole = max(1, whole) if spans_epochs else 1
+            self._whole = max(1, whole) if self._spans_epochs else 1
         if step == 0 or not self._drawn:
             self._rows, self._drawn = self._order(self._whole), True
         if self._whole > 1:
@@ -250,46 +157,9 @@ class Run:
             self._note(self.epoch_losses[: chunk.last].sum(keepdims=True), chunk.last, began)
         return ended
 
-    def _validate(self, validation: Validation | None) -> None:
-        if validation is not None:
-            began = time.perf_counter()
-            values = validation.evaluate(self.model)
-            self.history._add_validation(values, time.perf_counter() - began)
-
-    def _end_of_epoch(self, callbacks: Callbacks) -> bool:
-        """What comes after the validation; whether a callback wants to stop."""
-        if isinstance(self.optimizer.lr, Schedule):
-            self.optimizer.lr.epoch_ended(self.history)
-        stop = self._call(callbacks.epoch_end, self.history.epochs)
-        self.unsettled = False
-        return stop
-
-    def _call(self, hooks: Sequence[Callable[[Any, int, History], Any]], count: int) -> bool:
-        """Whether one of the callbacks wants to stop; every one is called, also if an earlier one does."""
-        if not hooks:
-            return False
-        answers = [hook(self.model, count, self.history) for hook in hooks]
-        self.model.parameters.changed()  # they may have written to them
-        return any(answers)
-
-    def _show(self, bar: Any, ended: bool) -> None:
-        now = time.perf_counter()
-        if not ended and now - self._shown < SHOWN_SECONDS:
-            return
-        self._shown = now
-        loss = self.history.last("loss") if ended else self._loss_so_far()
-        epochs = self._epochs_wanted()
-        text = f"epoch {self.history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
-        if self.history.epochs:
-            names = [name for name in self.history.names if name.startswith("val_")]
-            text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
-        bar.set_postfix_str(text)
-        bar.update(self.done - bar.n)
-
-    def _loss_so_far(self) -> float:
-        """Of the epoch in progress."""
-        step = self.epoch_step
-        return float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+    def _divisor(self, steps: int) -> int:
+        """What a sum over the losses of an epoch's first steps is divided by."""
+        return min(steps * self.batch_size, len(self.X)) if self.model.architecture.reduction == "mean" else 1
 
     def _steps_expected(self) -> int | None:
         return self.steps
@@ -297,19 +167,188 @@ class Run:
     def _epochs_wanted(self) -> int | None:
         return -(-self.steps // self.steps_per_epoch)
 
+    # ---- from the first step to the last ------------------------------------------------------------------
+
+    def train(self, validation: Validation | None, callbacks: Callbacks, progress: bool) -> History:
+        """Do the steps. Whatever is raised has the history so far as its attribute `history`."""
+        self.validation, self.callbacks = validation, callbacks
+        history, saved = self.history, self.checkpoints
+        if validation is not None:
+            history._add_columns(validation.names)
+        self._meet_optimizer()
+        if saved is not None:
+            self.epoch_random = self.model.streams.state()
+            if saved.finished:
+                saved.restore(self, callbacks)
+                return history
+        try:
+            with self.interrupts:
+                diverged = self._begin_to_end(progress)
+                try:
+                    self._end(diverged)
+                except KeyboardInterrupt:  # raised by a callback
+                    history.interrupted = True
+        except Exception as error:
+            error.history = history  # type: ignore[attr-defined]
+            raise
+        finally:
+            self.model.parameters.changed()
+        history.interrupted |= self.interrupts.pressed  # too late to end anything
+        if history.interrupted:
+            self.interrupts.pass_on()
+        return history
+
+    def _begin_to_end(self, progress: bool) -> Diverged | None:
+        """All but what comes after the last step; how it has diverged, if it has."""
+        started, bar = time.perf_counter(), None
+        try:
+            self._call_hooks(self.callbacks.train_begin, self.history)
+            if self.checkpoints is not None:
+                self.checkpoints.restore(self, self.callbacks)
+            bar = Progress(progress, self._steps_expected(), self.done)
+            self._compile(bar)
+            self._run(bar)
+        except KeyboardInterrupt:
+            self.interrupts.deafen()
+            self.history.interrupted = True
+        except Diverged as diverged:
+            return diverged
+        finally:
+            self.interrupts.deafen()
+            if bar is not None:
+                bar.close()
+            self.history.seconds += time.perf_counter() - started - self._compiling
+            self.model._measured_step = (self.batch_size, self.part), self.step_seconds
+        return None
+
+    def _end(self, diverged: Diverged | None) -> None:
+        """What comes after the last step, also if Ctrl-C or divergence made it the last; Ctrl-C waits."""
+        saved, history = self.checkpoints, self.history
+        last = self.model.parameters.flat.copy() if diverged is not None else np.empty(0)
+        if saved is not None and diverged is None:
+            saved.ending(self, self.callbacks)
+        for end in self.callbacks.train_end:
+            end(self.model, history)
+        if saved is not None and diverged is None:
+            saved.ended(self, self.callbacks)
+        if diverged is not None:
+            self.model.parameters.adopt()
+            restored = None
+            if not np.array_equal(last, self.model.parameters.flat):
+                best = history.best_epoch
+                of = "a callback" if best is None else f"the best epoch, {best}"
+                restored = f"the parameters of {of}"
+            raise diverged.as_error(restored)
+
+    def _compile(self, bar: Progress) -> None:
+        """Compile now, where Ctrl-C need not wait and no clock runs."""
+        started = time.perf_counter()
+        with bar.compiling(), self.interrupts.heard():
+            self.chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
+            if self.validation is not None:
+                self.validation.compile(self.model)
+        self._compiling = time.perf_counter() - started
+
+    def _run(self, bar: Progress) -> None:
+        saved = self.checkpoints
+        began = time.perf_counter()  # the epoch
+        if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
+            assert saved is not None
+            saved.note_states(self, self.callbacks)
+            self._validate()
+            self.stopped = self._end_of_epoch()
+        while self._goes_on() and not self.stopped:
+            self.interrupts.check()
+            chunk = self._next_chunk()
+            losses = self._watched_chunk(chunk) if chunk else np.empty(0)
+            self.done += len(losses)
+            ended = self._take(chunk, losses, began)
+            self.unsettled = ended
+            if saved is not None and ended:
+                saved.note_states(self, self.callbacks)
+                if self.epoch_step == 0:
+                    self.epoch_random = self.model.streams.state()
+            if chunk:
+                self.stopped = self._call_hooks(self.callbacks.chunk_end, self.done, self.history)
+            if ended:
+                self._validate()
+            if bar.is_due(ended):
+                bar.show(self.done, self._text(ended))
+            if ended:
+                self.stopped |= self._end_of_epoch()
+                began = time.perf_counter()
+            if saved is not None and self.done < self.steps and not self.stopped:
+                saved.save_if_due(self, self.callbacks, ended)
+
+    # ---- callbacks and the optimizer -----------------------------------------------------------------------
+
+    def _call_hooks(self, hooks: Sequence[Callable[..., Any]], *arguments: Any) -> bool:
+        """Whether one of the callbacks wants to stop; every one is called, also if an earlier one does."""
+        if not hooks:
+            return False
+        with self.interrupts.heard():
+            answers = [hook(self.model, *arguments) for hook in hooks]
+        self.model.parameters.changed()  # they may have written to them
+        return any(answers)
+
+    def _meet_optimizer(self) -> None:
+        """Take the optimizer as it is now: whoever is called between chunks may have changed it, so that it
+        needs another state, or reset the model."""
+        lr = self.optimizer.lr
+        if lr is not self._lr:
+            if isinstance(lr, Schedule):
+                lr.check_columns(self.history.names)
+            self._lr = lr
+        self.state = self.optimizer.state(
+            self.model, self.model.parameters.flat.size, self.model.architecture.dtype
+        )
+
+    @property
+    def _spans_epochs(self) -> bool:
+        """Whether a chunk may, because nobody wants to be asked after each epoch."""
+        lr = self.optimizer.lr
+        watches = isinstance(lr, Schedule) and lr.watches
+        return self.validation is None and not self.callbacks.epoch_end and not watches
+
+    def _validate(self) -> None:
+        if self.validation is not None:
+            began = time.perf_counter()
+            with self.interrupts.heard():
+                values = self.validation.evaluate(self.model)
+            self.history._add_validation(values, time.perf_counter() - began)
+
+    def _end_of_epoch(self) -> bool:
+        """What comes after the validation; whether a callback wants to stop."""
+        self._meet_optimizer()
+        if isinstance(self.optimizer.lr, Schedule):
+            self.optimizer.lr.epoch_ended(self.history)
+        stop = self._call_hooks(self.callbacks.epoch_end, self.history.epochs, self.history)
+        self.unsettled = False
+        return stop
+
+    def _text(self, ended: bool) -> str:
+        """What is shown beside the progress."""
+        loss = self.history.last("loss") if ended else self._loss_so_far()
+        epochs = self._epochs_wanted()
+        text = f"epoch {self.history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
+        if self.history.epochs:
+            names = [name for name in self.history.names if name.startswith("val_")]
+            text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
+        return text
+
+    def _loss_so_far(self) -> float:
+        """Of the epoch in progress."""
+        step = self.epoch_step
+        return float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         first = self.state.steps - len(sums) * steps
         lr = rates(self.optimizer.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
         seconds = (time.perf_counter() - began) / len(sums)
-        self.history._add_epochs(self._epoch_losses(sums, steps), lr.tolist(), seconds)
+        self.history._add_epochs(sums / self._divisor(steps), lr, seconds)
 
-    def _divisor(self, steps: int) -> int:
-        """What a sum over the losses of an epoch's first steps is divided by."""
-        return min(steps * self.batch_size, len(self.X)) if self.model.architecture.reduction == "mean" else 1
-
-    def _epoch_losses(self, sums: NDArray[np.float64], steps: int) -> list[float]:
-        return list((sums / self._divisor(steps)).tolist())
+    # ---- chunks --------------------------------------------------------------------------------------------
 
     def _order(self, epochs: int) -> NDArray[np.int64] | None:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""
@@ -318,9 +357,10 @@ class Run:
         rows = np.tile(np.arange(len(self.X), dtype=np.int64), (epochs, 1))
         return self.model.streams.shuffling.permuted(rows, axis=1, out=rows).ravel()
 
-    def _chunk(
+    def chunk(
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
     ) -> bool:
+        """Do these steps (see `_train_chunk`); whether all stayed finite."""
         return self.model._train_chunk(
             self.X,
             self.Y,
@@ -335,92 +375,25 @@ class Run:
             part=self.part,
         )
 
-    def _snapshot(self) -> tuple[Array, list[Array], int, int]:
-        buffers = [b.copy() for b in self.state.buffers]
-        return self.model.parameters.flat.copy(), buffers, self.state.steps, self.model.streams.steps_trained
-
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
-        """Run a chunk, timed. FloatingPointError (see _step_back) if it blows up."""
-        order, epoch, first, last = chunk
+        """Run a chunk, timed. Diverged if it blows up."""
         model = self.model
         model.parameters.adopt()  # a callback may have put arrays in their place
-        before = None if model._chunks_are_atomic else self._snapshot()
-        losses = np.empty(last - first)
+        self._meet_optimizer()
+        for file in self._files:
+            file.require_whole()
+        before = None if model._chunks_are_atomic else Snapshot(self)
+        losses = np.empty(chunk.last - chunk.first)
         started = time.perf_counter()
-        finite = self._chunk(order, first, last, losses)
+        finite = self.chunk(chunk.order, chunk.first, chunk.last, losses)
         seconds = time.perf_counter() - started
         if before is not None:
             finite = finite and math.isfinite(losses.sum()) and model.parameters.are_finite()
         if not finite:
-            self._step_back(order, epoch, first, losses, before or self._snapshot())
-        self.step_seconds = seconds / (last - first)
+            # Steps are repeated now, which shall not be cut short.
+            self.interrupts.on_press = lambda: None
+            raise step_back(self, chunk, losses, before or Snapshot(self))
+        self.step_seconds = seconds / len(losses)
         fitting = int(CHUNK_SECONDS / max(self.step_seconds, 1e-9))
         self.most_steps = max(1, min(fitting, CHUNK_GROWTH * self.most_steps))
         return losses
-
-    def _step_back(
-        self,
-        order: NDArray[np.int64] | None,
-        epoch: int,
-        first: int,
-        losses: NDArray[np.float64],
-        before: tuple[Array, list[Array], int, int],
-    ) -> None:
-        """Restore the last finite parameters and raise FloatingPointError.
-
-        A chunk can be repeated to any of its steps, with the same results. Parameters that are not finite
-        stay so, hence bisection finds the last finite ones.
-        """
-        from fastbp.inspection.diagnosis import examine
-
-        model, state = self.model, self.state
-        bad = np.flatnonzero(~np.isfinite(losses))
-        scratch = np.empty_like(losses)
-
-        def repeat(steps: int) -> bool:
-            model.parameters.flat[...] = before[0]
-            for buffer, values in zip(state.buffers, before[1], strict=True):
-                buffer[...] = values
-            state.steps, model.streams.steps_trained = before[2:]
-            model.parameters.changed()
-            updated = self._chunk(order, first, first + steps, scratch[:steps])
-            return updated and model.parameters.are_finite()
-
-        good, too_many = 0, (int(bad[0]) if len(bad) else len(losses)) + 1
-        while too_many - good > 1:
-            middle = (good + too_many) // 2
-            if repeat(middle):
-                good = middle
-            else:
-                too_many = middle
-        if len(bad):
-            good = min(good, int(bad[0]))
-            failed, what = int(bad[0]), f"the loss became {losses[bad[0]]}"
-        else:
-            failed, what = good, "a parameter became NaN or infinite"
-        repeat(good)
-        # The step that these parameters do not survive.
-        next_epoch, next_step = divmod(first + good, self.steps_per_epoch)
-        rows: Any = slice(next_step * self.batch_size, min((next_step + 1) * self.batch_size, len(self.X)))
-        if order is not None:
-            rows = order[next_epoch * len(self.X) :][: len(self.X)][rows]
-        diagnosis = examine(model, self.X[rows], self.Y[rows])
-        (at_epoch, at_step), (before_epoch, before_step) = (
-            self._numbers(epoch, first + step) for step in (failed, good)
-        )
-        of = f" of {self._epoch_limit}" if self._epoch_limit < NO_LIMIT else ""
-        raise FloatingPointError(
-            f"{what} at epoch {at_epoch}, step {at_step}{of}. The model has the last finite parameters, "
-            f"those before step {before_step} of epoch {before_epoch}. "
-            f"With them: {'; '.join(diagnosis.verdicts)}"
-        )
-
-    @property
-    def _epoch_limit(self) -> int:
-        """How many steps an epoch may have."""
-        return self.steps_per_epoch
-
-    def _numbers(self, epoch: int, step: int) -> tuple[int, int]:
-        """Epoch and step, counted from 1, of a step counted from the beginning of an epoch."""
-        epochs, in_epoch = divmod(step, self.steps_per_epoch)
-        return epoch + epochs + 1, in_epoch + 1

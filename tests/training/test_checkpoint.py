@@ -15,7 +15,7 @@ import fastbp
 import fastbp.reference
 from fastbp.callbacks import EarlyStopping
 from fastbp.schedules import ReduceOnPlateau, Step, WarmUp
-from fastbp.training.checkpoint import described, of_data
+from fastbp.training.settings import described, of_data
 
 SETTINGS = {
     "each epoch": {},

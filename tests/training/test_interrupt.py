@@ -13,7 +13,7 @@ import pytest
 
 import fastbp
 from fastbp.engine.compile import jit
-from fastbp.training import run
+from fastbp.training import run, validation
 
 CHILD = """
     import json, sys, time
@@ -95,7 +95,7 @@ def test_ctrl_c_during_validation(module, monkeypatch):
     X = np.random.default_rng(0).standard_normal((40, 3))
     model, best = module.MLP([3, 4, 1], seed=0), module.MLP([3, 4, 1], seed=0)
     best.fit(X, X[:, :1] > 0, epochs=2, optimizer=module.Adam())
-    evaluate = run.Validation.evaluate
+    evaluate = validation.Validation.evaluate
 
     def interrupted(self, model):
         if model._shuffling.bit_generator.state == third:
@@ -105,7 +105,7 @@ def test_ctrl_c_during_validation(module, monkeypatch):
     twin = module.MLP([3, 4, 1], seed=0)
     twin.fit(X, X[:, :1] > 0, epochs=3, optimizer=module.SGD(0.0))
     third = twin._shuffling.bit_generator.state
-    monkeypatch.setattr(run.Validation, "evaluate", interrupted)
+    monkeypatch.setattr(validation.Validation, "evaluate", interrupted)
     history = model.fit(
         X,
         X[:, :1] > 0,

@@ -1,0 +1,106 @@
+"""Numbers that blow up: back to the last finite parameters, and what to say about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastbp.training.run import Chunk, Run
+
+Array = NDArray[Any]
+
+
+class Diverged(Exception):
+    """A chunk has blown up. The model has the last finite parameters; `fit` raises FloatingPointError.
+
+    what : what happened, and when.
+    before : the step that the last finite parameters are from before.
+    diagnosis : what is to be seen with them.
+    """
+
+    def __init__(self, what: str, before: str, diagnosis: str) -> None:
+        super().__init__(what, before, diagnosis)
+        self.what, self.before, self.diagnosis = what, before, diagnosis
+
+    def as_error(self, restored: str | None) -> FloatingPointError:
+        """What the user is told; restored: whose parameters callbacks have put in the place of the last."""
+        if restored is None:
+            now = f"The model has the last finite parameters, those before {self.before}. With them"
+        else:
+            now = f"The model has {restored}. With the last finite parameters, those before {self.before}"
+        return FloatingPointError(f"{self.what}. {now}: {self.diagnosis}")
+
+
+class Snapshot:
+    """What a chunk changes, as it was before."""
+
+    def __init__(self, run: Run) -> None:
+        self.parameters = run.model.parameters.flat.copy()
+        self.buffers = [buffer.copy() for buffer in run.state.buffers]
+        self.steps, self.steps_trained = run.state.steps, run.model.streams.steps_trained
+
+    def restore(self, run: Run) -> None:
+        run.model.parameters.flat[...] = self.parameters
+        for buffer, values in zip(run.state.buffers, self.buffers, strict=True):
+            buffer[...] = values
+        run.state.steps, run.model.streams.steps_trained = self.steps, self.steps_trained
+        run.model.parameters.changed()
+
+
+def step_back(run: Run, chunk: Chunk, losses: NDArray[np.float64], before: Snapshot) -> Diverged:
+    """Restore the last finite parameters, and say what has happened. ValueError if there were none.
+
+    A chunk can be repeated to any of its steps, with the same results. Parameters that are not finite stay
+    so, hence bisection finds the last finite ones.
+    """
+    from fastbp.inspection.diagnosis import examine
+
+    model, first = run.model, chunk.first
+    if not np.isfinite(before.parameters).all():
+        epoch, step = run.numbers(chunk.epoch, first)
+        raise ValueError(
+            "weights, biases or gains hold NaN or infinity, which somebody (a callback?) has written there "
+            f"before step {step} of epoch {epoch}: training cannot go on from them"
+        )
+    bad = np.flatnonzero(~np.isfinite(losses))
+    scratch = np.empty_like(losses)
+
+    def repeat(steps: int) -> bool:
+        before.restore(run)
+        updated = run.chunk(chunk.order, first, first + steps, scratch[:steps])
+        return updated and model.parameters.are_finite()
+
+    good, too_many = 0, (int(bad[0]) if len(bad) else len(losses)) + 1
+    while too_many - good > 1:
+        middle = (good + too_many) // 2
+        if repeat(middle):
+            good = middle
+        else:
+            too_many = middle
+    if len(bad):
+        good = min(good, int(bad[0]))
+        failed, what = int(bad[0]), f"the loss became {losses[bad[0]]}"
+    else:
+        failed, what = good, "a parameter became NaN or infinite"
+    repeat(good)
+    at_epoch, at_step = run.numbers(chunk.epoch, first + failed)
+    before_epoch, before_step = run.numbers(chunk.epoch, first + good)
+    of = "" if run.epoch_limit is None else f" of {run.epoch_limit}"
+    # The step that these parameters do not survive.
+    rows = _rows_of_step(run, chunk, first + good)
+    return Diverged(
+        f"{what} at epoch {at_epoch}, step {at_step}{of}",
+        f"step {before_step} of epoch {before_epoch}",
+        "; ".join(examine(model, run.X[rows], run.Y[rows]).verdicts),
+    )
+
+
+def _rows_of_step(run: Run, chunk: Chunk, step: int) -> Any:
+    """Which rows of the data a step takes, counted as in `Chunk`."""
+    epoch, step = divmod(step, run.steps_per_epoch)
+    samples = len(run.X)
+    rows: Any = slice(step * run.batch_size, min((step + 1) * run.batch_size, samples))
+    return rows if chunk.order is None else chunk.order[epoch * samples :][:samples][rows]

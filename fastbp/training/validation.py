@@ -1,0 +1,42 @@
+"""What judges the model after each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastbp import metrics
+from fastbp.inputs.samples import Samples
+from fastbp.metrics import Metric
+
+if TYPE_CHECKING:
+    from fastbp.network.base import BaseMLP
+
+
+@dataclass
+class Validation:
+    """Data that are not trained on, and what is computed on them besides the loss."""
+
+    samples: Samples
+    metrics: Sequence[Metric] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `evaluate` returns, in that order."""
+        return ("loss", *(metric.name for metric in self.metrics))
+
+    def evaluate(self, model: BaseMLP) -> dict[str, float]:
+        """The loss, and each metric by its name."""
+        X, Y = self.samples.X, self.samples.Y
+        if not self.metrics:
+            return {"loss": model._evaluate(X, Y)}
+        y_pred = np.empty((len(X), model.architecture.layer_sizes[-1]), model.architecture.dtype)
+        loss = model._evaluate(X, Y, y_pred)
+        return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
+
+    def compile(self, model: BaseMLP) -> None:
+        """Have what `evaluate` needs compiled, so that the first epoch's time is that of training."""
+        model._evaluate(self.samples.X[:1], self.samples.Y[:1])
