@@ -31,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # for those who load this file by its path
 import summary
 from asv_folder import ASSETS, ASV, PAGES
+from histories import History, histories
 
 ASSETS_IN_PAGES = "assets"
 
@@ -102,7 +103,7 @@ def make_local(html_dir: Path) -> None:
         page.write_text(html, encoding="utf-8")
 
 
-def put_summary_first(html_dir: Path) -> None:
+def put_summary_first(html_dir: Path, config: Path, machine: str | None = None) -> None:
     """Make summary.py's page index.html, and asv's benchmarks.html, with a link back."""
     index = html_dir / "index.html"
     grid = '<li id="nav-li-" class="active">'
@@ -115,10 +116,15 @@ def put_summary_first(html_dir: Path) -> None:
     (html_dir / summary.BENCHMARKS_PAGE).write_text(asv_page.replace(grid, back), encoding="utf-8")
     record = PAGES / "comparison.json"
     compared = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-    index.write_text(summary.page(summary.histories(html_dir), compared), encoding="utf-8")
+
+    def unmeasured(history: History) -> int:
+        return len(commits_of_main(config, f"{history.hashes[history.now]}.."))
+
+    page = summary.page(histories(html_dir), compared, machine or own_machine(), unmeasured)
+    index.write_text(page, encoding="utf-8")
 
 
-def publish(config: Path, html_dir: Path) -> None:
+def publish(config: Path, html_dir: Path, machine: str | None = None) -> None:
     """`asv publish` into `html_dir`, then make the pages independent of other sites."""
     if not config.is_file():
         raise DashboardError(f"no such configuration file: {config}")
@@ -132,7 +138,7 @@ def publish(config: Path, html_dir: Path) -> None:
             "`asv publish` failed. It needs asv (pip install 'fastbp[bench]') and results (asv run)."
         )
     make_local(html_dir)
-    put_summary_first(html_dir)
+    put_summary_first(html_dir, config, machine)
 
 
 # ---- running what is new ---------------------------------------------------------------------------------
@@ -146,17 +152,36 @@ def settings_of(config: Path) -> dict[str, Any]:
     return dict(load_json(str(config), js_comments=True))
 
 
-def new_commits(config: Path, machine: str, last: int) -> list[str]:
-    """Of the last so many commits of the branch, those without results of this machine; the oldest first."""
+def commits_of_main(config: Path, after: str = "", last: int | None = None) -> list[str]:
+    """Hashes of the branch that the configuration names, the newest first.
+
+    after: "COMMIT..", for those since then only; last: of the last so many only.
+    """
     settings = settings_of(config)
     repository = config.parent / settings["repo"]
-    command = ["git", "-C", str(repository), "rev-list", "--first-parent", f"--max-count={last}"]
-    listed = subprocess.run([*command, settings["branches"][0]], capture_output=True, text=True, check=False)
+    most = [] if last is None else [f"--max-count={last}"]
+    command = ["git", "-C", str(repository), "rev-list", "--first-parent", *most]
+    listed = subprocess.run(
+        [*command, after + settings["branches"][0]], capture_output=True, text=True, check=False
+    )
     if listed.returncode != 0:
         raise DashboardError(f"git lists no commits: {listed.stderr.strip()}")
-    results = config.parent / settings["results_dir"] / machine
+    return listed.stdout.split()
+
+
+def new_commits(config: Path, machine: str, last: int) -> list[str]:
+    """Of the last so many commits of the branch, those without results of this machine; the oldest first."""
+    listed = commits_of_main(config, last=last)
+    results = config.parent / settings_of(config)["results_dir"] / machine
     measured = {path.name.split("-")[0] for path in results.glob("*-*.json")}
-    return [name for name in reversed(listed.stdout.split()) if name[:8] not in measured]
+    return [name for name in reversed(listed) if name[:8] not in measured]
+
+
+def own_machine() -> str:
+    """The name under which asv keeps this machine's results, unless it is told another one."""
+    from asv.machine import Machine
+
+    return str(Machine.get_unique_machine_name())
 
 
 def asv(config: Path, *words: str) -> None:
@@ -171,7 +196,7 @@ def update(config: Path, machine: str | None, last: int, quick: bool) -> None:
     """Measure the new commits."""
     from asv.machine import Machine, MachineCollection
 
-    machine = machine or Machine.get_unique_machine_name()
+    machine = machine or own_machine()
     commits = new_commits(config, machine, last)
     print(f"{len(commits)} of the last {last} commits are new to {machine}", flush=True)
     if not commits:
@@ -210,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="publish",
         help="update: measure new commits of main first",
     )
-    parser.add_argument("--machine", help="update: under which name (default: asv's, that of the host)")
+    parser.add_argument("--machine", help="the name of this machine (default: asv's, that of the host)")
     parser.add_argument(
         "--last",
         type=int,
@@ -242,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.action == "update":
             update(options.config.resolve(), options.machine, options.last, options.quick)
-        publish(options.config.resolve(), html_dir)
+        publish(options.config.resolve(), html_dir, options.machine)
         print(f"pages: {html_dir}")
         if options.serve:
             with server(html_dir, options.port) as serving:

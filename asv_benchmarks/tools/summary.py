@@ -1,120 +1,25 @@
 """The dashboard's first page: is main faster or slower than a week ago, and by how much than NumPy?
 
-Computed from what `asv publish` wrote, and from comparison.json for the other libraries; HTML that loads
-nothing, with curves drawn as SVG.
+Computed from what `asv publish` wrote (histories.py, which also tells changes from noise), and from
+comparison.json for the other libraries; HTML that loads nothing, with curves drawn as SVG.
 """
 
 from __future__ import annotations
 
 import html
-import itertools
-import json
 import math
 import statistics
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-WEEK = 7 * 24 * 3600 * 1000  # asv's dates are milliseconds
-SAME = 0.03  # changes below are not called faster or slower
+from histories import Change, History, Series, percent
+
 NUMPY = "ratios.Epoch.track_ratio_epoch"
 STEP = "shapes.Step.track_seconds"
 BENCHMARKS_PAGE = "benchmarks.html"
 NOT_OURS = {"numpy", "numba"}  # imports that are measured to compare with
-
-
-@dataclass(frozen=True)
-class Series:
-    """One curve: a benchmark with one choice of its parameters, on one machine."""
-
-    benchmark: str
-    parameters: tuple[str, ...]
-    unit: str
-    more_is_better: bool
-    points: tuple[tuple[int, float], ...]  # (revision, value), the newest last
-
-    @property
-    def group(self) -> str:
-        return self.benchmark.split(".")[0]
-
-    def at(self, revision: int) -> float | None:
-        """The last value that was measured up to a revision."""
-        return next((value for when, value in reversed(self.points) if when <= revision), None)
-
-    def speed(self, then: int) -> float | None:
-        """How many times as fast as at revision `then` (memory: as small) it is now."""
-        before, now = self.at(then), self.points[-1][1]
-        if before is None or before <= 0 or now <= 0:
-            return None
-        return now / before if self.more_is_better else before / now
-
-
-@dataclass(frozen=True)
-class History:
-    """All curves of one machine, and what asv knows of it."""
-
-    machine: dict[str, str]
-    versions: dict[str, str]
-    series: list[Series]
-    dates: dict[int, int]  # revision -> milliseconds
-    hashes: dict[int, str]
-
-    @property
-    def now(self) -> int:
-        return max(when for series in self.series for when, _ in series.points)
-
-    @property
-    def then(self) -> int:
-        """The newest measured revision that is a week older than `now`, else the oldest one."""
-        measured = sorted({when for series in self.series for when, _ in series.points})
-        old = [when for when in measured if self.dates[when] <= self.dates[self.now] - WEEK]
-        return old[-1] if old else measured[0]
-
-    def of(self, benchmark: str) -> list[Series]:
-        return [series for series in self.series if series.benchmark == benchmark]
-
-
-def histories(html_dir: Path) -> list[History]:
-    """What `asv publish` wrote, machine by machine."""
-    from asv.graph import Graph
-
-    index = json.loads((html_dir / "index.json").read_text(encoding="utf-8"))
-    dates = {int(revision): int(date) for revision, date in index["revision_to_date"].items()}
-    hashes = {int(revision): str(name) for revision, name in index["revision_to_hash"].items()}
-    found = []
-    for setting in index["graph_param_list"]:
-        series = []
-        for name, benchmark in index["benchmarks"].items():
-            path = html_dir / (Graph.get_file_path(setting, name) + ".json")
-            if not path.is_file():
-                continue
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            combinations = list(itertools.product(*benchmark["params"]))
-            title = str(benchmark.get("pretty_name") or name)
-            for i, parameters in enumerate(combinations):
-                points = []
-                for revision, values in rows:
-                    value = values[i] if isinstance(values, list) else values
-                    if isinstance(value, int | float) and math.isfinite(value):
-                        points.append((int(revision), float(value)))
-                if points:
-                    names = tuple(map(said, benchmark["param_names"], parameters))
-                    unit = str(benchmark["unit"])
-                    series.append(Series(name, names, unit, "more is better" in title, tuple(points)))
-        if series:
-            machine = index["machines"].get(setting["machine"], {"machine": setting["machine"]})
-            versions = {
-                key: str(value) for key, value in setting.items() if key in ("python", "numpy", "numba")
-            }
-            found.append(History(machine, versions, series, dates, hashes))
-    return found
-
-
-def said(name: str, value: object) -> str:
-    """A parameter: text speaks for itself, a number needs its name."""
-    text = str(value).strip("'\"")
-    return f"{name} {text}" if text.replace(".", "", 1).isdigit() else text
+UPDATE = "python tools/dashboard.py update"
 
 
 # ---- words and pictures ----------------------------------------------------------------------------------
@@ -122,19 +27,17 @@ def said(name: str, value: object) -> str:
 
 def factor(speed: float) -> str:
     """As in "4% faster"."""
-    if abs(speed - 1) < SAME:
-        return "as fast as before"
     if speed >= 2 or speed <= 0.5:
         return f"{speed:.1f} times as fast" if speed > 1 else f"{1 / speed:.1f} times as slow"
     return f"{100 * (speed - 1):.0f}% faster" if speed > 1 else f"{100 * (1 / speed - 1):.0f}% slower"
 
 
-def change(speed: float | None) -> str:
-    """A cell of a table: now over then as a percentage of speed, coloured where it counts."""
-    if speed is None:
+def cell(change: Change | None) -> str:
+    """Now over then as a percentage of speed; coloured only where it is more than noise."""
+    if change is None:
         return "<td>new</td>"
-    look = "same" if abs(speed - 1) < SAME else "good" if speed > 1 else "bad"
-    return f'<td class="{look}">{100 * (speed - 1):+.0f}%</td>'
+    look = "good" if change.faster else "bad" if change.slower else "same"
+    return f'<td class="{look}" title="{change.interval}">{percent(change.speed)}</td>'
 
 
 def curve(series: Series) -> str:
@@ -170,55 +73,78 @@ def link(series: Series, text: str) -> str:
 
 def verdict(history: History) -> list[str]:
     """The two answers, in two sentences."""
-    then, now = history.then, history.now
-    steps = [s for series in history.of(STEP) if (s := series.speed(then)) is not None]
-    answers = []
-    age = "a week ago" if history.dates[now] - history.dates[then] >= WEEK else "the oldest measured commit"
-    if then == now:
-        answers.append("One commit has been measured, so there is nothing yet to compare main with.")
-    elif steps:
-        mean = geometric_mean(steps)
-        answer = factor(mean)
-        so = "is as fast as" if answer == "as fast as before" else f"is <b>{answer}</b>, compared with"
-        answers.append(
-            f"main {so} {age} ({day(history, then)}): geometric mean over {len(steps)} training steps, "
-            f"{change_text(min(steps))} to {change_text(max(steps))}."
-        )
+    answers = [against_then(history)]
     numpy = [series.points[-1][1] for series in history.of(NUMPY)]
     if numpy:
         answers.append(
             f"An epoch takes NumPy <b>{geometric_mean(numpy):.1f} times</b> as long as fastbp: geometric "
             f"mean over {len(numpy)} shapes and dtypes, {min(numpy):.1f} to {max(numpy):.1f}."
         )
-    return answers
+    return [answer for answer in answers if answer]
 
 
-def change_text(speed: float) -> str:
-    return f"{100 * (speed - 1):+.0f}%"
+def against_then(history: History) -> str:
+    then, now = history.then, history.now
+    if then == now:
+        return "One commit has been measured, so there is nothing yet to compare main with."
+    steps = history.of(STEP)
+    change = history.change(steps)
+    if change is None:
+        return ""
+    if history.is_a_week:
+        other, note = f"a week ago ({day(history, then)})", ""
+    else:
+        other = f"the oldest measured commit ({day(history, then)})"
+        note = " No commit of a week before has been measured."
+    if change.faster or change.slower:
+        answer = f"main is <b>{factor(change.speed)}</b>, compared with {other}"
+    elif change.none:
+        answer = f"main is as fast as {other}"
+    else:
+        answer = f"Whether main is faster or slower than {other} <b>cannot be told from the noise</b>"
+    return (
+        f"{answer}. Speed of the middle one of {len(steps)} training steps: {percent(change.speed)}, "
+        f"99% interval {change.interval}.{note}"
+    )
+
+
+def what_is_missing(history: History, unmeasured: int) -> str:
+    """The newest measured commit, and how many newer ones nobody has measured."""
+    newest = f"Newest measured commit: {day(history, history.now)}."
+    if not unmeasured:
+        return f"<p class='how'>{newest}</p>"
+    commits = (
+        "The newest commit of main is" if unmeasured == 1 else f"The newest {unmeasured} commits of main are"
+    )
+    return f"<p class='answer'><b>{commits} not measured</b> (<code>{UPDATE}</code>). {newest}</p>"
 
 
 def groups_table(history: History) -> str:
     rows = []
     for group in sorted({series.group for series in history.series}):
-        speeds = {
-            series: s
+        changes: dict[Series, Change] = {
+            series: c
             for series in history.series
             if series.group == group
             and not NOT_OURS & {*series.parameters}
-            and (s := series.speed(history.then)) is not None
+            and (c := series.change(history.then)) is not None
         }
-        if not speeds:
+        if not changes:
             continue
-        worst, best = min(speeds, key=speeds.__getitem__), max(speeds, key=speeds.__getitem__)
+        by_speed = sorted(changes, key=lambda series: changes[series].speed)
         cells = [
-            f'<td><a href="{BENCHMARKS_PAGE}#/">{group}</a></td><td>{len(speeds)}</td>',
-            change(geometric_mean(list(speeds.values()))),
+            f'<td><a href="{BENCHMARKS_PAGE}#/">{group}</a></td><td>{len(changes)}</td>',
+            cell(middle := history.change(by_speed)),
+            f"<td>{middle.interval if middle else ''}</td>",
         ]
-        for series in (worst, best):
-            cells.append(change(speeds[series]))
+        for series in (by_speed[0], by_speed[-1]):
+            cells.append(cell(changes[series]))
             cells.append(f"<td>{link(series, ', '.join(series.parameters) or series.benchmark)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    titles = "<th>group</th><th>curves</th><th>mean</th><th colspan=2>worst</th><th colspan=2>best</th>"
+    titles = (
+        "<th>group</th><th>curves</th><th>middle</th><th>99% interval</th>"
+        "<th colspan=2>worst</th><th colspan=2>best</th>"
+    )
     return f"<table><tr>{titles}</tr>{''.join(rows)}</table>"
 
 
@@ -227,7 +153,7 @@ def curves_table(history: History, benchmark: str, scale: float, unit: str) -> s
     rows = []
     for series in history.of(benchmark):
         value = series.points[-1][1] * scale
-        since = "" if alone else f"{change(series.speed(history.then))}<td>{curve(series)}</td>"
+        since = "" if alone else f"{cell(series.change(history.then))}<td>{curve(series)}</td>"
         rows.append(
             f"<tr><td>{link(series, ', '.join(series.parameters))}</td>"
             f'<td class="number">{value:,.{1 if value < 1000 else 0}f}</td>{since}</tr>'
@@ -292,15 +218,37 @@ circle { fill: #1f77b4 }
 FORWARD = f"if (location.hash.length > 1) location.replace('{BENCHMARKS_PAGE}' + location.hash)"
 
 
-def page(found: list[History], record: dict[str, Any] | None) -> str:
-    """The whole page, for every machine of the results."""
+def own_first(found: Sequence[History], own: str) -> list[History]:
+    """The reader's machine, then those that were measured last."""
+    return sorted(found, key=lambda history: (history.name != own, -history.dates[history.now]))
+
+
+def page(
+    found: Sequence[History],
+    record: dict[str, Any] | None,
+    own: str = "",
+    unmeasured: Callable[[History], int] = lambda history: 0,
+) -> str:
+    """The whole page, for every machine of the results.
+
+    own: the name of the reader's machine; unmeasured: how many commits of main are newer than those measured.
+    """
     parts = []
-    for history in found:
-        parts.append(f"<h2>{html.escape(str(history.machine.get('machine', '')))}</h2>")
+    if found and own and own not in [history.name for history in found]:
+        parts.append(
+            f"<p class='answer'>This machine ({html.escape(own)}) has no results yet: <code>{UPDATE}</code>. "
+            "What follows is of others.</p>"
+        )
+    for history in own_first(found, own):
+        mine = " (this machine)" * (history.name == own)
+        parts.append(f"<h2>{html.escape(history.name)}{mine}</h2>")
         parts += [f'<p class="answer">{sentence}</p>' for sentence in verdict(history)]
-        parts.append(f"<p class='how'>Newest measured commit: {day(history, history.now)}.</p>")
+        parts.append(what_is_missing(history, unmeasured(history)))
         if history.then != history.now:
-            parts.append("<h3>Speed by group, now against then</h3>" + groups_table(history))
+            parts.append(
+                "<h3>Speed by group, now against then</h3><p class='how'>Coloured is what more than noise "
+                "explains.</p>" + groups_table(history)
+            )
         if history.of(NUMPY):
             parts.append(
                 "<h3>Time of NumPy over time of fastbp, an epoch of fit</h3>"
@@ -310,9 +258,7 @@ def page(found: list[History], record: dict[str, Any] | None) -> str:
             parts.append("<h3>A training step</h3>" + curves_table(history, STEP, 1e6, "us"))
         parts.append(how(history))
     if not found:
-        parts.append(
-            "<p class='answer'>Nothing has been measured yet: see README.md beside dashboard.py.</p>"
-        )
+        parts.append("<p class='answer'>Nothing has been measured yet: see asv_benchmarks/README.md.</p>")
     if record is not None:
         parts.append(libraries(record))
     return (

@@ -206,6 +206,36 @@ def test_new_commits_are_those_without_results(configuration: Path, tmp_path: Pa
         dashboard.new_commits(tmp_path / "asv.conf.json", "synthetic", 10)
 
 
+def test_commits_after_the_newest_measured_one_are_counted(configuration: Path) -> None:
+    oldest = dashboard.commits_of_main(configuration)[-1]
+    assert len(dashboard.commits_of_main(configuration, f"{oldest}..")) == 2
+    with pytest.raises(dashboard.DashboardError, match="git lists no commits"):
+        dashboard.commits_of_main(configuration, f"{'0' * 40}..")
+
+
+def test_the_first_page_begins_with_this_machine(configuration: Path, tmp_path: Path) -> None:
+    html_dir = tmp_path / "html"
+    words = ["--config", str(configuration), "--html-dir", str(html_dir), "--machine"]
+    assert dashboard.main([*words, "synthetic"]) == 0
+    assert "<h2>synthetic (this machine)</h2>" in (html_dir / "index.html").read_text(encoding="utf-8")
+    assert dashboard.main([*words, "another"]) == 0
+    assert "This machine (another) has no results yet" in (html_dir / "index.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_regressions_are_not_sought_where_more_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asv takes an increase for a regression, whatever the benchmark measures."""
+    discovery = pytest.importorskip("asv_runner.discovery")
+    folder = COMMAND.parents[1]
+    monkeypatch.syspath_prepend(str(folder))
+    settings = dashboard.settings_of(folder / "asv.conf.json")
+    left_out = [name for name, first in settings["regressions_first_commits"].items() if first is None]
+    for found in discovery.disc_benchmarks(str(folder / "benchmarks")):
+        more = "more is better" in (found.pretty_name or "")
+        assert more == any(re.match(pattern, found.name) for pattern in left_out), found.name
+
+
 def test_update_runs_asv_for_the_new_commits_only(
     configuration: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
