@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 
 import fastbp
 import fastbp.reference
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.cli.bench.command import largest_difference, machine
-from fastbp.cli.words import text_table
+from fastbp.cli.output import progress, text_table
 from fastbp.losses import LOSSES
 from fastbp.optimizers import OPTIMIZERS
 from fastbp.training.interrupt import or_interrupt
@@ -68,7 +66,7 @@ def _gradients(seed: int) -> tuple[str, bool]:
     rows, right = [], True
     for hidden, output, loss, layer_norm in _combinations():
         name = hidden + (" (layer norm)" if layer_norm else "")
-        _progress(f"gradients of {name}, {output}, {loss}")
+        progress(f"gradients of {name}, {output}, {loss}")
         cells = []
         for module in (fastbp.reference, fastbp):
             targets = _targets(loss, Y)
@@ -78,7 +76,7 @@ def _gradients(seed: int) -> tuple[str, bool]:
             right &= result.passed
             cells.append(f"{result.largest:.0e}" + ("" if result.passed else " FAILED"))
         rows.append([name, output, loss, *cells])
-    _progress("")
+    progress("")
     return text_table(["hidden", "output", "loss", "reference", "fastbp"], rows), right
 
 
@@ -92,7 +90,7 @@ def _agreement(seed: int) -> tuple[str, bool]:
         name = optimizer + (" (Nesterov)" if "nesterov" in options else "")
         cells = []
         for dtype, allowed in AGREEMENT.items():
-            _progress(f"agreement of {name}, {dtype}")
+            progress(f"agreement of {name}, {dtype}")
             models = []
             for module in (fastbp.reference, fastbp):
                 model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed)
@@ -112,10 +110,5 @@ def _agreement(seed: int) -> tuple[str, bool]:
             right &= agree
             cells.append(f"{difference:.0e}" + ("" if agree else " FAILED"))
         rows.append([name, *cells])
-    _progress("")
+    progress("")
     return text_table(["optimizer", *AGREEMENT], rows), right
-
-
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

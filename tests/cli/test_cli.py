@@ -10,7 +10,8 @@ import pytest
 
 import fastbp
 from fastbp.cli import check
-from fastbp.cli.main import _parse, main
+from fastbp.cli.arguments import parse
+from fastbp.cli.main import main
 from fastbp.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -318,7 +319,7 @@ def test_bad_options(refused, options, message):
 
 
 def test_whole_numbers_of_any_size(refused):
-    assert _parse(["check", "--seed", 25 * "9"]).seed == 10**25 - 1
+    assert parse(["check", "--seed", 25 * "9"]).seed == 10**25 - 1
     assert "is not a whole number from 0 up" in refused(f"check --seed {400 * '9'}")  # larger than any float
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastbp.cli.train.tables import Columns, DataError, read_for_prediction, read_for_training
+from fastbp.cli.errors import DataError
+from fastbp.cli.train.tables import Columns, read_for_prediction, read_for_training
 from fastbp.cli.train.task import (
     Scaling,
     Task,

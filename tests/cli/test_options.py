@@ -3,7 +3,7 @@
 import pytest
 
 from fastbp.cli import options as kinds
-from fastbp.cli.main import _parse
+from fastbp.cli.arguments import parse
 from fastbp.cli.train.options import TRAIN
 
 
@@ -16,7 +16,7 @@ def gather(tmp_path):
         if toml is not None:
             file = str(tmp_path / "train.toml")
             (tmp_path / "train.toml").write_text(toml, encoding="utf-8")
-        return kinds.gather(TRAIN, vars(_parse(["train", *line.split()])), file)
+        return kinds.gather(TRAIN, vars(parse(["train", *line.split()])), file)
 
     return gather
 
@@ -99,7 +99,7 @@ def test_file_and_command_line_say_the_same(tmp_path):
         words = [line] if name == "data" else [f"--{'' if line is not False else 'no-'}{name}"]
         if name != "data" and isinstance(line, str):
             words.append(line)
-        given = vars(_parse(["train", *words]))
+        given = vars(parse(["train", *words]))
         assert given[options[name].attribute] == from_file[name], name
         assert from_file[name] != options[name].default, name
 

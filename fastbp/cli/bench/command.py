@@ -30,7 +30,7 @@ import numpy as np
 import fastbp
 from fastbp.cli.bench.peers import PREFIX, VARIANTS
 from fastbp.cli.bench.problems import SHAPES, Shape
-from fastbp.cli.words import text_table
+from fastbp.cli.output import progress, text_table
 from fastbp.storage import atomic
 
 # name on the command line -> name of the installed package
@@ -228,7 +228,7 @@ def _in_turn(
     cells: dict[str, Any] = {}
     try:
         for variant in variants:
-            tell(f"{name}: preparing {variant}")
+            tell(f"{name}: preparing {variant} ...")
             peer = start(variant, SHAPES[name], threads)
             cells[variant] = dict(peer.hello)
             if "difference" in peer.hello:
@@ -237,7 +237,7 @@ def _in_turn(
                 peer.close()
         for number in range(rounds):
             for variant, peer in list(peers.items()):
-                tell(f"{name}: round {number + 1} of {rounds}, {variant}")
+                tell(f"{name}: round {number + 1} of {rounds}, {variant} ...")
                 time.sleep(PAUSE)
                 try:
                     measured[variant].append(peer.seconds(seconds))
@@ -392,15 +392,10 @@ def bench(
 
         pictures.check(plot_file)
 
-    def tell(text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text} ...", end="", file=sys.stderr, flush=True)
-
     record = compare(
-        names, libraries, rounds=rounds, seconds=seconds, threads=threads, command=command, tell=tell
+        names, libraries, rounds=rounds, seconds=seconds, threads=threads, command=command, tell=progress
     )
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    progress("")
     print(report(record))
     if json_file is not None:
         atomic.write(json_file, (json.dumps(record, indent=1) + "\n").encode())

@@ -6,7 +6,6 @@ Both start from the same weights and see the same batches, so that they must end
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,11 @@ from numpy.typing import NDArray
 
 import fastbp
 import fastbp.reference
+from fastbp.cli import files
 from fastbp.cli.bench.command import interleaved, largest_difference, machine
 from fastbp.cli.demo.picture import draw
-from fastbp.cli.words import text_table
+from fastbp.cli.output import progress, text_table
 from fastbp.data import Split, split_digits
-from fastbp.storage.atomic import check_writable
 from fastbp.training.interrupt import or_interrupt
 
 LAYERS = (64, 128, 10)
@@ -47,7 +46,7 @@ def run(out: str, *, epochs: int, seed: int) -> int:
     """Train, print, draw. Return 0 if both implementations agree and reach the accuracy, else 1."""
     if not out.lower().endswith(".png"):
         raise ValueError(f"--out {out}: the picture is a PNG, its name must end in .png")
-    check_writable(out)
+    files.check_outputs({"--out": out})
     data = split_digits(seed=seed)
     print(machine())
     print(
@@ -121,10 +120,8 @@ def _seconds_per_step(data: Split, seed: int) -> list[list[float]]:
             model.fit(data.X_train, Y, epochs=count, batch_size=BATCH, optimizer=optimizer, progress=False)
         )
 
-    if sys.stderr.isatty():
-        print("\r\033[Kmeasuring ...", end="", file=sys.stderr, flush=True)
+    progress("measuring ...")
     steps = -(-len(data.X_train) // BATCH)
     measured = interleaved([epochs_of(fastbp.reference), epochs_of(fastbp)], steps, rounds=9, seconds=0.05)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    progress("")
     return measured

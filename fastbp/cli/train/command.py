@@ -1,36 +1,30 @@
-"""`fastbp train` and `fastbp predict`: from a table to a model file, and from both to predictions."""
+"""`fastbp train`: from a table or images to a model file, and a report of what came out."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import os
-import sys
-from collections.abc import Iterable
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
-from fastbp.cli import pictures
-from fastbp.cli.main import INTERRUPTED
+from fastbp.cli import errors, files, output, pictures
+from fastbp.cli.output import duration, text_table
 from fastbp.cli.train import data as train_data
-from fastbp.cli.train import idx, picture, setup
+from fastbp.cli.train import picture, setup
 from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
-from fastbp.cli.train.tables import DataError, Table, read_for_prediction
-from fastbp.cli.train.task import Task, classification_quality, regression_quality
-from fastbp.cli.words import duration, text_table
-from fastbp.storage import atomic
+from fastbp.cli.train.task import classification_quality, regression_quality
+from fastbp.optimizers import Optimizer
 
 
 def train(settings: argparse.Namespace) -> int:
+    """Train, write the model, report; return the exit code."""
     _check_outputs(settings)
     data = train_data.load(settings)
-    task, training, validation = data.task, data.training, data.validation
+    task = data.task
     model = setup.network(settings, data)
     model.metadata.update(task.to_metadata())
     columns = setup.columns(settings, task)
@@ -38,7 +32,41 @@ def train(settings: argparse.Namespace) -> int:
     callbacks = setup.callbacks(settings, columns)
     class_weights = setup.class_weights(settings, task)
     _describe(settings, data, model)
-    history = model.fit(
+    diverged: FloatingPointError | None = None
+    try:
+        history = _fit(settings, data, model, optimizer, callbacks, class_weights)
+    except FloatingPointError as error:
+        so_far: fastbp.History | None = getattr(error, "history", None)
+        if so_far is None or so_far.best_epoch is None:
+            raise
+        history, diverged = so_far, error  # the model has the best epoch's parameters
+    model.save(settings.out)  # before anything else can go wrong
+    print(_what_was_done(settings, history, len(data.training)) + "\n")
+    outputs = [model.predict(part.X) for part in data.parts]
+    print(_quality_table(data, model, outputs))
+    print(f"\nwrote {settings.out}")
+    if settings.plot is not None:
+        picture.draw(settings.plot, settings.data, model, history, data, outputs[-1])
+        print(f"wrote {settings.plot}")
+    if diverged is not None:
+        output.complain(
+            f"{settings.out} has the best epoch, {history.best_epoch}, but training diverged after it: "
+            + errors.one_line(diverged)
+        )
+        return errors.NOT_AS_EXPECTED
+    return errors.INTERRUPTED if history.interrupted else errors.OK
+
+
+def _fit(
+    settings: argparse.Namespace,
+    data: Data,
+    model: fastbp.MLP,
+    optimizer: Optimizer,
+    callbacks: Sequence[fastbp.EarlyStopping],
+    class_weights: str | dict[int, float] | None,
+) -> fastbp.History:
+    training, validation = data.training, data.validation
+    return model.fit(
         training.X,
         training.Y,
         epochs=None if settings.steps else settings.epochs or EPOCHS,
@@ -50,20 +78,11 @@ def train(settings: argparse.Namespace) -> int:
         sample_weight=training.weights,
         class_weight=class_weights,
         validation_data=None if validation is None else (validation.X, validation.Y),
-        metrics=setup.watched_metrics(settings, task),
+        metrics=setup.watched_metrics(settings, data.task),
         callbacks=callbacks,
         checkpoint=settings.checkpoint,
         every=settings.every,
     )
-    print(_what_was_done(settings, history, len(training)) + "\n")
-    outputs = [model.predict(part.X) for part in data.parts]
-    print(_quality_table(data, model, outputs))
-    model.save(settings.out)
-    print(f"\nwrote {settings.out}")
-    if settings.plot is not None:
-        picture.draw(settings.plot, settings.data, model, history, data, outputs[-1])
-        print(f"wrote {settings.plot}")
-    return INTERRUPTED if history.interrupted else 0
 
 
 def _check_outputs(settings: argparse.Namespace) -> None:
@@ -72,76 +91,10 @@ def _check_outputs(settings: argparse.Namespace) -> None:
         raise ValueError("--out is needed: the model file to write")
     if settings.plot is not None:
         pictures.check(settings.plot)
-    inputs = [settings.data, settings.labels, settings.test, settings.test_labels, settings.config]
-    written: list[str] = []
-    for option in ("out", "plot", "checkpoint"):
-        path = getattr(settings, option)
-        if path is not None:
-            atomic.check_writable(path)
-            _refuse_same_file(path, *filter(None, inputs), option=f"--{option}")
-            if os.path.realpath(path) in written:
-                raise ValueError(f"--{option} {path} is the name of another file that is to be written")
-            written.append(os.path.realpath(path))
-
-
-def predict(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None:
-        atomic.check_writable(arguments.out)
-        _refuse_same_file(arguments.out, *filter(None, (arguments.data, arguments.model, arguments.labels)))
-        if Path(arguments.out).suffix.lower() not in (".csv", ".npy", ".npz"):
-            raise DataError(f"{arguments.out}: predictions can be written as .csv, .npy or .npz")
-    if not Path(arguments.model).is_file():
-        raise DataError(f"no such model file: {arguments.model}")
-    model = fastbp.MLP.load(arguments.model)
-    task = Task.from_metadata(arguments.model, model.metadata, model.layer_sizes[0], model.layer_sizes[-1])
-    table = _read_for_prediction(arguments.data, arguments.labels, task)
-    y_pred = model.predict(task.inputs(table))
-    decided = task.decide(y_pred)
-    labels = decided if task.classes is None else np.array(task.classes)[decided]
-    scores = None if task.classes is None else task.scores(y_pred)
-    if arguments.out is None:
-        _write_csv(sys.stdout, task, labels, scores)
-        return 0
-    atomic.write(arguments.out, _content(Path(arguments.out).suffix.lower(), task, labels, scores))
-    print(f"wrote {arguments.out}: predictions of {len(table)} rows")
-    if table.target is not None:
-        try:
-            quality = task.quality(y_pred, table.target)
-        except DataError as error:
-            print(f"not compared with column {task.columns.target!r}: {error}")
-        else:
-            figures = ", ".join(f"{name} {value:.4g}" for name, value in quality.items())
-            print(f"compared with column {task.columns.target!r}: {figures}")
-    return 0
-
-
-def _content(kind: str, task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> bytes:
-    """The predictions as a file of this kind."""
-    if kind == ".csv":
-        text = io.StringIO()
-        _write_csv(text, task, labels, scores)
-        return text.getvalue().encode()
-    content = io.BytesIO()
-    if kind == ".npy":
-        np.save(content, labels, allow_pickle=False)
-    elif scores is None:
-        np.savez(content, prediction=labels)
-    else:
-        np.savez(content, prediction=labels, scores=scores, classes=np.array(task.classes))
-    return content.getvalue()
-
-
-def _read_for_prediction(path: str, labels: str | None, task: Task) -> Table:
-    if not idx.is_idx(path):
-        if labels is not None:
-            raise DataError(f"--labels is for IDX files, not for {path}")
-        return read_for_prediction(path, task.columns)
-    table, expected = idx.read_table(path, labels), len(task.columns.features)
-    if len(table.columns.features) != expected:
-        raise DataError(
-            f"{path} has {len(table.columns.features)} values a row, the model was trained on {expected}"
-        )
-    return table
+    files.check_outputs(
+        {f"--{option}": getattr(settings, option) for option in ("out", "plot", "checkpoint")},
+        (settings.data, settings.labels, settings.test, settings.test_labels, settings.config),
+    )
 
 
 def _describe(settings: argparse.Namespace, data: Data, model: fastbp.MLP) -> None:
@@ -211,21 +164,3 @@ def _figures(values: Iterable[float]) -> list[str]:
 
 def _rows(rows: int) -> str:
     return f"{rows:,} row" + ("" if rows == 1 else "s")
-
-
-def _write_csv(file: IO[str], task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    if scores is None:
-        writer.writerow(["prediction"])
-        writer.writerows([f"{value:.9g}"] for value in labels)
-        return
-    assert task.classes is not None
-    writer.writerow(["prediction", *(f"score_{label}" for label in task.classes)])
-    for label, row in zip(labels, scores, strict=True):
-        writer.writerow([label, *(f"{score:.6f}" for score in row)])
-
-
-def _refuse_same_file(out: str, *inputs: str, option: str = "--out") -> None:
-    for path in inputs:
-        if os.path.realpath(out) == os.path.realpath(path):
-            raise DataError(f"{option} {out} would overwrite an input")

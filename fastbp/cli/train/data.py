@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.cli.errors import DataError
 from fastbp.cli.train import idx
 from fastbp.cli.train.options import TEST_SIZE
-from fastbp.cli.train.tables import DataError, Table, Target, read_for_prediction, read_for_training
+from fastbp.cli.train.tables import Table, Target, read_for_prediction, read_for_training
 from fastbp.cli.train.task import Task, choose_kind, scaling_of_images, split_rows
 
 Array = NDArray[Any]

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.cli.train.tables import TABLES, Columns, DataError, Table, array_target, require_finite
+from fastbp.cli.errors import DataError
+from fastbp.cli.train.tables import TABLES, Columns, Table, array_target, require_finite
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.cli import pictures
+from fastbp.cli.output import duration
 from fastbp.cli.train.data import Data, Part
 from fastbp.cli.train.task import Task
-from fastbp.cli.words import duration
 from fastbp.plot import FAINT, TRAINING, VALIDATION
 
 LONGEST = 12  # characters of a class's name

@@ -21,13 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.cli.errors import DataError
+
 DELIMITERS = ",;\t"
 TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 ARRAY_FEATURES = "X"  # the array that holds the features in an .npz file, unless it has only one candidate
-
-
-class DataError(ValueError):
-    """A file that cannot be used, with the reason in one line."""
 
 
 @dataclass(frozen=True)

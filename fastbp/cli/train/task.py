@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import metrics
-from fastbp.cli.train.tables import Columns, DataError, Table, Target
+from fastbp.cli.errors import DataError
+from fastbp.cli.train.tables import Columns, Table, Target
 
 FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
 ROWS_AT_ONCE = 4096  # of images whose spread is computed

@@ -1,0 +1,113 @@
+"""`fastbp predict`: from a model file and a table or images to predictions."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastbp
+from fastbp.cli import files
+from fastbp.cli.errors import OK, DataError
+from fastbp.cli.output import Results
+from fastbp.cli.train import idx
+from fastbp.cli.train.tables import TABLES, Table, read_for_prediction
+from fastbp.cli.train.task import Task
+from fastbp.storage import atomic, model_file
+
+KINDS = (".csv", ".npy", ".npz")
+
+
+def predict(arguments: argparse.Namespace, results: Results) -> int:
+    """Write the predictions to a file, or as CSV in UTF-8 to standard output; return the exit code."""
+    path = arguments.out
+    files.check_outputs({"--out": path}, (arguments.data, arguments.model, arguments.labels))
+    if path is None and results.is_closed:
+        raise DataError("standard output is closed, nobody could read the predictions: give --out FILE")
+    kind = ".csv" if path is None else Path(path).suffix.lower()
+    if kind not in KINDS:
+        raise DataError(f"{path}: predictions can be written as .csv, .npy or .npz")
+    model = _load(arguments.model, arguments.data)
+    task = Task.from_metadata(arguments.model, model.metadata, model.layer_sizes[0], model.layer_sizes[-1])
+    table = _read(arguments.data, arguments.labels, task)
+    y_pred = model.predict(task.inputs(table))
+    content = _content(kind, task, y_pred)
+    if path is None:
+        results.write_file(content)
+        return OK
+    atomic.write(path, content)
+    print(f"wrote {path}: predictions of {len(table)} rows")
+    if table.target is not None:
+        try:
+            quality = task.quality(y_pred, table.target)
+        except DataError as error:
+            print(f"not compared with column {task.columns.target!r}: {error}")
+        else:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in quality.items())
+            print(f"compared with column {task.columns.target!r}: {figures}")
+    return OK
+
+
+def _load(path: str, data: str) -> fastbp.MLP:
+    """The model in a file. DataError if there is none, or if the other file is the model."""
+    if Path(path).suffix.lower() in TABLES and _is_model(data):
+        raise DataError(f"{data} is the model and {path} the data: the model comes first")
+    if not Path(path).exists():
+        raise DataError(f"no such model file: {path}")
+    return fastbp.MLP.load(path)
+
+
+def _is_model(path: str) -> bool:
+    try:
+        model_file.read(path, "model")
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _read(path: str, labels: str | None, task: Task) -> Table:
+    if not idx.is_idx(path):
+        if labels is not None:
+            raise DataError(f"--labels is for IDX files, not for {path}")
+        return read_for_prediction(path, task.columns)
+    table, expected = idx.read_table(path, labels), len(task.columns.features)
+    if len(table.columns.features) != expected:
+        raise DataError(
+            f"{path} has {len(table.columns.features)} values a row, the model was trained on {expected}"
+        )
+    return table
+
+
+def _content(kind: str, task: Task, y_pred: NDArray[Any]) -> bytes:
+    """The predictions as a file of this kind; y_pred: (rows, outputs)."""
+    decided = task.decide(y_pred)
+    labels = decided if task.classes is None else np.array(task.classes)[decided]
+    scores = None if task.classes is None else task.scores(y_pred)
+    content = io.BytesIO()
+    if kind == ".csv":
+        return _csv(task, labels, scores).encode()
+    if kind == ".npy":
+        np.save(content, labels, allow_pickle=False)
+    elif scores is None:
+        np.savez(content, prediction=labels)
+    else:
+        np.savez(content, prediction=labels, scores=scores, classes=np.array(task.classes))
+    return content.getvalue()
+
+
+def _csv(task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if scores is None or task.classes is None:
+        writer.writerow(["prediction"])
+        writer.writerows([f"{value:.9g}"] for value in labels)
+    else:
+        writer.writerow(["prediction", *(f"score_{label}" for label in task.classes)])
+        for label, row in zip(labels, scores, strict=True):
+            writer.writerow([label, *(f"{score:.6f}" for score in row)])
+    return text.getvalue()
