@@ -23,10 +23,11 @@ FIT = """if True:
 PARTS = """if True:
     import numpy, fastbp, ctypes
     from fastbp.engine.kernels import finite
+    from fastbp.engine.compile.intrinsics import call
     from fastbp.engine.compile import jit
     x, out = numpy.array([1, numpy.nan], "f4"), numpy.zeros(1, "i8")
     def check(address, x, out):
-        jit.call(address, (x.ctypes.data, x.size, out.ctypes.data))
+        call(address, (x.ctypes.data, x.size, out.ctypes.data))
     jit.dispatcher(check)(finite.not_finite("float32"), x, out)
     print(out[0])
 """
@@ -160,3 +161,85 @@ def test_two_processes_that_compile_at_once(copy, tmp_path):
         "7001",
     ]
     assert files(tmp_path / "cache") == written
+
+
+# Loads a callback and a function for Python again and again, with their files damaged in between; the
+# argument is their folder.
+DAMAGED = """if True:
+    import pathlib, random, shutil, sys
+    import numpy, fastbp
+    from fastbp.engine.compile import cache, jit
+    from fastbp.engine.kernels import finite
+    from numba.core.registry import cpu_target
+
+    def double(x): return 2 * x.size
+
+    def works():
+        jit._compiled.clear()
+        x, out = numpy.array([1, numpy.inf], "f4"), numpy.zeros(1, "i8")
+        finite._all_finite_entry.__wrapped__()(finite.not_finite("float32"), x.ctypes.data, x.size, out)
+        assert out[0] == 1 and jit.dispatcher(double)(x) == 4
+
+    works()
+    paths = sorted(pathlib.Path(sys.argv[1]).rglob("fastbp-*.nbc"))
+    assert len(paths) == 3, paths
+    loads = []
+    original = cache.Cache.load_overload
+    def counted(self, sig, target_context):
+        loads.append(original(self, sig, target_context))
+        return loads[-1]
+    cache.Cache.load_overload = counted
+    works()
+    assert len(loads) == 3 and None not in loads
+    rng, refused = random.Random(1), 0
+
+    def flip(path, good):
+        damaged = bytearray(good)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+
+    def folder(path, good):
+        path.unlink()
+        path.mkdir()
+
+    ways = {
+        "cut short": lambda path, good: path.write_bytes(good[: at]),
+        "empty": lambda path, good: path.write_bytes(b""),
+        "too long": lambda path, good: path.write_bytes(good + b"x"),
+        "another's": lambda path, good: shutil.copy(paths[paths.index(path) - 1], path),
+        "of old": lambda path, good: path.write_bytes(b"\\x80\\x04" + good),
+        "flipped": flip,
+    }
+    for path in paths:
+        good = path.read_bytes()
+        for way in [*ways, *["flipped"] * 30, "a folder"]:
+            at = rng.randrange(len(good)) if way != "flipped" or rng.random() < 0.8 else rng.randrange(40)
+            (folder if way == "a folder" else ways[way])(path, good)
+            loads.clear()
+            works()
+            assert loads.count(None) == 1, (way, at)
+            refused += 1
+            loads.clear()
+            works()  # from the file that was written instead
+            assert way == "a folder" or None not in loads, (way, at)
+        path.rmdir()
+        path.write_bytes(good)
+    print(refused)
+"""
+
+
+def test_a_damaged_file_is_written_again(copy, tmp_path):
+    """A bit that flipped, a full disk: only what was written is loaded, else it is compiled again."""
+    script = tmp_path / "damaged.py"
+    script.write_text(DAMAGED.replace("if True:", "", 1).replace("\n    ", "\n"))
+    assert (
+        int(
+            python(
+                script,
+                tmp_path / "cache",
+                PYTHONPATH=str(tmp_path / "site"),
+                NUMBA_CACHE_DIR=str(tmp_path / "cache"),
+            )
+        )
+        > 100
+    )

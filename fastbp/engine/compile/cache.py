@@ -10,6 +10,7 @@ import hashlib
 import pathlib
 import pickle
 import sys
+import uuid
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -17,13 +18,16 @@ from typing import Any
 import llvmlite
 import numba
 import numpy
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
+from numba.core.serialize import dumps
 
 # Numba's own way to load a function from the cache first loads all of its type registries. That takes 0.3 s and is of use only to those
 # who compile; left out for the version of which that is known.
 LOADS_WITHOUT_REGISTRIES = numba.version_info.short == (0, 68)
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[2]  # the folder fastbp
@@ -48,10 +52,12 @@ def source_digest() -> str:
 
 
 class Cache(FunctionCache):
-    """Numba's function cache, with the digest in the file names instead of one file's time stamp in the index.
+    """Numba's function cache, with a file for each signature: a SHA-256 of all the rest, then the pickled code.
 
-    Each signature has an index of its own: Numba numbers a function's signatures as they are compiled, and two processes that do so
-    at the same time give the same number to different ones. Where nothing can be written, every process compiles for itself.
+    The file's name holds the signature and `source_digest` instead of an index with a time stamp, because Numba numbers a function's
+    signatures as they are compiled, and two processes that do so at the same time give the same number to different ones.
+    Nothing is unpickled or run that is not what was written: a file that disks or people have damaged is like none, and is written
+    again. Where nothing can be written, every process compiles for itself.
     """
 
     _impl_class = CompileResultCacheImpl
@@ -68,34 +74,49 @@ class Cache(FunctionCache):
         self._cache_path = self._impl.locator.get_cache_path()
         self.enable()
 
-    def _file_of(self, sig: Any) -> None:
-        name = f"fastbp-{self._key}-{hashlib.sha256(str(sig).encode()).hexdigest()[:8]}-{source_digest()}"
-        self._cache_file = IndexDataCacheFile(cache_path=self._cache_path, filename_base=name, source_stamp=source_digest())
+    def _file_of(self, sig: Any) -> pathlib.Path:
+        signature = hashlib.sha256(str(sig).encode()).hexdigest()[:8]
+        return pathlib.Path(self._cache_path, f"fastbp-{self._key}-{signature}-{source_digest()}.nbc")
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if not self._enabled:
             return None
-        self._file_of(sig)
         try:
-            if not LOADS_WITHOUT_REGISTRIES:
-                return super().load_overload(sig, target_context)
-            rtsys.initialize(target_context)
-            with self._guard_against_spurious_io_errors():
-                return self._load_overload(sig, target_context)
-        except (OSError, EOFError, pickle.UnpicklingError):  # gone or cut short meanwhile
+            content = self._file_of(sig).read_bytes()
+        except OSError:  # not there, or not readable
             return None
+        digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if digest != _digest_of(sig, code):
+            return None
+        if LOADS_WITHOUT_REGISTRIES:
+            rtsys.initialize(target_context)
+        else:
+            target_context.refresh()
+        return self._impl.rebuild(target_context, pickle.loads(code))
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if not self._enabled:
+        if not self._enabled or not self._impl.check_cachable(data):
             return
-        self._file_of(sig)
+        code = dumps(self._impl.reduce(data))
         try:
-            super().save_overload(sig, data)
-        except OSError:  # the disk is full, or the folder has become read-only
+            self._impl.locator.ensure_cache_path()
+            _replace(self._file_of(sig), _digest_of(sig, code) + code)
+        except OSError:  # the disk is full, the folder has become read-only, or something else bears the file's name
             self.disable()
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (sig, codegen.magic_tuple())
+
+def _digest_of(sig: Any, code: bytes) -> bytes:
+    return hashlib.sha256(str(sig).encode() + b"\0" + code).digest()
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+    """Write a file so that other processes see all of it or what was there before."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def cache_location() -> str | None:
