@@ -13,6 +13,7 @@ from fastbp.engine.entries import few_rows
 from fastbp.engine.kernels.finite import is_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
 from fastbp.engine.settings import rule_of, settings_of
+from fastbp.engine.threads.locks import lock_of
 from fastbp.engine.worker import step
 from fastbp.inputs.sources import Rows
 from fastbp.network.base import BaseMLP
@@ -42,12 +43,18 @@ class MLP(BaseMLP):
         # The plan whose packed parameters are those of the model, if these have this version.
         self._packed: tuple[Plan, int] | None = None
         self._few_rows: few_rows.FewRows | None = None
-        self._lock = threading.RLock()  # plans have room for one call at a time
+        self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
+        self._lock = lock_of(self)  # plans have room for one call at a time
 
-    def _plan(
+    def _take_plan(
         self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
     ) -> Plan:
-        """The plan for a use: "train", "trace" (forward, backward) or "predict"."""
+        """The plan for a use: "train", "trace" (forward, backward) or "predict".
+
+        It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
+        child that was forked) gets another one. If the call ends with an exception, it is not put back, so
+        that nobody finds what that call has left behind.
+        """
         key = (use, rule, batch, weighted, clip_norm, self._noise_key)  # the last changes at `reset`
         plan = self._plans.pop(key, None)
         if plan is None:
@@ -68,10 +75,14 @@ class MLP(BaseMLP):
                 max_norm=self._max_norm if use == "train" and rule != "sum" else None,
                 layer_norm=self._layer_norm,
             )
-            while len(self._plans) >= 4:
-                self._plans.pop(next(iter(self._plans)))
-        self._plans[key] = plan  # the one used last stands last
+            plan.key = key
         return plan
+
+    def _put_back(self, plan: Plan) -> None:
+        self._plans.pop(plan.key, None)
+        while len(self._plans) >= 4:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[plan.key] = plan  # the one used last stands last
 
     def _is_weighted(self, Y: Array | Rows) -> bool:
         """Whether these prepared targets have the samples' weights behind them."""
@@ -82,8 +93,7 @@ class MLP(BaseMLP):
         return array.flags.c_contiguous and array.size > 0 and is_finite(array)
 
     def _request_stop(self) -> None:
-        for plan in list(self._plans.values()):
-            plan.request_stop()
+        self._stop[0] = 1  # signals are the main thread's
 
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
         # What is looked at here would cost compiled code more to refuse; it refuses all else.
@@ -121,11 +131,12 @@ class MLP(BaseMLP):
         n = [np.empty_like(z_i) for z_i in z[: len(self.gains)]]
         trace = Trace(X, z, a, n, [np.empty(rows, self._dtype) for _ in n])
         with self._lock:
-            plan = self._plan("trace", "gradient", min(rows, FORWARD_ROWS))
+            plan = self._take_plan("trace", "gradient", min(rows, FORWARD_ROWS))
             plan.lend_parameters(self._parameters)
             plan.lend_data(X, None)
             plan.lend_activations(trace.z, trace.a, trace.n, trace.inverse_std)
             plan.run(step.PACK + step.FORWARD, self._threads)
+            self._put_back(plan)
         return trace
 
     def _predict(self, X: Array) -> Array:
@@ -133,13 +144,14 @@ class MLP(BaseMLP):
         rows = min(len(X), FORWARD_ROWS)
         rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // self.n_parameters)
         with self._lock:
-            plan = self._plan("predict", "add", rows)
+            plan = self._take_plan("predict", "add", rows)
             plan.lend_parameters(self._parameters)
             for start in range(0, len(X), rows_per_entry):
                 part = out[start : start + rows_per_entry]
                 plan.lend_data(X[start : start + rows_per_entry], None)
                 plan.set_layer(len(self._layer_sizes) - 2, outside_a=part.ctypes.data)
                 plan.run(step.FORWARD + (step.PACK if start == 0 else 0), self._threads)
+            self._put_back(plan)
         return out
 
     def _backward_pass(self, trace: Trace, Y: Array) -> Array:
@@ -147,7 +159,7 @@ class MLP(BaseMLP):
         rows = len(Y)
         X = np.ascontiguousarray(trace.X, self._dtype)
         with self._lock:
-            plan = self._plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
+            plan = self._take_plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
             plan.lend_parameters(self._parameters, [gradient])
             plan.lend_data(X, Y)
             lent = [
@@ -157,6 +169,7 @@ class MLP(BaseMLP):
             plan.lend_activations(*lent)
             plan.hyper[0] = 1 / rows if self._reduction == "mean" else 1
             plan.run(step.PACK + step.BACKWARD + step.UNPACK_STATES, self._threads)
+            self._put_back(plan)
         return gradient
 
     def _train_chunk(
@@ -174,12 +187,15 @@ class MLP(BaseMLP):
         only_if_finite: bool = False,
         part: int | None = None,
     ) -> bool:
+        stop = np.zeros(1, np.int64)
+        if threading.current_thread() is threading.main_thread():
+            self._stop = stop
         if part is not None and part < batch_size:
             return self._train_in_parts(
-                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, losses_out
+                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, losses_out, stop
             )
         with self._lock:
-            plan = self._plan(
+            plan = self._take_plan(
                 "train",
                 rule_of(optimizer),
                 batch_size,
@@ -187,6 +203,7 @@ class MLP(BaseMLP):
                 clip_norm=optimizer.clip_norm is not None,
             )
             if first_step == last_step and plan.is_ready_for(X, Y, order):
+                self._put_back(plan)
                 return True
             plan.lend_data(X, Y, order)
             plan.lend_parameters(self._parameters, state.buffers)
@@ -194,14 +211,17 @@ class MLP(BaseMLP):
             plan.set(steps_before=self.streams.steps_trained - first_step)
             pack = self._packed != (plan, self.parameters.version)
             self._packed = None
-            plan.train(first_step, last_step, settings, losses_out, pack=pack, threads=self._threads)
-            if only_if_finite and not (math.isfinite(losses_out.sum()) and plan.parameters_are_finite()):
-                return False
-            plan.unpack(self._threads)
-            self._packed = plan, self.parameters.version
-            state.steps += last_step - first_step
-            self.streams.steps_trained += last_step - first_step
-        return True
+            plan.train(
+                first_step, last_step, settings, losses_out, pack=pack, threads=self._threads, stop=stop
+            )
+            keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
+            if keep:
+                plan.unpack(self._threads)
+                self._packed = plan, self.parameters.version
+                state.steps += last_step - first_step
+                self.streams.steps_trained += last_step - first_step
+            self._put_back(plan)
+        return keep
 
     def _settings_of(
         self, optimizer: Optimizer, state: State, first_step: int, last_step: int, samples: int, batch: int
@@ -221,6 +241,7 @@ class MLP(BaseMLP):
         optimizer: Optimizer,
         state: State,
         losses_out: NDArray[np.float64],
+        stop: NDArray[np.int64],
     ) -> bool:
         """`_train_chunk` in memory for activations of `part` rows. Nothing is updated unless all is finite.
 
@@ -237,15 +258,15 @@ class MLP(BaseMLP):
         with self._lock:
             self._packed = None
             weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
-            sums = self._plan("train", "sum", part, weighted=weighted)
-            plan = self._plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
+            sums = self._take_plan("train", "sum", part, weighted=weighted)
+            plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
             plan.lend_parameters(parameters, state.buffers)
             plan.lend_data(X, Y, order)
-            plan.train(0, 0, settings, losses, pack=True, threads=self._threads)
+            plan.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
             sums.lend_parameters(parameters, [nothing])  # each step begins with a sum of 0
             sums.lend_data(X, Y, order)
             if first_step == last_step:
-                sums.train(0, 0, settings, losses, pack=True, threads=self._threads)
+                sums.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
             for s in range(first_step, last_step):
                 epoch, step_of_epoch = divmod(s, steps_per_epoch)
                 first = epoch * in_epoch + step_of_epoch * in_step
@@ -253,15 +274,17 @@ class MLP(BaseMLP):
                 row = settings[s - first_step]
                 scales = np.repeat(row[:1, None], last - first, axis=0)
                 sums.set(steps_before=trained - first)
-                sums.train(first, last, scales, losses, pack=True, threads=self._threads)
+                sums.train(first, last, scales, losses, pack=True, threads=self._threads, stop=stop)
                 losses_out[s - first_step] = losses[: last - first].sum()
                 trained += last - first
                 plan.step_with(sums, row)
                 plan.unpack_parameters(self._threads)
-            if not (math.isfinite(losses_out.sum()) and plan.parameters_are_finite()):
-                return False
-            plan.unpack(self._threads)
-            self._parameters[...] = parameters
-            state.steps += last_step - first_step
-            self.streams.steps_trained = trained
-        return True
+            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
+            if keep:
+                plan.unpack(self._threads)
+                self._parameters[...] = parameters
+                state.steps += last_step - first_step
+                self.streams.steps_trained = trained
+            self._put_back(sums)
+            self._put_back(plan)
+        return keep

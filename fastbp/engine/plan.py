@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import threading
 import time
 import weakref
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from fastbp.engine.kernels.noise import add_noise
 from fastbp.engine.kernels.reading import row_reader
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
-from fastbp.engine.threads import team
+from fastbp.engine.threads import own_thread, team
 from fastbp.engine.worker import step
 from fastbp.formulas import philox as philox_numbers
 from fastbp.inputs.sources import Rows
@@ -74,6 +73,9 @@ CALLED = {
 # pass copies so many rows and more, if they meet so many panels of weights (predicting 512 x 1024-1024 takes 5.5 ms instead of 8.3).
 BAD_STRIDE = 4096
 CROWDED_ROWS, CROWDED_PANELS = 64, 8
+# The stop flag of entries that nobody may end early. A long one gets a flag of its own, which nobody looks at any more when it is over.
+NO_STOP = np.zeros(1, np.int64)
+NO_STOP.setflags(write=False)
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
@@ -148,7 +150,7 @@ class Plan:
         self._layers = self.table[step.HEADER_SIZE :].reshape(len(shapes), step.LAYER_SIZE)
         self.work = step.address("work")
         self._door = aligned((2 + workers) * team.LINE).view(np.int64)
-        self.stop = np.zeros(1, np.int64)
+        self.key: tuple[Any, ...] = ()  # what its owner keeps it under
         self.out, self.bad = np.zeros(1), np.zeros(1, np.int64)
         self.set(
             layers=len(shapes), lanes=lanes, vector=vector, itemsize=dtype.itemsize, many_registers=int(isa().registers == 32),
@@ -159,7 +161,7 @@ class Plan:
             add_products=optimizers.add_products(name) if use == "train" and rule == "add" and batch == 1 else 0,
             transpose=copies.transpose(name), gather=copies.gather(name),
             update=optimizers.update("gradient" if clip_norm else rule, name), states=states,
-            depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=self.stop.ctypes.data,
+            depth=DEPTH, block=BLOCK, team=self._door.ctypes.data + 2 * team.LINE, stop=NO_STOP.ctypes.data,
             batch=batch, steps_per_epoch=1, last_step=1, losses=self.out.ctypes.data, parts=1,
         )  # fmt: skip
         self._call(*CALLED[use])
@@ -313,7 +315,7 @@ class Plan:
         lent = (flat, *states)
         if len(lent) == len(self._lent) and all(known() is array for known, array in zip(self._lent, lent, strict=True)):
             return
-        self._lent = tuple(map(weakref.ref, lent))
+        self._lent = ()  # if this is interrupted, nobody shall think it was done
         for k, array in enumerate(lent):
             at = array.ctypes.data
             suffix = f"_{k}" if k else ""
@@ -324,6 +326,7 @@ class Plan:
                 if i < self._normalised:
                     self.set_layer(i, **{f"outside_g{suffix}": at})
                     at += fan_out * self.dtype.itemsize
+        self._lent = tuple(map(weakref.ref, lent))
 
     def read_in_place(self) -> None:
         """Forward passes from now on read the parameters where they were lent, in rows as they are, instead of packed copies."""
@@ -410,13 +413,13 @@ class Plan:
     def _make_room_for_gathering(self, batches: int) -> None:
         self._call("gather_batch")
         x_row = -(-self.layer_sizes[0] * self.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
-        self._gathered_x = self._new(batches * self.batch * x_row)
         self.set(gathered_x_row=x_row, gathered_x_bytes=self.batch * x_row if batches > 1 else 0)
         if self._use == "train":
             y_row = (self.layer_sizes[-1] + self._weighted) * self.dtype.itemsize
             self.set(
                 gathered_y_row=y_row, gathered_y_bytes=self.batch * y_row if batches > 1 else 0, gathered_y=self._new(batches * self.batch * y_row),
             )  # fmt: skip
+        self._gathered_x = self._new(batches * self.batch * x_row)  # last: it says that there is room
 
     # ---- what is done -------------------------------------------------------------------------------------
 
@@ -431,45 +434,48 @@ class Plan:
         self.choice.note(n, batches, now - started, now)
         return self.threads
 
-    def run_as(self, task: int, threads: int, steps: int) -> int:
-        """Do the task with so many threads; steps: how many times `multiply_adds` it is."""
+    def run_as(self, task: int, threads: int, steps: int, stop: NDArray[np.int64] | None = None) -> int:
+        """Do the task with so many threads; steps: how many times `multiply_adds` it is.
+
+        stop : a flag made for this call, which ends it early where it is long: it then raises KeyboardInterrupt, and what was lent is as it was.
+        """
         known = self.choice.seconds_per_step.values()
         if self._in_place or steps * (min(known) if known else self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS:
             self._enter(task, threads)
         else:
             unpacking = task & (step.UNPACK + step.UNPACK_STATES)
-            self._enter_interruptibly(task - unpacking, threads)
+            self._enter_interruptibly(task - unpacking, threads, np.zeros(1, np.int64) if stop is None else stop)
             if unpacking:
                 self._enter(unpacking, threads)
         return self.threads
 
-    def _enter(self, task: int, threads: int) -> None:
-        self.table[step.TASK] = task
-        self.threads = team.run(self.work, self.address, threads, self._door)
-
-    def _enter_interruptibly(self, task: int, threads: int) -> None:
-        """Work in another Python thread, so that this one hears Ctrl-C. KeyboardInterrupt leaves all that was lent as it was."""
-        self.stop[0] = 0
-        worker = threading.Thread(target=self._enter, args=(task, threads))
-        worker.start()
+    def _enter(self, task: int, threads: int, stop: NDArray[np.int64] = NO_STOP) -> None:
+        self.set(task=task, stop=stop.ctypes.data)
         try:
-            while worker.is_alive():
-                worker.join(0.05)
+            self.threads = team.run(self.work, self.address, threads, self._door)
         finally:
-            self.stop[0] |= worker.is_alive()
-            worker.join()
-            stopped, self.stop[0] = bool(self.stop[0]), 0
-        if stopped:
+            self.set(stop=NO_STOP.ctypes.data)
+
+    def _enter_interruptibly(self, task: int, threads: int, stop: NDArray[np.int64]) -> None:
+        """Work in another thread, so that this one hears Ctrl-C."""
+        own_thread.run(lambda: self._enter(task, threads, stop), stop)
+        if stop[0]:  # perhaps only when the work was over, but nobody knows that
             raise KeyboardInterrupt
 
-    def request_stop(self) -> None:
-        """End a long run now, if there is one; it raises KeyboardInterrupt."""
-        self.stop[0] = 1
-
-    def train(self, first_step: int, last_step: int, settings: Array, losses: NDArray[np.float64], *, pack: bool, threads: int | None) -> None:
+    def train(
+        self,
+        first_step: int,
+        last_step: int,
+        settings: Array,
+        losses: NDArray[np.float64],
+        *,
+        pack: bool,
+        threads: int | None,
+        stop: NDArray[np.int64],
+    ) -> None:
         """Steps first_step <= s < last_step on the data lent; the parameters lent stay as they are until `unpack`.
 
-        settings: (steps, numbers), see settings.py; losses: one a step.
+        settings: (steps, numbers), see settings.py; losses: one a step; stop: as in `run_as`.
         """
         most = self.most_threads(threads)
         self.set(hyper_step=settings.strides[0])
@@ -482,7 +488,7 @@ class Plan:
                 first_step=at, last_step=at + steps, hyper=settings.ctypes.data + done * settings.strides[0],
                 losses=losses.ctypes.data + done * losses.itemsize,
             )  # fmt: skip
-            self.run_as(step.TRAIN + (step.PACK if pack and at == first_step else 0), n, steps)
+            self.run_as(step.TRAIN + (step.PACK if pack and at == first_step else 0), n, steps, stop)
             at += steps
             if steps:
                 now = time.perf_counter()

@@ -78,7 +78,7 @@ assert np.isfinite(shared._parameters).all()
 again = make(4)
 again._parameters[...] = shared._parameters
 assert again.predict(X).tobytes() == shared.predict(X).tobytes()
-assert team._in_use == 0 and not team._region
+assert not any(share.cores for share in team._shares)
 print("one model in many threads")
 """
     )

@@ -7,6 +7,7 @@ every dtype, activation and optimizer: it is handed the addresses of the kernels
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import threading
 from collections.abc import Callable
@@ -56,21 +57,32 @@ def uninterrupted(compile: Callable[[], Any]) -> None:
     In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a function behind.
     """
     if threading.current_thread() is not threading.main_thread():
-        return compile()
-    errors: list[BaseException] = []
+        compile()
+    else:
+        _compile_elsewhere(compile)
+
+
+def _compile_elsewhere(compile: Callable[[], Any]) -> None:
+    """In a thread that goes on to its end whatever comes here. (Not `thread.join`: an interrupted one marks a live thread as finished.)"""
+    asleep = _thread.allocate_lock()
+    asleep.acquire()
+    over: list[BaseException | None] = []
 
     def work() -> None:
+        error = None
         try:
             compile()
-        except BaseException as error:
-            errors.append(error)
+        except BaseException as raised:
+            error = raised
+        finally:
+            over.append(error)
+            asleep.release()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-    if errors:
-        raise errors[0]
+    threading.Thread(target=work).start()
+    while not over:
+        asleep.acquire(timeout=0.1)
+    if over[0] is not None:
+        raise over[0]
 
 
 def dispatcher(function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False) -> Any:

@@ -117,7 +117,7 @@ def _backward(table, address, bad, finite, work, check, X, y_true, z1, a1, y_pre
     return 0.0
 
 
-def _step(table, address, bad, finite, work, check, X, y_true, W1, b1, W2, b2, lr, hyper, loss):
+def _step(table, address, bad, hyper, loss, finite, work, check, X, y_true, W1, b1, W2, b2, lr):
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1] or not 0.0 <= lr < np.inf:
         return NOTHING
     if y_true.shape != (X.shape[0], W2.shape[1]):
@@ -153,10 +153,14 @@ DIMENSIONS = {"forward": (2, 2, 1, 2, 1, 2, 2, 2, 2), "backward": (2, 2, 2, 2, 2
 def _entry(use: str, dtype: str) -> Any:
     """Compiled for C-ordered, aligned and writable arrays of the dtype: it raises TypeError for all else."""
     element = getattr(types, dtype)
-    arrays = [types.Array(element, n, "C") for n in DIMENSIONS[use]]
+    arrays: list[Any] = [types.Array(element, n, "C") for n in DIMENSIONS[use]]
     table = types.Array(types.int64, 1, "C")
-    rest = [types.float64, arrays[3], types.Array(types.float64, 1, "C")] if use == "step" else []
-    return jit.dispatcher(ENTRIES[use], (table, types.int64, table, types.int64, types.int64, types.boolean, *arrays, *rest))
+    if use == "step":
+        own = [table, types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")]  # bad, hyper, loss
+        arrays.append(types.float64)
+    else:
+        own = [table]
+    return jit.dispatcher(ENTRIES[use], (table, types.int64, *own, types.int64, types.int64, types.boolean, *arrays))
 
 
 class Prepared:
@@ -179,13 +183,26 @@ class Prepared:
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]
         entry, finite = _entry(use, dtype.name), not_finite(dtype.name)
-        self._alone = partial(entry, plan.table, plan.address, plan.bad, finite, plan.work)
-        self._fill_in = partial(entry, plan.table, plan.address, plan.bad, finite, 0)
+        own = (plan.bad, plan.hyper, plan.out) if use == "step" else (plan.bad,)
+        self._alone = partial(entry, plan.table, plan.address, *own, finite, plan.work)
+        self._fill_in = partial(entry, plan.table, plan.address, *own, finite, 0)
+        self._again = partial(Prepared, use, dtype, rows, inputs, hidden, outputs)
+        self._busy = False
         # Where threads cannot pay, calls go straight to compiled code.
         self.enter: Callable[..., float] = self._choose if plan.may_have_a_team else self._alone
 
     def _choose(self, *arguments: Any) -> float:
-        """Alone, or as a team on a plan that compiled code has filled in."""
+        """Alone, or as a team on a plan that compiled code has filled in. Whoever comes while such a call is on its way (a signal handler, a
+        finaliser) gets a plan of its own; where all of a call is one call of compiled code, nobody can."""
+        if self._busy:
+            return self._again().enter(*arguments)
+        self._busy = True
+        try:
+            return self._measured(arguments)
+        finally:
+            self._busy = False
+
+    def _measured(self, arguments: tuple[Any, ...]) -> float:
         plan = self.plan
         started = time.perf_counter()
         threads, _ = plan.way(plan.most_threads(None), 1, started)
@@ -230,7 +247,7 @@ def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *,
     if ready is None:
         return None
     try:
-        loss = ready.enter(check_finite, X, y_true, W1, b1, W2, b2, lr, ready.plan.hyper, ready.plan.out)
+        loss = ready.enter(check_finite, X, y_true, W1, b1, W2, b2, lr)
     except TypeError:
         return None
     return None if loss == NOTHING else loss

@@ -80,17 +80,23 @@ def compiled(parallel: bool) -> Any:
 
 # ---- how many ------------------------------------------------------------------------------------------
 
+
+class _Share:
+    """The cores that one entry works on: none before it has taken some, none when it is over."""
+
+    cores = 0
+
+
 _lock = threading.Lock()
-_in_use = 0  # cores that are working for some Python thread
-_region = False  # whether a team is out: workqueue can have one only
+_shares: list[_Share] = []  # of the entries that run, and of some that are over
 _after_fork = False
 
 
 def _forked() -> None:
     """In a child process: OpenMP's threads did not come along, and starting new ones would kill the process. It does not matter whose
     parallel region it was that started them."""
-    global _lock, _in_use, _region, _after_fork
-    _lock, _in_use, _region = threading.Lock(), 0, False
+    global _lock, _shares, _after_fork
+    _lock, _shares = threading.Lock(), []
     _after_fork = _after_fork or threading_layer() is not None
 
 
@@ -127,34 +133,28 @@ def limit() -> str:
     return "NUMBA_NUM_THREADS (without it, the number of cores)"
 
 
-def _take_cores(wanted: int) -> int:
-    """A number of cores for the duration of one entry: fewer than wanted if other Python threads have some, at least one."""
-    global _in_use, _region
+def _take_cores(share: _Share, wanted: int) -> None:
+    """Some cores for the duration of one entry: fewer than wanted if other Python threads have some, at least one. workqueue can have one
+    team only, so there is one at a time."""
     with _lock:
-        n = 1 if _region else max(1, min(wanted, numba.config.NUMBA_NUM_THREADS - _in_use))
-        _in_use += n
-        _region = _region or n > 1
-    return n
-
-
-def _give_cores(n: int) -> None:
-    global _in_use, _region
-    with _lock:
-        _in_use -= n
-        if n > 1:
-            _region = False
+        _shares[:] = [other for other in _shares if other.cores]
+        taken = [other.cores for other in _shares]
+        free = numba.config.NUMBA_NUM_THREADS - sum(taken)
+        share.cores = 1 if any(cores > 1 for cores in taken) else max(1, min(wanted, free))
+        _shares.append(share)
 
 
 def run(work: int, plan: int, threads: int, door: np.ndarray[Any, Any]) -> int:
     """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the team."""
     if threads > 1:
-        n = _take_cores(threads)
+        share = _Share()
         try:
-            if n > 1:
-                return int(compiled(True)(n, work, plan, door))
+            _take_cores(share, threads)
+            if share.cores > 1:
+                return int(compiled(True)(share.cores, work, plan, door))
             compiled(False)(work, plan)
         finally:
-            _give_cores(n)
+            share.cores = 0  # an assignment and no call: an exception of a signal handler cannot come before it
     else:
         compiled(False)(work, plan)
     return 1
