@@ -111,7 +111,6 @@ def reasons(record: dict[str, Any]) -> list[str]:
     machine, points = record["machine"], record["steps"]
     lanes = machine["vector"] // 4
     one = {sweep: select(record, sweep=sweep, dtype="float32", threads=1) for sweep in TITLES}
-    alone = {(p["sweep"], p["value"]): p["seconds"] for found in one.values() for p in found}
     tiles = ", ".join(f"{name}: {percent(value)}" for name, value in record["tiles"].items())
     narrow = [p for p in points if p["sweep"] == "width" and p["value"] < lanes and p["threads"] == 1]
     fetched = ", ".join(
@@ -123,12 +122,6 @@ def reasons(record: dict[str, Any]) -> list[str]:
         for name, found in record["products"].items()
     )
     longest = machine["caches"][0][1] // (blocking().panels_side_by_side * machine["vector"])
-    met = "; ".join(
-        f"{p['sweep']} {p['value']:,}: {percent(p['parts']['barriers'] / p['roof'])}, "
-        f"{alone[p['sweep'], p['value']] / p['seconds']:.2f} times as fast as one core"
-        for p in select(record, dtype="float32", threads=2)
-        if p["parts"]["barriers"] > NOTABLE * p["roof"]
-    )
     entries = "; ".join(
         f"{name}: {microseconds(e['entry'])} us, as {e['entry'] / e['step']:.1f} steps"
         for name, e in record["entries"].items()
@@ -165,10 +158,22 @@ def reasons(record: dict[str, Any]) -> list[str]:
         "outputs the engine may do with one less, and with one alone below it. The roof does not have the "
         "wait for whoever is late, nor that for lines which one core has just written and the other "
         f"one reads. Where barriers are more than {percent(NOTABLE)} of the roof of two cores: "
-        f"{met or GAP}.",
+        f"{where_barriers_count(record)}.",
         "**Packing at the boundaries** is not in these figures, which are of steps inside one call "
         f"of `fit`. A call costs besides, for checks, packing and unpacking: {entries}.",
     ]
+
+
+def where_barriers_count(record: dict[str, Any]) -> str:
+    """Networks for which barriers are a notable part of the roof, and what the second core brings there."""
+    alone = {(p["sweep"], p["value"]): p["seconds"] for p in select(record, dtype="float32", threads=1)}
+    found = [
+        f"{p['sweep']} {p['value']:,}: {percent(p['parts']['barriers'] / p['roof'])}, "
+        f"{alone[p['sweep'], p['value']] / p['seconds']:.2f} times as fast as one core"
+        for p in select(record, dtype="float32", threads=2)
+        if p["parts"]["barriers"] > NOTABLE * p["roof"]
+    ]
+    return "; ".join(found) or GAP
 
 
 def block(record: dict[str, Any]) -> str:
