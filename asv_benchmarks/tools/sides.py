@@ -1,6 +1,6 @@
 """What regression.py measures: a process for each of two commits, and the training steps it is asked for.
 
-Each side has a folder with its own `fastbp` and its own compilation cache: neither finds what the other compiled.
+Each side has a folder with its own `fastbp` and its own compilation cache, and finds nothing of the other.
 """
 
 from __future__ import annotations
