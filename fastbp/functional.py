@@ -123,7 +123,8 @@ def backward(
     X, y_true : (batch, inputs), (batch, outputs); converted like `forward`'s X.
     z1, a1, y_pred : what `forward` returned for the same X.
     W2 : (hidden, outputs).
-    check_finite : look for NaN and infinity in X and y_true first.
+    check_finite : look for NaN and infinity in X and y_true first, and at the first row of z1, a1 and y_pred,
+        whether it may be what `forward` returned.
 
     Returns
     -------
@@ -132,6 +133,7 @@ def backward(
     Raises
     ------
     ValueError, TypeError : as `forward`; y_true must be (batch, outputs), also with one output.
+    ValueError : in the first row, a1 is not max(0, z1), or y_pred is outside [0, 1].
     """
     if (
         type(X) is type(y_true) is type(z1) is type(a1) is type(y_pred) is type(W2) is ndarray
@@ -158,7 +160,8 @@ def sgd_update(
     params : the arrays to update, float32 or float64 (all the same), of any shape and memory order.
     grads : as many arrays of the same shapes.
     lr : the learning rate, finite and not negative.
-    check_finite : look for NaN and infinity in the gradients first.
+    check_finite : look for NaN and infinity in the gradients first; warn if there are two matrices or more
+        among params, all of them zero.
 
     Raises
     ------
@@ -191,7 +194,7 @@ def train_step(
     W1, b1, W2, b2 : writable arrays, all float32 or all float64, as for `forward`. Where some share memory
         (tied weights, W2 = W1.T), each of them is updated in turn, as `sgd_update` does.
     lr : the learning rate, finite and not negative.
-    check_finite : look for NaN and infinity in X and y_true first.
+    check_finite : look for NaN and infinity in X and y_true first; warn if W1 and W2 are all zero.
 
     Returns
     -------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.checks.arrays import (
@@ -20,22 +22,87 @@ from fastbp.checks.scalars import learning_rate
 
 Array = NDArray[Any]
 
+# How far an activation may be from max(0, z1), relative to 1 + |z1|: far beyond any rounding, since what is
+# looked for is another array in its place.
+FORWARD_TOLERANCE = 1e-3
+
 
 def _require_parameters(W1: Array, b1: Array, W2: Array, b2: Array) -> None:
     require_matrix("W1", W1, "(inputs, hidden)")
     require_matrix("W2", W2, "(hidden, outputs)")
-    if b1.shape != (W1.shape[1],):
+    hidden = W1.shape[1]
+    # Where b1 and W2 agree on a number of hidden units that W1 has as rows, W1 is the one that is wrong.
+    if b1.size == W1.shape[0] != hidden and W1.shape[0] in W2.shape:
         raise ValueError(
-            f"b1 has shape {b1.shape}, W1 has {W1.shape[1]} columns: b1 must be ({W1.shape[1]},)"
+            f"W1 is {W1.shape}: it must be (inputs, hidden) = {W1.shape[::-1]}; transposed? "
+            f"(b1 has {b1.size} values, one for each hidden unit)"
         )
-    if W2.shape[0] != W1.shape[1]:
+    if W2.shape[1] == hidden != W2.shape[0] and b2.size == W2.shape[0]:
         raise ValueError(
-            f"W2 has {W2.shape[0]} rows, W1 has {W1.shape[1]} columns: W2 must be ({W1.shape[1]}, outputs)"
+            f"W2 is {W2.shape}: it must be (hidden, outputs) = {W2.shape[::-1]}; transposed? "
+            f"(W1 has {hidden} columns, one for each hidden unit)"
+        )
+    if b1.shape != (hidden,):
+        raise ValueError(
+            f"b1 has shape {b1.shape}, W1 has {hidden} columns: b1 must be ({hidden},)"
+            f"{_flattening('b1', b1, hidden)}"
+        )
+    if W2.shape[0] != hidden:
+        raise ValueError(
+            f"W2 has {W2.shape[0]} rows, W1 has {hidden} columns: W2 must be ({hidden}, outputs)"
         )
     if b2.shape != (W2.shape[1],):
+        outputs = W2.shape[1]
         raise ValueError(
-            f"b2 has shape {b2.shape}, W2 has {W2.shape[1]} columns: b2 must be ({W2.shape[1]},)"
+            f"b2 has shape {b2.shape}, W2 has {outputs} columns: b2 must be ({outputs},)"
+            f"{_flattening('b2', b2, outputs)}"
         )
+
+
+def _flattening(name: str, b: Array, units: int) -> str:
+    """How a bias that is a row or a column becomes what is expected, if it is one."""
+    return f"; {name}.reshape(-1) makes it so" if b.ndim == 2 and b.size == units else ""
+
+
+def _require_of_forward(z1: Array, a1: Array, y_pred: Array) -> None:
+    """Refuse what `forward` cannot have returned, by a look at the first row. NaN may have been returned."""
+    expected = np.maximum(0, z1[0])
+    with np.errstate(invalid="ignore"):
+        wrong = np.flatnonzero(np.abs(a1[0] - expected) > FORWARD_TOLERANCE * (1 + np.abs(z1[0])))
+        outside = np.flatnonzero((y_pred[0] < 0) | (y_pred[0] > 1))
+    if wrong.size:
+        j = int(wrong[0])
+        raise ValueError(
+            f"a1[0, {j}] is {a1[0, j]:g}, but max(0, z1[0, {j}]) is {expected[j]:g}: z1 and a1 must be what "
+            "forward returned for this X; check_finite=False skips this check"
+        )
+    if outside.size:
+        j = int(outside[0])
+        raise ValueError(
+            f"y_pred[0, {j}] is {y_pred[0, j]:g}, outside [0, 1]: y_pred must be what forward returned, the "
+            "Sigmoid of z2 (not z2 itself); check_finite=False skips this check"
+        )
+
+
+def _warn_if_all_zero(names: str, matrices: Sequence[Array]) -> None:
+    """Warn whoever called the function that called the check, if all weights of two layers or more are 0."""
+    if len(matrices) < 2 or any(W.size == 0 or W.item(0) or W.any() for W in matrices):
+        return
+    warnings.warn(
+        f"{names} are all zero: all hidden units compute the same and get the same gradient, so they never "
+        "learn to differ (symmetry); start from small random weights",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _how_to_fit(grad: Array, param: Array) -> str:
+    """What makes a gradient of this shape one of its parameter's, for the usual mistakes."""
+    if param.ndim == 1 and grad.ndim == 2 and grad.shape[1] == len(param):
+        return "; sum over the batch: sum(axis=0)"
+    if param.ndim == 2 and grad.shape == param.shape[::-1]:
+        return "; transposed?"
+    return ""
 
 
 def forward_arguments(
@@ -79,6 +146,7 @@ def backward_arguments(
     if check_finite:
         require_finite("X", _X)
         require_finite("y_true", _y_true)
+        _require_of_forward(_z1, _a1, _y_pred)
     return _X, _y_true, _z1, _a1, _y_pred, _W2
 
 
@@ -101,11 +169,14 @@ def update_arguments(
         if array.shape != param.shape:
             raise ValueError(
                 f"grads[{i}] has shape {array.shape}, params[{i}] has {param.shape}: they must be equal"
+                f"{_how_to_fit(array, param)}"
             )
         if check_finite:
             require_finite(f"grads[{i}]", array)
         arrays.append(array)
     common_dtype((f"params[{i}]", param) for i, param in enumerate(params))
+    if check_finite:
+        _warn_if_all_zero("the matrices of params", [param for param in params if param.ndim == 2])
     return list(params), arrays, rate
 
 
@@ -128,4 +199,5 @@ def train_step_arguments(
     require_targets("y_true", _y_true, _X.shape[0], _W2.shape[1])
     if check_finite:
         require_finite("y_true", _y_true)
+        _warn_if_all_zero("W1 and W2", (_W1, _W2))
     return _X, _y_true, _W1, _b1, _W2, _b2, rate

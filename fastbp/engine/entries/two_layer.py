@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from fastbp.checks.two_layer import FORWARD_TOLERANCE
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
@@ -54,8 +55,8 @@ Array = NDArray[Any]
 FIRST, SECOND = HEADER_SIZE, HEADER_SIZE + LAYER_SIZE
 # Plans are kept by use and shape, for each Python thread: the batch, and the smaller one at the end of an epoch.
 KEPT_PLANS = 8
-# What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not fit, numbers are not finite, or
-# a parameter shares memory with another array; Python looks closer.
+# What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not fit, numbers are not finite or
+# not what they must be, or a parameter shares memory with another array; Python looks closer.
 NOTHING, PREPARED = -1.0, -2.0
 FORWARD_TASK, BACKWARD_TASK, STEP_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES, PACK + TRAIN + UNPACK
 
@@ -73,6 +74,26 @@ def _lend_activations(table, layer, z, a):
         table[layer + Z], table[layer + A] = z.ctypes.data, a.ctypes.data
     else:
         table[layer + OUTSIDE_Z], table[layer + OUTSIDE_A] = z.ctypes.data, a.ctypes.data
+
+
+@inner
+def _all_zero(array):
+    for value in array.flat:
+        if value != 0:
+            return False
+    return True
+
+
+@inner
+def _may_be_of_forward(z1, a1, y_pred):
+    """Whether the first row may be a result of `forward`: a1 = max(0, z1), y_pred in [0, 1]. NaN may be."""
+    for j in range(z1.shape[1]):
+        if abs(a1[0, j] - max(z1[0, j], 0)) > FORWARD_TOLERANCE * (1 + abs(z1[0, j])):
+            return False
+    for j in range(y_pred.shape[1]):
+        if y_pred[0, j] < 0 or y_pred[0, j] > 1:
+            return False
+    return True
 
 
 def _forward(table, address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
@@ -97,7 +118,7 @@ def _backward(table, address, bad, finite, work, check, X, y_true, z1, a1, y_pre
     rows = X.shape[0]
     if y_true.shape != (rows, W2.shape[1]) or y_pred.shape != y_true.shape or z1.shape != (rows, W2.shape[0]) or a1.shape != z1.shape:
         return NOTHING
-    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad)):
+    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad) and _may_be_of_forward(z1, a1, y_pred)):
         return NOTHING
     table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
@@ -123,6 +144,8 @@ def _step(table, address, bad, hyper, loss, finite, work, check, X, y_true, W1, 
     if y_true.shape != (X.shape[0], W2.shape[1]):
         return NOTHING
     if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad)):
+        return NOTHING
+    if check and _all_zero(W1) and _all_zero(W2):  # Python warns
         return NOTHING
     # Updated as a whole, arrays that overlap would not be what one update after another makes of them.
     starts = X.ctypes.data, y_true.ctypes.data, W1.ctypes.data, b1.ctypes.data, W2.ctypes.data, b2.ctypes.data
