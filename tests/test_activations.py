@@ -61,17 +61,9 @@ def test_derivative_is_that_of_the_value(name):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_like_torch(module, name, dtype):
     torch = pytest.importorskip("torch")
-    functional = torch.nn.functional
-    theirs = {
-        "identity": lambda z: z * 1,
-        "gelu_tanh": lambda z: functional.gelu(z, approximate="tanh"),
-        "sigmoid": torch.sigmoid,
-        "tanh": torch.tanh,
-        # beyond its threshold PyTorch's is z itself
-        "softplus": lambda z: functional.softplus(z, threshold=60),
-    }
     z = torch.tensor(points().astype(dtype), requires_grad=True)
-    value = theirs[name](z) if name in theirs else getattr(functional, name)(z)
+    functional, theirs = torch.nn.functional, DEFINITIONS[name].torch
+    value = theirs(functional, z) if theirs else getattr(functional, name)(z)
     value.sum().backward()
     a, slopes = computed(module, name, z.detach().numpy(), dtype)
     # PyTorch's gelu is 1 + erf, which cancels in the left tail: right to eps times |z|
@@ -87,20 +79,11 @@ def test_nothing_overflows(module, name, dtype):
     a, slopes = computed(module, name, z, dtype)
     assert np.isfinite(a).all()
     assert np.isfinite(slopes).all()
-    with np.errstate(over="ignore"):
-        limits = {
-            "relu": (0, 1),
-            "leaky_relu": (0.01, 1),
-            "identity": (1, 1),
-            "selu": (0, 1.0507009873554805),
-        }
-        left, right = limits.get(name, (0, 0 if name in ("sigmoid", "tanh") else 1))
+    left, right = DEFINITIONS[name].slopes
     np.testing.assert_allclose(slopes[:3], left, rtol=1e-6, atol=1e-30)
     np.testing.assert_allclose(slopes[3:], right, rtol=1e-6, atol=1e-30)
     if left == 0:
-        np.testing.assert_allclose(
-            a[:3], {"elu": -1, "selu": -1.7580993408473768, "tanh": -1}.get(name, 0), rtol=1e-6, atol=1e-30
-        )
+        np.testing.assert_allclose(a[:3], DEFINITIONS[name].left, rtol=1e-6, atol=1e-30)
     if right == 1:
         np.testing.assert_allclose(a[3:], z[3:], rtol=1e-6)
 

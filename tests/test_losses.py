@@ -4,12 +4,12 @@ import re
 
 import numpy as np
 import pytest
-from definitions import loss_terms, smoothed, targets
+from definitions import LOSS_NAMES as NAMES
+from definitions import LOSSES as DEFINED
+from definitions import kind_and_number, loss_terms, smoothed, targets
 
 import fastbp
-from fastbp.losses import LOSSES, get
-
-NAMES = [*LOSSES, "huber(0.25)", "categorical_crossentropy(0.1)"]
+from fastbp.losses import get
 
 
 def model_and_data(module, loss, dtype="float64", outputs=3):
@@ -33,22 +33,11 @@ def test_value(module, loss, dtype):
 def test_like_torch(module, loss):
     """Value and gradient; sums over outputs, means over samples. PyTorch's mse has no 1/2."""
     torch = pytest.importorskip("torch")
-    functional = torch.nn.functional
     model, X, Y = model_and_data(module, loss)
     trace = model.forward(X)
     z, y = torch.tensor(trace.z[-1], requires_grad=True), torch.tensor(Y)
-    value = {
-        "mse": lambda: functional.mse_loss(z, y, reduction="sum") / 2,
-        "binary_crossentropy": lambda: functional.binary_cross_entropy_with_logits(z, y, reduction="sum"),
-        "mae": lambda: functional.l1_loss(z, y, reduction="sum"),
-        "huber": lambda: functional.huber_loss(z, y, reduction="sum"),
-        "huber(0.25)": lambda: functional.huber_loss(z, y, reduction="sum", delta=0.25),
-        "hinge": lambda: torch.clamp(1 - z * y, min=0).sum(),
-        "categorical_crossentropy": lambda: functional.cross_entropy(z, y, reduction="sum"),
-        "categorical_crossentropy(0.1)": lambda: functional.cross_entropy(
-            z, y, reduction="sum", label_smoothing=0.1
-        ),
-    }[loss]() / len(X)
+    kind, number = kind_and_number(loss)
+    value = DEFINED[kind].torch(torch, z, y, number) / len(X)
     value.backward()
     assert model.loss(X, Y) == pytest.approx(value.item(), rel=1e-13)
     gradient = model.backward(trace, Y).biases[-1]

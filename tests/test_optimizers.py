@@ -5,24 +5,11 @@ import re
 
 import numpy as np
 import pytest
+from definitions import OPTIMIZERS
 
 import fastbp
 import fastbp.reference
 
-CASES = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-    ("Adam", {}),
-    ("Adam", {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01}),
-    ("AdamW", {}),
-    ("AdamW", {"lr": 0.1, "weight_decay": 0.5}),
-    ("Adagrad", {}),
-    ("Adagrad", {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.01}),
-    ("RMSprop", {}),
-    ("RMSprop", {"lr": 0.1, "alpha": 0.5, "eps": 1e-3, "momentum": 0.7, "weight_decay": 0.01}),
-]
 # What every optimizer can do to a gradient first, in amounts that matter for `problem`.
 FIRST = [
     {"l1": 0.01},
@@ -30,13 +17,8 @@ FIRST = [
     {"clip_norm": 0.05},
     {"l1": 0.01, "clip_value": 0.01, "clip_norm": 0.05},
 ]
-PLAIN = {
-    "SGD": {"lr": 0.1},
-    "Adam": {"lr": 0.01},
-    "AdamW": {"lr": 0.01, "weight_decay": 0.1},
-    "Adagrad": {},
-    "RMSprop": {},
-}
+PLAIN = {name: definition.plain for name, definition in OPTIMIZERS.items()}
+CASES = [(name, options) for name, o in OPTIMIZERS.items() for options in (o.plain, *o.cases)]
 CASES += [(name, options | first) for name, options in PLAIN.items() for first in FIRST]
 CASES += [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01} | FIRST[3]),
@@ -46,48 +28,21 @@ CASES += [
 
 
 class Formula:
-    """The definitions of torch.optim's documentation, on one flat vector in float64."""
+    """An optimizer's definition on one flat vector in float64, after what every optimizer can do first."""
 
     def __init__(self, name, options):
-        defaults = {
-            "SGD": {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
-            "Adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
-            "AdamW": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
-            "Adagrad": {"lr": 1e-2, "eps": 1e-10, "weight_decay": 0.0},
-            "RMSprop": {"lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "weight_decay": 0.0},
-        }
-        self.name, self.o, self.t, self.m, self.v = name, defaults[name] | options, 0, 0.0, 0.0
+        self.definition, self.t, self.memory = OPTIMIZERS[name], 0, {}
+        self.own = self.definition.defaults | options
+        self.first = {key: self.own.pop(key) for key in ("l1", "clip_value", "clip_norm") if key in self.own}
 
     def step(self, p, g):
-        o, lr = self.o, self.o["lr"]
+        first = self.first
         self.t += 1
-        if o.get("clip_norm"):
-            g = g * min(1, o["clip_norm"] / (np.linalg.norm(g) + 1e-6))
-        if o.get("clip_value"):
-            g = np.clip(g, -o["clip_value"], o["clip_value"])
-        g = g + o.get("l1", 0) * np.sign(p)
-        if self.name == "AdamW":
-            p = p - lr * o["weight_decay"] * p
-        else:
-            g = g + o["weight_decay"] * p
-        if self.name == "SGD":
-            if o["momentum"]:
-                self.m = g if self.t == 1 else o["momentum"] * self.m + g
-                g = g + o["momentum"] * self.m if o["nesterov"] else self.m
-            return p - lr * g
-        if self.name == "Adagrad":
-            self.v = self.v + g**2
-            return p - lr * g / (np.sqrt(self.v) + o["eps"])
-        if self.name == "RMSprop":
-            self.v = o["alpha"] * self.v + (1 - o["alpha"]) * g**2
-            step = g / (np.sqrt(self.v) + o["eps"])
-            self.m = o["momentum"] * self.m + step
-            return p - lr * self.m
-        beta1, beta2 = o["betas"]
-        self.m = beta1 * self.m + (1 - beta1) * g
-        self.v = beta2 * self.v + (1 - beta2) * g**2
-        m_hat, v_hat = self.m / (1 - beta1**self.t), self.v / (1 - beta2**self.t)
-        return p - lr * m_hat / (np.sqrt(v_hat) + o["eps"])
+        if "clip_norm" in first:
+            g = g * min(1, first["clip_norm"] / (np.linalg.norm(g) + 1e-6))
+        if "clip_value" in first:
+            g = np.clip(g, -first["clip_value"], first["clip_value"])
+        return self.definition.step(self.memory, p, g + first.get("l1", 0) * np.sign(p), self.t, **self.own)
 
 
 def problem():
@@ -308,7 +263,7 @@ def test_a_gradient_whose_norm_is_not_finite(module):
     assert np.array_equal(model._parameters, before)
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adagrad", "RMSprop"])
+@pytest.mark.parametrize("name", [name for name, o in OPTIMIZERS.items() if "eps" in o.defaults])
 def test_eps_may_be_0(name, dtype):
     """No gradient here is 0; what fills up the engine's vectors is."""
     X, Y = problem()

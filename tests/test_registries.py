@@ -6,6 +6,7 @@ definitions.py (and PyTorch, where it is), gradients against central differences
 
 import inspect
 
+import definitions
 import engine_bits
 import pytest
 import test_gradients
@@ -20,6 +21,8 @@ from fastbp import optimizers, schedules
 from fastbp.activations import ACTIVATIONS, OUTPUTS
 from fastbp.cli.train import options
 from fastbp.engine import settings
+from fastbp.engine.kernels import activations as activations_of_engine
+from fastbp.engine.kernels import losses as losses_of_engine
 from fastbp.engine.kernels import optimizers as rules_of_engine
 from fastbp.losses import LOSSES
 
@@ -39,6 +42,14 @@ def missing():
     tested_schedules |= {schedules.ReduceOnPlateau.__name__} if test_schedules.PLATEAUS else set()
     cases = [
         ("definition", ACTIVATIONS, DEFINITIONS),
+        ("definition", LOSSES, definitions.LOSSES),
+        ("definition", optimizer_names, definitions.OPTIMIZERS),
+        ("engine's formula", ACTIVATIONS, activations_of_engine.ACTIVATIONS),
+        ("engine's formula", LOSSES, losses_of_engine.FORMULAS),
+        ("engine's formula", optimizer_names, {
+            name for name, o in engine_optimizers().items() if o.rule in rules_of_engine.RULES
+        }),
+        ("reference's step", optimizer_names, {kind.__name__ for kind in fastbp.reference._OPTIMIZER_STEPS}),
         ("gradient check as hidden", ACTIVATIONS, hidden),
         ("gradient check as output", OUTPUTS, outputs),
         ("engine bits as output", OUTPUTS, {output for output, _ in engine_bits.OUTPUTS}),
@@ -73,6 +84,24 @@ def test_every_rule_of_the_engine_is_tested(tested):
     rules = {settings.rule_of(make()).removesuffix("-limit-l1") for make in makers}
     own = {rule for rule in rules_of_engine.RULES if not rule.endswith("-limit-l1")}
     assert own - rules == {"sum", "gradient"} & own
+
+
+def engine_optimizers():
+    """One of each kind that can be made from its definition's options."""
+    return {
+        name: kind(**definitions.OPTIMIZERS[name].plain)
+        for name, kind in optimizers.OPTIMIZERS.items()
+        if name in definitions.OPTIMIZERS
+    }
+
+
+@pytest.mark.parametrize("label", engine_bits.OPTIMIZERS)
+def test_rule_and_optimizer_agree(label):
+    """Arrays of state, and the names of the coefficients: what one offers, the other reads."""
+    optimizer = engine_bits.OPTIMIZERS[label]()
+    rule = rules_of_engine.RULES[optimizer.rule]
+    assert rule.states == optimizer.buffers
+    assert set(rule.coefficients) == set(optimizer.coefficients(0, 3))
 
 
 def test_something_new_is_noticed(monkeypatch):

@@ -259,7 +259,7 @@ class Plan:
             self.set(
                 squares=reductions.squares(name), clip_factor=reductions.clip_factor(name),
                 update_of_clipped=optimizers.update_of_clipped(rule, name),
-                clip=(1 + optimizers.RULES[rule].settings) * dtype.itemsize, norms=self._new(8 * norms), norm_count=norms,
+                clip=(1 + len(optimizers.RULES[rule].coefficients)) * dtype.itemsize, norms=self._new(8 * norms), norm_count=norms,
             )  # fmt: skip
         if max_norm is not None:
             self._max_norm = np.array([max_norm])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.kernels.optimizers import RULES
 from fastbp.optimizers import Optimizer
 
 Array = NDArray[Any]
@@ -47,11 +48,13 @@ def settings_of(
     if "eps" in coefficients:
         # Never 0: where vectors are filled up, gradients and states are 0, and 0 / (0 + eps) must be 0.
         coefficients["eps"] = max(coefficients["eps"], float(np.finfo(dtype).tiny))
-    numbers: list[Any] = list(coefficients.values())
-    if rule_of(optimizer) == "add":  # the error's factor is all of the step
-        scale, numbers = -coefficients["lr"] * scale, []
     if _limited(optimizer):
-        numbers += [math.inf if optimizer.clip_value is None else float(optimizer.clip_value), float(optimizer.l1)]
+        coefficients["limit"] = math.inf if optimizer.clip_value is None else float(optimizer.clip_value)
+        coefficients["l1"] = float(optimizer.l1)
+    rule = rule_of(optimizer)
+    if rule == "add":  # the error's factor is all of the step
+        scale = -coefficients["lr"] * scale
+    numbers: list[Any] = [coefficients[name] for name in RULES[rule].coefficients]
     if optimizer.clip_norm is not None:
         numbers.append(float(optimizer.clip_norm))
     table = np.empty((steps, 1 + len(numbers)), dtype)

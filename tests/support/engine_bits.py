@@ -10,47 +10,36 @@ import os
 import statistics
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import numba
 import numpy as np
-from definitions import targets
+from definitions import LOSS_NAMES, targets
+from definitions import OPTIMIZERS as DEFINED
 
 import fastbp
 import fastbp.model
-from fastbp import activations
+from fastbp import activations, losses
 from fastbp.activations import ACTIVATIONS
 from fastbp.engine import plan
 from fastbp.engine.entries import two_layer
 from fastbp.engine.threads import team
-from fastbp.losses import LOSSES
 
 # Around one, two and four vectors of every width there is, and around the heights of tiles (6, 8, 14, 16).
 WIDTHS = [1, 2, 7, 13, 14, 15, 16, 17, 31, 32, 33, 100]
 BATCHES = [1, 2, 3, 7, 8, 13, 29, 64]
 OUTPUTS = [(output, "mse") for output in activations.OUTPUTS] + [
     (output, loss)
-    for loss in [*LOSSES, "huber(0.25)"]
-    if loss != "mse"
-    for output in ([LOSSES[loss].output] if loss in LOSSES and LOSSES[loss].output else ["identity", "silu"])
+    for loss in LOSS_NAMES
+    if loss not in ("mse", "categorical_crossentropy(0.1)")
+    for output in ([losses.get(loss).output] if losses.get(loss).output else ["identity", "silu"])
 ]
 OPTIMIZERS = {
-    "sgd": lambda: fastbp.SGD(0.005),
-    "sgd-decay": lambda: fastbp.SGD(0.005, weight_decay=0.01),
-    "momentum": lambda: fastbp.SGD(0.002, momentum=0.8),
-    "nesterov": lambda: fastbp.SGD(0.002, momentum=0.8, nesterov=True, weight_decay=0.01),
-    "adam": lambda: fastbp.Adam(0.01),
-    "adam-decay": lambda: fastbp.Adam(0.01, weight_decay=0.01),
-    "adamw": lambda: fastbp.AdamW(0.01),
-    "rmsprop": lambda: fastbp.RMSprop(0.003),
-    "adagrad": lambda: fastbp.Adagrad(0.01, weight_decay=0.01),
-    "rmsprop-momentum": lambda: fastbp.RMSprop(0.003, momentum=0.5, weight_decay=0.01),
-    "sgd-norm": lambda: fastbp.SGD(0.005, clip_norm=0.1),
-    "momentum-l1": lambda: fastbp.SGD(0.002, momentum=0.8, l1=0.01),
-    "adam-norm": lambda: fastbp.Adam(0.01, clip_norm=0.1),
-    "adagrad-value": lambda: fastbp.Adagrad(0.01, clip_value=0.01),
-    "adamw-all": lambda: fastbp.AdamW(0.01, l1=0.01, clip_value=0.01, clip_norm=0.1),
+    label: partial(getattr(fastbp, name), **options)
+    for name, definition in DEFINED.items()
+    for label, options in definition.small_steps.items()
 }
 STEPS = 20
 # (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them.

@@ -1,7 +1,7 @@
 """How large an error may be: an oracle that carries the standard error of each value along."""
 
 import numpy as np
-from definitions import DEFINITIONS, loss_terms, smoothed, softmax, targets
+from definitions import DEFINITIONS, LOSSES, kind_and_number, loss_terms, smoothed, softmax, targets
 
 import fastbp
 
@@ -64,8 +64,7 @@ def activated(name, z, u):
     definition = DEFINITIONS[name]
     value, slope = definition.value(z.value), np.abs(definition.slope(z.value))
     slope = np.maximum(slope, definition.jump * undecided(z))
-    # relu and leaky_relu take z as it is; gelu_tanh's sigmoid has the rounding error of its argument
-    roundings = {"relu": 0, "leaky_relu": 1, "gelu_tanh": FEW * (1 + np.abs(z.value) ** 3)}.get(name, FEW)
+    roundings = definition.roundings(z.value) if callable(definition.roundings) else definition.roundings
     return Approximate(value, np.hypot(slope * z.error, roundings * u * np.abs(value)))
 
 
@@ -82,8 +81,7 @@ def through(name, d, z, a, u):
         return Approximate(a.value * difference, np.hypot(a.value * error, difference * a.error))
     definition, value = DEFINITIONS[name], a.value
     slope, bend = definition.slope(z.value), definition.bend(z.value)
-    # 1 - a² and a (1 - a) are computed from a; others are sums of terms of about 1
-    size = {"relu": 0, "leaky_relu": 0, "tanh": 2 * value**2, "sigmoid": value, "selu": 2}.get(name, 1)
+    size = definition.of_slope(value) if callable(definition.of_slope) else definition.of_slope
     slope_error = np.hypot(bend * z.error, FEW * u * size)
     result = d.value * slope
     jump = definition.jump * undecided(z)
@@ -116,13 +114,11 @@ def expected(model, X, Y, activations, loss, weight=None):
         value_error = y * spread + FEW * u * (y * (1 + np.abs(shifted)) + value)
     else:
         value, slope = loss_terms(loss, a[-1].value, y)
-        # mse and huber are smooth; mae and hinge jump by 2 and by 1 where rounding decides on the side
-        error = d.error if loss == "mse" or loss.startswith("huber") else 0
-        if loss == "mae":
-            error = 2 * (np.abs(difference) <= LIKELY * d.error)
-        if loss == "hinge":
+        definition = LOSSES[kind_and_number(loss)[0]]
+        error = d.error if definition.smooth else 0
+        if definition.jump:  # where rounding decides on the side
             rounding = np.hypot(a[-1].error, FEW * u * np.abs(a[-1].value))
-            error = 1 * (np.abs(1 - y * a[-1].value) <= LIKELY * rounding)
+            error = definition.jump * (np.abs(definition.kink(a[-1].value, y)) <= LIKELY * rounding)
         value_error = (np.abs(slope) + error) * np.hypot(d.error, FEW * u) + FEW * u * value
         d = through(activations[-1], Approximate(slope, error), last, a[-1], u)
     if weight is not None:

@@ -47,7 +47,7 @@ def mae(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
     return v.abs(e), chain(v, z, a, sign) if chain else sign
 
 
-def huber(delta: float, v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+def huber(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any, delta: float) -> tuple[Vec, Vec]:
     """c (e - c / 2) and c da/dz, with e = a - y and c the same, but not beyond delta."""
     e = a - y
     c = v.minimum(v.maximum(e, -delta), delta)
@@ -61,15 +61,24 @@ def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
     return v.maximum(1.0 - margin, 0.0), chain(v, z, a, e) if chain else e
 
 
+FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
+    "mse": mse,
+    "binary_crossentropy": binary_crossentropy,
+    "categorical_crossentropy": categorical_crossentropy,
+    "mae": mae,
+    "huber": huber,
+    "hinge": hinge,
+}
+
+
 def formula_of(name: str) -> Callable[..., tuple[Vec, Vec]]:
     """(v, z, a, y, chain) -> the loss of each output, and its derivative with respect to z; chain is the output activation's.
 
-    categorical_crossentropy looks at whole rows: _OutputDelta has it.
+    categorical_crossentropy looks at whole rows: _OutputDelta calls it, and has the smoothing in y already.
     """
     entry = losses.get(name)
-    if entry.parameter is not None:
-        return partial(huber, entry.parameter)
-    return {"mse": mse, "binary_crossentropy": binary_crossentropy, "mae": mae, "hinge": hinge}[name]
+    formula = FORMULAS[entry.kind]
+    return partial(formula, **{entry.takes.name: entry.parameter}) if entry.takes else formula
 
 
 @dataclass

@@ -18,10 +18,13 @@ from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 @dataclass(frozen=True)
 class Rule:
-    """step(v, g, w, states, settings) is (new w, new states...)."""
+    """step(v, g, w, states, settings) is (new w, new states...).
+
+    states: how many there are. coefficients: the names of the settings in their order, as Optimizer.coefficients calls them.
+    """
 
     states: int
-    settings: int
+    coefficients: tuple[str, ...]
     step: Callable[[Vectors, Vec, Vec, Sequence[Vec], Sequence[Vec]], tuple[Vec, ...]]
 
 
@@ -65,17 +68,17 @@ def _adagrad(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequen
 
 RULES: dict[str, Rule] = {
     # deltas carry -lr, and whole tiles of the product are added without coming here: only biases do
-    "add": Rule(0, 0, lambda v, g, w, states, settings: (w + g,)),
+    "add": Rule(0, (), lambda v, g, w, states, settings: (w + g,)),
     # the gradient itself, kept where a state would be
-    "gradient": Rule(1, 0, lambda v, g, w, states, settings: (w, g)),
+    "gradient": Rule(1, (), lambda v, g, w, states, settings: (w, g)),
     # added up over the batches of a step (Plan.step_with is the step)
-    "sum": Rule(1, 0, lambda v, g, w, states, settings: (w, states[0] + g)),
-    "sgd": Rule(0, 2, _sgd),
-    "momentum": Rule(1, 5, _momentum),
-    "adam": Rule(2, 9, _adam),
-    "rmsprop": Rule(1, 6, _rmsprop),
-    "rmsprop-momentum": Rule(2, 6, _rmsprop),
-    "adagrad": Rule(1, 3, _adagrad),
+    "sum": Rule(1, (), lambda v, g, w, states, settings: (w, states[0] + g)),
+    "sgd": Rule(0, ("lr", "weight_decay"), _sgd),
+    "momentum": Rule(1, ("lr", "weight_decay", "momentum", "of_g", "of_m"), _momentum),
+    "adam": Rule(2, ("beta1", "rest1", "beta2", "rest2", "lr", "unbias", "eps", "weight_decay", "keep"), _adam),
+    "rmsprop": Rule(1, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
+    "rmsprop-momentum": Rule(2, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
+    "adagrad": Rule(1, ("lr", "eps", "weight_decay"), _adagrad),
 }
 
 
@@ -88,7 +91,7 @@ def _with_limit_and_l1(rule: Rule) -> Rule:
         g = g + v.select(w > 0.0, l1, v.select(w < 0.0, -l1, 0.0))
         return rule.step(v, g, w, states, own)
 
-    return Rule(rule.states, rule.settings + 2, step)
+    return Rule(rule.states, (*rule.coefficients, "limit", "l1"), step)
 
 
 RULES |= {f"{name}-limit-l1": _with_limit_and_l1(rule) for name, rule in RULES.items() if name not in ("add", "gradient", "sum")}
@@ -104,7 +107,7 @@ def update(name: str, dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings = args
         ops = Vectors(b, dtype)
-        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(rule.settings)]
+        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(len(rule.coefficients))]
 
         def visit(i: ir.Value, j: ir.Value) -> None:
             at = vector_at(b, w, i, w_row, j, w_vector)
@@ -129,7 +132,7 @@ def update_of_clipped(name: str, dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         w, state, vectors, settings, factor = args
         ops = Vectors(b, dtype)
-        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(rule.settings)]
+        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(len(rule.coefficients))]
         scale = ops.load_splat(factor)
         with cgutils.for_range(b, vectors, intp=I64) as loop:
             at = b.add(w, b.mul(loop.index, I64(ops.lanes * ops.itemsize)))
