@@ -18,7 +18,9 @@ the loss that is reported. clip_norm=None and clip_value=None clip nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -26,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.checks import flag, known_options, number, positive
-from fastbp.schedules import Schedule, rate, rates
+from fastbp.schedules import Learned, Schedule, rate, rates
 
 Array = NDArray[Any]
 Numbers = float | NDArray[np.float64]  # the same for every step, or one for each of them
@@ -39,10 +41,30 @@ class State:
         self.steps = 0
         self.resets = 0  # the model's when this began
         self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
+        self.learned = Learned()  # by the schedule
+
+
+# Two threads that train one model for the first time must not begin a state each.
+_beginning = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """In a child process: the thread that held the lock in the parent does not exist here."""
+    global _beginning
+    _beginning = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Optimizer:
-    """Base class. One object may train several models; it goes on with each one's state from call to call."""
+    """Base class. One object may train several models; it goes on with each one's state from call to call.
+
+    Hyper-parameters are attributes that may be set, also while a training runs (by a callback): they are
+    checked then, and hold from the next step on. What an optimizer has no use for any more is forgotten:
+    momentum that is switched off and on again begins at 0.
+    """
 
     rate_for_tables: ClassVar[float]  # lr that suits standardised columns and some dozens of epochs
 
@@ -55,8 +77,23 @@ class Optimizer:
 
     def __init__(self, l1: float, clip_value: float | None, clip_norm: float | None) -> None:
         self.l1, self.clip_value, self.clip_norm = l1, clip_value, clip_norm
-        self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
         self.check()
+        self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or "_states" not in vars(self):  # which is made last
+            super().__setattr__(name, _own(value))
+        else:
+            self.assign({name: value})
+
+    def assign(self, values: Mapping[str, Any]) -> None:
+        """Set several hyper-parameters at once. ValueError or TypeError if they do not go together, or one of
+        them is not valid: then none is set."""
+        own = {name: _own(value) for name, value in values.items()}
+        candidate = object.__new__(type(self))
+        vars(candidate).update(vars(self) | own)
+        candidate.check()
+        vars(self).update(own)
 
     def check(self) -> None:
         """Raise ValueError or TypeError if a hyper-parameter (an attribute that may be set) is not valid."""
@@ -69,8 +106,23 @@ class Optimizer:
                 positive(name, bound, "None")
 
     def rates(self, first_step: int, last_step: int) -> NDArray[np.float64]:
-        """The learning rates of steps first_step <= s < last_step, counted from 0."""
-        return rates(self.lr, np.arange(first_step, last_step))
+        """The learning rates of steps first_step <= s < last_step, counted from 0.
+
+        ValueError if a schedule gives something else.
+        """
+        found = rates(self.lr, np.arange(first_step, last_step))
+        if found.shape != (last_step - first_step,):
+            raise ValueError(
+                f"lr: {self.lr!r} gives rates of shape {found.shape} for {last_step - first_step} steps"
+            )
+        bad = ~((found >= 0) & (found < np.inf))
+        if bad.any():
+            step = int(np.argmax(bad))
+            raise ValueError(
+                f"lr: {self.lr!r} gives {found[step]} for step {first_step + step}, expected a finite number "
+                "of at least 0"
+            )
+        return found
 
     def _rates(self, first_step: int, last_step: int) -> Numbers:
         """`rates`, as one number where they are all the same: an array of them would take time."""
@@ -93,16 +145,23 @@ class Optimizer:
     def state(self, model: Any, size: int, dtype: np.dtype[Any]) -> State:
         """The state for `model`, which has `size` parameters of `dtype`.
 
-        It is all zeros when the model is first seen, and after its `reset`.
+        It is all zeros when the model is first seen, and after its `reset`. The schedule, too, is then where
+        it was with this model.
         """
         state = self._states.get(model)
         if state is None or state.resets != model._resets:
-            if state is not None and isinstance(self.lr, Schedule):
-                self.lr.reset()
-            state = self._states[model] = State(size, self.buffers, dtype)
-            state.resets = model._resets
-        elif len(state.buffers) < self.buffers:  # momentum was switched on after the first steps
-            state.buffers += [np.zeros(size, dtype) for _ in range(self.buffers - len(state.buffers))]
+            with _beginning:
+                state = self._states.get(model)
+                if state is None or state.resets != model._resets:
+                    state = State(size, self.buffers, dtype)
+                    state.resets = model._resets
+                    self._states[model] = state
+        buffers = self.buffers
+        if len(state.buffers) != buffers:  # momentum was switched on or off after the first steps
+            del state.buffers[buffers:]
+            state.buffers += [np.zeros(size, dtype) for _ in range(buffers - len(state.buffers))]
+        if isinstance(self.lr, Schedule):
+            self.lr.serve(state.learned)
         return state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,6 +174,13 @@ class Optimizer:
     def __repr__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "_states")
         return f"{type(self).__name__}({options})"
+
+
+def _own(value: Any) -> Any:
+    """A hyper-parameter as something that nobody can change in place, past all checks."""
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return value.item()
+    return tuple(value) if isinstance(value, list) else value
 
 
 class SGD(Optimizer):

@@ -14,7 +14,8 @@ A schedule may also depend on how training goes (`ReduceOnPlateau`). What such a
     load_state_dict(state)   goes on from there
     reset()                  forgets what it has learned; `MLP.reset` asks for it
 
-It belongs to one training run at a time: models that are trained side by side need one each.
+What it learns belongs to one model at a time, which an optimizer tells it of (`serve`): another model begins
+anew, and when the first one is trained again, it goes on where it was with that one.
 """
 
 from __future__ import annotations
@@ -34,8 +35,34 @@ Steps = NDArray[np.int64]
 Rates = NDArray[np.float64]
 
 
+class Learned:
+    """What a schedule has learned from the epochs of one model; kept while it serves another one."""
+
+    def __init__(self) -> None:
+        self.by: type[Schedule] | None = None  # None: nothing was learned yet
+        self.state: dict[str, Any] = {}
+
+
 class Schedule:
     """Base class: `schedule(steps)` is (n,) learning rates for (n,) step numbers from 0."""
+
+    _serves: Learned | None = None
+
+    def serve(self, learned: Learned) -> None:
+        """Go on with the training of another model, unless it is the one that is served already.
+
+        The first one takes the schedule as it is, others begin anew.
+        """
+        before = self._serves
+        if before is learned:
+            return
+        if before is not None:
+            before.by, before.state = type(self), self.state_dict()
+            if learned.by is type(self):
+                self.load_state_dict(learned.state)
+            else:
+                self.reset()
+        object.__setattr__(self, "_serves", learned)  # most schedules are frozen
 
     def __call__(self, steps: Steps) -> Rates:
         raise NotImplementedError

@@ -1,5 +1,6 @@
 """Learning rate schedules: PyTorch's where it is installed, their shapes, and training with them."""
 
+import copy
 import json
 import pickle
 import re
@@ -308,3 +309,40 @@ def test_a_model_that_is_reset_begins_with_the_first_rate(module):
         lrs.append([*model.fit(X, Y, epochs=1, optimizer=optimizer).lr])
         model.reset()
     assert lrs == [[0.1, 0.1, 0.05], [0.025]] * 2
+
+
+@pytest.mark.parametrize("shared", ["optimizer", "schedule"])
+def test_each_fresh_model_begins_with_the_first_rate(module, shared):
+    """Folds of a cross-validation, trained with one optimizer or one schedule: each as if it were alone."""
+    X, Y = np.random.default_rng(0).random((2, 20, 3))
+
+    def schedule():
+        return WarmUp(ReduceOnPlateau(0.1, 0.5, patience=0, threshold=1e3), 1, 1.0)
+
+    def lr_of(model, optimizer, epochs):
+        return [*model.fit(X, Y, epochs=epochs, optimizer=optimizer).lr]
+
+    alone = lr_of(module.MLP([3, 3], seed=0), module.SGD(schedule()), 5)
+    assert len(set(alone)) > 2
+    one_schedule = schedule()
+    one_optimizer = module.SGD(one_schedule)
+    models = [module.MLP([3, 3], seed=0) for _ in range(3)]
+    optimizers = [one_optimizer if shared == "optimizer" else module.SGD(one_schedule) for _ in range(3)]
+    # whole trainings one after the other, then some in turn
+    assert lr_of(models[0], optimizers[0], 5) == alone
+    in_turn = [[], []]
+    for epochs in (2, 1, 2):
+        for k in (1, 2):
+            in_turn[k - 1] += lr_of(models[k], optimizers[k], epochs)
+    assert in_turn == [alone, alone]
+
+
+def test_what_was_learned_stays_with_a_pickled_pair(module):
+    X, Y = np.random.default_rng(0).random((2, 20, 3))
+    model = module.MLP([3, 3], seed=0)
+    optimizer = module.SGD(ReduceOnPlateau(0.1, 0.5, patience=0, threshold=1e3))
+    model.fit(X, Y, epochs=3, optimizer=optimizer)
+    rate = optimizer.lr.rate
+    assert rate < 0.1
+    assert pickle.loads(pickle.dumps(optimizer)).lr.rate == rate
+    assert copy.deepcopy(optimizer).lr.rate == rate

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp.inputs import sources, targets
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.sources import MappedFile, Rows
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -43,6 +43,15 @@ class Samples:
     def targets(self) -> Array | Rows:
         """(samples, outputs): Y without the weights."""
         return split_weights(self.Y, self.outputs)[0] if isinstance(self.Y, np.ndarray) else self.Y
+
+    def own_views(self) -> Samples:
+        """The same numbers under array objects of our own, whose shapes nobody else can set."""
+        return Samples(sources.own_view(self.X), sources.own_view(self.Y), self.outputs)
+
+    def mapped_files(self, name_of_X: str, name_of_Y: str) -> list[MappedFile]:
+        """The files that the data are mapped from, to be asked before they are read."""
+        files = [MappedFile(name_of_X, self.X), MappedFile(name_of_Y, self.Y)]
+        return [file for file in files if file.can_be_asked]
 
     def picked(self, rows: NDArray[np.int64]) -> Samples:
         """Copies of these rows, stored like them."""

@@ -43,6 +43,7 @@ class Parameters:
         self.flat[...] = values
         self._split = self.split(self.flat)
         self.views: list[Array] = [array for kind in self._split for array in kind]
+        self._shapes = [view.shape for view in self.views]
         self._restore_views()
 
     def _restore_views(self) -> None:
@@ -120,9 +121,11 @@ class Parameters:
         self.changed()
 
     def require_updatable(self) -> None:
-        """ValueError if an array was made read-only."""
-        for name, view in zip(self.names(), self.views, strict=True):
+        """ValueError if an array was made read-only, or given another shape in place."""
+        for name, view, shape in zip(self.names(), self.views, self._shapes, strict=True):
             checks.require_updatable(name, view)
+            if view.shape != shape:
+                raise ValueError(f"{name} has shape {view.shape}, expected {shape}")
 
     def are_finite(self) -> bool:
         """Whether there is no NaN and no infinity."""

@@ -136,20 +136,33 @@ class Checkpoints:
         progress, parameters = self.saved.progress, run.model.parameters.flat
         for name in ("parameters", *(["result"] if "result" in self.saved.arrays else [])):
             self.saved.array(name, parameters.shape, parameters.dtype)
-        for k, buffer in enumerate(run.state.buffers):
-            self.saved.array(f"optimizer.{k}", buffer.shape, buffer.dtype)
-        self.saved.array("epoch_losses", (progress["done"] % run.steps_per_epoch,), np.float64)
         if set(progress["optimizer"]) != set(self.settings["optimizer"]):
             raise ValueError("the optimizer's settings are missing")
+        optimizer = copy.copy(run.optimizer)
+        optimizer.assign(self._changed())
+        for k in range(optimizer.buffers):
+            self.saved.array(f"optimizer.{k}", parameters.shape, parameters.dtype)
+        self.saved.array("epoch_losses", (progress["done"] % run.steps_per_epoch,), np.float64)
         if len(progress["callbacks"]) != len(self.settings["callbacks"]):
             raise ValueError("the callbacks' states are missing")
         int(progress["optimizer_steps"])
-        if isinstance(run.optimizer.lr, Schedule):
-            copy.deepcopy(run.optimizer.lr).load_state_dict(progress["schedule"])
+        if isinstance(optimizer.lr, Schedule):
+            copy.deepcopy(optimizer.lr).load_state_dict(progress["schedule"])
         np.random.PCG64().state = progress["random"]["shuffling"]
         _, _ = map(int, progress["random"]["noise_key"])
         int(progress["random"]["steps_trained"])
         self._history()
+
+    def _changed(self) -> dict[str, Any]:
+        """The hyper-parameters that a callback had set. ValueError if that cannot be done again."""
+        assert self.saved is not None
+        changed = {}
+        for name, value in self.saved.progress["optimizer"].items():
+            if value != self.settings["optimizer"][name]:
+                if isinstance(value, (dict, str)):
+                    raise ValueError(f"a callback had set {name} to {value}, which cannot be restored")
+                changed[name] = value
+        return changed
 
     def _history(self) -> History:
         assert self.saved is not None
@@ -165,15 +178,13 @@ class Checkpoints:
         progress, arrays, model = self.saved.progress, self.saved.arrays, run.model
         name = "result" if self.finished and "result" in arrays else "parameters"
         model.parameters.flat[...] = arrays[name]
+        run.optimizer.assign(self._changed())
+        run.meet_optimizer()
         for k, buffer in enumerate(run.state.buffers):
             buffer[...] = arrays[f"optimizer.{k}"]
         run.state.steps = int(progress["optimizer_steps"])
         if isinstance(run.optimizer.lr, Schedule):
             run.optimizer.lr.load_state_dict(progress["schedule"])
-        for key, value in progress["optimizer"].items():
-            changed = value != self.settings["optimizer"][key]  # by a callback
-            if key and changed and isinstance(value, (int, float, list)):
-                setattr(run.optimizer, key, value)
         vars(run.history).update(vars(self._history()))
         run.done, run.unsettled = int(progress["done"]), bool(progress["unsettled"])
         run.epoch_losses[: run.epoch_step] = arrays["epoch_losses"]

@@ -60,6 +60,7 @@ def step_back(run: Run, chunk: Chunk, losses: NDArray[np.float64], before: Snaps
 
     model, first = run.model, chunk.first
     if not np.isfinite(before.parameters).all():
+        before.restore(run)
         epoch, step = run.numbers(chunk.epoch, first)
         raise ValueError(
             "weights, biases or gains hold NaN or infinity, which somebody (a callback?) has written there "

@@ -82,7 +82,8 @@ class Run:
             work = 3 * batch_size * model.n_parameters
             self.step_seconds = model._step_overhead_seconds + work * model._seconds_per_multiply_add
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
-        self._files = [sources.MappedFile(name, data) for name, data in (("X", self.X), ("Y", self.Y))]
+        files = (sources.MappedFile("X", self.X), sources.MappedFile("Y", self.Y))
+        self._files = [file for file in files if file.can_be_asked]
         if sources.is_on_disk(self.X) or sources.is_on_disk(self.Y):  # nobody knows yet how fast the disk is
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
@@ -175,7 +176,7 @@ class Run:
         history, saved = self.history, self.checkpoints
         if validation is not None:
             history._add_columns(validation.names)
-        self._meet_optimizer()
+        self.meet_optimizer()
         if saved is not None:
             self.epoch_random = self.model.streams.state()
             if saved.finished:
@@ -289,9 +290,10 @@ class Run:
         with self.interrupts.heard():
             answers = [hook(self.model, *arguments) for hook in hooks]
         self.model.parameters.changed()  # they may have written to them
+        self.model.parameters.require_updatable()
         return any(answers)
 
-    def _meet_optimizer(self) -> None:
+    def meet_optimizer(self) -> None:
         """Take the optimizer as it is now: whoever is called between chunks may have changed it, so that it
         needs another state, or reset the model."""
         lr = self.optimizer.lr
@@ -319,7 +321,7 @@ class Run:
 
     def _end_of_epoch(self) -> bool:
         """What comes after the validation; whether a callback wants to stop."""
-        self._meet_optimizer()
+        self.meet_optimizer()
         if isinstance(self.optimizer.lr, Schedule):
             self.optimizer.lr.epoch_ended(self.history)
         stop = self._call_hooks(self.callbacks.epoch_end, self.history.epochs, self.history)
@@ -379,7 +381,7 @@ class Run:
         """Run a chunk, timed. Diverged if it blows up."""
         model = self.model
         model.parameters.adopt()  # a callback may have put arrays in their place
-        self._meet_optimizer()
+        self.meet_optimizer()
         for file in self._files:
             file.require_whole()
         before = None if model._chunks_are_atomic else Snapshot(self)

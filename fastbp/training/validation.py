@@ -23,6 +23,10 @@ class Validation:
     samples: Samples
     metrics: Sequence[Metric] = ()
 
+    def __post_init__(self) -> None:
+        self.samples = self.samples.own_views()
+        self._files = self.samples.mapped_files("validation_data[0]", "validation_data[1]")
+
     @property
     def names(self) -> tuple[str, ...]:
         """What `evaluate` returns, in that order."""
@@ -31,6 +35,8 @@ class Validation:
     def evaluate(self, model: BaseMLP) -> dict[str, float]:
         """The loss, and each metric by its name."""
         X, Y = self.samples.X, self.samples.Y
+        for file in self._files:
+            file.require_whole()
         if not self.metrics:
             return {"loss": model._evaluate(X, Y)}
         y_pred = np.empty((len(X), model.architecture.layer_sizes[-1]), model.architecture.dtype)
