@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -242,33 +241,3 @@ def test_the_command_writes_figures_and_picture(
     assert record["command"] == f"fastbp {words}" and record["machine"]["threads"] == 1
     assert record["versions"]["torch"] == "2.13" and "not installed: jax" in capsys.readouterr().out
     assert (tmp_path / "ratios.png").read_bytes()[:4] == b"\x89PNG"
-
-
-# ---- the README's table ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def comparison(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "asv_benchmarks" / "tools"))
-    return importlib.import_module("comparison")
-
-
-def test_the_readme_says_what_was_measured(comparison: Any) -> None:
-    if not comparison.RECORD.is_file():
-        pytest.skip("nothing was measured yet")
-    record = json.loads(comparison.RECORD.read_text(encoding="utf-8"))
-    readme = comparison.README.read_text(encoding="utf-8")
-    assert comparison.with_block(readme, comparison.block(record)) == readme
-    assert comparison.PICTURE.is_file()
-    words = record["command"].split()
-    assert main._parse(words[1:]).command_line == words[1:]
-
-
-def test_the_block_has_losses_and_gaps(comparison: Any, fake: type[FakePeer]) -> None:
-    block = comparison.block(compare(fake))
-    assert "**0.80 (0.75-0.90) !**" in block and "4.00 (3.00-4.20)" in block
-    assert "fastbp is slower" in block and "not installed: jax" in block
-    text = f"before\n{comparison.BEGIN}\nold\n{comparison.END}\nafter\n"
-    assert comparison.with_block(text, "new") == text.replace("old", "new")
-    with pytest.raises(SystemExit, match=r"README\.md must have the lines"):
-        comparison.with_block("no marks", "new")
