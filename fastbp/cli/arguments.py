@@ -15,6 +15,7 @@ from fastbp.cli.train.options import TRAIN
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments, with the command's name as `command`. SystemExit after help, version or an error."""
     parser = _parser()
+    arguments: argparse.Namespace
     arguments, unknown = parser.parse_known_args(argv)
     arguments.command_line = list(argv)
     command: _Parser = getattr(arguments, "parser", parser)
@@ -34,6 +35,22 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         # An abbreviation would break when a longer option is added.
         super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(self._joined(args), namespace)
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """With a value that begins with a dash (--class-weights -1=2, --target -x) put behind an =."""
+        options = self._option_string_actions
+        joined: list[str] = []
+        for word in words:
+            before = options.get(joined[-1]) if joined else None
+            needs_value = before is not None and before.nargs is None
+            if needs_value and word.startswith("-") and not word.startswith("--") and word not in options:
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return joined
 
     def error(self, message: str) -> NoReturn:
         self.exit(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import difflib
 import math
 import tomllib
@@ -46,7 +47,7 @@ class Option:
 
     def of_text(self, text: str) -> Any:
         assert self.read is not None
-        return [self.read(part.strip()) for part in text.split(",")] if self.many else self.read(text)
+        return [self.read(part) for part in _parts(text)] if self.many else self.read(text)
 
     def of_toml(self, value: Any) -> Any:
         """The value in a file. ArgumentTypeError says what it is instead."""
@@ -65,6 +66,15 @@ class Option:
 
 
 Table = Mapping[str, Sequence[Option]]
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas; one that is a part of a name is put in quotes, as in a CSV: a,"b, c"."""
+    try:
+        parts = next(csv.reader([text], skipinitialspace=True), [""])
+    except csv.Error:
+        parts = text.split(",")
+    return [part.strip() for part in parts]
 
 
 def _plain(value: Any) -> str:
@@ -186,23 +196,23 @@ def text(value: str) -> str:
     return value
 
 
-def checked(check: Callable[[str], Any]) -> Read:
-    """The text itself, if `check` does not raise ValueError."""
+def checked(check: Callable[[str], str]) -> Read:
+    """What `check` makes of the text, or why it raises ValueError."""
 
     def read(value: str) -> str:
         try:
-            check(value)
+            return check(value)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
-        return value
 
     return read
 
 
 def one_of(kind: str, known: Iterable[str]) -> Read:
-    """One of these names; an error lists them, the nearest first."""
+    """One of these names, in capitals or not; an error lists them, the nearest first."""
     names = list(known)
-    return checked(lambda value: checks.known_name(kind, value, names))
+    folded = {name.casefold(): name for name in names}
+    return checked(lambda value: folded.get(value.casefold()) or checks.known_name(kind, value, names))
 
 
 def pair(value: str) -> tuple[str, float]:

@@ -1,14 +1,18 @@
 """Reading tables: what is accepted, and that every refusal names the place that has to be repaired."""
 
+import gzip
+
 import numpy as np
 import pytest
 
 from fastbp.cli.errors import DataError
-from fastbp.cli.train.tables import Columns, read_for_prediction, read_for_training
+from fastbp.cli.main import main
+from fastbp.cli.tables.reading import read_for_prediction, read_for_training
+from fastbp.cli.tables.table import Columns
+from fastbp.cli.train.targets import choose_kind
 from fastbp.cli.train.task import (
     Scaling,
     Task,
-    choose_kind,
     classification_quality,
     regression_quality,
     split_rows,
@@ -251,7 +255,7 @@ def test_choice_of_task(target, kind):
 
 
 def test_a_mark_for_a_missing_value_does_not_turn_a_quantity_into_classes():
-    with pytest.raises(DataError, match=r"row 3, column 'price' \(the target\): 'NA' is not a number"):
+    with pytest.raises(DataError, match=r"row 3, column 'price' \(the target\): 'NA' marks a missing value"):
         choose_kind(["1.5", "2.5", "NA", "3.5", "4.5"], "price")
 
 
@@ -296,7 +300,7 @@ def test_targets_that_cannot_be_used(write):
         make_task(write, "a,y\n1,u\n2,u\n", "classification")
     with pytest.raises(DataError, match=r"row 2, column 'y' \(the target\): 'u' is not a number"):
         make_task(write, "a,y\n1,2\n2,u\n", "regression")
-    with pytest.raises(DataError, match="row 2 of the target is empty"):
+    with pytest.raises(DataError, match=r"row 2, column 'y' \(the target\) is empty"):
         make_task(write, "a,y\n1,2\n2,\n", "classification")
 
 
@@ -375,3 +379,94 @@ def test_measures():
         "MAE": pytest.approx(2 / 3),
         "R2": pytest.approx(-1.0),
     }
+
+
+# ---- columns that nobody uses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_cells_that_nobody_uses_may_hold_anything(tmp_path, write, bad):
+    """A dropped column in training; that and the target in prediction: CSV, .npy and .npz alike."""
+    path = str(tmp_path / "d")
+    matrix = np.array([[1.0, bad, 5], [2, bad, 6], [3, 0, 7]])
+    np.save(path + ".npy", matrix)
+    np.savez(path + ".npz", X=matrix[:, :2], y=matrix[:, 2])
+    csv = write("0,1,2\n1,nan,5\n2,inf,6\n3,0,7\n")
+    for table in (
+        read_for_training(path + ".npy", "2", drop=["1"]),
+        read_for_training(path + ".npz", "y", drop=["1"]),
+        read_for_training(csv, "2", drop=["1"]),
+    ):
+        np.testing.assert_array_equal(table.features, [[1], [2], [3]])
+    matrix[1, 2] = bad
+    np.save(path + ".npy", matrix)
+    np.savez(path + ".npz", X=matrix[:, :2], y=matrix[:, 2])
+    for name, target in ((".npy", "2"), (".npz", "y")):
+        columns = Columns(["0"], target, named=False, width=3 if name == ".npy" else 2)
+        np.testing.assert_array_equal(read_for_prediction(path + name, columns).features, [[1], [2], [3]])
+    for name, target in ((".npy", "2"), (".npz", "y")):  # where they are used they are refused
+        with pytest.raises(DataError, match="is not a finite number"):
+            read_for_training(path + name, target, drop=["1"])
+    with pytest.raises(DataError, match=r"row 0, column 1 .counted from 0.: .* is not a finite number"):
+        read_for_training(path + ".npy", "0")
+
+
+# ---- headers and cells -------------------------------------------------------------------------------------
+
+
+def test_a_header_of_more_than_131072_letters(write):
+    names = [f"column_{i}" for i in range(20_000)]
+    table = read_for_training(write(f"{','.join(names)},y\n" + "1," * 20_000 + "2\n"), "y")
+    assert table.columns.features == names
+    with pytest.raises(DataError, match=r"data\.csv line 1: field larger than field limit"):
+        read_for_training(write("a" * 200_000 + ",y\n1,2\n"), "y")
+
+
+def test_delimiters_in_quotes_do_not_count(write):
+    table = read_for_training(write('"a,b,c,d";y\n1;2\n'), "y")
+    assert table.columns.features == ["a,b,c,d"]
+
+
+def test_a_column_without_a_name_can_be_dropped(write):
+    """As pandas writes its index."""
+    path = write(",a,y\n0,1,2\n1,3,4\n")
+    with pytest.raises(DataError, match=r"column 1 of the header has no name: .*--drop 'Unnamed: 0'"):
+        read_for_training(path, "y")
+    table = read_for_training(path, "y", drop=["Unnamed: 0"])
+    assert table.columns.features == ["a"]
+    np.testing.assert_array_equal(read_for_prediction(path, table.columns).features, [[1], [3]])
+
+
+def test_all_columns_that_cannot_be_used_are_named_at_once(write):
+    path = write('a,"b, c",d,e,y\n1,2,3,4,5\n1,red,3,4,5\n1,2,blue,,5\n')
+    with pytest.raises(DataError) as refused:
+        read_for_training(path, "y")
+    said = str(refused.value)
+    assert "row 2 (line 3), column 'b, c': 'red' is not a number" in said
+    assert """--drop '"b, c",d,e')""" in said and "so have columns 'd', 'e'" in said
+    with pytest.raises(DataError) as refused:
+        read_for_prediction(path, Columns(["a", "d"], "y", named=True, width=5))
+    assert "row 3 (line 4), column 'd': 'blue' is not a number" in str(refused.value)
+    assert "--drop" not in str(refused.value)  # predict has no such option
+
+
+def test_true_and_false_are_one_and_zero(write):
+    table = read_for_training(write("a,b,y\nTrue,1,u\nfalse,2,v\nFALSE,True,u\n"), "y")
+    np.testing.assert_array_equal(table.features, [[1, 1], [0, 2], [0, 1]])
+
+
+def test_years_are_names_of_columns(write):
+    table = read_for_training(write("2001,2002,2003\n5,6,7\n"), "2003")
+    assert table.columns.features == ["2001", "2002"]
+    found = read_for_prediction(write("2002,2001\n6,5\n"), table.columns)
+    np.testing.assert_array_equal(found.features, [[5, 6]])
+    with pytest.raises(DataError, match="no header"):
+        read_for_training(write("5.1,3.5,1.4\n4.9,3,1.4\n"), "3.5")
+
+
+@pytest.mark.parametrize("name", ["iris.csv.gz", "iris.tsv.bz2", "iris.zip", "iris.npz.xz"])
+def test_packed_tables_are_called_packed(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"a,y\n1,2\n"))
+    with pytest.raises(DataError, match=rf"{name} is a packed file: unpack it first .*un.* {name}"):
+        read_for_training(str(tmp_path / name), "y")
+    assert main(["train", str(tmp_path / name), "--target", "y", "--out", str(tmp_path / "m")]) == 2

@@ -137,7 +137,7 @@ def test_learning_rates(prepared, options, expected):
 )
 def test_output_and_loss_by_task(prepared, line, output, loss):
     model, _ = prepared(f"{line} --drop w")
-    assert (model._output, model._loss.name) == (output, loss)
+    assert (model.architecture.output, model.architecture.loss.name) == (output, loss)
 
 
 @pytest.mark.parametrize(

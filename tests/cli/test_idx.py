@@ -10,7 +10,8 @@ import pytest
 import fastbp
 from fastbp.cli.errors import DataError
 from fastbp.cli.main import main
-from fastbp.cli.train import data, idx
+from fastbp.cli.tables import idx
+from fastbp.cli.train import data
 
 FASHION = "/usr/share/datasets/fashion-mnist"
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}

@@ -143,3 +143,50 @@ def test_what_is_refused(gather, line, toml, message):
     with pytest.raises(ValueError) as refused:
         gather(line, toml)
     assert message in str(refused.value)
+
+
+# ---- how values may be written ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("--optimizer adam", "optimizer", "Adam"),
+        ("--optimizer ADAMW", "optimizer", "AdamW"),
+        ("--activation ReLU", "activation", "relu"),
+        ("--loss Huber(0.5)", "loss", "huber(0.5)"),
+        ("--loss MSE", "loss", "mse"),
+        ("--init He", "init", "he"),
+        ("--task Regression", "task", "regression"),
+        ("--schedule Cosine", "schedule", "cosine"),
+        ("--dtype Float64", "dtype", "float64"),
+    ],
+)
+def test_names_in_capitals_or_not(gather, line, name, value):
+    assert getattr(gather(line), name) == value
+    option, written = line.split()
+    assert getattr(gather("", f"{option[2:]} = '{written}'"), name) == value
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--drop", '"b, c",d'], "drop", ["b, c", "d"]),
+        (["--drop", "b, c"], "drop", ["b", "c"]),
+        (["--class-weights", '"a,b"=2,c=3'], "class_weights", [("a,b", 2.0), ("c", 3.0)]),
+        (["--class-weights", "-1=2,1=0.5"], "class_weights", [("-1", 2.0), ("1", 0.5)]),
+        (["--class-weights=-1=2"], "class_weights", [("-1", 2.0)]),
+        (["--target", "-x"], "target", "-x"),
+        (["--target", "-1", "--drop", "-2,-3"], "target", "-1"),
+    ],
+)
+def test_names_with_commas_and_values_that_begin_with_a_dash(words, name, value):
+    arguments = parse(["train", "d.csv", *words])
+    assert getattr(arguments, name) == value
+
+
+def test_an_option_is_not_taken_for_the_value_of_another(capsys):
+    for words in (["--target", "--drop", "a"], ["--target", "-h"], ["--target"]):
+        with pytest.raises(SystemExit):
+            parse(["train", "d.csv", *words])
+    assert "argument --target: expected one argument" in capsys.readouterr().err

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
-from fastbp.cli.train import idx
+from fastbp.cli.tables import idx
+from fastbp.cli.tables.reading import read_for_prediction, read_for_training
+from fastbp.cli.tables.table import Table, Target
 from fastbp.cli.train.options import TEST_SIZE
-from fastbp.cli.train.tables import Table, Target, read_for_prediction, read_for_training
-from fastbp.cli.train.task import Task, choose_kind, scaling_of_images, split_rows
+from fastbp.cli.train.targets import check_classes, choose_kind
+from fastbp.cli.train.task import Task, scaling_of_images, split_rows
 
 Array = NDArray[Any]
 
@@ -52,6 +54,8 @@ def load(settings: argparse.Namespace) -> Data:
     table, test = _read(settings)
     assert table.target is not None
     kind = _kind(table) if settings.task == "auto" else settings.task
+    if kind == "classification":
+        check_classes(table.target, table.columns.target)
     rows = np.arange(len(table))
     strata = Task.fit(table, rows, kind).codes(table.target) if kind == "classification" else None
     training, held = rows, rows[:0]

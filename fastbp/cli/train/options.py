@@ -44,9 +44,16 @@ def _of_schedule(name: str, schedules: tuple[str, ...], read: Read, help: str, m
     return Option(name, read, help, metavar=metavar, only_for=("schedule", schedules))
 
 
-def _loss(value: str) -> None:
-    one_of("loss", LOSSES)(value.partition("(")[0])
-    losses.get(value)
+def _loss(value: str) -> str:
+    name, bracket, number = value.partition("(")
+    known: str = one_of("loss", LOSSES)(name) + bracket + number
+    losses.get(known)
+    return known
+
+
+def _metric(value: str) -> str:
+    metrics.get(value)
+    return value
 
 
 _brackets = ", ".join(
@@ -273,7 +280,7 @@ TRAIN = {
         Option("validation", share, "rows that are watched rather than trained on", 0, metavar="SHARE"),
         Option(
             "metrics",
-            checked(metrics.get),
+            checked(_metric),
             "watched beside the loss: accuracy,top_k(3),auc, or r2,mae of the "
             "standardised target (default: accuracy or r2)",
             metavar="NAMES",

@@ -15,8 +15,9 @@ import fastbp
 from fastbp.cli import files
 from fastbp.cli.errors import OK, DataError
 from fastbp.cli.output import Results
-from fastbp.cli.train import idx
-from fastbp.cli.train.tables import TABLES, Table, read_for_prediction
+from fastbp.cli.tables import idx
+from fastbp.cli.tables.reading import TABLES, read_for_prediction
+from fastbp.cli.tables.table import Table
 from fastbp.cli.train.task import Task
 from fastbp.storage import atomic, model_file
 

@@ -7,7 +7,6 @@ into the network's inputs and the network's outputs into predictions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 
 from fastbp import metrics
 from fastbp.cli.errors import DataError
-from fastbp.cli.train.tables import Columns, Table, Target
+from fastbp.cli.tables.table import Columns, Table, Target
+from fastbp.cli.train import targets
+from fastbp.cli.train.targets import Label
 
 FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
 ROWS_AT_ONCE = 4096  # of images whose spread is computed
-MANY_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity, not as classes
-
-Label = int | str
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,14 @@ class Task:
         else:
             features = Scaling.none(table.features.shape[1])
         if kind == "classification":
-            classes = sorted(set(_labels(table.target)), key=lambda label: (isinstance(label, str), label))
+            classes = sorted(
+                set(targets.labels(table.target, table.columns.target)),
+                key=lambda label: (isinstance(label, str), label),
+            )
             if len(classes) < 2:
                 raise DataError(f"the target {table.columns.target!r} has one class only: {classes[0]!r}")
             return cls(table.columns, features, classes, None)
-        values = _quantities(table.target, table.columns.target)
+        values = targets.quantities(table.target, table.columns.target)
         return cls(table.columns, features, None, Scaling.fit(values[train, None]))
 
     @property
@@ -101,18 +102,23 @@ class Task:
     def encode(self, target: Target) -> NDArray[np.float64]:
         """(rows, outputs): what the network is to put out. Raises DataError for an unknown class or text."""
         if self.target is not None:
-            return self.target.apply(_quantities(target, self.columns.target)[:, None])
+            return self.target.apply(targets.quantities(target, self.columns.target)[:, None])
         codes = self.codes(target)
         if self.outputs == 1:
             return codes[:, None].astype(np.float64)
-        return np.eye(self.outputs)[codes]
+        one_hot = np.zeros((len(codes), self.outputs))
+        one_hot[np.arange(len(codes)), codes] = 1
+        return one_hot
 
     def codes(self, target: Target) -> NDArray[np.intp]:
         """(rows,): the position of each label in `classes`."""
         assert self.classes is not None
         position = {label: i for i, label in enumerate(self.classes)}
         try:
-            return np.array([position[label] for label in _labels(target, self.classes)], dtype=np.intp)
+            return np.array(
+                [position[label] for label in targets.labels(target, self.columns.target, self.classes)],
+                dtype=np.intp,
+            )
         except KeyError as error:
             raise DataError(f"class {error.args[0]!r} of the target was not in the training data") from None
 
@@ -133,7 +139,7 @@ class Task:
     def quality(self, y_pred: NDArray[np.floating[Any]], target: Target) -> dict[str, float]:
         """Name the measures and give their values."""
         if self.target is not None:
-            return regression_quality(self.decide(y_pred), _quantities(target, self.columns.target))
+            return regression_quality(self.decide(y_pred), targets.quantities(target, self.columns.target))
         codes = self.codes(target)
         quality = classification_quality(self.decide(y_pred), codes)
         if self.outputs == 1:
@@ -196,21 +202,6 @@ class Task:
         if task is None or len(task.columns.features) != inputs or task.outputs != outputs:
             raise DataError(f"{path} is damaged: what it says about its columns does not fit its network")
         return task
-
-
-def choose_kind(target: Target, name: str) -> str:
-    """Text and few distinct whole numbers are classes, everything else is a quantity."""
-    labels = _labels(target)
-    text = [row for row, label in enumerate(labels) if isinstance(label, str) and not _number(label)]
-    many = len(set(labels)) > min(MANY_CLASSES, len(labels) // 2)
-    if many and 0 < len(text) < len(labels):  # a mark for a missing value, most likely
-        raise DataError(
-            f"row {text[0] + 1}, column {name!r} (the target): {labels[text[0]]!r} is not a number, "
-            "others are; --task classification would take each value as a class"
-        )
-    if text:
-        return "classification"
-    return "classification" if not many and all(isinstance(label, int) for label in labels) else "regression"
 
 
 def classification_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
@@ -285,37 +276,3 @@ def _scaling(mean: Any, scale: Any, columns: int) -> Scaling:
     if not (np.isfinite(made.mean).all() and np.isfinite(made.scale).all() and (made.scale > 0).all()):
         raise ValueError
     return made
-
-
-def _number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text)) and "_" not in text
-    except ValueError:
-        return False
-
-
-def _quantities(target: Target, name: str) -> NDArray[np.float64]:
-    if isinstance(target, np.ndarray):
-        return target
-    for row, text in enumerate(target, start=1):
-        if not _number(text):
-            raise DataError(f"row {row}, column {name!r} (the target): {text!r} is not a number")
-    return np.array([float(text) for text in target])
-
-
-def _labels(target: Target, known: Sequence[Label] = ()) -> list[Label]:
-    """Whole numbers as int ("3", "3.0" and 3.0 are one class), anything else as text.
-
-    One label of text makes all of them text, so that "1" and "1.0" stay apart beside "1a"; with `known`
-    labels, theirs decide.
-    """
-    texts = [repr(float(v)) for v in target] if isinstance(target, np.ndarray) else list(target)
-    for row, text in enumerate(texts, start=1):
-        if not text:
-            raise DataError(f"row {row} of the target is empty")
-    if not any(isinstance(label, str) for label in known):
-        numbers = [float(text) if _number(text) else 0.5 for text in texts]
-        # From 2**53 on, float64 has no longer every whole number: long identifiers would fall together.
-        if all(number.is_integer() and abs(number) < 2**53 for number in numbers):
-            return [int(number) for number in numbers]
-    return [*texts]

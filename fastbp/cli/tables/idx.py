@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
-from fastbp.cli.train.tables import TABLES, Columns, Table, array_target, require_finite
+from fastbp.cli.tables.array_table import one_each, require_finite
+from fastbp.cli.tables.reading import TABLES, is_packed
+from fastbp.cli.tables.table import Columns, Table
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 GZIP = b"\x1f\x8b"
@@ -27,7 +29,7 @@ READ_AT_ONCE = 1 << 22
 def is_idx(path: str) -> bool:
     """Whether this is to be read as IDX: no table by its name, and by name or content such a file."""
     file = Path(path)
-    if file.suffix.lower() in TABLES or not file.is_file():
+    if file.suffix.lower() in TABLES or is_packed(path) or not file.is_file():
         return False
     with open(file, "rb") as opened:
         return "idx" in file.name.lower() or opened.read(2) in (GZIP, b"\0\0")
@@ -93,7 +95,7 @@ def read_table(images: str, labels: str | None) -> Table:
             raise DataError(
                 f"{labels} has shape {found.shape}, ({rows},) is expected: a label for each row of {images}"
             )
-        target = array_target(labels, TARGET, found, rows)
+        target = one_each(labels, TARGET, found, rows)
     columns = Columns([str(i) for i in range(width)], TARGET, named=False, width=width)
     return Table(columns, features, target, image=values.shape[1:] if values.ndim > 2 else None)
 
