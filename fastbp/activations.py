@@ -117,6 +117,28 @@ def silu_derivative(z: Array, a: Array) -> Array:
     return slope
 
 
+def _mish_parts(z: Array) -> tuple[Array, Array, Array]:
+    """t = exp(-|z|), then numerator and denominator of tanh(log(1 + exp(z))), both without overflow."""
+    t = np.exp(-np.abs(z))
+    numerator = np.where(z > 0, 1 + 2 * t, t * (t + 2))
+    return t, numerator, numerator + np.where(z > 0, 2 * t * t, 2)
+
+
+def mish(z: Array) -> Array:
+    """z tanh(log(1 + exp(z))). Misra, BMVC 2020, arXiv 1908.08681."""
+    _, numerator, denominator = _mish_parts(z)
+    a: Array = z * (numerator / denominator)
+    return a
+
+
+def mish_derivative(z: Array, a: Array) -> Array:
+    """T + z (1 - T²) sigmoid(z) with T = tanh(log(1 + exp(z)))."""
+    t, numerator, denominator = _mish_parts(z)
+    rest = 4 * t * (1 + t) * np.where(z > 0, t, 1) / (denominator * denominator)
+    slope: Array = numerator / denominator + z * rest
+    return slope
+
+
 def softplus(z: Array) -> Array:
     """log(1 + exp(z)) as max(0, z) + log(1 + exp(-|z|))."""
     a: Array = np.maximum(0, z) + np.log1p(np.exp(-np.abs(z)))
@@ -215,6 +237,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("gelu", gelu, gelu_derivative, low=-0.16997121, init="he"),  # at z = -0.7518
         Activation("gelu_tanh", gelu_tanh, gelu_tanh_derivative, low=-0.17004076, init="he"),  # at -0.7525
         Activation("silu", silu, silu_derivative, low=-0.27846455, init="he"),  # at z = -1.2785
+        Activation("mish", mish, mish_derivative, low=-0.30884342, init="he"),  # at z = -1.1924
         Activation("softplus", softplus, softplus_derivative, low=0),
     )
 }

@@ -53,8 +53,8 @@ class BaseMLP(ABC):
     ----------
     layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
     hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
-        "gelu", "gelu_tanh", "silu", "softplus", "sigmoid", "tanh" or "identity" (see `fastbp.activations`);
-        output also "softmax".
+        "gelu", "gelu_tanh", "silu", "mish", "softplus", "sigmoid", "tanh" or "identity" (see
+        `fastbp.activations`); output also "softmax".
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
         "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1);
         "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with

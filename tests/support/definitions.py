@@ -70,6 +70,13 @@ def _exponential(scale, alpha):
     )
 
 
+def _mish_gate(z):
+    """The first and the second derivative of tanh(log(1 + exp(z)))."""
+    T, s = np.tanh(np.log1p(np.exp(z))), sigmoid(z)
+    first = (1 - T**2) * s
+    return first, first * (1 - s - 2 * T * s)
+
+
 DEFINITIONS = {
     "relu": Definition(
         lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0, np.zeros_like, 1.0, roundings=0, of_slope=0
@@ -118,6 +125,11 @@ DEFINITIONS = {
         torch=lambda functional, z: functional.gelu(z, approximate="tanh"),
     ),
     "silu": _gated(lambda z: z, np.ones_like, np.zeros_like),
+    "mish": Definition(
+        lambda z: z * np.tanh(np.log1p(np.exp(z))),
+        lambda z: np.tanh(np.log1p(np.exp(z))) + z * _mish_gate(z)[0],
+        lambda z: 2 * _mish_gate(z)[0] + z * _mish_gate(z)[1],
+    ),
     "softplus": Definition(
         lambda z: np.log1p(np.exp(z)),
         sigmoid,

@@ -57,6 +57,24 @@ def _silu_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
     return d * (s * v.fma(z, 1.0 - s, 1.0))
 
 
+def _mish_parts(v: Vectors, z: Vec) -> tuple[Vec, Vec, Vec]:
+    """t = exp(-|z|), then numerator and denominator of tanh(log(1 + exp(z)))."""
+    t = v.exp(-v.abs(z))
+    numerator = v.select(z > 0.0, 1.0 + 2.0 * t, t * (t + 2.0))
+    return t, numerator, numerator + v.select(z > 0.0, 2.0 * t * t, 2.0)
+
+
+def _mish(v: Vectors, z: Vec) -> Vec:
+    _, numerator, denominator = _mish_parts(v, z)
+    return z * (numerator / denominator)
+
+
+def _mish_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
+    t, numerator, denominator = _mish_parts(v, z)
+    rest = 4.0 * t * (1.0 + t) * v.select(z > 0.0, t, 1.0) / (denominator * denominator)
+    return d * v.fma(z, rest, numerator / denominator)
+
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda v, z: v.maximum(z, 0.0), lambda v, z, a, d: v.select(a > 0.0, d, 0.0)),
     "sigmoid": Activation(lambda v, z: v.sigmoid(z), lambda v, z, a, d: d * (a * (1.0 - a)), keeps_zero=False),
@@ -70,6 +88,7 @@ ACTIVATIONS: dict[str, Activation] = {
     ),
     "gelu": Activation(lambda v, z: z * v.normal(z)[0], _gelu_chain, needs_z=True),
     "gelu_tanh": Activation(lambda v, z: v.maximum(z, -GELU_BOUND) * _gelu_sigmoid(v, z)[2], _gelu_tanh_chain, needs_z=True),
+    "mish": Activation(_mish, _mish_chain, needs_z=True),
     "silu": Activation(lambda v, z: z * v.sigmoid(z), _silu_chain, needs_z=True),
     # 1 - exp(-a) is sigmoid(z)
     "softplus": Activation(lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp(-v.abs(z))), lambda v, z, a, d: -d * v.expm1(-a), keeps_zero=False),
