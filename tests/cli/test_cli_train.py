@@ -143,7 +143,7 @@ def test_output_and_loss_by_task(prepared, line, output, loss):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("price.csv --loss binary_crossentropy", "is not for a quantity: give mse, mae or huber"),
+        ("price.csv --loss binary_crossentropy", "is not for a quantity: give mse, mae"),
         ("price.csv --output sigmoid", "--output sigmoid is not for a quantity: give identity"),
         ("two.csv --loss categorical_crossentropy", "is not for two classes, which share one output: give"),
         ("classes.csv --output softmax --loss binary_crossentropy", "is defined for --output sigmoid"),
