@@ -125,6 +125,29 @@ def huber_kinks(y_pred: Array, y_true: Array, delta: float) -> list[Array]:
     return [e > delta, e < -delta]
 
 
+def pinball(z: Array, y_pred: Array, y_true: Array, quantile: float) -> Array:
+    """Sum over outputs of max(quantile u, (quantile - 1) u), with u = y_true - y_pred.
+
+    It is least where a share `quantile` of the targets lies below y_pred. Koenker and Bassett, Econometrica
+    46 (1978) 33; sklearn.metrics.mean_pinball_loss with alpha = quantile, which divides by the outputs.
+    """
+    u = (y_true - y_pred).astype(np.float64)
+    total: Array = np.maximum(quantile * u, (quantile - 1) * u).sum(axis=1)
+    return total
+
+
+def pinball_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation, quantile: float) -> Array:
+    """activation'(z) times 1 - quantile where y_pred is too high, -quantile where it is too low, else 0."""
+    e = y_pred - y_true
+    slope = np.where(e > 0, e.dtype.type(1 - quantile), np.where(e < 0, -e.dtype.type(quantile), e))
+    return activation.chain(z, y_pred, slope)
+
+
+def pinball_kinks(y_pred: Array, y_true: Array, quantile: float) -> list[Array]:
+    """Which outputs are too high: where that changes, there is a kink."""
+    return [y_pred > y_true]
+
+
 def hinge(z: Array, y_pred: Array, y_true: Array) -> Array:
     """Sum over outputs of max(0, 1 - y_true * y_pred), y_true -1 or 1."""
     total: Array = np.maximum(0, 1 - y_true * y_pred).sum(axis=1, dtype=np.float64)
@@ -236,6 +259,13 @@ _FORMULAS = (
         huber_delta,
         huber_kinks,
         takes=Parameter("delta", 1.0, 0, math.inf, "a number above 0", 0.5),
+    ),
+    Loss(
+        "pinball",
+        pinball,
+        pinball_delta,
+        pinball_kinks,
+        takes=Parameter("quantile", 0.5, 0, 1, "a quantile between 0 and 1", 0.9),
     ),
     Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
 )

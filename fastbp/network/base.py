@@ -56,7 +56,8 @@ class BaseMLP(ABC):
         "gelu", "gelu_tanh", "silu", "mish", "softplus", "sigmoid", "tanh" or "identity" (see
         `fastbp.activations`); output also "softmax".
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
-        "huber" or, with a delta other than 1, "huber(0.5)"; "hinge" (targets -1 and 1);
+        "huber" or, with a delta other than 1, "huber(0.5)"; "pinball(0.9)" for that
+        quantile of the targets; "hinge" (targets -1 and 1);
         "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
         output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
         "categorical_crossentropy(0.1)". All are sums over the outputs.

@@ -177,6 +177,12 @@ def _huber(a, y, delta):
     return np.where(np.abs(e) <= delta, e**2 / 2, delta * (np.abs(e) - delta / 2)), c
 
 
+def _pinball(a, y, quantile):
+    high = a > y
+    slope = np.where(a == y, 0, np.where(high, 1 - quantile, -quantile))
+    return np.abs(a - y) * np.where(high, 1 - quantile, quantile), slope
+
+
 LOSSES = {
     "mse": LossDefinition(
         lambda a, y, _: ((a - y) ** 2 / 2, a - y),
@@ -204,6 +210,12 @@ LOSSES = {
         lambda torch, z, y, delta: torch.nn.functional.huber_loss(z, y, reduction="sum", delta=delta or 1.0),
         smooth=True,
         numbers=(0.25,),
+    ),
+    "pinball": LossDefinition(
+        lambda a, y, q: _pinball(a, y, 0.5 if q is None else q),
+        lambda torch, z, y, q: torch.maximum((q or 0.5) * (y - z), ((q or 0.5) - 1) * (y - z)).sum(),
+        jump=1,
+        numbers=(0.9,),
     ),
     "hinge": LossDefinition(
         lambda a, y, _: (np.maximum(0, 1 - y * a), -y * (y * a < 1)),

@@ -54,6 +54,13 @@ def huber(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any, delta: float) -> tuple
     return c * (e - 0.5 * c), chain(v, z, a, c) if chain else c
 
 
+def pinball(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any, quantile: float) -> tuple[Vec, Vec]:
+    """(1 - quantile) e where e = a - y is above 0, else -quantile e; and the factor of e times da/dz."""
+    e = a - y
+    slope = v.select(e > 0.0, 1.0 - quantile, v.select(e < 0.0, -quantile, e))
+    return e * slope, chain(v, z, a, slope) if chain else slope
+
+
 def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
     """max(0, 1 - y a) and, where that is not 0, -y da/dz."""
     margin = y * a
@@ -67,6 +74,7 @@ FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
     "categorical_crossentropy": categorical_crossentropy,
     "mae": mae,
     "huber": huber,
+    "pinball": pinball,
     "hinge": hinge,
 }
 
