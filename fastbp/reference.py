@@ -31,7 +31,7 @@ from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.network.base import BaseMLP
 from fastbp.network.results import Trace
-from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop, State
+from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, State
 
 Array = NDArray[Any]
 
@@ -314,6 +314,20 @@ def _adamw_step(o: AdamW, param: Array, grad: Array, t: int, m: Array, v: Array)
     _adam_step(Adam(o.lr, o.betas, o.eps), param, grad, t, m, v)
 
 
+def _nadam_step(o: NAdam, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
+    beta1, beta2 = o.betas
+    if o.weight_decay:
+        grad = grad + o.weight_decay * param
+    m[...] = beta1 * m + (1 - beta1) * grad
+    v[...] = beta2 * v + (1 - beta2) * grad**2
+    mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, t + 2) * o.momentum_decay))  # (t + 1,): of steps 1 .. t + 1
+    of_grad = (1 - mu[t - 1]) / (1 - mu[:t].prod())
+    of_m = mu[t] / (1 - mu.prod())
+    root = np.sqrt(v) * math.sqrt(1 / (1 - beta2**t)) + o.eps
+    param -= param.dtype.type(_lr(o, t) * of_grad) * grad / root
+    param -= param.dtype.type(_lr(o, t) * of_m) * m / root
+
+
 def _rmsprop_step(o: RMSprop, param: Array, grad: Array, t: int, v: Array, m: Array | None = None) -> None:
     if o.weight_decay:
         grad = grad + o.weight_decay * param
@@ -336,6 +350,7 @@ _OPTIMIZER_STEPS: dict[type[Optimizer], Callable[..., None]] = {
     SGD: _sgd_step,
     Adam: _adam_step,
     AdamW: _adamw_step,
+    NAdam: _nadam_step,
     RMSprop: _rmsprop_step,
     Adagrad: _adagrad_step,
 }

@@ -486,7 +486,7 @@ class BaseMLP(ABC):
             accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
             activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
             Batches of an iterable are put together for it.
-        optimizer : SGD, Adam, AdamW, RMSprop or Adagrad; it goes on with its state for this model.
+        optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
             Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).

@@ -289,6 +289,15 @@ def _adamw(memory, p, g, t, lr, betas, eps, weight_decay):
     return p - lr * weight_decay * p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
+def _nadam(memory, p, g, t, lr, betas, eps, weight_decay, momentum_decay):
+    g = g + weight_decay * p
+    _, v_hat = _moments(memory, g, t, betas)
+    mu, mu_next = (betas[0] * (1 - 0.96 ** (s * momentum_decay) / 2) for s in (t, t + 1))
+    memory["product"] = memory.get("product", 1.0) * mu
+    of_g, of_m = (1 - mu) / (1 - memory["product"]), mu_next / (1 - memory["product"] * mu_next)
+    return p - lr * (of_g * g + of_m * memory["m"]) / (np.sqrt(v_hat) + eps)
+
+
 def _adagrad(memory, p, g, t, lr, eps, weight_decay):
     g = g + weight_decay * p
     memory["v"] = memory.get("v", 0.0) + g**2
@@ -339,6 +348,16 @@ OPTIMIZERS = {
         {"lr": 0.01, "weight_decay": 0.1},
         [{}, {"lr": 0.1, "weight_decay": 0.5}],
         {"adamw": {"lr": 0.01}, "adamw-all": {"lr": 0.01, "l1": 0.01, "clip_value": 0.01, "clip_norm": 0.1}},
+    ),
+    "NAdam": OptimizerDefinition(
+        _nadam,
+        _ADAM | {"lr": 2e-3, "momentum_decay": 4e-3},
+        {"lr": 0.01},
+        [{}, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01, "momentum_decay": 0.1}],
+        {
+            "nadam": {"lr": 0.01},
+            "nadam-all": {"lr": 0.01, "weight_decay": 0.01, "clip_norm": 0.1, "l1": 0.01},
+        },
     ),
     "Adagrad": OptimizerDefinition(
         _adagrad,

@@ -195,8 +195,17 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
                 )
             if isinstance(o, fastbp.AdamW):
                 keep = 1 - o.lr * o.weight_decay
-            moved = o.lr * now[0] / (1 - b1**t) / (np.sqrt(now[1] / (1 - b2**t)) + o.eps)
+            root = np.sqrt(now[1] / (1 - b2**t)) + o.eps
+            moved = o.lr * now[0] / (1 - b1**t) / root
             moved = Approximate(moved, 2 * FEW * u * np.abs(moved))
+            if isinstance(o, fastbp.NAdam):  # of g and of m, instead of m alone
+                mu = b1 * (1 - 0.5 * 0.96 ** (np.arange(1, t + 2) * o.momentum_decay))
+                of_g, of_m = o.lr * (1 - mu[-2]) / (1 - mu[:-1].prod()), o.lr * mu[-1] / (1 - mu.prod())
+                size = (np.abs(of_g * g.value) + np.abs(of_m * now[0])) / root
+                moved = Approximate(
+                    (of_g * g.value + of_m * now[0]) / root,
+                    np.hypot(of_g * g.error / root, 2 * FEW * u * size),
+                )
         elif isinstance(o, fastbp.Adagrad):
             value, error = before[0] + g.value**2, 2 * np.abs(g.value) * g.error + LIKELY * g.error**2
             assert_within(after[0], Approximate(value, np.hypot(error, FEW * u * value)), f"{name} state")

@@ -48,6 +48,14 @@ def _adam(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[
     return w * keep - lr * m / v.fma(v.sqrt(s), unbias, eps), m, s
 
 
+def _nadam(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
+    beta1, rest1, beta2, rest2, unbias, eps, decay, of_g, of_m = settings
+    g = v.fma(decay, w, g)
+    m = v.fma(beta1, states[0], rest1 * g)
+    s = v.fma(beta2, states[1], rest2 * (g * g))
+    return w - v.fma(of_g, g, of_m * m) / v.fma(v.sqrt(s), unbias, eps), m, s
+
+
 def _rmsprop(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
     alpha, rest, lr, eps, decay, momentum = settings
     g = v.fma(decay, w, g)
@@ -76,6 +84,7 @@ RULES: dict[str, Rule] = {
     "sgd": Rule(0, ("lr", "weight_decay"), _sgd),
     "momentum": Rule(1, ("lr", "weight_decay", "momentum", "of_g", "of_m"), _momentum),
     "adam": Rule(2, ("beta1", "rest1", "beta2", "rest2", "lr", "unbias", "eps", "weight_decay", "keep"), _adam),
+    "nadam": Rule(2, ("beta1", "rest1", "beta2", "rest2", "unbias", "eps", "weight_decay", "of_g", "of_m"), _nadam),
     "rmsprop": Rule(1, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
     "rmsprop-momentum": Rule(2, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
     "adagrad": Rule(1, ("lr", "eps", "weight_decay"), _adagrad),
