@@ -19,6 +19,7 @@ from numba import config, njit, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
+from fastbp.engine.compile.arrays import CallersArray, is_behaved
 from fastbp.engine.compile.cache import Cache
 
 _compiled: dict[str, Any] = {}
@@ -86,26 +87,45 @@ def _compile_elsewhere(compile: Callable[[], Any]) -> None:
 
 
 def dispatcher(function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False) -> Any:
-    """`function` compiled for calls from Python, cached like the callbacks; if the types of its arguments are given: now, and for no others."""
+    """`function` compiled for calls from Python, cached like the callbacks; if the types of its arguments are given: now, and for no others.
+
+    Among them are a `CallersArray` for each array that is not fastbp's own; calls with anything else raise TypeError.
+    """
     if config.DISABLE_JIT:
-
-        def as_compiled(*values: Any) -> Any:
-            try:
-                given = None if arguments is None else tuple(map(numba.typeof, values))
-            except numba.errors.NumbaError as error:
-                raise TypeError(str(error)) from error
-            if given != arguments:
-                raise TypeError(f"no code for {given}, only for {arguments}")
-            return _as_python(function(*values))
-
-        return as_compiled
+        return _uncompiled(function, arguments)
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"}
     compiled: Any = njit(parallel=parallel, **options)(function)
     compiled._cache = Cache(function, f"{function.__name__}")
     if arguments is not None:
         uninterrupted(lambda: compiled.compile(arguments))
         compiled.disable_compile()
+        if any(isinstance(kind, CallersArray) for kind in arguments):
+            code = compiled.overloads[arguments]
+            compiled._insert([_plain(kind)._code for kind in arguments], code.entry_point, False)
     return compiled
+
+
+def _plain(kind: Any) -> Any:
+    """The type that Numba finds for what a `CallersArray` stands for."""
+    return kind.plain if isinstance(kind, CallersArray) else kind
+
+
+def _uncompiled(function: Callable[..., Any], arguments: tuple[Any, ...] | None) -> Callable[..., Any]:
+    """What `dispatcher` returns where nothing is compiled: it takes the same arguments and returns the same results."""
+
+    def call(*values: Any) -> Any:
+        if arguments is not None:
+            try:
+                given = tuple(map(numba.typeof, values))
+            except numba.errors.NumbaError as error:
+                raise TypeError(str(error)) from error
+            if given != tuple(map(_plain, arguments)):
+                raise TypeError(f"no code for {given}, only for {arguments}")
+            if not all(is_behaved(v) for v, kind in zip(values, arguments, strict=True) if isinstance(kind, CallersArray)):
+                raise TypeError("expected C-ordered, aligned, writable arrays in native byte order")
+        return _as_python(function(*values))
+
+    return call
 
 
 def _as_python(value: Any) -> Any:

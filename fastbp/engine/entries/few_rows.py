@@ -13,6 +13,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import FEW_ROWS, Plan
@@ -38,7 +39,7 @@ def _predict(table, address, work, finite, bad, check, X, out):
 
 @cache
 def _entry(dtype: str) -> Any:
-    table, array = types.Array(types.int64, 1, "C"), types.Array(getattr(types, dtype), 2, "C")
+    table, array = types.Array(types.int64, 1, "C"), CallersArray(types.Array(getattr(types, dtype), 2, "C"))
     return jit.dispatcher(_predict, (table, types.int64, types.int64, types.int64, table, types.boolean, array, array))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastbp.checks.two_layer import FORWARD_TOLERANCE
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.plan import Plan
@@ -176,7 +177,7 @@ DIMENSIONS = {"forward": (2, 2, 1, 2, 1, 2, 2, 2, 2), "backward": (2, 2, 2, 2, 2
 def _entry(use: str, dtype: str) -> Any:
     """Compiled for C-ordered, aligned and writable arrays of the dtype: it raises TypeError for all else."""
     element = getattr(types, dtype)
-    arrays: list[Any] = [types.Array(element, n, "C") for n in DIMENSIONS[use]]
+    arrays: list[Any] = [CallersArray(types.Array(element, n, "C")) for n in DIMENSIONS[use]]
     table = types.Array(types.int64, 1, "C")
     if use == "step":
         own = [table, types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")]  # bad, hyper, loss
