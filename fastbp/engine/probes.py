@@ -167,7 +167,7 @@ def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "fl
     plan.lend_parameters(parameters := parameters.astype(dtype))
     plan.lend_data(X, Y)
     if use == "train":
-        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1)
+        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1, stop=plans.NO_STOP)
     else:
         plan.run(step.PACK, 1)
     if X.strides[0] % 4096 == 0:  # such rows share cache sets, and `fit` copies them to where they do not
