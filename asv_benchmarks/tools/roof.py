@@ -6,7 +6,7 @@
     L2       = bytes that a core wants and L1 does not hold / bandwidth of L2;  L3 and memory likewise
     barriers = 2 L b, the most there are                                  b: for T cores to meet once
 
-`limit` is what the tile reaches on operands in L1, so loads of the tile itself are in it. Bandwidths are
+`limit` is what the microkernel reaches on operands in L1, so its own loads are in it. Bandwidths are
 those of reading, or of reading and writing back where a phase changes an array in place. Where a single core
 is faster than a team, the roof is the single core's, since the engine works alone then.
 
@@ -96,16 +96,16 @@ def weight_gradient(
     """What W (fan_in x columns) += A.T (fan_in x rows) @ D (rows x columns) wants again within its phase."""
     a, d, w = rows * fan_in * itemsize, rows * columns * itemsize, fan_in * columns * itemsize
     pairs, tiles = max(1, columns / (2 * machine.lanes)), max(1, fan_in / machine.height)
-    sliver, pair = a / tiles, d / pairs
+    packed, pair = a / tiles, d / pairs
     if columns < CUT.packed_panels * machine.lanes or rows < CUT.packed_rows:
         yield Stream(a * (pairs - 1), a + pair + w / pairs)
-        yield Stream(d * (tiles - 1), pair + sliver)
+        yield Stream(d * (tiles - 1), pair + packed)
         return
     pieces = 1 + (rows - 1) // CUT.depth
     sweeps = max(1, d / pieces / CUT.block)
     yield Stream(a * (sweeps - 1), (a + d / sweeps) / pieces + w / sweeps)
-    yield Stream(a * (pairs - 1), (sliver + pair) / pieces + w / pairs / tiles)  # the packed sliver
-    yield Stream(d * (tiles - 1), (d / sweeps + sliver) / pieces)
+    yield Stream(a * (pairs - 1), (packed + pair) / pieces + w / pairs / tiles)
+    yield Stream(d * (tiles - 1), (d / sweeps + packed) / pieces)
     yield Stream(w * (pieces - 1), w + (a + d) / pieces, writes=True)
 
 
@@ -145,14 +145,14 @@ def streams(
 
 
 def elementwise(sizes: Sequence[int], batch: int, itemsize: int, machine: Machine) -> tuple[float, float]:
-    """Bytes that a core reads, and that it changes, in L1, besides the tile's."""
+    """Bytes that a core reads, and that it changes, in L1, besides the microkernel's."""
     values = [batch * n * itemsize / machine.threads for n in sizes]
     hidden, outputs = values[1:-1], values[-1]
     pairs = zip(itertools.pairwise(sizes), mirrored(sizes), strict=True)
     mirrors = sum(m * n * itemsize / machine.threads for (m, n), copied in pairs if copied)
-    # read: a for the slope, y and the losses, deltas for the biases; W for its transposed copy
+    # read: a for the derivative, y and the losses, deltas for the biases; W for its transposed copy
     read = sum(hidden) + 2 * outputs + sum(values[1:]) + mirrors
-    # changed: z becomes a, d takes the slope; z and d of the last layer; the copy
+    # changed: z becomes a, d takes the derivative; z and d of the last layer; the copy
     return read, 2 * sum(hidden) + 2 * outputs + mirrors
 
 

@@ -143,7 +143,7 @@ def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float,
             net = replace(SWEEPS[sweep](n), dtype=dtype)
             point = {"sweep": sweep, "value": n, "dtype": dtype, "threads": count}
             steps.append({**point, **measure_step(net, count, leg, legs)})
-    tell("tiles, products, calls of fit")
+    tell("microkernels, products, calls of fit")
     tiles = {f"{rows} x {panels}": tile_speed(rows, panels, 64, legs=legs) for rows, panels in TILES}
     products = {name: {phase: product_speed(name, phase) for phase in PHASES} for name in PRODUCTS}
     entries = {name: entry_of_fit(net, legs) for name, net in ENTRIES.items()}

@@ -131,7 +131,7 @@ def reasons(record: dict[str, Any]) -> list[str]:
         return float(sum(point["parts"].values()) / point["seconds"])
 
     return [
-        "**Few rows: tiles wait for themselves.** An accumulator waits some 4 cycles for its last "
+        "**Few rows: the microkernel waits for itself.** An accumulator waits some 4 cycles for its last "
         "multiply-add. 28 of them (14 rows x 2 vectors) hide that, those of a row or two cannot. "
         f"Shares of the limit by rows x vectors: {tiles}. And every step has costs that do not depend "
         "on its size: some twenty calls of compiled kernels, their loops' beginnings and ends, the "
@@ -148,7 +148,7 @@ def reasons(record: dict[str, Any]) -> list[str]:
         "barrier, sums for the biases, the transposed copy. Sums of all parts, as shares of the time "
         f"measured: by depth {listed(one['depth'], added)}; by width {listed(one['width'], added)}.",
         "**The update reads, adds and writes back.** It changes every weight in place, walks down "
-        "the columns of its inputs or copies slivers of them first, and renews the transposed copy. "
+        "the columns of its inputs or packs panels of them first, and renews the transposed copy. "
         f"Shares of the limit by phase, one core: {products}.",
         f"**Long panels.** With fan_in above {longest} a pair of panels is larger than L1, and comes "
         "from L2 for each tile of rows. They are not cut, since every element is one chain of "
