@@ -107,19 +107,22 @@ def test_dot_products_of_single_rows(outputs, panels, dtype):
     assert np.abs(z.T - exact).max() <= tolerance
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_transpose(count, dtype):
+@pytest.mark.parametrize("rows", [0, 1, 3, 8, 15, 16, 17, 40])
+def test_transpose(rows, dtype):
     lanes = isa().bytes // dtype.itemsize
     square = lanes * isa().bytes
-    source = rng_of(count).standard_normal((count, lanes, lanes)).astype(dtype)
-    step = square + 128
+    source = rng_of(rows).standard_normal((rows, lanes)).astype(dtype)
+    count, step = -(-rows // lanes), square + 128
     memory, at = guarded(max(1, count) * step)
     callback(copies.transpose(dtype.name), 5)(
-        source.ctypes.data, isa().bytes, memory.ctypes.data + at, count, step
+        source.ctypes.data, isa().bytes, memory.ctypes.data + at, rows, step
     )
+    squares = np.zeros((count * lanes, lanes), dtype)
+    squares[:rows] = source
     blocks_out = memory[at : at + count * step].reshape(count, step)
     for i in range(count):
-        assert np.array_equal(blocks_out[i, :square].view(dtype).reshape(lanes, lanes), source[i].T)
+        found = blocks_out[i, :square].view(dtype).reshape(lanes, lanes)
+        assert np.array_equal(found, squares[i * lanes : (i + 1) * lanes].T)
         assert (blocks_out[i, square:] == GUARD).all()
     assert untouched(memory, at, count * step)
 

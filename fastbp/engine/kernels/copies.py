@@ -5,7 +5,7 @@ What is "outside" is the caller's and is read and written with masks, never beyo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -14,35 +14,57 @@ from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I32, I64, Vectors
 
 
+def _transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]:
+    """n vectors of n lanes as a square, mirrored: off-diagonal squares of size 1, 2, 4, ... are swapped."""
+    span = 1
+    while span < n:
+        swapped = list(rows)
+        for i in range(n):
+            if i & span:
+                continue
+            low = [c if not c & span else n + c - span for c in range(n)]
+            high = [c + span if not c & span else n + c for c in range(n)]
+            masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (low, high)]
+            swapped[i] = b.shuffle_vector(rows[i], rows[i + span], masks[0])
+            swapped[i + span] = b.shuffle_vector(rows[i], rows[i + span], masks[1])
+        rows = swapped
+        span *= 2
+    return rows
+
+
 def transpose(dtype: str) -> int:
-    """(source, source_row, target, count, target_step): `count` square blocks of lanes x lanes, below each other in source; in target each
-    is contiguous."""
+    """(source, source_row, target, rows, target_step): `rows` rows of one vector each become contiguous squares, `target_step` apart.
+
+    Square k has rows k * lanes, k * lanes + 1, ... of the source as its columns. Where the rows end inside a square, the rest of it becomes 0:
+    the source may be the caller's, and is not read beyond its rows.
+    """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        source, source_row, target, count, target_step = args
+        source, source_row, target, rows, target_step = args
         ops = Vectors(b, dtype)
         n = ops.lanes
         size = n * ops.itemsize
-        with cgutils.for_range(b, count, intp=I64) as loop:
-            base = b.add(source, b.mul(loop.index, b.mul(source_row, I64(n))))
-            out = b.add(target, b.mul(loop.index, target_step))
-            rows = [ops.load(b.add(base, b.mul(source_row, I64(i)))).value for i in range(n)]
-            # Swap ever larger off-diagonal squares: of size 1, 2, 4, ...
-            span = 1
-            while span < n:
-                swapped = list(rows)
-                for i in range(n):
-                    if i & span:
-                        continue
-                    low = [c if not c & span else n + c - span for c in range(n)]
-                    high = [c + span if not c & span else n + c for c in range(n)]
-                    masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (low, high)]
-                    swapped[i] = b.shuffle_vector(rows[i], rows[i + span], masks[0])
-                    swapped[i + span] = b.shuffle_vector(rows[i], rows[i + span], masks[1])
-                rows = swapped
-                span *= 2
-            for i in range(n):
-                ops.store(ops.wrap(rows[i]), b.add(out, I64(i * size)))
+
+        def square(number: ir.Value, load: Callable[[ir.Value, int], ir.Value]) -> None:
+            base = b.add(source, b.mul(number, b.mul(source_row, I64(n))))
+            out = b.add(target, b.mul(number, target_step))
+            for i, row in enumerate(_transposed(b, [load(base, i) for i in range(n)], n)):
+                ops.store(ops.wrap(row), b.add(out, I64(i * size)))
+
+        def row(base: ir.Value, i: int) -> ir.Value:
+            return ops.load(b.add(base, b.mul(source_row, I64(i)))).value
+
+        whole, left = b.sdiv(rows, I64(n)), b.srem(rows, I64(n))
+        with cgutils.for_range(b, whole, intp=I64) as loop:
+            square(loop.index, row)
+
+        def row_or_zeros(base: ir.Value, i: int) -> ir.Value:
+            exists = b.icmp_signed("<", I64(i), left)
+            v = ops.load(b.select(exists, b.add(base, b.mul(source_row, I64(i))), base))
+            return ops.select(exists, v, 0.0).value
+
+        with b.if_then(b.icmp_signed(">", left, I64(0))):
+            square(whole, row_or_zeros)
 
     return compile_block("transpose", dtype, 5, emit)
 

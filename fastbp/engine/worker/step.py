@@ -486,9 +486,10 @@ def update(plan, i, t, n, rows, x, x_row, x_chunk, x_chunk_bytes, hyper):
 def transpose(plan, me, k0, k1, p0, p1):
     """Renew the part of WT that mirrors blocks k0 .. k1 of panels p0 .. p1 of W."""
     lanes, square = peek(plan, LANES), peek(plan, LANES) * peek(plan, VECTOR)
+    rows = min(peek(me, FAN_IN), k1 * lanes) - k0 * lanes  # W may be the caller's own, which has no more rows
     for p in range(p0, p1):
         call(peek(plan, TRANSPOSE), (peek(me, W) + p * peek(me, W_PANEL) + k0 * lanes * peek(me, W_K), peek(me, W_K),
-                                     peek(me, WT) + k0 * peek(me, WT_PANEL) + p * square, k1 - k0, peek(me, WT_PANEL)))  # fmt: skip
+                                     peek(me, WT) + k0 * peek(me, WT_PANEL) + p * square, rows, peek(me, WT_PANEL)))  # fmt: skip
 
 
 @inner
