@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from unittest import mock
 import pytest
 
 import fastbp
+from fastbp.engine import probes
 
 FOLDER = Path(__file__).parents[2] / "asv_benchmarks"
 MODULES = [
@@ -185,6 +187,26 @@ def test_benchmarks_are_skipped_where_names_are_missing(
             benchmark.setup(*([] if figures is None else [figures]), *parameters)
         if hasattr(benchmark, "teardown"):
             benchmark.teardown(*parameters)
+
+
+@pytest.mark.parametrize("cls", ["Tile", "Product"])
+def test_what_asks_for_probes_is_skipped_where_one_is_missing(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, cls: str
+) -> None:
+    monkeypatch.delattr(probes, "multiply_add_limit")
+    benchmark = getattr(load("engine"), cls)()
+    figures = benchmark.setup_cache()
+    with pytest.raises(NotImplementedError, match=r"no fastbp\.engine\.probes\.multiply_add_limit"):
+        benchmark.setup(figures, *(values[0] for values in benchmark.params))
+    assert load("common").missing() == {}  # whole training steps need none
+
+
+def test_benchmarks_call_the_engine_through_its_probes_only() -> None:
+    for path in [*(FOLDER / "benchmarks").glob("*.py"), *(FOLDER / "tools").glob("*.py")]:
+        source = path.read_text(encoding="utf-8")
+        modules = set(re.findall(r"^ *(?:from|import) (fastbp\.engine[\w.]*)", source, re.MULTILINE))
+        assert modules <= {"fastbp.engine.probes", "fastbp.engine"}, path
+        assert "from fastbp.engine import" not in source or "from fastbp.engine import probes\n" in source
 
 
 def test_ci_executes_each_benchmark_with_each_value(load: Callable[[str], Any]) -> None:
