@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -101,3 +102,34 @@ def test_without_pandas(monkeypatch):
         ImportError, match="to_pandas needs pandas, which is not installed: pip install pandas"
     ):
         fastbp.History().to_pandas()
+
+
+def test_a_column_takes_eight_bytes_an_epoch():
+    """Where an epoch is one step there may be 10^8 of them."""
+    epochs = 1_000_000
+    tracemalloc.start()
+    history = fastbp.History()
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(100):
+        values = np.zeros(epochs // 100)
+        history._add_epochs(values, values, 1e-6)
+    del values
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert history.epochs == epochs
+    assert 3 * 8 * epochs <= taken < 1.15 * 3 * 8 * epochs
+
+
+def test_many_epochs_of_one_step(module):
+    """Chunks of many epochs and single epochs end up in the same columns."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((8, 3)), rng.random((8, 2))
+    whole, each = (
+        module.MLP([3, 4, 2], seed=0).fit(
+            X, Y, epochs=300, batch_size=8, optimizer=module.SGD(0.1), callbacks=callbacks
+        )
+        for callbacks in ((), lambda *_: None)
+    )
+    np.testing.assert_array_equal(whole.loss, each.loss)
+    np.testing.assert_array_equal(whole.lr, each.lr)
+    assert whole.epochs == each.epochs == len(whole.epoch_seconds) == 300

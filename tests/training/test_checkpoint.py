@@ -130,6 +130,47 @@ def test_stopped_early_is_finished(module, tmp_path):
     np.testing.assert_array_equal(loaded._parameters, expected[0]._parameters)
 
 
+class Counts:
+    """A callback with a state, part of which its own end of training changes."""
+
+    def __init__(self):
+        self.epochs, self.ended = np.zeros(3), 0
+
+    def on_epoch_end(self, model, epoch, history):
+        self.epochs += epoch
+
+    def on_train_end(self, model, history):
+        self.ended += 1
+        self.epochs[0] = -1
+
+    def state_dict(self):
+        return {"epochs": self.epochs.copy(), "ended": self.ended}
+
+    def load_state_dict(self, state):
+        self.epochs, self.ended = state["epochs"], state["ended"]
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_the_state_of_callbacks_comes_back_from_a_finished_training(module, tmp_path, stopped):
+    """As it was after on_train_end; and as it was before that, where the training then goes on."""
+
+    def run(epochs, path=None):
+        callbacks = [Counts(), EarlyStopping("loss", patience=99, min_delta=0.2 if stopped else 0.0)]
+        callbacks[1].patience = 2 if stopped else 99
+        result = training(module, epochs=epochs, callbacks=callbacks, checkpoint=path)
+        return result, [repr(callback.state_dict()) for callback in callbacks]
+
+    expected, states = run(6, tmp_path / "run")
+    again, states_again = run(6, tmp_path / "run")
+    assert_same(again, expected)
+    assert states_again == states
+    if not stopped:
+        longer, states = run(9)
+        longer_again, states_again = run(9, tmp_path / "run")
+        assert_same(longer_again, longer)
+        assert states_again == states
+
+
 def test_more_epochs_may_be_asked_for(module, tmp_path):
     def run(epochs, **more):
         return training(module, epochs=epochs, callbacks=[EarlyStopping("loss", patience=99)], **more)

@@ -125,3 +125,70 @@ def test_nan_in_data_is_met_in_the_loss_when_not_checked(module):
     with pytest.raises(FloatingPointError, match="epoch 1, step 2 of 10"):
         model.fit(X, Y, epochs=1, batch_size=5, optimizer=module.SGD(0.1), shuffle=False, check_finite=False)
     assert np.isfinite(model._parameters).all()
+
+
+# ---- the best epoch, and the history, outlive it ------------------------------------------------------
+
+
+class Jump(fastbp.schedules.Schedule):
+    """A learning rate that becomes absurd at step 60."""
+
+    def __call__(self, steps):
+        return np.where(steps < 60, 0.05, 1e20)
+
+
+@pytest.mark.parametrize("callbacks", [True, False], ids=["EarlyStopping", "no callback"])
+def test_divergence_late_in_training_gives_the_best_epoch_back(module, callbacks):
+    X, Y = data(40, 3, 2)
+    options = {"batch_size": 8, "validation_data": (X[:20], Y[:20])}  # 5 steps an epoch
+    model, optimizer = module.MLP([3, 6, 2], output="identity", seed=0), module.SGD(Jump())
+    stopping = [module.EarlyStopping(patience=99)] * callbacks
+    with pytest.raises(FloatingPointError, match="at epoch 13, step ") as caught:
+        model.fit(X, Y, epochs=99, optimizer=optimizer, callbacks=stopping, **options)
+    history = caught.value.history
+    assert history.epochs == 12
+    assert len(history.val_loss) == 12 and np.isfinite(history.val_loss).all()
+    assert np.isfinite(model.predict(X)).all() or not callbacks
+    message = str(caught.value)
+    if callbacks:
+        best = module.MLP([3, 6, 2], output="identity", seed=0)
+        best.fit(X, Y, epochs=history.best_epoch, optimizer=module.SGD(0.05), **options)
+        assert model._parameters.tobytes() == best._parameters.tobytes()
+        assert (
+            f"The model has the parameters of the best epoch, {history.best_epoch}. With the last" in message
+        )
+    else:
+        assert "The model has the last finite parameters, those before step" in message
+
+
+def test_other_callbacks_may_save_the_model_then(module):
+    X, Y = data(40, 3, 2)
+    model = module.MLP([3, 6, 2], output="identity", seed=0)
+
+    class Own:
+        ended = 0
+
+        def on_train_end(self, model, history):
+            self.ended += 1
+            model.weights[0][...] = 1
+
+    own = Own()
+    with pytest.raises(FloatingPointError, match="The model has the parameters of a callback"):
+        model.fit(X, Y, epochs=99, batch_size=8, optimizer=module.SGD(Jump()), callbacks=own)
+    assert own.ended == 1
+    assert (model.weights[0] == 1).all()
+
+
+def test_a_callbacks_own_floating_point_error_is_no_divergence(module):
+    X, Y = data()
+
+    class Own:
+        def on_epoch_end(self, model, epoch, history):
+            raise FloatingPointError("mine")
+
+        def on_train_end(self, model, history):
+            raise AssertionError
+
+    with pytest.raises(FloatingPointError, match=r"^mine$") as caught:
+        module.MLP([3, 4, 2]).fit(X, Y, epochs=3, optimizer=module.SGD(0.1), callbacks=Own())
+    assert caught.value.history.epochs == 1
