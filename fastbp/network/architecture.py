@@ -71,7 +71,7 @@ class Architecture:
         self.scaling = self._scaling()
         self.dropout = _dropout_of_layers(dropout, self.layer_sizes)
         self.input_noise = checks.number("input_noise", input_noise, low=0)
-        if self.input_noise > np.finfo(np.float32).max / 8:
+        if self.input_noise > float(np.finfo(np.float32).max) / 8:
             raise ValueError(f"input_noise is {self.input_noise:g}, which is too large for {self.dtype}")
         self.layer_norm = _layer_norm(layer_norm, self.layer_sizes)
         self._derive()

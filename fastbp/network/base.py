@@ -757,10 +757,7 @@ class BaseMLP(ABC):
         from fastbp.storage.model_file import load
 
         architecture, metadata, parameters = load(path)
-        try:
-            model = cls(**architecture)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from None
+        model = cls(**architecture.to_json())
         model.parameters.replace(parameters)
         model.metadata = metadata
         return model

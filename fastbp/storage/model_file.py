@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.network import layout
+from fastbp.network.architecture import Architecture
 from fastbp.storage import atomic
 
 if TYPE_CHECKING:
@@ -93,38 +94,50 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
     return tensors, texts
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any], Array]:
+def load(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, Any], Array]:
     """Architecture, metadata and flat parameters of a file that `save` wrote, or of a checkpoint.
 
-    The file may come from anybody: ValueError unless all of it fits together. Whether the architecture is
-    one that there can be, its constructor finds out.
+    The file may come from anybody: ValueError, in one line, unless all of it fits together.
     """
     name = atomic.file_name(path)
     tensors, texts = read(path, "model")
     try:
         if texts["format"] == CHECKPOINT_FORMAT:
-            described = json_object(texts, "settings")["model"]
+            options = json_object(texts, "settings")["model"]
+            stored = {"": tensors.get("result", tensors["parameters"])}
         else:
-            described = json_object(texts, "architecture")
-        architecture = {**LATER_OPTIONS, **described}
+            options, stored = json_object(texts, "architecture"), tensors
+        architecture = _architecture({**LATER_OPTIONS, **options}, stored)
         metadata = json_object(texts, "metadata")
-        sizes, dtype = architecture["layer_sizes"], architecture["dtype"]
-        expected = layout.shapes(sizes, architecture["layer_norm"])
-        if texts["format"] == CHECKPOINT_FORMAT:
-            parts = [tensors.get("result", tensors["parameters"])]
-            fitting = [(layout.size(expected),)] == [part.shape for part in parts]
-        else:
-            fitting = {key: tensor.shape for key, tensor in tensors.items()} == expected
-            parts = [tensors[key] for key in expected] if fitting else []
-        if not fitting:
-            raise ValueError(f"layer_sizes {sizes} do not fit the arrays in the file")
-        if any(str(part.dtype) != dtype for part in parts):
-            raise ValueError(f"dtype {dtype!r} is not that of the arrays in the file")
-        if not all(np.isfinite(part).all() for part in parts):
-            raise ValueError("its parameters hold NaN or infinity")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        parameters = _parameters(architecture, stored)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} does not describe a model: {_reason(error)}") from None
-    return architecture, metadata, np.concatenate([part.reshape(-1) for part in parts])
+    return architecture, metadata, parameters
+
+
+def _parameters(architecture: Architecture, stored: Mapping[str, Array]) -> Array:
+    """All of them in one flat array. ValueError unless they are what the architecture has."""
+    arrays = architecture.arrays if "" not in stored else {"": (architecture.n_parameters,)}
+    if {key: array.shape for key, array in stored.items()} != arrays:
+        raise ValueError(f"layer_sizes {list(architecture.layer_sizes)} do not fit the arrays in the file")
+    if any(array.dtype != architecture.dtype for array in stored.values()):
+        raise ValueError(f"dtype {architecture.dtype} is not that of the arrays in the file")
+    parameters = np.concatenate([stored[key].reshape(-1) for key in arrays])
+    if not np.isfinite(parameters).all():
+        raise ValueError("its parameters hold NaN or infinity")
+    return parameters
+
+
+def _architecture(options: dict[str, Any], stored: Mapping[str, Array]) -> Architecture:
+    """What the file says that it is; its constructor refuses what there cannot be."""
+    numbers = sum(array.size for array in stored.values())
+    sizes = options["layer_sizes"]
+    # A width that no array of the file can have would cost memory before it is found to be wrong.
+    if not isinstance(sizes, list) or any(isinstance(size, int) and size > numbers for size in sizes):
+        raise ValueError(f"layer_sizes {sizes} do not fit the arrays in the file")
+    if options["dtype"] not in ("float32", "float64"):
+        raise TypeError(f"dtype is {options['dtype']!r}, expected 'float32' or 'float64'")
+    return Architecture.from_json(options)
 
 
 def json_object(texts: Mapping[str, str], key: str) -> dict[str, Any]:

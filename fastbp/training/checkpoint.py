@@ -7,12 +7,14 @@ the optimizer, the data's shapes and a digest of some of their values, and fit's
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
 import os
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +51,21 @@ class Saved:
             found = "missing" if array is None else f"{array.dtype} {array.shape}"
             raise ValueError(f"{name} is {found}, expected {np.dtype(dtype)} {shape}")
         return array
+
+
+class OtherTraining(ValueError):
+    """A checkpoint that is not of this training; `differences` has a line for each setting."""
+
+    def __init__(self, path: str, differences: list[str]) -> None:
+        self.path, self.differences = path, differences
+        super().__init__(
+            f"{path} is the checkpoint of another training:\n  "
+            + "\n  ".join(differences)
+            + "\nGive what was given then, or another path, or delete the file"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OtherTraining, (self.path, self.differences)
 
 
 class Checkpoints:
@@ -95,36 +112,30 @@ class Checkpoints:
             # The optimizer may be the very object whose numbers a callback has changed since.
             now = {**self.saved.settings, "optimizer": self.saved.progress.get("optimizer")}
             if any(differences(now, self.settings)):
-                raise ValueError(
-                    f"{self.path} is the checkpoint of another training:\n  "
-                    + "\n  ".join(different)
-                    + "\nGive what was given then, or another path, or delete the file"
-                )
+                raise OtherTraining(self.path, different)
             self.settings = self.saved.settings
 
     def splitting(self, given: np.random.SeedSequence) -> np.random.SeedSequence:
         """What validation_split draws from: without a seed, another process would draw other rows."""
         if self.saved is None:
             return given
-        try:
+        with self._read_strictly():
             return np.random.SeedSequence(self.saved.progress["split"], spawn_key=given.spawn_key)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.path} does not describe a training: {error!r}") from None
 
     def compare(self, run: Run) -> None:
         """Find out whether the run is finished; ValueError if it cannot go on from here."""
         if self.saved is None:
             return
-        try:
-            done, stopped = int(self.saved.progress["done"]), bool(self.saved.progress["stopped"])
-            finished = bool(self.saved.progress["finished"])
+        with self._read_strictly():
+            done = checks.count("done", self.saved.progress["done"], low=0)
+            stopped, finished, unsettled = (
+                checks.flag(name, self.saved.progress[name]) for name in ("stopped", "finished", "unsettled")
+            )
             self._check(run)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.path} does not describe a training: {error!r}") from None
         if done > run.steps:
             raise ValueError(f"{self.path} has {done} steps done, more than the {run.steps} asked for")
         self.finished = finished and (stopped or done == run.steps)
-        if (finished or self.saved.progress["unsettled"]) and done < run.steps and done % run.steps_per_epoch:
+        if (finished or unsettled) and done < run.steps and done % run.steps_per_epoch:
             raise ValueError(
                 f"{self.path} is the checkpoint of a training that ended after {done} steps, within an epoch "
                 f"of {run.steps_per_epoch}: it cannot go on to {run.steps} steps"
@@ -145,13 +156,29 @@ class Checkpoints:
         self.saved.array("epoch_losses", (progress["done"] % run.steps_per_epoch,), np.float64)
         if len(progress["callbacks"]) != len(self.settings["callbacks"]):
             raise ValueError("the callbacks' states are missing")
-        int(progress["optimizer_steps"])
+        random = progress["random"]
+        key_0, key_1 = random["noise_key"]
+        for name, value, limit in (
+            ("done", progress["done"], sys.maxsize),
+            ("optimizer_steps", progress["optimizer_steps"], sys.maxsize),
+            ("steps_trained", random["steps_trained"], sys.maxsize),
+            ("noise_key", key_0, 1 << 32),
+            ("noise_key", key_1, 1 << 32),
+        ):
+            if checks.count(name, value, low=0) >= limit:
+                raise ValueError(f"{name} is {value}")
         if isinstance(optimizer.lr, Schedule):
             copy.deepcopy(optimizer.lr).load_state_dict(progress["schedule"])
-        np.random.PCG64().state = progress["random"]["shuffling"]
-        _, _ = map(int, progress["random"]["noise_key"])
-        int(progress["random"]["steps_trained"])
+        np.random.PCG64().state = random["shuffling"]
         self._history()
+
+    @contextlib.contextmanager
+    def _read_strictly(self) -> Iterator[None]:
+        """Within, what is missing or of the wrong kind is an error that names the file."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{self.path} does not describe a training: {error!r}") from error
 
     def _changed(self) -> dict[str, Any]:
         """The hyper-parameters that a callback had set. ValueError if that cannot be done again."""
@@ -171,11 +198,14 @@ class Checkpoints:
         return History.from_dict({**values, "columns": columns, "interrupted": False})
 
     def restore(self, run: Run, callbacks: Callbacks) -> None:
-        """Put the run where it was."""
+        """Put the run where it was. ValueError if what callbacks had saved is not what they expect."""
         self._restored = True
-        if self.saved is None:
-            return
-        progress, arrays, model = self.saved.progress, self.saved.arrays, run.model
+        if self.saved is not None:
+            with self._read_strictly():
+                self._restore(self.saved, run, callbacks)
+
+    def _restore(self, saved: Saved, run: Run, callbacks: Callbacks) -> None:
+        progress, arrays, model = saved.progress, saved.arrays, run.model
         name = "result" if self.finished and "result" in arrays else "parameters"
         model.parameters.flat[...] = arrays[name]
         run.optimizer.assign(self._changed())
@@ -314,9 +344,10 @@ def read(path: str | os.PathLike[str]) -> Saved:
     if texts["format"] != model_file.CHECKPOINT_FORMAT:
         raise ValueError(f"{path} is a model that was saved, not a checkpoint of a training")
     try:
-        settings, progress = json.loads(texts["settings"]), json.loads(texts["progress"])
-        if not isinstance(settings, dict) or not isinstance(progress, dict):
-            raise ValueError("settings or progress are missing")
+        settings, progress = (
+            model_file.json_object(texts, "settings"),
+            model_file.json_object(texts, "progress"),
+        )
         if isinstance(settings.get("model"), dict):
             settings["model"] = {**model_file.LATER_OPTIONS, **settings["model"]}
     except (KeyError, ValueError) as error:

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+import fastbp
 from fastbp.cli.errors import DataError
 from fastbp.cli.main import main
 from fastbp.cli.tables.reading import read_for_prediction, read_for_training
@@ -304,10 +305,16 @@ def test_targets_that_cannot_be_used(write):
         make_task(write, "a,y\n1,2\n2,\n", "classification")
 
 
+def network(kind="regression", **options):
+    """The architecture that `train` gives such a task of two features."""
+    output = {"regression": "identity", "classification": "sigmoid"}[kind]
+    return fastbp.MLP([2, 3, 1], **{"output": output, **options}).architecture
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_metadata_round_trip(write, kind):
     task, table = make_task(write, "a,b,y\n1,0.1,3\n2,0.7,4\n3,0.4,3\n", kind)
-    again = Task.from_metadata("m", task.to_metadata(), inputs=2, outputs=1)
+    again = Task.from_metadata("m", task.to_metadata(), network(kind))
     assert (again.columns, again.classes) == (task.columns, task.classes)
     assert again.inputs(table).tobytes() == task.inputs(table).tobytes()
 
@@ -325,20 +332,51 @@ def test_metadata_round_trip(write, kind):
         {"classes": ["u", "u"]},
         {"classes": ["u", "v", "w"]},  # three classes, one output
         {"classes": None},
+        {"classes": ["u", 1]},
+        {"classes": [1, 10**400]},
+        {"classes": [0, True]},
+        {"classes": [["u"], ["v"]]},
+        {"classes": {"u": 0, "v": 1}},
+        {"classes": "uv"},
         {"named": False},  # the features have no numbers for names
+        {"named": 1},
+        {"named": False, "features": ["0", "3"]},  # the file had three columns
+        {"features": ["a", "a"]},
+        {"features": "ab"},
+        {"features": [1, 2]},
+        {"target": None},
+        {"width": "3"},
+        {"feature_scale": [1e400, 1]},
+        {"feature_mean": [[0.0], [1.0]]},
     ],
 )
 def test_tampered_metadata(write, change):
     task, _ = make_task(write, "a,b,y\n1,2,u\n3,4,v\n", "classification")
     with pytest.raises(DataError, match="m is damaged"):
-        Task.from_metadata("m", task.to_metadata() | change, inputs=2, outputs=1)
+        Task.from_metadata("m", task.to_metadata() | change, network("classification"))
+
+
+@pytest.mark.parametrize(
+    ("of", "now", "options"),
+    [
+        ("regression", "classification", {}),
+        ("classification", "regression", {}),
+        ("classification", "classification", {"output": "identity"}),
+        ("regression", "regression", {"output": "tanh"}),
+        ("regression", "regression", {"loss": "hinge"}),
+    ],
+)
+def test_metadata_that_contradict_the_network(write, of, now, options):
+    task, _ = make_task(write, "a,b,y\n1,2,3\n3,4,5\n", of)
+    with pytest.raises(DataError, match="m is damaged: what it says about its columns does not fit"):
+        Task.from_metadata("m", task.to_metadata(), network(now, **options))
 
 
 def test_metadata_of_another_origin():
     with pytest.raises(DataError, match="not written by `fastbp train`"):
-        Task.from_metadata("m", {}, inputs=2, outputs=1)
+        Task.from_metadata("m", {}, network())
     with pytest.raises(DataError, match="another version"):
-        Task.from_metadata("m", {"fastbp_table": 99}, inputs=2, outputs=1)
+        Task.from_metadata("m", {"fastbp_table": 99}, network())
 
 
 def test_split_keeps_the_classes_in_proportion():

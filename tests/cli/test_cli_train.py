@@ -1,5 +1,8 @@
 """What `fastbp train` makes of its options: the network, the optimizer, and what `fit` is given."""
 
+import dataclasses
+import os
+import re
 import sys
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import fastbp
 from fastbp import schedules
 from fastbp.cli.main import main
+from fastbp.cli.train import setup
 
 
 class Captured(BaseException):
@@ -228,3 +232,74 @@ def test_picture_of_a_regression(capsys):
     assert "R2" in capsys.readouterr().out
     with open("p.svg", encoding="utf-8") as file:
         assert "<svg" in file.read(1000)
+
+
+# ---- checkpoints and divergence ----------------------------------------------------------------------------
+
+CHECKPOINTED = "--target y --drop w --epochs 2 --out m.safetensors --checkpoint run.fastbp"
+
+
+@pytest.mark.parametrize(
+    ("options", "differs"),
+    [
+        ("--hidden 8", "--hidden or the columns ([2, 64, 3] in the checkpoint, [2, 8, 3] given)"),
+        ("--activation tanh", "--activation ('relu' in the checkpoint, 'tanh' given)"),
+        ("--seed 1", "--seed (0 in the checkpoint, 1 given)"),
+        ("--lr 0.5", "the learning rate (0.003 in the checkpoint, 0.5 given)"),
+        ("--optimizer SGD", "--optimizer: give"),
+        ("--batch-size 7", "--batch-size (32 in the checkpoint, 7 given)"),
+        ("--test-size 0.3", "in the data: give"),
+        ("--validation 0.2", "the data or --validation"),
+        ("--class-weights 1=2", "--class-weights (None in"),
+        ("--dropout 0.5", "--dropout (0.0 in the checkpoint, 0.5 given)"),
+        ("--patience 3 --monitor loss", "--patience"),
+    ],
+)
+def test_a_refused_checkpoint_says_in_one_sentence_what_differs_and_how_to_start_anew(
+    capsys, options, differs
+):
+    assert main(f"train classes.csv {CHECKPOINTED}".split()) == 0
+    with open("run.fastbp", "rb") as file:
+        before = file.read()
+    os.unlink("m.safetensors")
+    capsys.readouterr()
+    assert main(f"train classes.csv {CHECKPOINTED} {options}".split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "fastbp: error: run.fastbp is the checkpoint of another training, which differs in "
+    )
+    assert differs in line
+    assert line.endswith("give what was given then, or start anew with another file as --checkpoint")
+    assert not os.path.exists("m.safetensors")
+    with open("run.fastbp", "rb") as file:
+        assert file.read() == before
+
+
+def test_training_that_diverges_behind_its_best_epoch_writes_that_one(capsys, monkeypatch):
+    """Its exit code and a sentence say so. A learning rate that jumps stands for what made it diverge."""
+    monkeypatch.setattr(setup, "optimizer", lambda *_: fastbp.SGD(Jump()))
+    options = "--target y --drop w --hidden 8 --epochs 40 --validation 0.2 --patience 30 --plot p.svg"
+    pytest.importorskip("matplotlib")
+    assert main(f"train price.csv {options} --out m.safetensors".split()) == 1
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    found = re.fullmatch(
+        r"fastbp: error: m.safetensors has the best epoch, (\d+), but training diverged after it: .*epoch.*",
+        line,
+    )
+    assert found
+    assert f"the best epoch was {found[1]}" in said.out
+    assert "wrote m.safetensors" in said.out and "wrote p.svg" in said.out
+    assert main(["predict", "m.safetensors", "price.csv", "--out", "p.npy"]) == 0
+    truth = np.loadtxt("price.csv", delimiter=",", skiprows=1)[:, 3]
+    assert np.abs(np.load("p.npy") - truth).mean() < 2 * truth.std()
+
+
+@dataclasses.dataclass(frozen=True)
+class Jump(schedules.Schedule):
+    """0.01, and from the 20th step on 1e30."""
+
+    lr: float = 0.01
+
+    def __call__(self, steps):
+        return np.where(steps < 20, self.lr, 1e30)

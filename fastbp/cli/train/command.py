@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.cli import errors, files, output, pictures
+from fastbp.cli.errors import DataError
 from fastbp.cli.output import duration, text_table
 from fastbp.cli.train import data as train_data
 from fastbp.cli.train import picture, setup
@@ -18,6 +19,7 @@ from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.cli.train.task import classification_quality, regression_quality
 from fastbp.optimizers import Optimizer
+from fastbp.training.checkpoint import OtherTraining
 
 
 def train(settings: argparse.Namespace) -> int:
@@ -66,22 +68,60 @@ def _fit(
     class_weights: str | dict[int, float] | None,
 ) -> fastbp.History:
     training, validation = data.training, data.validation
-    return model.fit(
-        training.X,
-        training.Y,
-        epochs=None if settings.steps else settings.epochs or EPOCHS,
-        steps=settings.steps,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        shuffle=settings.shuffle,
-        optimizer=optimizer,
-        sample_weight=training.weights,
-        class_weight=class_weights,
-        validation_data=None if validation is None else (validation.X, validation.Y),
-        metrics=setup.watched_metrics(settings, data.task),
-        callbacks=callbacks,
-        checkpoint=settings.checkpoint,
-        every=settings.every,
+    try:
+        return model.fit(
+            training.X,
+            training.Y,
+            epochs=None if settings.steps else settings.epochs or EPOCHS,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            accumulate=settings.accumulate,
+            shuffle=settings.shuffle,
+            optimizer=optimizer,
+            sample_weight=training.weights,
+            class_weight=class_weights,
+            validation_data=None if validation is None else (validation.X, validation.Y),
+            metrics=setup.watched_metrics(settings, data.task),
+            callbacks=callbacks,
+            checkpoint=settings.checkpoint,
+            every=settings.every,
+        )
+    except OtherTraining as error:
+        raise DataError(_refusal(error)) from None
+
+
+# What `fit` calls that which a checkpoint is compared by, and the options that it is made of.
+OPTIONS_OF_SETTINGS = {
+    "X": "the data",
+    "Y": "the data",
+    "validation_data": "the data or --validation",
+    "sample_weight": "--weights",
+    "class_weight": "--class-weights",
+    "callbacks": "--patience",
+    "optimizer.lr": "the learning rate",
+    "model.layer_sizes": "--hidden or the columns",
+    "model.hidden": "--activation",
+    "model.input_scale": "the data",
+    "model.input_offset": "the data",
+}
+
+
+def _refusal(error: OtherTraining) -> str:
+    """Why a checkpoint is not gone on from, and what to do, in one sentence."""
+    options: dict[str, str] = {}
+    for difference in error.differences:
+        name, _, what = difference.partition(": ")
+        section, _, own = name.partition(".")
+        option = OPTIONS_OF_SETTINGS.get(name) or OPTIONS_OF_SETTINGS.get(section)
+        if option is None:
+            option = f"--{(own or section).replace('_', '-')}"
+        if option.startswith("the data") or len(what) > 60:
+            what = ""
+        options.setdefault(option, f"{option} ({what})" if what else option)
+    return (
+        f"{error.path} is the checkpoint of another training, which differs in "
+        f"{', '.join(options.values())}: give what was given then, or start anew with another file as "
+        "--checkpoint"
     )
 
 

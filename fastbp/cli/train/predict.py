@@ -34,7 +34,7 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
     if kind not in KINDS:
         raise DataError(f"{path}: predictions can be written as .csv, .npy or .npz")
     model = _load(arguments.model, arguments.data)
-    task = Task.from_metadata(arguments.model, model.metadata, model.layer_sizes[0], model.layer_sizes[-1])
+    task = Task.from_metadata(arguments.model, model.metadata, model.architecture)
     table = _read(arguments.data, arguments.labels, task)
     y_pred = model.predict(task.inputs(table))
     content = _content(kind, task, y_pred)

@@ -43,14 +43,14 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
 
 def _output_and_loss(settings: argparse.Namespace, task: Task) -> tuple[str, str]:
     """ValueError for what does not fit the task. The first output and loss that fit it are its defaults."""
-    outputs: tuple[str, ...] = ("identity",)
+    outputs = task.activations
     fitting = tuple(name for name, entry in losses.LOSSES.items() if entry.of_quantities)
     what = "a quantity"
     if task.classes is not None:
         what = f"{len(task.classes)} classes"
-        outputs, fitting = ("softmax", "sigmoid"), ("binary_crossentropy", *fitting)
+        fitting = ("binary_crossentropy", *fitting)
         if task.outputs == 1:
-            what, outputs = "two classes, which share one output", ("sigmoid",)
+            what = "two classes, which share one output"
         elif settings.output != "sigmoid":
             fitting = ("categorical_crossentropy", *fitting)
     loss = settings.loss or fitting[0]

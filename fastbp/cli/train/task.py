@@ -18,6 +18,7 @@ from fastbp.cli.errors import DataError
 from fastbp.cli.tables.table import Columns, Table, Target
 from fastbp.cli.train import targets
 from fastbp.cli.train.targets import Label
+from fastbp.network.architecture import Architecture
 
 FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
 ROWS_AT_ONCE = 4096  # of images whose spread is computed
@@ -95,6 +96,13 @@ class Task:
         """One output a class; two classes share one output, regression has one."""
         return 1 if self.classes is None or len(self.classes) == 2 else len(self.classes)
 
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Of the output: those that fit, the usual one first."""
+        if self.classes is None:
+            return ("identity",)
+        return ("sigmoid",) if self.outputs == 1 else ("softmax", "sigmoid")
+
     def inputs(self, table: Table) -> NDArray[Any]:
         """(rows, features), standardised; of images as they are stored."""
         return self.features.apply(table.features)
@@ -166,7 +174,7 @@ class Task:
         }
 
     @classmethod
-    def from_metadata(cls, path: str, metadata: dict[str, Any], inputs: int, outputs: int) -> Task:
+    def from_metadata(cls, path: str, metadata: dict[str, Any], network: Architecture) -> Task:
         """Read `to_metadata` back; the file may come from anybody, so everything is checked."""
         if "fastbp_table" not in metadata:
             raise DataError(
@@ -178,30 +186,40 @@ class Task:
                 f"{path} was written by another version of fastbp (table format {metadata['fastbp_table']})"
             )
         try:
-            features = [str(name) for name in metadata["features"]]
-            named = bool(metadata["named"])
-            if not named and not all(name.isdigit() for name in features):
-                raise ValueError
-            columns = Columns(features, str(metadata["target"]), named, int(metadata["width"]))
-            classes = metadata["classes"]
-            if classes is not None and not (
-                len(classes) >= 2
-                and len(set(classes)) == len(classes)
-                and all(type(label) in (int, str) for label in classes)
-            ):
-                raise ValueError
-            target = (
-                None
-                if classes is not None
-                else _scaling(metadata["target_mean"], metadata["target_scale"], 1)
-            )
-            scaling = _scaling(metadata["feature_mean"], metadata["feature_scale"], inputs)
-            task = cls(columns, scaling, classes, target)
-        except (KeyError, TypeError, ValueError):
-            task = None
-        if task is None or len(task.columns.features) != inputs or task.outputs != outputs:
+            task = cls._read(metadata, network.inputs)
+            fitting = task.outputs == network.outputs and network.output in task.activations
+            fitting = fitting and (task.classes is not None or network.loss.of_quantities)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            fitting = False
+        if not fitting:
             raise DataError(f"{path} is damaged: what it says about its columns does not fit its network")
         return task
+
+    @classmethod
+    def _read(cls, metadata: dict[str, Any], inputs: int) -> Task:
+        """KeyError, TypeError, ValueError or OverflowError for what `to_metadata` cannot have written."""
+        features, target, named = metadata["features"], metadata["target"], metadata["named"]
+        width, classes = metadata["width"], metadata["classes"]
+        texts = isinstance(features, list) and all(isinstance(name, str) for name in [*features, target])
+        if not texts or type(named) is not bool or type(width) is not int or len(features) != inputs:
+            raise ValueError
+        positions = [] if named else [int(name) for name in features]
+        if len({*features}) != inputs or any(not 0 <= position < width for position in positions):
+            raise ValueError
+        scaling = None
+        if classes is None:
+            scaling = _scaling(metadata["target_mean"], metadata["target_scale"], 1)
+        elif (
+            not isinstance(classes, list)
+            or len(classes) < 2
+            or len({*classes}) != len(classes)
+            or {*map(type, classes)} not in ({int}, {str})
+            or any(isinstance(label, int) and abs(label) >= targets.EXACT for label in classes)
+        ):
+            raise ValueError
+        columns = Columns(features, target, named, width)
+        of_features = _scaling(metadata["feature_mean"], metadata["feature_scale"], inputs)
+        return cls(columns, of_features, classes, scaling)
 
 
 def classification_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
