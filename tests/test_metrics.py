@@ -253,7 +253,7 @@ def test_what_fit_refuses_before_training(module, error, message, loss, targets,
 
 def test_a_function_must_return_a_number():
     X, _ = classes()
-    model = fastbp.MLP([4, 5, 1], seed=0)
+    model = fastbp.MLP([4, 5, 1], output="identity", seed=0)
     with pytest.raises(TypeError, match="metric 'nothing' must return a number, got None"):
 
         def nothing(y_true, y_pred):

@@ -6,6 +6,8 @@ copies or shuffles rows takes the weight along.
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import checks
+from fastbp.activations import Activation
+from fastbp.inputs.sources import Rows
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -21,7 +25,34 @@ Array = NDArray[Any]
 SUM_TOLERANCE = 1e-5
 
 
+# Rows whose targets are compared with what the output can reach: enough to notice units that differ.
+LOOKED_AT = 1024
+# So far beyond what the output reaches it comes near enough: targets were scaled, with some rounding.
+NEAR = 0.01
+
+
 # ---- values ---------------------------------------------------------------------------------------------
+
+
+def warn_if_out_of_reach(targets: Array | Rows, output: Activation, loss: Loss) -> None:
+    """Warn the caller of `fit` about targets that no value of the output's activation comes near.
+
+    The first rows of `targets` (rows, outputs) are looked at. Losses with targets of their own kind (classes,
+    signs, probabilities) have refused wrong ones by now.
+    """
+    if not loss.of_quantities or (output.low == -math.inf and output.high == math.inf):
+        return
+    seen = np.asarray(targets[:LOOKED_AT])
+    low, high = float(seen.min()), float(seen.max())
+    if not (low < output.low - NEAR or high > output.high + NEAR):  # NaN is none of its business
+        return
+    reach = f"{output.low:.4g} to {output.high:g}" if output.high < math.inf else f"{output.low:.4g} up"
+    warnings.warn(
+        f"Y has values from {low:.4g} to {high:.4g}, but output={output.name!r} only reaches {reach}: the "
+        "network cannot learn these targets; scale them, or use output='identity'",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtype[Any]) -> Array | None:

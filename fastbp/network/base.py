@@ -23,6 +23,7 @@ from fastbp.inputs import sources
 from fastbp.inputs.reader import Reader
 from fastbp.inputs.samples import ClassWeight, Samples, split_weights
 from fastbp.inputs.sources import Rows
+from fastbp.inputs.targets import warn_if_out_of_reach
 from fastbp.metrics import Function, chosen
 from fastbp.network.architecture import Architecture
 from fastbp.network.parameters import Parameters
@@ -590,6 +591,7 @@ class BaseMLP(ABC):
                 rows, held_rows = self._split_rows(len(samples), validation_split)
                 samples, held_out = samples.picked(rows), samples.picked(held_rows)
             samples = samples.class_weighted(class_weight, loss)
+            warn_if_out_of_reach(samples.targets, self.architecture.activations[-1], loss)
         held_targets = held_out.targets[:] if held_out and metrics else None
         entries = chosen(metrics, held_targets, self.architecture.outputs, loss.name)
         self._require_finite_parameters()

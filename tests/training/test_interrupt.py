@@ -176,7 +176,7 @@ def test_fit_in_a_thread(module):
 
     def work():
         model = module.MLP([3, 4, 1], seed=0)
-        histories.append(model.fit(X, X[:, :1], epochs=3, optimizer=fastbp.SGD(0.1)))
+        histories.append(model.fit(X, X[:, :1] > 0, epochs=3, optimizer=fastbp.SGD(0.1)))
 
     thread = threading.Thread(target=work)
     thread.start()

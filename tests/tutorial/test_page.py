@@ -115,6 +115,7 @@ def test_every_failure_fails_and_every_cure_cures(runs: Runs) -> None:
         assert by_name[name].right.verdicts == ["fine: signals and gradients pass through every layer"]
     assert "vanish" not in "".join(by_name["vanishing"].right.verdicts)
     assert "all zero" in by_name["zero"].wrong.messages[0]
+    assert "'sigmoid' only reaches 0 to 1" in by_name["unscaled"].wrong.messages[0]
     for name, says in {
         "zero": "symmetry",
         "rate": "saturated at the wrong value",

@@ -78,6 +78,8 @@ def run() -> list[Failure]:
 
     good = outcome(_Setting())
     good_before = outcome(_Setting(before=True))
+    unscaled = outcome(_Setting(sizes=one, options={"output": "identity"}, lr=0.1, Y=ink))
+    unscaled.messages = outcome(_Setting(sizes=one, Y=ink)).messages  # what one hears with a Sigmoid
     return [
         Failure(
             "zero",
@@ -106,7 +108,7 @@ def run() -> list[Failure]:
         ),
         Failure(
             "unscaled",
-            outcome(_Setting(sizes=one, options={"output": "identity"}, lr=0.1, Y=ink)),
+            unscaled,
             outcome(_Setting(sizes=one, options={"output": "identity"}, lr=0.1, Y=standard)),
             ("model.fit(X, y)", "model.fit(X, (y - y.mean()) / y.std())"),
             at_start=False,
