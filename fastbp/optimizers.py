@@ -381,8 +381,7 @@ def _nadam_momentum(beta1: float, decay: float, t: NDArray[np.int64]) -> NDArray
 def _nadam_products(beta1: float, decay: float, bits: int) -> NDArray[np.float64]:
     """M(1), M(2), ..., M(2^bits): a call for each step would otherwise multiply up all those before."""
     steps = np.arange(1, (1 << bits) + 1)
-    products: NDArray[np.float64] = np.cumprod(_nadam_momentum(beta1, decay, steps))
-    return products
+    return np.cumprod(_nadam_momentum(beta1, decay, steps), dtype=np.float64)
 
 
 class RMSprop(Optimizer):

@@ -22,13 +22,13 @@ from fastbp.engine.kernels import copies, losses, matmul, narrow_output, optimiz
 from fastbp.engine.kernels import dropout as dropout_kernels
 from fastbp.engine.kernels import layer_norm as norm
 from fastbp.engine.kernels.noise import add_noise
-from fastbp.engine.kernels.reading import row_reader
+from fastbp.engine.kernels.reading import label_reader, row_reader
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
 from fastbp.engine.threads import own_thread, team
 from fastbp.engine.worker import step
 from fastbp.formulas import philox as philox_numbers
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.sources import Labels, Rows
 
 Array = NDArray[Any]
 
@@ -405,7 +405,11 @@ class Plan:
             self.set(**{name: data.ctypes.data, f"{name}_row": data.shape[1] * data.itemsize, f"read_{name}": 0})
             return
         values = data.values
-        reader = row_reader(values.dtype, self.dtype.name, scaled=data.scaling is not None)
+        if isinstance(data, Labels):
+            reader = label_reader(self.dtype.name, weighted=data.weights is not None)
+            self.set(**{name: values.ctypes.data, f"{name}_row": values.itemsize, f"read_{name}": reader})
+            return
+        reader = row_reader(values.dtype, self.dtype.name, scaled=data.scaling and data.scaling[0].dtype)
         self.set(**{name: values.ctypes.data, f"{name}_row": values.strides[0], f"{name}_column": values.strides[1], f"read_{name}": reader})
         if data.scaling is not None:
             self.set(x_scale=data.scaling[0].ctypes.data, x_offset=data.scaling[1].ctypes.data)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import checks
 from fastbp.inputs import sources, targets
 from fastbp.inputs.samples import Samples
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.sources import Labels, Rows
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ class Reader:
     """Reads data for one network: checks shapes, dtypes and values, scales inputs, converts to its dtype.
 
     inputs, outputs : the network's widths at its ends.
-    scaling : (scale, offset), both (inputs,), of the inputs; None where there is nothing to do.
+    scaling : (scale, offset), both (inputs,) in float64, of the inputs; None where there is nothing to do.
     is_finite : a quick look at an array; False if it may hold NaN or infinity, and has to be looked at in
         detail.
     """
@@ -40,6 +40,7 @@ class Reader:
     ) -> None:
         self.input_count, self.output_count, self.dtype, self.loss = inputs, outputs, dtype, loss
         self.scaling, self._is_finite = scaling, is_finite
+        self._rounded_scaling = scaling and (scaling[0].astype(dtype), scaling[1].astype(dtype))
         self.feature_names: tuple[str, ...] | None = None  # the columns' of the table that was trained on
 
     def learns(self, samples: Samples) -> None:
@@ -61,7 +62,7 @@ class Reader:
             unscaled = Rows(array, self.dtype)
             for rows in sources.row_blocks(array):
                 self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
-        return Rows(array, self.dtype, self.scaling)
+        return Rows(array, self.dtype, self._scaling_of(array))
 
     def _matrix(self, X: Any, name: str) -> Array:
         """X as it is stored, (batch, inputs)."""
@@ -97,15 +98,25 @@ class Reader:
             "them in order"
         )
 
+    def _scaling_of(self, stored: Array) -> tuple[Array, Array] | None:
+        """Scale and offset in the dtype in which they are applied to such numbers.
+
+        Of numbers with more digits than the network's dtype has, an offset may leave those that it lacks: of
+        seconds since 1970, float32 knows multiples of 128. Then it is float64.
+        """
+        if self.scaling is None or not self.scaling[1].any():
+            return self._rounded_scaling
+        exact = np.can_cast(stored.dtype, self.dtype)
+        return self._rounded_scaling if exact else self.scaling
+
     def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
         """`inputs` of what `_matrix` has returned."""
         array = checks.as_floats(name, X, self.dtype)
         if check_finite:
             self._require_finite(name, array)
-        if self.scaling is not None:
-            scale, offset = self.scaling
-            with np.errstate(over="ignore"):
-                array = array * scale + offset
+        scaling = self._scaling_of(X)
+        if scaling is not None:
+            array = Rows(X, self.dtype, scaling)[:]
         return np.require(array, requirements=("C", "A", "E"))
 
     def _require_finite(self, name: str, array: Array) -> None:
@@ -126,18 +137,34 @@ class Reader:
         weight_name: str = "sample_weight",
     ) -> Array:
         """Y as (rows, outputs), C-ordered and of the network's dtype; with weights a column more."""
+        read = self._labels_or_targets(Y, rows, check_finite, name, sample_weight, weight_name)
+        return read if isinstance(read, np.ndarray) else read[:]
+
+    def _labels_or_targets(
+        self,
+        Y: Any,
+        rows: int,
+        check_finite: bool,
+        name: str,
+        sample_weight: ArrayLike | None,
+        weight_name: str,
+    ) -> Array | Labels:
+        """As `targets`, but labels stay what they are."""
         outputs, loss = self.output_count, self.loss
         Y = self._as_column(name, Y)
-        array = targets.rows_of_labels(name, Y, rows, outputs, self.dtype) if loss.of_classes else None
-        if array is None:
+        read: Array | Labels | None = None
+        if loss.of_classes:
+            read = targets.labels_of(name, Y, rows, outputs, self.dtype)
+        if read is None:
             array = checks.as_floats(name, Y, self.dtype)
             checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
             if check_finite:
                 self._require_finite(name, array)
                 targets.require_values(name, array, loss)
+            read = array
         if sample_weight is not None:
-            array = targets.weighted(array, targets.sample_weights(weight_name, sample_weight, rows))
-        return np.require(array, requirements=("C", "A", "E"))
+            read = targets.weighted(read, targets.sample_weights(weight_name, sample_weight, rows))
+        return read if isinstance(read, Labels) else np.require(read, requirements=("C", "A", "E"))
 
     def target_rows(
         self,
@@ -151,14 +178,12 @@ class Reader:
     ) -> Array | Rows:
         """As `targets`, but of a large file only some rows at a time are copied or checked.
 
-        Labels of classes, and targets with weights, become an array of floats.
+        Labels of classes stay labels. Targets with weights become an array of floats.
         """
         array = self._as_column(name, sources.opened(name, Y))
         large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
         if not large or sample_weight is not None or (self.loss.of_classes and array.shape[1] == 1):
-            return self.targets(
-                array, rows, check_finite, name, sample_weight=sample_weight, weight_name=weight_name
-            )
+            return self._labels_or_targets(array, rows, check_finite, name, sample_weight, weight_name)
         checks.require_targets(name, array, rows, self.output_count, labels=self.loss.of_classes)
         for block in sources.row_blocks(array):
             here = array[block]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp.inputs import sources, targets
-from fastbp.inputs.sources import MappedFile, Rows
+from fastbp.inputs.sources import Labels, MappedFile, Rows
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -37,16 +37,20 @@ class Samples:
     @property
     def stored_weights(self) -> Array | None:
         """(samples,) the weights, None without."""
+        if isinstance(self.Y, Labels):
+            return self.Y.weights
         return split_weights(self.Y, self.outputs)[1] if isinstance(self.Y, np.ndarray) else None
 
     @property
     def targets(self) -> Array | Rows:
         """(samples, outputs): Y without the weights."""
+        if isinstance(self.Y, Labels):
+            return self.Y.with_weights(None)
         return split_weights(self.Y, self.outputs)[0] if isinstance(self.Y, np.ndarray) else self.Y
 
     def own_views(self) -> Samples:
         """The same numbers under array objects of our own, whose shapes nobody else can set."""
-        return Samples(sources.own_view(self.X), sources.own_view(self.Y), self.outputs)
+        return Samples(sources.own_view(self.X), sources.own_view(self.Y), self.outputs, self.feature_names)
 
     def mapped_files(self, name_of_X: str, name_of_Y: str) -> list[MappedFile]:
         """The files that the data are mapped from, to be asked before they are read."""
@@ -69,7 +73,11 @@ class Samples:
         """The samples with the weights of their classes, times their own weights if they have some."""
         if class_weight is None:
             return self
-        values, weights = split_weights(self.Y[:], self.outputs)
+        values: Array | Labels
+        if isinstance(self.Y, Labels):
+            values, weights = self.Y, self.Y.weights
+        else:
+            values, weights = split_weights(self.Y[:], self.outputs)
         of_rows = targets.class_weights(class_weight, values, loss)
         if weights is not None:
             of_rows = of_rows * weights

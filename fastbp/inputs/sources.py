@@ -25,7 +25,8 @@ class Rows:
     """A matrix (samples, columns) of stored numbers, of which rows become floats when they are asked for.
 
     rows[slice or indices] is a new C-ordered array of `dtype`: the values, or with scaling = (scale, offset),
-    both (columns,) of that dtype, values * scale + offset, where product and sum are rounded each.
+    both (columns,), values * scale + offset, where product and sum are rounded each. That is computed in the
+    dtype of scale and offset: of timestamps float32 keeps too few digits for what the offset leaves.
     """
 
     def __init__(
@@ -41,17 +42,77 @@ class Rows:
         return len(self.values)
 
     def __getitem__(self, rows: Any) -> Array:
-        with np.errstate(over="ignore"):  # as in as_floats: what overflows becomes infinite
-            floats = np.array(self.values[rows], self.dtype, order="C", ndmin=2)
+        computed = self.dtype if self.scaling is None else self.scaling[0].dtype
+        with np.errstate(over="ignore", under="ignore"):  # as in as_floats: what overflows becomes infinite
+            floats = np.array(self.values[rows], computed, order="C", ndmin=2)
             if self.scaling is not None:
                 floats *= self.scaling[0]
                 floats += self.scaling[1]
+            return floats.astype(self.dtype, copy=False)
+
+    def with_values(self, values: Array) -> Rows:
+        """Other rows that are stored like these."""
+        return Rows(values, self.dtype, self.scaling)
+
+
+class Labels(Rows):
+    """Class labels, each of which stands for a row of zeros with a single one.
+
+    rows[slice or indices] is (rows, classes) of `dtype`, or with weights (rows, classes + 1), the weight in
+    the last column. A row takes 8 or 16 bytes, however many classes there are. The labels are a copy: engine
+    code trusts them to be below `classes`.
+    """
+
+    def __init__(self, labels: Array, classes: int, dtype: np.dtype[Any], weights: Array | None = None):
+        fields = [("label", np.int64)] + ([] if weights is None else [("weight", dtype)])
+        values = np.empty(len(labels), np.dtype(fields, align=True))
+        values["label"] = labels
+        if weights is not None:
+            values["weight"] = weights
+        super().__init__(values, dtype)
+        self.classes = classes
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(rows,)"""
+        labels: NDArray[np.int64] = self.values["label"]
+        return labels
+
+    @property
+    def weights(self) -> Array | None:
+        """(rows,) of `dtype`, or None."""
+        return self.values["weight"] if "weight" in (self.values.dtype.names or ()) else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.values), self.classes + (self.weights is not None)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows as floats."""
+        rows, columns = self.shape
+        return rows * columns * self.dtype.itemsize
+
+    def __getitem__(self, rows: Any) -> Array:
+        picked = self.values[rows].reshape(-1)
+        floats = np.zeros((len(picked), self.shape[1]), self.dtype)
+        floats[np.arange(len(picked)), picked["label"]] = 1
+        if self.weights is not None:
+            floats[:, self.classes] = picked["weight"]
         return floats
+
+    def with_values(self, values: Array) -> Labels:
+        weights = values["weight"] if self.weights is not None else None
+        return Labels(values["label"], self.classes, self.dtype, weights)
+
+    def with_weights(self, weights: Array | None) -> Labels:
+        """The same labels with these weights (rows,), or with none."""
+        return Labels(self.labels, self.classes, self.dtype, weights)
 
 
 def picked(data: Array | Rows, rows: NDArray[np.int64]) -> Array | Rows:
     """These rows of the data, as a copy in memory that is stored like them."""
-    return Rows(data.values[rows], data.dtype, data.scaling) if isinstance(data, Rows) else data[rows]
+    return data.with_values(data.values[rows]) if isinstance(data, Rows) else data[rows]
 
 
 def opened(name: str, value: Any) -> Any:
@@ -80,7 +141,7 @@ def is_on_disk(data: Array | Rows) -> bool:
 def own_view(data: Array | Rows) -> Array | Rows:
     """The same numbers under an array object of our own, whose shape nobody else can set."""
     if isinstance(data, Rows):
-        return Rows(data.values.view(np.ndarray), data.dtype, data.scaling)
+        return data.with_values(data.values.view(np.ndarray))
     return data.view(np.ndarray)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastbp import checks
 from fastbp.activations import Activation
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.sources import Labels, Rows
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -55,8 +55,8 @@ def warn_if_out_of_reach(targets: Array | Rows, output: Activation, loss: Loss) 
     )
 
 
-def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtype[Any]) -> Array | None:
-    """Zeros and a one for each label 0 .. outputs - 1; None if Y is not a list or column of labels."""
+def labels_of(name: str, Y: object, rows: int, outputs: int, dtype: np.dtype[Any]) -> Labels | None:
+    """Labels 0 .. outputs - 1, one for each row; None if Y is not a list or column of labels."""
     labels = checks.as_array(name, Y)
     if labels.ndim != 1 and not (labels.ndim == 2 and labels.shape[1] == 1):
         return None
@@ -76,7 +76,7 @@ def rows_of_labels(name: str, Y: object, rows: int, outputs: int, dtype: np.dtyp
     if bad.any():
         first = int(np.argmax(bad))
         raise ValueError(f"{name}[{first}] is {labels[first]:g}, expected {expected}")
-    return np.eye(outputs, dtype=dtype)[labels.astype(np.intp)]
+    return Labels(labels, outputs, dtype)
 
 
 def require_values(name: str, array: Array, loss: Loss) -> None:
@@ -119,11 +119,15 @@ def sample_weights(name: str, value: object, rows: int) -> NDArray[np.float64]:
     return _weights(name, value, range(rows), f"one weight for each of the {rows} rows of X")
 
 
-def class_weights(value: object, Y: Array, loss: Loss) -> NDArray[np.float64]:
+def class_weights(value: object, Y: Array | Labels, loss: Loss) -> NDArray[np.float64]:
     """(rows,): the weight of each row's class; of a row of probabilities, the weight to be expected."""
     outputs = Y.shape[1]
-    if loss.of_classes:
+    shares: Array = np.empty((0, 0))  # (rows, classes): how much of each row is of each class
+    if isinstance(Y, Labels):
+        outputs = Y.classes
         names: list[int] = list(range(outputs))
+    elif loss.of_classes:
+        names = list(range(outputs))
         shares = Y.astype(np.float64)
     elif outputs == 1 and (loss.targets_are_signs or loss.targets_in_unit_interval):
         names = [-1, 1] if loss.targets_are_signs else [0, 1]
@@ -141,7 +145,7 @@ def class_weights(value: object, Y: Array, loss: Loss) -> NDArray[np.float64]:
             raise ValueError(
                 f"unknown class_weight {value!r}, expected 'balanced', a dict {{class: weight}} or an array"
             )
-        counts = shares.sum(axis=0)
+        counts = np.bincount(Y.labels, minlength=outputs) if isinstance(Y, Labels) else shares.sum(axis=0)
         there = counts > 0  # as in scikit-learn, classes that do not occur have no part
         of_class = np.divide(len(Y), there.sum() * counts, out=np.zeros(len(names)), where=there)
     elif isinstance(value, Mapping) or (hasattr(value, "index") and hasattr(value, "items")):
@@ -152,12 +156,13 @@ def class_weights(value: object, Y: Array, loss: Loss) -> NDArray[np.float64]:
         of_class = _weights("class_weight", [value.get(name, 1.0) for name in names], names, known)
     else:
         of_class = _weights("class_weight", value, names, f"one weight for each class; {known}")
-    row_weights: NDArray[np.float64] = shares @ of_class
+    row_weights: NDArray[np.float64] = of_class[Y.labels] if isinstance(Y, Labels) else shares @ of_class
     return row_weights
 
 
-def weighted(Y: Array, weights: NDArray[np.float64]) -> Array:
+def weighted(Y: Array | Labels, weights: NDArray[np.float64]) -> Array | Labels:
     """(rows, outputs + 1): the weights behind the targets. ValueError for what their dtype cannot hold."""
     if weights.max() > float(np.finfo(Y.dtype).max):
         raise ValueError(f"weights go up to {weights.max():g}, which is infinite in {Y.dtype}")
-    return np.column_stack([Y, weights.astype(Y.dtype)])
+    of_dtype = weights.astype(Y.dtype)
+    return Y.with_weights(of_dtype) if isinstance(Y, Labels) else np.column_stack([Y, of_dtype])

@@ -30,7 +30,7 @@ class Architecture:
     dtype : np.dtype, float32 or float64.
     dropout : a probability for each hidden layer.
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
-    scaling : (scale, offset), both (inputs,) of the dtype, or None where inputs are taken as they are.
+    scaling : (scale, offset), both (inputs,) in float64, or None where inputs are taken as they are.
     shapes : (fan_in, fan_out) of every layer.
     arrays : names and shapes of the parameter arrays in their order, see `layout`.
     """
@@ -85,12 +85,11 @@ class Architecture:
     def _scaling(self) -> tuple[Array, Array] | None:
         if self.input_scale == 1 and self.input_offset == 0:
             return None
-        with np.errstate(over="ignore"):
-            scale, offset = (
-                np.full(self.inputs, v, self.dtype) for v in (self.input_scale, self.input_offset)
-            )
-        if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
-            raise ValueError(f"input_scale or input_offset is too large for {self.dtype}")
+        scale, offset = (np.full(self.inputs, v, np.float64) for v in (self.input_scale, self.input_offset))
+        largest = float(np.finfo(self.dtype).max)
+        for name, values in (("input_scale", scale), ("input_offset", offset)):
+            if not (np.abs(values) <= largest).all():
+                raise ValueError(f"{name} is too large for {self.dtype}")
         return scale, offset
 
     @property

@@ -64,29 +64,59 @@ def _convert(b: ir.IRBuilder, bits: ir.Value, stored: np.dtype[Any], scalar: ir.
     return b.fpext(value, target) if size < wanted else b.fptrunc(value, target)
 
 
-def row_reader(stored: np.dtype[Any], dtype: str, scaled: bool) -> int:
+def label_reader(dtype: str, weighted: bool) -> int:
+    """(source, column, target, columns, scale, offset): target = the row that stands for the label at `source` (see inputs.Labels).
+
+    Zeros, and a one where the label says; in the last column, if `weighted`, the weight behind the label. Labels were checked: each is a
+    column. column, scale and offset are not looked at, they make it callable where a row_reader is.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, _, target, columns, _, _ = args
+        ops = Vectors(b, dtype)
+
+        def place(i: ir.Value) -> ir.Value:
+            return b.inttoptr(b.add(target, b.mul(i, I64(ops.itemsize))), ops.scalar.as_pointer())
+
+        with cgutils.for_range(b, columns, intp=I64) as loop:
+            b.store(ir.Constant(ops.scalar, 0.0), place(loop.index), align=ops.itemsize)
+        label = b.load(b.inttoptr(source, I64.as_pointer()), align=8)
+        b.store(ir.Constant(ops.scalar, 1.0), place(label), align=ops.itemsize)
+        if weighted:
+            weight = b.load(b.inttoptr(b.add(source, I64(8)), ops.scalar.as_pointer()), align=ops.itemsize)
+            b.store(weight, place(b.sub(columns, I64(1))), align=ops.itemsize)
+
+    return compile_block(f"read-label{'-weighted' if weighted else ''}", dtype, 6, emit)
+
+
+def row_reader(stored: np.dtype[Any], dtype: str, scaled: np.dtype[Any] | None) -> int:
     """(source, column, target, columns, scale, offset): target = the row at `source`, in floats, times scale plus offset.
 
     column: bytes from one stored number to the next. Nothing is read or written beyond the columns. scale and offset: addresses of as
-    many floats, used if `scaled`.
+    many numbers of dtype `scaled`, in which product and sum are computed; None: nothing is done.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         source, column, target, columns, scale, offset = args
         ops = Vectors(b, dtype)
         integer = ir.IntType(8 * stored.itemsize)
+        computed = ops.scalar if scaled is None else ir.FloatType() if scaled.itemsize == 4 else ir.DoubleType()
+        size = ops.itemsize if scaled is None else scaled.itemsize
 
         def visit(first: ir.Value, lanes: int) -> None:
             def at(base: ir.Value, kind: ir.Type) -> ir.Value:
                 return b.inttoptr(b.add(base, b.mul(first, I64(ops.itemsize))), _shaped(kind, lanes).as_pointer())
 
-            def floats(base: ir.Value) -> ir.Value:
-                return b.load(at(base, ops.scalar), align=ops.itemsize)
+            def factors(base: ir.Value) -> ir.Value:
+                address = b.add(base, b.mul(first, I64(size)))
+                return b.load(b.inttoptr(address, _shaped(computed, lanes).as_pointer()), align=size)
 
             place = b.inttoptr(b.add(source, b.mul(first, column)), _shaped(integer, lanes).as_pointer())
-            value = _convert(b, b.load(place, align=1), stored, ops.scalar, lanes)
+            value = _convert(b, b.load(place, align=1), stored, computed, lanes)
             if scaled:
-                value = b.fadd(b.fmul(value, floats(scale)), floats(offset))
+                value = b.fadd(b.fmul(value, factors(scale)), factors(offset))
+            if computed != ops.scalar:
+                value = b.fptrunc(value, _shaped(ops.scalar, lanes))
             b.store(value, at(target, ops.scalar), align=ops.itemsize)
 
         adjacent = b.icmp_signed("==", column, I64(stored.itemsize))
@@ -98,4 +128,4 @@ def row_reader(stored: np.dtype[Any], dtype: str, scaled: bool) -> int:
             visit(b.add(done, loop.index), 0)
 
     order = "" if stored.isnative else "-swapped"
-    return compile_block(f"read-{stored.kind}{stored.itemsize}{order}{'-scaled' if scaled else ''}", dtype, 6, emit)
+    return compile_block(f"read-{stored.kind}{stored.itemsize}{order}{f'-scaled{scaled.itemsize}' if scaled else ''}", dtype, 6, emit)
