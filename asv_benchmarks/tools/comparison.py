@@ -20,7 +20,7 @@ from typing import Any
 
 from asv_folder import PAGES, ROOT
 
-from fastbp.cli.bench import command, picture
+from fastbp.cli.bench import picture, report
 
 RECORD = PAGES / "comparison.json"
 PICTURE = PAGES / "comparison.png"
@@ -38,13 +38,13 @@ def table(rows: Sequence[Sequence[str]], words: int) -> list[str]:
 
 def short_block(record: dict[str, Any]) -> str:
     """The README's lines: some of the networks, the means over all, what they are worth."""
-    libraries = command.compared(record)
+    libraries = report.compared(record)
     rows = [["network", *(f"{library} / fastbp" for library in libraries)]]
     ratios: dict[str, list[float]] = {library: [] for library in libraries}
     for name in record["results"]:
-        row = [command.network(record, name)]
+        row = [report.network(record, name)]
         for library in libraries:
-            best = command.best_of(record, name, library)
+            best = report.best_of(record, name, library)
             if best:
                 ratios[library].append(best[1]["ratio"]["median"])
             row.append(f"{ratios[library][-1]:.1f}" if best else "")
@@ -68,20 +68,20 @@ def short_block(record: dict[str, Any]) -> str:
 
 def block(record: dict[str, Any]) -> str:
     """The page's table and what it was measured with, in Markdown."""
-    libraries = command.compared(record)
+    libraries = report.compared(record)
     rows = [["shape", "network", "fastbp, us a step", *(f"{library} / fastbp" for library in libraries)]]
     ways: dict[str, set[str]] = {library: set() for library in libraries}
     for name, cells in record["results"].items():
-        row = [name, command.network(record, name), f"{cells['fastbp']['median']:,.1f}"]
+        row = [name, report.network(record, name), f"{cells['fastbp']['median']:,.1f}"]
         for library in libraries:
-            best = command.best_of(record, name, library)
-            text = command.ratio_text(best[1]["ratio"]) if best else ""
-            row.append(f"**{text}**" if text.endswith(command.SLOWER) else text)
+            best = report.best_of(record, name, library)
+            text = report.ratio_text(best[1]["ratio"]) if best else ""
+            row.append(f"**{text}**" if text.endswith(report.SLOWER) else text)
             if best:
                 ways[library].add(best[0].removeprefix(library).strip())
         rows.append(row)
     losses = any(cell.startswith("**") for row in rows for cell in row)
-    slower = f"Bold, with {command.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
+    slower = f"Bold, with {report.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
     text = [
         f"`{record['command']}`, {record['date']}",
         "",
@@ -95,9 +95,9 @@ def block(record: dict[str, Any]) -> str:
         + "; ".join(f"{library}: {', '.join(sorted(names))}" for library, names in ways.items())
         + ".",
         "",
-        *(f"- {sentence[0].upper()}{sentence[1:]}." for sentence in command.summary(record)),
+        *(f"- {sentence[0].upper()}{sentence[1:]}." for sentence in report.summary(record)),
         "",
-        f"{command.conditions(record)}.".replace("\n", "; "),
+        f"{report.conditions(record)}.".replace("\n", "; "),
     ]
     return "\n".join(text)
 

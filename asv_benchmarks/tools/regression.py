@@ -284,9 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(
     names: Sequence[str], measured: Measured, verdicts: dict[str, Verdict], launches: int, rounds: int
 ) -> str:
-    from fastbp.cli.words import text_table
-
-    from fastbp.cli.bench.command import machine
+    from fastbp.cli.bench.measuring import machine
+    from fastbp.cli.output import text_table
 
     rows = []
     for case, verdict in verdicts.items():

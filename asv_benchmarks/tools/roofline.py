@@ -131,7 +131,7 @@ def entry_of_fit(net: Network, legs: int) -> dict[str, float]:
 
 def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float, legs: int) -> dict[str, Any]:
     """Everything, as written to the JSON file."""
-    from fastbp.cli.bench import command
+    from fastbp.cli.bench.measuring import machine as conditions
     from fastbp.engine.probes import tile_speed
 
     machine = measure_machine(threads, legs)
@@ -161,7 +161,7 @@ def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float,
         point.update(roof=found.seconds, bound=found.bound, team=found.threads, parts=found.parts)
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": {"name": command.machine(), **machine},
+        "machine": {"name": conditions(), **machine},
         "steps": steps,
         "tiles": {name: speed / one for name, speed in tiles.items()},
         "products": {name: {p: s / one for p, s in found.items()} for name, found in products.items()},

@@ -146,7 +146,7 @@ def plot(seconds: dict[Point, float], path: Path) -> None:
 
 
 def table(networks: Iterable[str]) -> None:
-    from fastbp.cli.bench.command import machine
+    from fastbp.cli.bench.measuring import machine
     from fastbp.engine.probes import multiply_add_limit
 
     limit = {(dtype, n): 0.0 for dtype in DTYPES for n in THREADS}

@@ -7,7 +7,7 @@ import numpy as np
 import fastbp
 import fastbp.reference
 from fastbp.activations import ACTIVATIONS, OUTPUTS
-from fastbp.cli.bench.command import largest_difference, machine
+from fastbp.cli.bench.measuring import largest_difference, machine
 from fastbp.cli.output import progress, text_table
 from fastbp.losses import LOSSES
 from fastbp.optimizers import OPTIMIZERS

@@ -82,10 +82,10 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from fastbp.cli.bench import command as bench_command
-    from fastbp.cli.bench.problems import QUICK, SHAPES
+    from fastbp.cli.bench.problems import LIBRARIES, QUICK, SHAPES
 
     _known("shape", arguments.shape, SHAPES)
-    _known("library", arguments.against, bench_command.LIBRARIES)
+    _known("library", arguments.against, LIBRARIES)
     files.check_outputs({"--json": arguments.json, "--plot": arguments.plot})
     quick = arguments.quick
     bench_command.bench(

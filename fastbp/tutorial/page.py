@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-from fastbp.cli.bench.command import machine
+from fastbp.cli.bench.measuring import machine
 from fastbp.tutorial import equations, sections
 from fastbp.tutorial.markup import escape, inline
 from fastbp.tutorial.runs import digits, failures, speed, xor

@@ -11,8 +11,8 @@ import pytest
 
 from fastbp.cli import main
 from fastbp.cli.bench import command as bench_command
-from fastbp.cli.bench import peers
-from fastbp.cli.bench.problems import QUICK, SHAPES, Shape, problem_of
+from fastbp.cli.bench import peers, processes, report, ways
+from fastbp.cli.bench.problems import LIBRARIES, QUICK, SHAPES, Shape, problem_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,16 +99,16 @@ def test_what_is_missing_is_said(fake: type[FakePeer]) -> None:
     assert cells["sklearn partial_fit"] == {"unsupported": "no such outputs"}
     assert cells["torch by hand, compiled"] == {"failed": "RuntimeError: no compiler"}
     assert cells["torch autograd, compiled"] == {"failed": "its process ended with -9: and said nothing"}
-    text = bench_command.report(record)
+    text = report.report(record)
     for said in ("not installed: jax", "no such outputs", "no compiler", "ended with -9"):
         assert said in text
 
 
 def test_the_fastest_way_counts_and_losses_are_marked(fake: type[FakePeer]) -> None:
     record = compare(fake)
-    assert bench_command.compared(record) == ["numpy", "torch"]
-    assert bench_command.best_of(record, "tiny", "torch")[0] == "torch by hand"
-    table, summary = bench_command.report(record).split("\n\n")[-2:]
+    assert report.compared(record) == ["numpy", "torch"]
+    assert report.best_of(record, "tiny", "torch")[0] == "torch by hand"
+    table, summary = report.report(record).split("\n\n")[-2:]
     header, row = table.splitlines()
     assert header.split() == ["shape", "network", "fastbp", "us", "numpy", "torch"]
     assert row.split("   ")[0] == "tiny" and row.endswith("4.00 (3.00-4.20)   0.80 (0.75-0.90) !")
@@ -140,8 +140,8 @@ def small(name: str) -> Shape:
 
 def agrees(variant: str, shape: Shape, epochs: int = 3) -> None:
     problem = problem_of(shape)
-    run, parameters = peers.VARIANTS[variant][1](problem)
-    judge, expected = peers.make_numpy_reference(problem)
+    run, parameters = ways.VARIANTS[variant][1](problem)
+    judge, expected = ways.make_numpy_reference(problem)
     run(1)
     run(epochs - 1)
     judge(epochs)
@@ -165,24 +165,24 @@ def test_sklearn_trains_as_the_reference_where_it_can(name: str) -> None:
 
 def test_sklearn_is_not_compared_where_its_mathematics_is_another() -> None:
     pytest.importorskip("sklearn")
-    with pytest.raises(peers.Unsupported, match="no sigmoid outputs with mse"):
-        peers.make_sklearn(problem_of(SHAPES["tiny"]))
+    with pytest.raises(ways.Unsupported, match="no sigmoid outputs with mse"):
+        ways.make_sklearn(problem_of(SHAPES["tiny"]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tabular-f64", "tabular-adam", "labels", "regression", "deep"])
 @pytest.mark.parametrize("variant", ["torch autograd", "torch by hand", "jax step", "jax scan"])
 def test_frameworks_train_as_the_reference(variant: str, name: str) -> None:
-    pytest.importorskip(peers.VARIANTS[variant][0])
+    pytest.importorskip(ways.VARIANTS[variant][0])
     agrees(variant, small(name))
 
 
 def test_a_wrong_implementation_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(problem: Any) -> Any:
-        run, parameters = peers.make_numpy(problem)
+        run, parameters = ways.make_numpy(problem)
         return (lambda epochs: run(epochs + 1)), parameters
 
-    monkeypatch.setitem(peers.VARIANTS, "wrong", ("numpy", wrong))
+    monkeypatch.setitem(ways.VARIANTS, "wrong", ("numpy", wrong))
     with pytest.raises(ArithmeticError, match="not the same training"):
         peers.Worker("wrong", SHAPES["tiny"])
     assert peers.Worker("numpy by hand", SHAPES["tiny"]).difference < 1e-4
@@ -193,15 +193,15 @@ def test_epochs_consist_of_whole_batches_and_names_exist() -> None:
         assert shape.samples % shape.batch == 0
         assert problem_of(small("xor")).X.dtype == np.float32
     assert set(QUICK) <= set(SHAPES)
-    assert {library for library, _ in peers.VARIANTS.values()} == {"fastbp", *bench_command.LIBRARIES}
+    assert {library for library, _ in ways.VARIANTS.values()} == {"fastbp", *LIBRARIES}
 
 
 # ---- the command -----------------------------------------------------------------------------------------
 
 
 def test_a_process_that_cannot_start_is_a_reason_and_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_command.sys, "executable", "/bin/false")
-    peer = bench_command.Process("fastbp", SHAPES["xor"], 1)
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    peer = processes.Process("fastbp", SHAPES["xor"], 1)
     peer.close()
     assert peer.hello == {"failed": "its process ended with 1: and said nothing"}
 

@@ -108,4 +108,4 @@ def test_progress_is_shown_on_a_terminal():
 
 def test_picture_that_cannot_be_written(capsys):
     assert main(["demo", "--out", "absent/picture.png"]) == 2
-    assert capsys.readouterr().err.startswith("fastbp: error: no such directory")
+    assert capsys.readouterr().err.startswith("fastbp: error: absent/picture.png: no such directory")

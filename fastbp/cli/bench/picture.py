@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastbp.cli import pictures
-from fastbp.cli.bench.command import best_of, compared, network
+from fastbp.cli.bench.report import best_of, compared, network
 from fastbp.plot import INK
 
 LOOKS = {

@@ -50,6 +50,8 @@ class Shape:
         return ", ".join(parts)
 
 
+# name on the command line -> name of the installed package
+LIBRARIES = {"numpy": "numpy", "sklearn": "scikit-learn", "torch": "torch", "jax": "jax"}
 SHAPES = {
     "xor": Shape(4, 4, (2, 8, 1)),
     "tiny": Shape(1024, 32, (8, 16, 1)),

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import fastbp
 import fastbp.reference
 from fastbp.cli import files
-from fastbp.cli.bench.command import interleaved, largest_difference, machine
-from fastbp.cli.demo.picture import draw
+from fastbp.cli.bench.measuring import interleaved, largest_difference, machine
+from fastbp.cli.demo.picture import Run, draw
 from fastbp.cli.output import progress, text_table
 from fastbp.data import Split, split_digits
 from fastbp.training.interrupt import or_interrupt
@@ -32,14 +30,6 @@ ACCURACY = 0.95
 AGREEMENT = 1e-4
 
 GET_MATPLOTLIB = "python -m pip install matplotlib"
-
-
-@dataclass(frozen=True)
-class Run:
-    model: Any
-    history: Any
-    predicted: NDArray[np.intp]  # (test rows,)
-    accuracy: float
 
 
 def run(out: str, *, epochs: int, seed: int) -> int:

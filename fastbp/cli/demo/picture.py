@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbp.cli import pictures
 from fastbp.data import Split
 from fastbp.plot import TRAINING, VALIDATION
 
-if TYPE_CHECKING:
-    from fastbp.cli.demo.command import Run
-
 SHOWN = 10  # misclassified digits
 NAMES = [str(digit) for digit in range(10)]
+
+
+@dataclass(frozen=True)
+class Run:
+    model: Any
+    history: Any
+    predicted: NDArray[np.intp]  # (test rows,)
+    accuracy: float
 
 
 def draw(path: str, data: Split, reference: Run, fast: Run, ratio: float) -> None:

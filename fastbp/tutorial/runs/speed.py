@@ -11,7 +11,7 @@ import numpy as np
 
 import fastbp
 import fastbp.reference
-from fastbp.cli.bench.command import interleaved
+from fastbp.cli.bench.measuring import interleaved
 
 ROUNDS = 5
 SECONDS = 0.06  # of one measurement
