@@ -99,7 +99,19 @@ def everything(subject: Subject) -> dict[str, list[Array]]:
     found["after train_step"] = [model.parameters.flat.copy()]
     history = model.fit(X, Y, epochs=2, batch_size=BATCH, optimizer=subject.optimizer, progress=False)
     found["fit"] = [history.loss, model.parameters.flat.copy(), *map(np.copy, subject.state.buffers)]
+    parameters = two_layers()
+    found["functions"] = [
+        np.array(subject.module.train_step(X, Y, *parameters, 1e-3)),
+        *parameters,
+        *subject.module.forward(X, *parameters),
+    ]
     return found
+
+
+def two_layers() -> list[Array]:
+    """Parameters for the functions on arrays."""
+    shapes = ((SIZES[0], 8), (8,), (8, SIZES[-1]), (SIZES[-1],))
+    return [np.full(shape, 0.1, np.float32) for shape in shapes]
 
 
 def differences(first: dict[str, list[Array]], second: dict[str, list[Array]]) -> list[str]:
@@ -180,6 +192,15 @@ def train_steps(subject: Subject) -> None:
         subject.model.train_step(subject.X, subject.Y, subject.optimizer)
 
 
+def functions(subject: Subject) -> None:
+    X, Y, m, parameters = subject.X, subject.Y, subject.module, two_layers()
+    for _ in range(3):
+        m.train_step(X, Y, *parameters, 1e-3)
+        z1, a1, _, y_pred = m.forward(X, *parameters)
+        gradients = m.backward(X, Y, z1, a1, y_pred, parameters[2])
+        m.sgd_update(parameters, gradients, 1e-3)
+
+
 def unequal_uses(subject: Subject) -> None:
     """Each of them wants the prepared state for itself."""
     fit(subject, epochs=1)
@@ -200,6 +221,7 @@ SCENARIOS: dict[str, tuple[Callable[[Subject], Any], bool]] = {
     "loss": (loss, False),
     "forward and backward": (forward_backward, False),
     "train_step": (train_steps, False),
+    "functions": (functions, False),
     "all in turn": (unequal_uses, False),
 }
 
@@ -311,9 +333,9 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> dict[str, Tally]:
+def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> Iterator[tuple[str, Tally]]:
     """So many signals for each scenario, half of them between lines."""
-    moments, tallies = random.Random(seed), {}
+    moments = random.Random(seed)
     folder = tempfile.TemporaryDirectory()
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((ROWS, SIZES[0])).astype(np.float32)
@@ -321,12 +343,12 @@ def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> dict[s
     for name, (run, same_as_unbroken) in SCENARIOS.items():
         if only not in name:
             continue
-        tally = tallies[name] = Tally()
+        tally = Tally()
         for make in models(module):
             whole = Subject(
                 module, make, X, Y, Path(folder.name) / make.__name__ if "checkpoint" in name else None
             )
-            everything(whole.twin())  # everything is compiled
+            expected = everything(whole.fresh())  # and everything is compiled
             run(whole)
             began = time.perf_counter()
             run(whole.twin())
@@ -345,9 +367,11 @@ def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> dict[s
                 tally.ended += interrupted(run, subject, sender)
                 at = f"line {at_line.moment}" if sender is at_line else "some time"
                 found = faults_after(run, subject, same_as_unbroken=same_as_unbroken)
+                new = differences(everything(whole.fresh()), expected)
+                found += [f"a new model's {fault}" for fault in new]
                 tally.faults += [f"{make.__name__}, {at}: {fault}" for fault in found]
+        yield name, tally
     folder.cleanup()
-    return tallies
 
 
 # ---- large steps ----------------------------------------------------------------------------------------
@@ -406,9 +430,7 @@ def main() -> int:
         print("\n".join(found))
         return int(bool(found))
     faults = 0
-    for name, tally in storm(
-        importlib.import_module(given.module), given.signals, given.seed, given.only
-    ).items():
+    for name, tally in storm(importlib.import_module(given.module), given.signals, given.seed, given.only):
         print(
             f"{name}: {tally.signals} signals, {tally.ended} ended it, {len(tally.faults)} faults", flush=True
         )

@@ -11,7 +11,7 @@ import pytest
 from interrupts import Subject, differences, everything
 
 PROGRAM = pathlib.Path(__file__).parents[1] / "support" / "interrupts.py"
-# For each of eleven things that are interrupted; FASTBP_STORM_SIGNALS=400 for a long look.
+# For each of twelve things that are interrupted; FASTBP_STORM_SIGNALS=400 for a long look.
 SIGNALS = int(os.environ.get("FASTBP_STORM_SIGNALS", "20"))
 
 
@@ -29,7 +29,7 @@ def test_after_ctrl_c_at_any_moment_all_is_as_if_it_had_not_come(name, seed):
     result = run_storm("--module", name, "--signals", signals, "--seed", seed)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 11, result.stdout
+    assert len(lines) == 12, result.stdout
     assert all(line.endswith(" 0 faults") for line in lines)
     ended = [int(line.split()[line.split().index("ended") - 1]) for line in lines]
     assert sum(ended) > 3 * signals  # most of them came while something ran
