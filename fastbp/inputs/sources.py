@@ -140,6 +140,8 @@ def is_on_disk(data: Array | Rows) -> bool:
 
 def own_view(data: Array | Rows) -> Array | Rows:
     """The same numbers under an array object of our own, whose shape nobody else can set."""
+    if isinstance(data, Labels):  # which are a copy already
+        return data
     if isinstance(data, Rows):
         return data.with_values(data.values.view(np.ndarray))
     return data.view(np.ndarray)
