@@ -39,9 +39,9 @@ def test_numbers_are_those_of_the_functions() -> None:
     params = xor.W1, xor.B1, xor.W2, xor.B2
     z1, a1, z2, y_pred = fastbp.forward(xor.X, *params)
     dW1, db1, dW2, db2 = fastbp.backward(xor.X, xor.Y_TRUE, z1, a1, y_pred, xor.W2)
-    for name, array in {
-        "z1": z1, "a1": a1, "z2": z2, "y_pred": y_pred, "dW1": dW1, "db1": db1, "dW2": dW2, "db2": db2
-    }.items():  # fmt: skip
+    computed = dict(zip(("z1", "a1", "z2", "y_pred"), (z1, a1, z2, y_pred), strict=True))
+    computed |= dict(zip(("dW1", "db1", "dW2", "db2"), (dW1, db1, dW2, db2), strict=True))
+    for name, array in computed.items():
         assert np.allclose(RUN.names[name], array, rtol=1e-12, atol=1e-15), name
     trained = [p.copy() for p in params]
     assert RUN.loss == pytest.approx(fastbp.train_step(xor.X, xor.Y_TRUE, *trained, xor.LEARNING_RATE))

@@ -223,7 +223,7 @@ def bars(rows: Sequence[tuple[str, float, float, str]], *, names: tuple[str, str
 
     rows: (label, seconds of the first, seconds of the second, what stands at the end).
     """
-    width, left, right, each = 700, 128, 92, 46
+    width, left, right, each = 700, 128, 92, 54
     height = 26 + each * len(rows)
     inner = width - left - right
     body = [
@@ -235,17 +235,17 @@ def bars(rows: Sequence[tuple[str, float, float, str]], *, names: tuple[str, str
     for i, (label, slow, fast, end) in enumerate(rows):
         y = 28 + each * i
         longest = max(slow, fast)
-        body.append(_text(left - 10, y + 21, label, "code", "end"))
-        for value, style, down in ((slow, "numpy", 0), (fast, "fast", 17)):
+        body.append(_text(left - 10, y + 24, label, "code", "end"))
+        for value, style, down in ((slow, "numpy", 0), (fast, "fast", 20)):
             length = max(1.5, inner * value / longest)
             body.append(
-                f'<rect class="fill {style}" x="{left}" y="{y + down}" width="{length:.1f}" height="14"/>'
+                f'<rect class="fill {style}" x="{left}" y="{y + down}" width="{length:.1f}" height="18"/>'
             )
             inside = length > inner - 60
             x, anchor = (left + length - 5, "end") if inside else (left + length + 5, "start")
             shown = f"{value * 1e6:.1f} µs" if value < 1e-4 else f"{value * 1e6:,.0f} µs"
-            body.append(_text(x, y + down + 11, shown, "inside" if inside else "tick", anchor))
-        body.append(_text(width - 4, y + 22, end, "ratio", "end"))
+            body.append(_text(x, y + down + 13, shown, f"inside {style}" if inside else "tick", anchor))
+        body.append(_text(width - 4, y + 25, end, "ratio", "end"))
     return _svg(width, height, "".join(body), title, "chart wide")
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.data import split_digits
+from fastbp.training.interrupt import or_interrupt
 
 Array = NDArray[Any]
 
@@ -34,13 +35,15 @@ class Digits:
 def run() -> Digits:
     data = split_digits()
     model = fastbp.MLP(LAYERS, output="softmax", loss="categorical_crossentropy", seed=0)
-    history = model.fit(
-        data.X_train,
-        data.y_train,
-        epochs=EPOCHS,
-        optimizer=fastbp.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3),
-        validation_data=(data.X_test, data.y_test),
-        progress=False,
+    history = or_interrupt(
+        model.fit(
+            data.X_train,
+            data.y_train,
+            epochs=EPOCHS,
+            optimizer=fastbp.SGD(lr=0.1, momentum=0.9, weight_decay=1e-3),
+            validation_data=(data.X_test, data.y_test),
+            progress=False,
+        )
     )
     scores = model.predict(data.X_test)
     predicted = scores.argmax(axis=1)

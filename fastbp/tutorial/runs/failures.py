@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.data import split_digits
+from fastbp.training.interrupt import or_interrupt
 
 Array = NDArray[Any]
 
@@ -123,7 +124,9 @@ def _train(setting: _Setting, X: Array, Y: Array) -> Outcome:
     before = _look(model, X, Y, setting.layer)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        history = model.fit(X, Y, epochs=EPOCHS, optimizer=fastbp.SGD(lr=setting.lr), progress=False)
+        history = or_interrupt(
+            model.fit(X, Y, epochs=EPOCHS, optimizer=fastbp.SGD(lr=setting.lr), progress=False)
+        )
     result = before if setting.before else _look(model, X, Y, setting.layer)
     result.loss = [float(v) for v in history.loss]
     result.messages = [str(w.message) for w in caught]

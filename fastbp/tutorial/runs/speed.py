@@ -12,6 +12,7 @@ import numpy as np
 import fastbp
 import fastbp.reference
 from fastbp.cli.bench.measuring import interleaved
+from fastbp.training.interrupt import or_interrupt
 
 ROUNDS = 5
 SECONDS = 0.06  # of one measurement
@@ -106,6 +107,6 @@ def _fit(module: Any, size: Size) -> tuple[Callable[[], Any], int]:
     sgd = module.SGD(lr=1e-3)
 
     def call() -> None:
-        model.fit(X, y, epochs=4, batch_size=size.batch, optimizer=sgd, progress=False)
+        or_interrupt(model.fit(X, y, epochs=4, batch_size=size.batch, optimizer=sgd, progress=False))
 
     return call, 4 * FIT_BATCHES
