@@ -19,12 +19,9 @@ from fastbp.checks.arrays import (
     require_updatable,
 )
 from fastbp.checks.scalars import learning_rate
+from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
-
-# How far an activation may be from max(0, z1), relative to 1 + |z1|: far beyond any rounding, since what is
-# looked for is another array in its place.
-FORWARD_TOLERANCE = 1e-3
 
 
 def _require_parameters(W1: Array, b1: Array, W2: Array, b2: Array) -> None:

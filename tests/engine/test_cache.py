@@ -1,5 +1,6 @@
 """What is compiled once and kept: edits, other CPUs, read-only installations, processes at once."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -71,6 +72,21 @@ def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     assert files(tmp_path / "cache") == with_both  # nothing was compiled anew
 
 
+@pytest.mark.slow
+def test_the_order_of_use_does_not_matter(copy, tmp_path):
+    """Names in compiled code do not depend on what a process has compiled before."""
+    forward = """
+    X = numpy.ones((4, 3)); params = numpy.ones((3, 4)), numpy.ones(4), numpy.ones((4, 2)), numpy.ones(2)
+    print(hashlib.sha256(fastbp.forward(X, *params)[3].tobytes()).hexdigest())
+"""
+    imports, fit = FIT.split("\n", 2)[1], FIT.split("\n", 2)[2]
+    orders = [f"if True:\n{imports}\n{a}\n{b}" for a, b in ((fit, forward), (forward, fit))]
+    first = copy(orders[0]).split()
+    cached = files(tmp_path / "cache")
+    assert copy(orders[1]).split() == first[::-1]
+    assert files(tmp_path / "cache") == cached
+
+
 @on_x86
 def test_cpus_share_a_cache(copy, tmp_path):
     """A folder on a network drive, two machines: each finds its own code."""
@@ -105,6 +121,37 @@ def test_every_source_counts(tmp_path, monkeypatch):
         assert digest() != original, path.name
         path.write_bytes(source)
     assert digest() == original
+
+
+def imported(path):
+    """The files of fastbp that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            place = PACKAGE.parent.joinpath(*name.split("."))
+            yield from (file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())
+
+
+def test_what_compiled_code_imports_is_a_source():
+    """Numbers that are frozen into compiled code come from files that the digest knows."""
+    sources = set(cache.compiled_sources())
+    # At the top of the engine is what Python fills in; below and in the formulas is what is compiled.
+    compiled = [
+        path for path in sources if path.parent.name == "formulas" or path.parent.parent.name == "engine"
+    ]
+    assert len(compiled) > 30
+    unknown = {
+        (path.relative_to(PACKAGE).as_posix(), used.relative_to(PACKAGE).as_posix())
+        for path in compiled
+        for used in imported(path)
+        if used not in sources and used != PACKAGE / "__init__.py"
+    }
+    assert unknown == set()
 
 
 def unwritable(path):

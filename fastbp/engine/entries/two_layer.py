@@ -16,7 +16,6 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from fastbp.checks.two_layer import FORWARD_TOLERANCE
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.intrinsics import call
@@ -50,6 +49,7 @@ from fastbp.engine.worker.step import (
 from fastbp.engine.worker.step import (
     Y as Y_AT,
 )
+from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
 
