@@ -28,7 +28,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # for those who load this file by its path
 import summary
 from asv_folder import ASSETS, ASV, PAGES
 from histories import History, histories

@@ -27,9 +27,8 @@ HELPERS = {"__init__", "common", "measuring"}
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def load() -> Callable[[str], Any]:
     """Imports a module of the benchmarks, which stand outside the package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
     return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
@@ -160,12 +159,11 @@ def test_each_class_has_a_setup_cache_of_its_own(load: Callable[[str], Any]) -> 
             assert not hasattr(cls, "setup_cache") or "setup_cache" in vars(cls)
 
 
-def test_the_history_of_each_benchmark_goes_on(load: Callable[[str], Any]) -> None:
+def test_the_history_of_each_benchmark_goes_on() -> None:
     """asv hides results of another version, which is a digest of the source, unless it has a `version`."""
     discovery = pytest.importorskip("asv_runner.discovery")
     listed = json.loads((FOLDER / "results" / "benchmarks.json").read_text(encoding="utf-8"))
     recorded = {name: found["version"] for name, found in listed.items() if isinstance(found, dict)}
-    load("common")
     now = {found.name: found.version for found in discovery.disc_benchmarks(str(FOLDER / "benchmarks"))}
     lost = {name: now.get(name) for name, version in recorded.items() if now.get(name) != version}
     assert not lost  # where the figure is the same one: `version = "..."`, else a new results/benchmarks.json

@@ -16,8 +16,7 @@ FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 
 
 @pytest.fixture
-def comparison(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def comparison() -> Any:
     return importlib.import_module("comparison")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -15,25 +14,14 @@ import urllib.request
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 
+import dashboard
 import pytest
 from browser import asked_of_other_sites, start
 
 COMMAND = Path(__file__).parents[2] / "asv_benchmarks" / "tools" / "dashboard.py"
 ASSETS = COMMAND.parents[1] / "assets"
 
-
-def load_dashboard() -> ModuleType:
-    # It stands outside the package, so it is loaded by its path.
-    spec = importlib.util.spec_from_file_location("dashboard", COMMAND)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-dashboard = load_dashboard()
 
 PAGE = """<html><head>
 <script src="https://cdn.example/jquery-3.3.1.min.js" integrity="sha256-x" crossorigin="anonymous"></script>
@@ -224,11 +212,10 @@ def test_the_first_page_begins_with_this_machine(configuration: Path, tmp_path: 
     )
 
 
-def test_regressions_are_not_sought_where_more_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regressions_are_not_sought_where_more_is_better() -> None:
     """asv takes an increase for a regression, whatever the benchmark measures."""
     discovery = pytest.importorskip("asv_runner.discovery")
     folder = COMMAND.parents[1]
-    monkeypatch.syspath_prepend(str(folder))
     settings = dashboard.settings_of(folder / "asv.conf.json")
     left_out = [name for name, first in settings["regressions_first_commits"].items() if first is None]
     for found in discovery.disc_benchmarks(str(folder / "benchmarks")):

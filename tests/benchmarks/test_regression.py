@@ -18,8 +18,7 @@ FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 
 
 @pytest.fixture
-def regression(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def regression() -> Any:
     return importlib.import_module("regression")
 
 

@@ -16,9 +16,8 @@ FOLDER = Path(__file__).parents[2] / "asv_benchmarks" / "tools"
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def load() -> Callable[[str], Any]:
     """Imports a module that stands outside the package."""
-    monkeypatch.syspath_prepend(str(FOLDER))
     return importlib.import_module
 
 

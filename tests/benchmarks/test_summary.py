@@ -14,8 +14,7 @@ DAY = 24 * 3600 * 1000
 
 
 @pytest.fixture
-def summary(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(FOLDER))
+def summary() -> Any:
     return importlib.import_module("summary")
 
 
