@@ -28,7 +28,7 @@ from fastbp.cli.train.options import TRAIN
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     results = output.Results(sys.stdout)
-    with contextlib.redirect_stdout(cast(TextIO, results)):
+    with contextlib.redirect_stdout(cast(TextIO, results)), output.worded_warnings():
         try:
             code = _run(sys.argv[1:] if argv is None else argv, results)
         except KeyboardInterrupt:

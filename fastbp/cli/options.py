@@ -155,8 +155,10 @@ def read_file(path: str, options: Mapping[str, Option]) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply, options are not") from None
     values = {}
     for key, value in content.items():
         if key not in options:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -100,6 +101,18 @@ def complain(message: str, what: str = "error: ") -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(f"fastbp: {what}{message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def worded_warnings() -> Iterator[None]:
+    """Within, a warning is a line like an error's, without the place in our code that it comes from."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        complain(" ".join(str(message).split()), what="warning: ")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def progress(text: str) -> None:

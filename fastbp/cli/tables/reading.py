@@ -8,6 +8,7 @@ from pathlib import Path
 from fastbp.cli.errors import DataError
 from fastbp.cli.tables import array_table, csv_table
 from fastbp.cli.tables.table import Columns, Table
+from fastbp.storage import atomic
 
 TABLES = (".csv", ".tsv", ".txt", ".npy", ".npz")
 PACKED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
@@ -42,6 +43,7 @@ def _kind(path: str) -> str:
         raise DataError(f"no such file: {path}")
     if Path(path).is_dir():
         raise DataError(f"{path} is a directory: a file with a table or with images is expected")
+    atomic.check_regular(path)
     if suffix in PACKED:
         raise DataError(f"{path} is a packed file: unpack it first ({PACKED[suffix]} {Path(path).name})")
     if suffix not in TABLES:

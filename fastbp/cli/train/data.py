@@ -75,7 +75,10 @@ def load(settings: argparse.Namespace) -> Data:
 
     first = _part("training", table.pick(training), task, settings.dtype)
     validation = part("validation", table.pick(watched))
-    held_out = part("held out", table.pick(held) if test is None else test)
+    try:
+        held_out = part("held out", table.pick(held) if test is None else test)
+    except DataError as error:
+        raise DataError(f"{settings.test}: {error}" if test is not None else str(error)) from None
     scaling = (1.0, 0.0) if table.image is None else scaling_of_images(first.X)
     return Data(task, first, validation, held_out, table.image, scaling)
 
