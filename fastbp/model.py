@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastbp.engine import structs
 from fastbp.engine.entries import few_rows
 from fastbp.engine.kernels.finite import is_finite
-from fastbp.engine.plan import FEW_ROWS, Plan
+from fastbp.engine.memory import FEW_ROWS, Design
+from fastbp.engine.plan import Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.engine.threads.locks import lock_of
-from fastbp.engine.worker import step
 from fastbp.inputs.sources import Rows
 from fastbp.network.base import BaseMLP
 from fastbp.network.results import Trace
@@ -59,9 +60,9 @@ class MLP(BaseMLP):
         plan = self._plans.pop(key, None)
         if plan is None:
             names = [activation.name for activation in self._activations]
-            plan = Plan(
+            design = Design(
                 self._layer_sizes,
-                names,
+                tuple(names),
                 self._loss.name,
                 self._dtype,
                 rule,
@@ -75,6 +76,7 @@ class MLP(BaseMLP):
                 max_norm=self._max_norm if use == "train" and rule != "sum" else None,
                 layer_norm=self._layer_norm,
             )
+            plan = Plan(design)
             plan.key = key
         return plan
 
@@ -132,10 +134,10 @@ class MLP(BaseMLP):
         trace = Trace(X, z, a, n, [np.empty(rows, self._dtype) for _ in n])
         with self._lock:
             plan = self._take_plan("trace", "gradient", min(rows, FORWARD_ROWS))
-            plan.lend_parameters(self._parameters)
-            plan.lend_data(X, None)
-            plan.lend_activations(trace.z, trace.a, trace.n, trace.inverse_std)
-            plan.run(step.PACK + step.FORWARD, self._threads)
+            plan.bind_parameters(self._parameters)
+            plan.bind_data(X, None)
+            plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
+            plan.run(structs.PACK + structs.FORWARD, self._threads)
             self._put_back(plan)
         return trace
 
@@ -145,12 +147,12 @@ class MLP(BaseMLP):
         rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // self.n_parameters)
         with self._lock:
             plan = self._take_plan("predict", "add", rows)
-            plan.lend_parameters(self._parameters)
+            plan.bind_parameters(self._parameters)
             for start in range(0, len(X), rows_per_entry):
                 part = out[start : start + rows_per_entry]
-                plan.lend_data(X[start : start + rows_per_entry], None)
-                plan.set_layer(len(self._layer_sizes) - 2, outside_a=part.ctypes.data)
-                plan.run(step.FORWARD + (step.PACK if start == 0 else 0), self._threads)
+                plan.bind_data(X[start : start + rows_per_entry], None)
+                plan.bind_output(part)
+                plan.run(structs.FORWARD + (structs.PACK if start == 0 else 0), self._threads)
             self._put_back(plan)
         return out
 
@@ -160,15 +162,15 @@ class MLP(BaseMLP):
         X = np.ascontiguousarray(trace.X, self._dtype)
         with self._lock:
             plan = self._take_plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
-            plan.lend_parameters(self._parameters, [gradient])
-            plan.lend_data(X, Y)
+            plan.bind_parameters(self._parameters, [gradient])
+            plan.bind_data(X, Y)
             lent = [
                 [np.ascontiguousarray(v, self._dtype) for v in values]
                 for values in (trace.z, trace.a, trace.n, trace.inverse_std)
             ]
-            plan.lend_activations(*lent)
-            plan.hyper[0] = 1 / rows if self._reduction == "mean" else 1
-            plan.run(step.PACK + step.BACKWARD + step.UNPACK_STATES, self._threads)
+            plan.bind_activations(*lent)
+            plan.coefficients[0] = 1 / rows if self._reduction == "mean" else 1
+            plan.run(structs.PACK + structs.BACKWARD + structs.UNPACK_STATES, self._threads)
             self._put_back(plan)
         return gradient
 
@@ -205,10 +207,10 @@ class MLP(BaseMLP):
             if first_step == last_step and plan.is_ready_for(X, Y, order):
                 self._put_back(plan)
                 return True
-            plan.lend_data(X, Y, order)
-            plan.lend_parameters(self._parameters, state.buffers)
+            plan.bind_data(X, Y, order)
+            plan.bind_parameters(self._parameters, state.buffers)
             settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
-            plan.set(steps_before=self.streams.steps_trained - first_step)
+            plan.table.steps_before = self.streams.steps_trained - first_step
             pack = self._packed != (plan, self.parameters.version)
             self._packed = None
             plan.train(
@@ -260,11 +262,11 @@ class MLP(BaseMLP):
             weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
             sums = self._take_plan("train", "sum", part, weighted=weighted)
             plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
-            plan.lend_parameters(parameters, state.buffers)
-            plan.lend_data(X, Y, order)
+            plan.bind_parameters(parameters, state.buffers)
+            plan.bind_data(X, Y, order)
             plan.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
-            sums.lend_parameters(parameters, [nothing])  # each step begins with a sum of 0
-            sums.lend_data(X, Y, order)
+            sums.bind_parameters(parameters, [nothing])  # each step begins with a sum of 0
+            sums.bind_data(X, Y, order)
             if first_step == last_step:
                 sums.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
             for s in range(first_step, last_step):
@@ -273,7 +275,7 @@ class MLP(BaseMLP):
                 last = min(first + in_step, (epoch + 1) * in_epoch)
                 row = settings[s - first_step]
                 scales = np.repeat(row[:1, None], last - first, axis=0)
-                sums.set(steps_before=trained - first)
+                sums.table.steps_before = trained - first
                 sums.train(first, last, scales, losses, pack=True, threads=self._threads, stop=stop)
                 losses_out[s - first_step] = losses[: last - first].sum()
                 trained += last - first

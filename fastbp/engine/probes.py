@@ -16,22 +16,31 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
-from fastbp.engine import plan as plans
+from fastbp.engine import memory as sizes
+from fastbp.engine import structs, tables
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call, peek
+from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels import matmul
-from fastbp.engine.plan import Plan, aligned
+from fastbp.engine.memory import Design, aligned
+from fastbp.engine.plan import NO_STOP, Plan
 from fastbp.engine.simd.vector import I64, Vectors, isa
 from fastbp.engine.threads import team
-from fastbp.engine.worker import step
+from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.worker.backward import backward
+from fastbp.engine.worker.forward import forward
+from fastbp.engine.worker.operands import Batch, Block, Left, Size, from_zero, input_of, multiply
+from fastbp.engine.worker.partition import Worker
+from fastbp.engine.worker.update import PACKING_PANELS, update
 
 Run = Callable[[int], None]
+S = TypeVar("S", bound=Struct)
 
 
 class Blocking(NamedTuple):
@@ -41,7 +50,7 @@ class Blocking(NamedTuple):
     block: int  # bytes of activations that a sweep over weights takes at a time
     depth: int  # rows of a batch that are added to the weights in one sweep over them
     narrow_outputs: int  # up to so many outputs the last layer lies the other way round, without a transposed copy
-    packed_panels: int  # panels of a worker from which the update copies slivers of its inputs
+    packed_panels: int  # panels of a worker from which the update packs its inputs
     packed_rows: int  # rows of a batch from which it does
 
 
@@ -50,12 +59,12 @@ def blocking() -> Blocking:
     return Blocking(
         vector=isa().bytes,
         tile_rows=matmul.shapes(),
-        panels_side_by_side=plans.CHUNK,
-        block=plans.BLOCK,
-        depth=plans.DEPTH,
-        narrow_outputs=plans.THIN,
-        packed_panels=step.SLIVER_PANELS,
-        packed_rows=plans.sliver_rows(),
+        panels_side_by_side=sizes.GROUP,
+        block=tables.BLOCK,
+        depth=tables.DEPTH,
+        narrow_outputs=sizes.NARROW_OUTPUTS,
+        packed_panels=PACKING_PANELS,
+        packed_rows=tables.packing_rows(),
     )
 
 
@@ -73,18 +82,35 @@ LEG_SECONDS, LEGS, MOST_SECONDS = 0.004, 20, 2.0
 # A and B of the tallest tile take 25 KB, and at twice the depth the same tile was 2 to 4% slower.
 DEPTH = 128
 
-TILE, TIMES, ROWS, VECTORS, VECTOR, TILE_DEPTH, A, A_ROW, B, C, BYTES = range(11)
+
+@struct
+class Product(Struct):
+    """One product, to be done again and again by each worker on numbers of its own."""
+
+    kernel: int
+    times: int
+    rows: int
+    vectors: int
+    depth: int
+    vector: int  # bytes
+    a: int
+    a_row: int
+    b: int
+    c: int
+    own: int  # bytes from one worker's numbers to the next one's
 
 
-def _repeat(t, n, plan):
-    """Worker t: the same tile again and again, each worker on numbers of its own."""
-    own = t * peek(plan, BYTES)
-    row = peek(plan, VECTORS) * peek(plan, VECTOR)
-    for _ in range(peek(plan, TIMES)):
-        call(peek(plan, TILE), (peek(plan, ROWS), peek(plan, VECTORS), peek(plan, TILE_DEPTH),
-                                peek(plan, A) + own, peek(plan, A_ROW), peek(plan, A_ROW), peek(plan, TILE_DEPTH), 0,
-                                peek(plan, B) + own, peek(plan, VECTOR), row, peek(plan, C) + own, peek(plan, VECTOR), row,
-                                0, 0, matmul.ZERO))  # fmt: skip
+_product_at = view_of(Product)
+
+
+def _repeat(t, n, address):
+    """Worker t: the same product again and again."""
+    job = _product_at(address)
+    own, row = t * job.own, job.vectors * job.vector
+    size = Size(job.rows, job.vectors, job.depth)
+    left = Left(job.a + own, job.a_row, job.a_row, job.depth, np.int64(0))
+    for _ in range(job.times):
+        multiply(job.kernel, size, left, Block(job.b + own, job.vector, row), Block(job.c + own, job.vector, row), from_zero())
 
 
 def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", threads: int = 1, *, legs: int = LEGS) -> float:
@@ -92,29 +118,30 @@ def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", thre
     vector = isa().bytes
     itemsize = np.dtype(dtype).itemsize
     a_row = -(-depth * itemsize // 64) * 64 + 64  # an odd number of cache lines, mostly: rows then do not share cache sets
-    sizes = [rows * a_row, depth * vectors * vector, rows * vectors * vector]
-    sizes = [-(-size // 64) * 64 for size in sizes]
+    sizes_of = [rows * a_row, depth * vectors * vector, rows * vectors * vector]
+    sizes_of = [-(-size // 64) * 64 for size in sizes_of]
     threads = team.available(threads)
-    memory = aligned(sum(sizes) * threads)
+    memory = aligned(sum(sizes_of) * threads)
     # Numbers of ordinary size: zeros would draw less power, and the clock rate depends on that.
     memory.view(dtype)[:] = np.random.default_rng(0).random(memory.nbytes // itemsize) - 0.5
     a = memory.ctypes.data
-    plan = np.zeros(11, np.int64)
-    plan[[TILE, TIMES, ROWS, VECTORS, VECTOR]] = matmul.address(dtype, matmul.ALONG_K), 1, rows, vectors, vector
-    plan[[TILE_DEPTH, A, A_ROW, B, C, BYTES]] = depth, a, a_row, a + sizes[0], a + sizes[0] + sizes[1], sum(sizes)
+    job, job_memory = _job(Product)
+    job.kernel, job.times, job.vector = matmul.address(dtype, matmul.ALONG_K), 1, vector
+    job.rows, job.vectors, job.depth = rows, vectors, depth
+    job.a, job.a_row, job.b, job.c, job.own = a, a_row, a + sizes_of[0], a + sizes_of[0] + sizes_of[1], sum(sizes_of)
     work = jit.address_of("limit", jit.void(3), lambda: _repeat, driver=True)
-    door = aligned((2 + threads) * team.LINE).view(np.int64)
+    arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
 
     flops = 2 * rows * vectors * (vector // itemsize) * depth
 
     def speed(workers: int) -> float:
         start = time.perf_counter()
-        workers = team.run(work, plan.ctypes.data, workers, door)
-        return workers * int(plan[TIMES]) * flops / (time.perf_counter() - start)
+        workers = team.run(work, job_memory.ctypes.data, workers, arrivals)
+        return workers * job.times * flops / (time.perf_counter() - start)
 
     # How often fills a leg; one worker finds out, since others take some time to start.
-    while (one := max(speed(1) for _ in range(3))) * LEG_SECONDS > 2 * int(plan[TIMES]) * flops:
-        plan[TIMES] = min(8 * int(plan[TIMES]), int(LEG_SECONDS * one / flops))
+    while (one := max(speed(1) for _ in range(3))) * LEG_SECONDS > 2 * job.times * flops:
+        job.times = min(8 * job.times, int(LEG_SECONDS * one / flops))
     best, since = 0.0, 0
     end = time.perf_counter() + MOST_SECONDS
     while since < legs and (best == 0 or time.perf_counter() < end):
@@ -131,22 +158,35 @@ def multiply_add_limit(dtype: str = "float32", threads: int = 1) -> float:
 # ---- one phase of one layer -------------------------------------------------------------------------------------------------------------
 
 PHASES = ("forward", "backward", "update")
-PHASE_PLAN, PHASE, PHASE_TIMES, PHASE_ROWS, PHASE_X, PHASE_X_ROW, PHASE_HYPER = range(7)
 
 
-def _repeat_phase(t, n, job):
+@struct
+class Phase(Struct):
+    plan: int  # address
+    phase: int  # a place in PHASES
+    times: int
+    rows: int
+    x: int
+    x_row: int
+
+
+_phase_at = view_of(Phase)
+
+
+def _repeat_phase(t, n, address):
     """Worker t: the same phase again and again, with a barrier after each."""
-    plan, rows = peek(job, PHASE_PLAN), peek(job, PHASE_ROWS)
-    x, x_row, hyper = peek(job, PHASE_X), peek(job, PHASE_X_ROW), peek(job, PHASE_HYPER)
-    columns = peek(step.layer_at(plan, 0), step.FAN_IN)
-    for _ in range(peek(job, PHASE_TIMES)):
-        if peek(job, PHASE) == 0:
-            step.forward(plan, 0, t, n, rows, x, x_row, columns, 0, 0, 0, 0, False)
-        elif peek(job, PHASE) == 1:
-            step.backward(plan, 1, t, n, rows)
+    job, worker, zero = _phase_at(address), Worker(t, n), np.int64(0)
+    plan = structs.plan_at(job.plan)
+    first = structs.layer_at(plan, zero)
+    x, batch = input_of(job.x, job.x_row, first.fan_in), Batch(job.rows, zero, zero, zero, plan.coefficients)
+    for _ in range(job.times):
+        if job.phase == 0:
+            forward(plan, first, x, batch, worker)
+        elif job.phase == 1:
+            backward(plan, structs.layer_at(plan, np.int64(1)), first, batch, worker)
         else:
-            step.update(plan, 0, t, n, rows, x, x_row, columns, 0, hyper)
-        step.barrier(plan, t, n)
+            update(plan, first, x, batch, worker)
+        barrier(plan, worker)
 
 
 def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "float32", threads: int = 1) -> Run:
@@ -157,39 +197,47 @@ def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "fl
     if phase not in PHASES:
         raise ValueError(f"phase is {phase!r}: it must be one of {', '.join(PHASES)}")
     # For the backward phase the layer in question is the second, and what is below it is linear, too.
-    sizes = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
+    widths = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
     use = "predict" if phase == "forward" else "train"
-    plan = Plan(sizes, ["identity"] * (len(sizes) - 1), "mse", np.dtype(dtype), "add", rows, use)
+    plan = Plan(Design(widths, ("identity",) * (len(widths) - 1), "mse", np.dtype(dtype), "add", rows, use))
     # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
     rng = np.random.default_rng(0)
-    parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(sizes)))
-    X, Y = (rng.standard_normal((rows, n)).astype(dtype) for n in (sizes[0], sizes[-1]))
-    plan.lend_parameters(parameters := parameters.astype(dtype))
-    plan.lend_data(X, Y)
+    parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(widths)))
+    X, Y = (rng.standard_normal((rows, n)).astype(dtype) for n in (widths[0], widths[-1]))
+    plan.bind_parameters(parameters := parameters.astype(dtype))
+    plan.bind_data(X, Y)
     if use == "train":
-        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1, stop=plans.NO_STOP)
+        plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1, stop=NO_STOP)
     else:
-        plan.run(step.PACK, 1)
+        plan.run(structs.PACK, 1)
     if X.strides[0] % 4096 == 0:  # such rows share cache sets, and `fit` copies them to where they do not
         X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
-    values = [plan.address, PHASES.index(phase), 1, rows, X.ctypes.data, X.strides[0], plan.hyper.ctypes.data]
-    job = np.array(values, np.int64)
+    plan.table.coefficients = plan.coefficients.ctypes.data
+    job, job_memory = _job(Phase)
+    job.plan, job.phase, job.rows, job.x, job.x_row = plan.address, PHASES.index(phase), rows, X.ctypes.data, X.strides[0]
     work = jit.address_of("one_phase", jit.void(3), lambda: _repeat_phase, driver=True)
     team_size = team.available(threads)
 
     def run(times: int, kept: Any = (parameters, X, Y)) -> None:  # the arrays must live as long as their addresses
-        job[PHASE_TIMES] = times
-        team.run(work, job.ctypes.data, team_size, plan._door)
+        job.times = times
+        team.run(work, job_memory.ctypes.data, team_size, plan.arrivals)
 
     return run
+
+
+def _job(kind: type[S]) -> tuple[S, NDArray[np.int64]]:
+    """Zeros for a worker that does not do a plan, and the memory that they are in."""
+    memory = np.zeros(size_of(kind) // 8, np.int64)
+    return at(kind, memory.ctypes.data), memory
 
 
 # ---- teams that only meet, or only read ------------------------------------------------------------------------------------------------
 
 
-def _meet(t, n, plan):
-    for _ in range(peek(plan, step.LAST)):
-        step.barrier(plan, t, n)
+def _meet(t, n, address):
+    plan, worker = structs.plan_at(address), Worker(t, n)
+    for _ in range(plan.last_step):
+        barrier(plan, worker)
 
 
 def meetings(threads: int) -> Run:
@@ -197,15 +245,32 @@ def meetings(threads: int) -> Run:
 
     RuntimeError where so many threads do not come together (they are what `available_threads` says, or the machine is busy).
     """
-    plan = np.zeros(step.HEADER_SIZE, np.int64)
-    door = aligned((2 + threads) * team.LINE).view(np.int64)
-    plan[step.TEAM] = door.ctypes.data + 2 * team.LINE
-    return _all_of_them(jit.address_of("meetings", jit.void(3), lambda: _meet, driver=True), plan, step.LAST, threads, door)
+    plan, memory = _job(structs.Plan)
+    arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
+    plan.flags = team.flags_of(arrivals)
+    meet = _all_of_them(jit.address_of("meetings", jit.void(3), lambda: _meet, driver=True), memory, threads, arrivals)
+
+    def run(times: int) -> None:
+        plan.last_step = times
+        meet()
+
+    return run
 
 
 WALK_VECTORS = 16  # that one turn of the walk loads; for reading, as many sums
 TURN = 64 * WALK_VECTORS  # bytes of which every worker's share of the memory is a multiple, with vectors of up to 64 bytes
-WALK_FIRST, WALK_BYTES, WALK_TIMES, WALK_CHANGES, WALK_OUT = range(5)
+
+
+@struct
+class Walk(Struct):
+    first: int  # address
+    share: int  # bytes of each worker
+    times: int
+    changes: int
+    out: int  # 64 bytes for each worker
+
+
+_walk_at = view_of(Walk)
 
 
 def _walk(changes: bool) -> Any:
@@ -251,13 +316,14 @@ def _walk(changes: bool) -> Any:
 _read, _change = _walk(False), _walk(True)
 
 
-def _walk_again(t, n, job):
-    mine, out = peek(job, WALK_FIRST) + t * peek(job, WALK_BYTES), peek(job, WALK_OUT) + 64 * t
-    for _ in range(peek(job, WALK_TIMES)):
-        if peek(job, WALK_CHANGES):
-            _change(mine, peek(job, WALK_BYTES), out)
+def _walk_again(t, n, address):
+    job = _walk_at(address)
+    mine, out = job.first + t * job.share, job.out + 64 * t
+    for _ in range(job.times):
+        if job.changes:
+            _change(mine, job.share, out)
         else:
-            _read(mine, peek(job, WALK_BYTES), out)
+            _read(mine, job.share, out)
 
 
 def walk(memory: np.ndarray[Any, Any], sums: np.ndarray[Any, Any], threads: int, *, changes: bool) -> Run:
@@ -268,23 +334,25 @@ def walk(memory: np.ndarray[Any, Any], sums: np.ndarray[Any, Any], threads: int,
     """
     if memory.nbytes % (TURN * threads) or sums.nbytes != 64 * threads:
         raise ValueError(f"memory has {memory.nbytes} bytes and sums {sums.nbytes}: they must be a multiple of {TURN} and 64 for each worker")
-    values = [memory.ctypes.data, memory.nbytes // threads, 0, int(changes), sums.ctypes.data]
-    door = aligned((2 + threads) * team.LINE).view(np.int64)
-    run = _all_of_them(jit.address_of("walk", jit.void(3), lambda: _walk_again, driver=True), np.array(values, np.int64), WALK_TIMES, threads, door)
+    job, job_memory = _job(Walk)
+    job.first, job.share, job.changes, job.out = memory.ctypes.data, memory.nbytes // threads, int(changes), sums.ctypes.data
+    arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
+    work = jit.address_of("walk", jit.void(3), lambda: _walk_again, driver=True)
+    walk_once = _all_of_them(work, job_memory, threads, arrivals)
 
-    def walk_all(times: int, kept: Any = (memory, sums)) -> None:
-        run(times)
+    def run(times: int, kept: Any = (memory, sums)) -> None:
+        job.times = times
+        walk_once()
 
-    return walk_all
+    return run
 
 
-def _all_of_them(work: int, job: np.ndarray[Any, Any], times_at: int, threads: int, door: np.ndarray[Any, Any]) -> Run:
-    """run(times): the compiled worker with `times` at that place of its job, in a team of exactly so many."""
+def _all_of_them(work: int, job: NDArray[np.int64], threads: int, arrivals: NDArray[np.int64]) -> Callable[[], None]:
+    """Has the compiled worker do the job in a team of exactly so many."""
 
-    def run(times: int) -> None:
-        job[times_at] = times
+    def run() -> None:
         for _ in range(100):  # a leg in which somebody came too late counts as slow, and another one decides
-            if team.run(work, job.ctypes.data, threads, door) == threads:
+            if team.run(work, job.ctypes.data, threads, arrivals) == threads:
                 return
         raise RuntimeError(f"{threads} threads never came together")
 

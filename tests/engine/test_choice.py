@@ -2,7 +2,7 @@
 
 import itertools
 
-from fastbp.engine.threads.team import Choice
+from fastbp.engine.threads.choice import Choice
 
 
 def work(choice, seconds_of, until, steps, now=0.0):

@@ -174,16 +174,17 @@ def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
 @pytest.mark.parametrize("columns", range(1, 41))
 def test_a_prediction_stays_inside_its_array(columns, dtype):
     """All the way: odd widths through pack, tile and unpack, into memory with guards around it."""
+    from fastbp.engine import structs
+    from fastbp.engine.memory import Design
     from fastbp.engine.plan import Plan
-    from fastbp.engine.worker import step
 
     X = rng_of(0).standard_normal((7, columns)).astype(dtype)
     model = fastbp.MLP([columns, columns, columns], dtype=dtype, seed=0)
     memory, at = guarded(X.nbytes)
-    plan = Plan(model.layer_sizes, ("relu", "sigmoid"), "mse", dtype, "add", 3, "predict")
-    plan.lend_parameters(model._parameters)
-    plan.lend_data(X, None)
-    plan.set_layer(1, outside_a=memory.ctypes.data + at)
-    plan.run(step.PACK + step.FORWARD, 1)
+    plan = Plan(Design(model.layer_sizes, ("relu", "sigmoid"), "mse", dtype, "add", 3, "predict"))
+    plan.bind_parameters(model._parameters)
+    plan.bind_data(X, None)
+    plan.bind_output(memory[at : at + X.nbytes])
+    plan.run(structs.PACK + structs.FORWARD, 1)
     assert untouched(memory, at, X.nbytes)
     assert np.array_equal(memory[at : at + X.nbytes].view(dtype).reshape(7, columns), model.predict(X))

@@ -263,7 +263,7 @@ def test_an_interrupted_call_hands_nothing_on(monkeypatch):
     """The plan of a call that an exception has ended is thrown away with all that was written to it."""
     model, X, Y = model_and_data()
     expected = results(model, X, Y)
-    for method in ("lend_data", "lend_parameters", "lend_activations", "run", "set_layer", "set"):
+    for method in ("bind_data", "bind_parameters", "bind_activations", "bind_output", "run", "_enter"):
 
         def interrupted(self, *arguments, method=method, **options):
             raise KeyboardInterrupt

@@ -115,8 +115,8 @@ def test_activations_of_one_batch_only():
     X, Y = data((3, 300, 2), 4096)
     model = fastbp.MLP([3, 300, 2], seed=0)
     model.fit(X, Y, epochs=1, batch_size=64, accumulate=32, optimizer=fastbp.Adam())
-    assert {plan.batch for plan in model._plans.values()} == {64, 1}
-    assert sum(m.nbytes for plan in model._plans.values() for m in plan._memory) < 2048 * 300 * 4
+    assert {plan.design.batch for plan in model._plans.values()} == {64, 1}
+    assert sum(plan.memory.nbytes for plan in model._plans.values()) < 2048 * 300 * 4
 
 
 @pytest.mark.parametrize("accumulate", [0, 1.5])

@@ -324,6 +324,6 @@ def test_rows_read_and_rows_that_lie_there_take_turns():
     )
     model = net(fastbp)
     model.fit(batches, epochs=20, optimizer=fastbp.SGD(0.1))
-    before = sum(len(plan._memory) for plan in model._plans.values())
+    before = sum(len(plan.memory.arrays) for plan in model._plans.values())
     model.fit(batches, epochs=20, optimizer=fastbp.SGD(0.1))
-    assert sum(len(plan._memory) for plan in model._plans.values()) == before
+    assert sum(len(plan.memory.arrays) for plan in model._plans.values()) == before

@@ -16,9 +16,9 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
-from fastbp.engine.plan import FEW_ROWS, Plan
-from fastbp.engine.worker.step import FAN_IN, FORWARD, HEADER_SIZE, LAYER_SIZE, LAYERS, OUTSIDE_A, SAMPLES, TASK
-from fastbp.engine.worker.step import X as X_AT
+from fastbp.engine.memory import FEW_ROWS, Design
+from fastbp.engine.plan import Plan
+from fastbp.engine.structs import FORWARD, layer_at, plan_at, top_layer
 
 Array = NDArray[Any]
 
@@ -26,34 +26,36 @@ Array = NDArray[Any]
 SLACK = 64
 
 
-def _predict(table, address, work, finite, bad, check, X, out):
-    if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != table[HEADER_SIZE + FAN_IN]:
+def _predict(address, work, finite, bad, check, X, out):
+    plan = plan_at(address)
+    if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != layer_at(plan, np.int64(0)).fan_in:
         return False
     if check and not all_finite(finite, X, bad):
         return False
-    table[X_AT], table[SAMPLES], table[TASK] = X.ctypes.data, X.shape[0], FORWARD
-    table[HEADER_SIZE + (table[LAYERS] - 1) * LAYER_SIZE + OUTSIDE_A] = out.ctypes.data
+    plan.x.address, plan.samples, plan.task = X.ctypes.data, X.shape[0], FORWARD
+    top_layer(plan).caller.a = out.ctypes.data
     call(work, (0, 1, address))
     return True
 
 
 @cache
 def _entry(dtype: str) -> Any:
-    table, array = types.Array(types.int64, 1, "C"), CallersArray(types.Array(getattr(types, dtype), 2, "C"))
-    return jit.dispatcher(_predict, (table, types.int64, types.int64, types.int64, table, types.boolean, array, array))
+    bad, array = types.Array(types.int64, 1, "C"), CallersArray(types.Array(getattr(types, dtype), 2, "C"))
+    return jit.dispatcher(_predict, (types.int64, types.int64, types.int64, bad, types.boolean, array, array))
 
 
 class FewRows:
     """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes behind it."""
 
     def __init__(self, layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> None:
-        plan = Plan(layer_sizes, activations, loss, parameters.dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
-        plan.lend_parameters(parameters)
+        dtype = parameters.dtype
+        design = Design(layer_sizes, tuple(activations), loss, dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
+        self._plan = plan = Plan(design)
+        plan.bind_parameters(parameters)
         plan.read_in_place()
-        plan.set(x_row=layer_sizes[0] * parameters.itemsize)
-        self._plan, self._outputs, self._dtype = plan, layer_sizes[-1], parameters.dtype
-        name = parameters.dtype.name
-        self._enter = partial(_entry(name), plan.table, plan.address, plan.work, not_finite(name), plan.bad)
+        plan.table.x.row = layer_sizes[0] * dtype.itemsize
+        self._outputs, self._dtype = layer_sizes[-1], dtype
+        self._enter = partial(_entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), plan.bad)
 
     def predict(self, X: Array, check_finite: bool) -> Array | None:
         """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype, or not finite."""

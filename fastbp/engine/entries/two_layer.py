@@ -19,41 +19,25 @@ from numpy.typing import NDArray
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
 from fastbp.engine.kernels.finite import all_finite, not_finite
+from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
-from fastbp.engine.worker.step import (
+from fastbp.engine.structs import (
     BACKWARD,
     FORWARD,
-    HEADER_SIZE,
-    IN_PLACE,
-    LAYER_SIZE,
-    OUTSIDE_A,
-    OUTSIDE_B,
-    OUTSIDE_W,
-    OUTSIDE_Z,
     PACK,
     REPLACED,
-    ROWS_IN_PLACE,
-    TASK,
     TRAIN,
     UNPACK,
     UNPACK_STATES,
-    A,
-    W,
-    Z,
-    inner,
-)  # fmt: skip
-from fastbp.engine.worker.step import (
-    X as X_AT,
-)
-from fastbp.engine.worker.step import (
-    Y as Y_AT,
+    layer_at,
+    plan_at,
 )
 from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
 
-FIRST, SECOND = HEADER_SIZE, HEADER_SIZE + LAYER_SIZE
 # Plans are kept by use and shape, for each Python thread: the batch, and the smaller one at the end of an epoch.
 KEPT_PLANS = 8
 # What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not fit, numbers are not finite or
@@ -63,18 +47,23 @@ FORWARD_TASK, BACKWARD_TASK, STEP_TASK = PACK + FORWARD, PACK + BACKWARD + UNPAC
 
 
 @inner
-def _lend_weights(table, layer, W_of_layer):
-    table[layer + OUTSIDE_W] = W_of_layer.ctypes.data
-    if table[layer + IN_PLACE] != 0:
-        table[layer + W] = W_of_layer.ctypes.data
+def _bind_weights(layer, W, b):
+    layer.caller.parameters.W, layer.caller.parameters.b = W.ctypes.data, b.ctypes.data
+    if layer.in_place != 0:
+        layer.W.address = W.ctypes.data
 
 
 @inner
-def _lend_activations(table, layer, z, a):
-    if table[layer + ROWS_IN_PLACE] != 0:
-        table[layer + Z], table[layer + A] = z.ctypes.data, a.ctypes.data
+def _bind_activations(layer, z, a):
+    if layer.rows_in_place != 0:
+        layer.z, layer.a = z.ctypes.data, a.ctypes.data
     else:
-        table[layer + OUTSIDE_Z], table[layer + OUTSIDE_A] = z.ctypes.data, a.ctypes.data
+        layer.caller.z, layer.caller.a = z.ctypes.data, a.ctypes.data
+
+
+@inner
+def _layers(plan):
+    return layer_at(plan, np.int64(0)), layer_at(plan, np.int64(1))
 
 
 @inner
@@ -97,49 +86,52 @@ def _may_be_of_forward(z1, a1, y_pred):
     return True
 
 
-def _forward(table, address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
+def _forward(address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1]:
         return NOTHING
     if check and not all_finite(finite, X, bad):
         return NOTHING
-    table[X_AT] = X.ctypes.data
-    _lend_weights(table, FIRST, W1)
-    _lend_weights(table, SECOND, W2)
-    table[FIRST + OUTSIDE_B], table[SECOND + OUTSIDE_B] = b1.ctypes.data, b2.ctypes.data
-    _lend_activations(table, FIRST, z1, a1)
-    _lend_activations(table, SECOND, z2, y_pred)
+    plan = plan_at(address)
+    first, second = _layers(plan)
+    plan.x.address = X.ctypes.data
+    _bind_weights(first, W1, b1)
+    _bind_weights(second, W2, b2)
+    _bind_activations(first, z1, a1)
+    _bind_activations(second, z2, y_pred)
     if work == 0:
         return PREPARED
-    table[TASK] = FORWARD_TASK
+    plan.task = FORWARD_TASK
     call(work, (0, 1, address))
     return 0.0
 
 
-def _backward(table, address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
+def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
     rows = X.shape[0]
     if y_true.shape != (rows, W2.shape[1]) or y_pred.shape != y_true.shape or z1.shape != (rows, W2.shape[0]) or a1.shape != z1.shape:
         return NOTHING
     if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad) and _may_be_of_forward(z1, a1, y_pred)):
         return NOTHING
-    table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
+    plan = plan_at(address)
+    first, second = _layers(plan)
+    plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
-    _lend_activations(table, FIRST, z1, a1)
-    _lend_activations(table, SECOND, y_pred, y_pred)
+    _bind_activations(first, z1, a1)
+    _bind_activations(second, y_pred, y_pred)
     # W1 and the biases play no part. The gradients leave by the way of a first state, or stand where W1 is else.
-    table[FIRST + OUTSIDE_W], table[FIRST + OUTSIDE_B], table[SECOND + OUTSIDE_B] = 0, 0, 0
-    if table[FIRST + IN_PLACE] != 0:
-        table[FIRST + W] = dW1.ctypes.data
-    table[SECOND + OUTSIDE_W] = W2.ctypes.data
-    table[FIRST + OUTSIDE_W + 2], table[FIRST + OUTSIDE_B + 2] = dW1.ctypes.data, db1.ctypes.data
-    table[SECOND + OUTSIDE_W + 2], table[SECOND + OUTSIDE_B + 2] = dW2.ctypes.data, db2.ctypes.data
+    first.caller.parameters.W = first.caller.parameters.b = second.caller.parameters.b = 0
+    if first.in_place != 0:
+        first.W.address = dW1.ctypes.data
+    second.caller.parameters.W = W2.ctypes.data
+    first.caller.first_state.W, first.caller.first_state.b = dW1.ctypes.data, db1.ctypes.data
+    second.caller.first_state.W, second.caller.first_state.b = dW2.ctypes.data, db2.ctypes.data
     if work == 0:
         return PREPARED
-    table[TASK] = BACKWARD_TASK
+    plan.task = BACKWARD_TASK
     call(work, (0, 1, address))
     return 0.0
 
 
-def _step(table, address, bad, hyper, loss, finite, work, check, X, y_true, W1, b1, W2, b2, lr):
+def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, b1, W2, b2, lr):
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1] or not 0.0 <= lr < np.inf:
         return NOTHING
     if y_true.shape != (X.shape[0], W2.shape[1]):
@@ -155,14 +147,15 @@ def _step(table, address, bad, hyper, loss, finite, work, check, X, y_true, W1, 
         for j in range(i):
             if starts[i] < starts[j] + sizes[j] and starts[j] < starts[i] + sizes[i]:
                 return NOTHING
-    table[X_AT], table[Y_AT] = X.ctypes.data, y_true.ctypes.data
-    _lend_weights(table, FIRST, W1)
-    _lend_weights(table, SECOND, W2)
-    table[FIRST + OUTSIDE_B], table[SECOND + OUTSIDE_B] = b1.ctypes.data, b2.ctypes.data
-    hyper[0] = -lr
+    plan = plan_at(address)
+    first, second = _layers(plan)
+    plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
+    _bind_weights(first, W1, b1)
+    _bind_weights(second, W2, b2)
+    coefficients[0] = -lr
     if work == 0:
         return PREPARED
-    table[TASK] = STEP_TASK
+    plan.task = STEP_TASK
     call(work, (0, 1, address))
     return loss[0]
 
@@ -178,28 +171,28 @@ def _entry(use: str, dtype: str) -> Any:
     """Compiled for C-ordered, aligned and writable arrays of the dtype: it raises TypeError for all else."""
     element = getattr(types, dtype)
     arrays: list[Any] = [CallersArray(types.Array(element, n, "C")) for n in DIMENSIONS[use]]
-    table = types.Array(types.int64, 1, "C")
+    bad = types.Array(types.int64, 1, "C")
     if use == "step":
-        own = [table, types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")]  # bad, hyper, loss
+        own = [bad, types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")]  # bad, coefficients, loss
         arrays.append(types.float64)
     else:
-        own = [table]
-    return jit.dispatcher(ENTRIES[use], (table, types.int64, *own, types.int64, types.int64, types.boolean, *arrays))
+        own = [bad]
+    return jit.dispatcher(ENTRIES[use], (types.int64, *own, types.int64, types.int64, types.boolean, *arrays))
 
 
 class Prepared:
     """What is ready for arrays of one shape."""
 
     def __init__(self, use: str, dtype: np.dtype[Any], rows: int, inputs: int, hidden: int, outputs: int) -> None:
-        plan = Plan(
-            (inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, "add" if use == "step" else "gradient", rows,
-            "train" if use == "step" else "trace",
-        )  # fmt: skip
-        plan.set(samples=rows, x_row=inputs * dtype.itemsize, y_row=outputs * dtype.itemsize, y_columns=outputs if use == "step" else 0)
+        rule, mode = ("add", "train") if use == "step" else ("gradient", "trace")
+        plan = Plan(Design((inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, rule, rows, mode))
+        table = plan.table
+        table.samples, table.x.row, table.y.row = rows, inputs * dtype.itemsize, outputs * dtype.itemsize
+        table.y_columns = outputs if use == "step" else 0
         if use == "backward":
-            plan.hyper[0] = 1
+            plan.coefficients[0] = 1
             if plan.leave_in_place(0, weights=True):
-                plan.set_layer(0, direct=REPLACED)
+                plan.layers[0].direct = REPLACED
             plan.leave_in_place(1, weights=False)
         else:
             plan.gather_if_crowded(rows)
@@ -207,9 +200,9 @@ class Prepared:
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]
         entry, finite = _entry(use, dtype.name), not_finite(dtype.name)
-        own = (plan.bad, plan.hyper, plan.out) if use == "step" else (plan.bad,)
-        self._alone = partial(entry, plan.table, plan.address, *own, finite, plan.work)
-        self._fill_in = partial(entry, plan.table, plan.address, *own, finite, 0)
+        own = (plan.bad, plan.coefficients, plan.loss) if use == "step" else (plan.bad,)
+        self._alone = partial(entry, plan.address, *own, finite, plan.work)
+        self._fill_in = partial(entry, plan.address, *own, finite, 0)
         self._again = partial(Prepared, use, dtype, rows, inputs, hidden, outputs)
         self._busy = False
         # Where threads cannot pay, calls go straight to compiled code.
@@ -233,7 +226,7 @@ class Prepared:
         result = float(self._alone(*arguments) if threads == 1 else self._fill_in(*arguments))
         if result == PREPARED:
             plan.run_as(self._task, threads, 1)
-            result = float(plan.out[0])
+            result = float(plan.loss[0])
         if result != NOTHING:
             now = time.perf_counter()
             plan.choice.note(threads, 1, now - started, now)

@@ -1,0 +1,174 @@
+"""What a plan is made for, what sizes follow from it, and the memory that it owns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine.kernels import optimizers
+from fastbp.engine.simd.vector import isa
+
+# Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a product walks through
+# consecutive cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). All of them for a few rows, which take
+# wide microkernels.
+GROUP, FEW_ROWS = 2, 7
+# Rows that a narrow output layer takes one by one, instead of a vector of rows at a time.
+SINGLE_ROWS = 3
+# Outputs up to which the last layer is laid out for few of them (see worker/narrow_output.py).
+# Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
+NARROW_OUTPUTS = 12
+# Panels that a part of a narrow layer's dot products has at least: a part ends with a tree of additions, as long as 3 or 4 panels take.
+PART_PANELS = 4
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Zeros that begin on a cache line."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+def most_workers() -> int:
+    """How many workers there may be in a team."""
+    return max(1, int(numba.config.NUMBA_NUM_THREADS))
+
+
+class Memory:
+    """Arrays that live as long as the plan."""
+
+    def __init__(self) -> None:
+        self.arrays: list[NDArray[np.uint8]] = []
+
+    def new(self, size: int) -> int:
+        """The address of so many bytes of zeros."""
+        memory = aligned(size)
+        self.arrays.append(memory)
+        return int(memory.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a plan is for. Sizes are in bytes unless they say otherwise.
+
+    layer_sizes, activations, loss : as in MLP, an activation for each layer.
+    rule : what becomes of a gradient, a name in optimizers.RULES.
+    batch : rows of a step, at most.
+    use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for
+        backward passes from given z and a.
+    weighted : Y will have one more column, the weight of each row.
+    dropout, input_noise : in training only, dropout for each hidden layer. key : of their random numbers, two integers of 32 bits.
+    clip_norm, max_norm : in training, whether the gradient's norm is clipped (the coefficients of each step end with the limit), and the
+        limit of the norm of each unit's incoming weights.
+    layer_norm : the hidden layers are normalised, and their parameters have gains behind the biases.
+    """
+
+    layer_sizes: tuple[int, ...]
+    activations: tuple[str, ...]
+    loss: str
+    dtype: np.dtype[Any]
+    rule: str
+    batch: int
+    use: str
+    weighted: bool = False
+    dropout: Sequence[float] = ()
+    input_noise: float = 0.0
+    key: tuple[int, ...] = (0, 0)
+    clip_norm: bool = False
+    max_norm: float | None = None
+    layer_norm: bool = False
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(fan_in, fan_out) of each layer."""
+        return list(itertools.pairwise(self.layer_sizes))
+
+    @cached_property
+    def vector(self) -> int:
+        return int(isa().bytes)
+
+    @cached_property
+    def lanes(self) -> int:
+        return self.vector // self.dtype.itemsize
+
+    @cached_property
+    def multiply_adds(self) -> int:
+        """Of a training step."""
+        first = self.shapes[0]
+        return self.batch * (3 * sum(m * n for m, n in self.shapes) - first[0] * first[1])
+
+    @cached_property
+    def rounded(self) -> list[int]:
+        """The layer sizes, rounded up to whole vectors."""
+        return [-(-n // self.lanes) * self.lanes for n in self.layer_sizes]
+
+    @cached_property
+    def rounded_batch(self) -> int:
+        return -(-self.batch // self.lanes) * self.lanes
+
+    @cached_property
+    def normalised(self) -> int:
+        """How many layers are normalised: the first ones."""
+        return len(self.shapes) - 1 if self.layer_norm else 0
+
+    @cached_property
+    def by_rows(self) -> bool:
+        """Whether the last layer's deltas are taken of whole rows, after the products."""
+        return self.weighted or self.activations[-1] == "softmax"
+
+    @cached_property
+    def narrow(self) -> bool:
+        """Whether the last layer lies the other way round."""
+        return self.use == "train" and len(self.shapes) > 1 and self.layer_sizes[-1] <= NARROW_OUTPUTS
+
+    @cached_property
+    def of_one_row(self) -> bool:
+        """Whether z and delta of a narrow layer are one row, as in other layers."""
+        return self.batch == 1 and not self.by_rows
+
+    @cached_property
+    def parts(self) -> int:
+        """How many parts a narrow layer's dot products have: as many as workers may want to own, each of whole groups of panels."""
+        panels = self.rounded[-2] // self.lanes
+        if not self.narrow or self.batch <= SINGLE_ROWS or len(self.shapes) - 1 == self.normalised:
+            return 1
+        parts = 1
+        while panels % (2 * parts * GROUP) == 0 and panels // (2 * parts) >= PART_PANELS:
+            parts *= 2
+        return parts
+
+    def is_narrow(self, i: int) -> bool:
+        return self.narrow and i == len(self.shapes) - 1
+
+    def panel_bytes(self, i: int) -> int:
+        """From one panel of a layer's parameters to the next: weights, the bias, the gain."""
+        return (self.rounded[i] + 1 + (i < self.normalised)) * self.vector
+
+    @cached_property
+    def packed(self) -> list[int]:
+        """Of each layer's parameters."""
+        sizes = [self.rounded[i + 1] // self.lanes * self.panel_bytes(i) for i in range(len(self.shapes))]
+        if self.narrow:
+            sizes[-1] = (self.rounded[-2] * self.layer_sizes[-1] + self.rounded[-1]) * self.dtype.itemsize
+        return sizes
+
+    @cached_property
+    def transposed(self) -> list[int]:
+        """Of each layer's transposed weights, which the first layer and a narrow one do without."""
+        sizes = [self.rounded[i] * self.rounded[i + 1] * self.dtype.itemsize for i in range(len(self.shapes))]
+        return [0 if i == 0 or self.is_narrow(i) else size for i, size in enumerate(sizes)]
+
+    @cached_property
+    def states(self) -> int:
+        """Arrays that the rule keeps of each parameter."""
+        return int(optimizers.RULES[self.rule].states)

@@ -1,0 +1,232 @@
+"""Fills in what compiled code reads of a network (structs.py): sizes, addresses of arrays, addresses of compiled callbacks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.kernels import activations, copies, dropout, layer_norm, losses, matmul, narrow_output, noise, optimizers, reductions
+from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
+from fastbp.engine.simd import philox
+from fastbp.engine.simd.vector import isa
+from fastbp.engine.structs import ADDED, NOT_DIRECT, OF_MANY_ROWS, OF_ONE_ROW, Layer, Plan
+from fastbp.engine.worker import train
+from fastbp.formulas import philox as philox_numbers
+
+# Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
+BLOCK = 768 * 1024
+# Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all of them at once).
+DEPTH = 512
+# Multiply-adds of a step from which microkernels prefetch: about where the matrices outgrow the first-level cache.
+PREFETCH_FROM_MULTIPLY_ADDS = 30_000_000
+# Rows of a batch from which packed panels of the inputs are worth their copies. Not where a multiply-add takes two passes: then there is
+# time for the loads of a strided column behind it, and none for a copy of it first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at
+# batch 128 1.09 times).
+PACKING_ROWS, NEVER = 48, 1 << 62
+# Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take lines that the other is about
+# to write (784-256-10 at batch 128: the second worker's copies took twice as long). A page, so that both have the same place in the cache.
+PACKED_APART = 4096
+# The callbacks of fastbp/engine/worker that each use of a plan calls, whatever its network.
+CALLED = {
+    "train": ("exchange_parameters", "run_forward", "run_backward", "train"),
+    "predict": ("exchange_parameters", "run_forward", "evaluate"),
+    "trace": ("exchange_parameters", "run_forward", "run_backward", "evaluate", "gradients"),
+}
+
+
+def packing_rows() -> int:
+    """Rows of a batch from which packed panels of the inputs are worth their copies, on this CPU."""
+    return NEVER if isa().two_passes else PACKING_ROWS
+
+
+def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> int:
+    """All that does not depend on the caller's arrays. Returns the address of the packed parameters, which are
+    sum(design.packed) bytes; the optimizer's states lie behind them."""
+    plan.layers, plan.lanes, plan.vector, plan.itemsize = len(layers), design.lanes, design.vector, design.dtype.itemsize
+    plan.many_registers, plan.depth, plan.block = int(isa().registers == 32), DEPTH, BLOCK
+    plan.batch, plan.steps_per_epoch, plan.last_step, plan.parts.count = design.batch, 1, 1, 1
+    plan.states, plan.state = design.states, sum(design.packed)
+    _kernels(plan, design)
+    phases = [*CALLED[design.use], *(["finish_update"] if design.clip_norm or design.max_norm is not None else [])]
+    for name in phases:
+        setattr(plan.phases, name, train.address_of(name))
+    w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
+    wt = memory.new(sum(design.transposed))
+    squares = 0
+    for i, layer in enumerate(layers):
+        _sizes(layer, design, i)
+        _parameters(layer, design, i, w, wt)
+        if design.is_narrow(i):
+            _narrow(plan, layer, design, memory)
+        else:
+            _activations(layer, design, memory, i)
+        _callbacks(layer, design, memory, i)
+        layer.first_square = squares
+        squares += layer.in_panels + 1 if design.is_narrow(i) else layer.panels
+        w += design.packed[i]
+        wt += design.transposed[i]
+    _limits(plan, design, memory, squares)
+    _scratch(plan, design, memory)
+    if design.input_noise and design.use == "train":
+        plan.noise = noise.add_noise(design.dtype.name)
+        plan.noise_stream = _stream(design, memory, 0, design.input_noise)
+    return packed
+
+
+def _kernels(plan: Plan, design: Design) -> None:
+    """What all networks call, and what a narrow output layer does."""
+    kernels, name = plan.kernels, design.dtype.name
+    far = design.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS
+    kernels.product_along_k = matmul.address(name, matmul.ALONG_K, prefetch=far)
+    kernels.product_along_rows = matmul.address(name, matmul.ALONG_ROWS, prefetch=far)
+    kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
+    kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
+    kernels.transpose, kernels.gather, kernels.prefetch = copies.transpose(name), copies.gather(name), copies.prefetch_rows()
+    kernels.update = optimizers.update("gradient" if design.clip_norm else design.rule, name)
+    if design.use == "train" and design.rule == "add" and design.batch == 1:
+        kernels.add_products = optimizers.add_products(name)
+    if not design.narrow:
+        return
+    if design.batch <= SINGLE_ROWS:
+        kernels.dots_of_rows = narrow_output.dots_of_rows(name)
+    else:
+        kernels.dots = narrow_output.dots(name)
+    if not design.of_one_row:
+        kernels.row_sums = reductions.row_sums(name)
+    if design.parts > 1:
+        kernels.add_parts = narrow_output.add_parts(name)
+    kernels.copy_columns_in, kernels.copy_columns_out = copies.copy_columns(name, into=True), copies.copy_columns(name, into=False)
+
+
+def _sizes(layer: Layer, design: Design, i: int) -> None:
+    layer.fan_in, layer.fan_out = design.shapes[i]
+    layer.panels, layer.in_panels = design.rounded[i + 1] // design.lanes, design.rounded[i] // design.lanes
+    group = layer.panels if design.batch <= FEW_ROWS else min(GROUP, layer.panels)
+    layer.blocks.group, layer.blocks.row = group, group * design.vector
+    layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row
+
+
+def _parameters(layer: Layer, design: Design, i: int, w: int, wt: int) -> None:
+    """Where W, b, the gain and the transpose of W lie; w, wt: where there is room for them."""
+    vector, panel = design.vector, design.panel_bytes(i)
+    layer.direct = ADDED if design.rule == "add" else NOT_DIRECT
+    layer.W.address, layer.W.panel, layer.W.row = w, panel, vector
+    layer.bias.address, layer.bias.panel = w + design.rounded[i] * vector, panel
+    if i < design.normalised:
+        layer.normalisation.gain = w + (design.rounded[i] + 1) * vector
+    if design.is_narrow(i):
+        layer.W.panel = layer.fan_out * vector
+        layer.bias.address = w + design.rounded[i] * layer.fan_out * design.dtype.itemsize
+    elif i > 0:
+        layer.WT.address, layer.WT.panel, layer.WT.row = wt, design.rounded[i + 1] * vector, vector
+        layer.mirrors = int(not design.clip_norm and design.max_norm is None)
+
+
+def _activations(layer: Layer, design: Design, memory: Memory, i: int) -> None:
+    """Room for z, a and the deltas."""
+    name, last = design.activations[i], i == len(design.shapes) - 1
+    size = -(-layer.panels // layer.blocks.group) * layer.blocks.group_bytes
+    layer.z, layer.delta = memory.new(size), memory.new(size)
+    layer.a, layer.dz = layer.z, layer.delta
+    kept = {"predict": False, "train": not last and activations.ACTIVATIONS[name].needs_z, "trace": name != "identity"}
+    if kept[design.use]:
+        layer.a = memory.new(size)
+    if i < design.normalised:
+        layer.normalisation.n = memory.new(size)
+        layer.normalisation.inverse_std = memory.new(design.rounded_batch * design.dtype.itemsize)
+        if design.use != "predict":
+            layer.dz = memory.new(size)
+
+
+def _narrow(plan: Plan, layer: Layer, design: Design, memory: Memory) -> None:
+    """Room for z and delta of a narrow output layer, and for the parts of its dot products."""
+    itemsize, parts = design.dtype.itemsize, design.parts
+    layer.narrow = OF_ONE_ROW if design.of_one_row else OF_MANY_ROWS
+    layer.blocks.row = itemsize if design.of_one_row else design.rounded_batch * itemsize
+    room = design.rounded[-1] if design.of_one_row else layer.fan_out * design.rounded_batch
+    own = -(-room * itemsize // 128) * 128  # pairs of cache lines: no two workers write to neighbouring ones
+    owners = min(most_workers(), parts)
+    layer.z, layer.delta = memory.new(own * owners), memory.new(own * owners)
+    layer.a, layer.dz = layer.z, layer.delta
+    plan.parts.count, plan.parts.own = parts, own
+    if parts > 1:
+        plan.parts.address, plan.parts.part = memory.new(2 * parts * own), own
+        plan.parts.zeros = memory.new(design.rounded[-1] * itemsize)
+
+
+def _callbacks(layer: Layer, design: Design, memory: Memory, i: int) -> None:
+    """What the layer calls."""
+    name, dtype, last = design.activations[i], design.dtype.name, i == len(design.shapes) - 1
+    trains = design.use != "predict"
+    if i < design.normalised:
+        layer.normalisation.forward = layer_norm.forward(dtype)
+        if trains:
+            layer.normalisation.backward = layer_norm.backward(dtype)
+            layer.normalisation.gain_sums = reductions.column_sums_of_products(dtype)
+    if last:
+        _output(layer, design)
+        return
+    p = design.dropout[i] if design.use == "train" and design.dropout else 0.0
+    if p:
+        layer.dropout.forward, layer.dropout.backward = dropout.forward(name, dtype), dropout.backward(name, dtype)
+        layer.dropout.stream = _stream(design, memory, i + 1, 1 / philox_numbers.keep(p), p)
+    else:
+        layer.activation.forward = activations.forward(name, dtype)
+        if trains:
+            layer.activation.backward = activations.backward(name, dtype)
+
+
+def _output(layer: Layer, design: Design) -> None:
+    """What the last layer calls."""
+    name, loss, dtype, weighted = design.activations[-1], design.loss, design.dtype.name, design.weighted
+    trace = design.use == "trace"
+    if design.use != "train":  # in training its deltas are taken instead
+        if name == "softmax":
+            layer.output.softmax = activations.softmax(dtype)
+        else:
+            layer.activation.forward = activations.forward(name, dtype)
+    if design.use == "predict":
+        return
+    if layer.narrow == OF_MANY_ROWS:
+        layer.output.delta = losses.narrow_output_delta(name, loss, dtype, weighted=weighted)
+    elif design.by_rows:
+        layer.output.delta_of_rows = losses.output_delta_of_rows(name, loss, dtype, activated=trace, weighted=weighted)
+    else:
+        layer.output.delta = losses.output_delta(name, loss, dtype, activated=trace)
+
+
+def _limits(plan: Plan, design: Design, memory: Memory, squares: int) -> None:
+    """Of the gradient's norm and of the weights'; squares: how many sums of squares there are."""
+    name = design.dtype.name
+    if design.clip_norm:
+        clipping = plan.clipping
+        clipping.limit = (1 + len(optimizers.RULES[design.rule].coefficients)) * design.dtype.itemsize
+        clipping.squares, clipping.count = memory.new(8 * squares), squares
+        clipping.sum_squares, clipping.factor = reductions.squares(name), reductions.clip_factor(name)
+        clipping.update = optimizers.update_of_clipped(design.rule, name)
+    if design.max_norm is not None:
+        plan.max_norm.constrain = reductions.constrain(name, across=False)
+        plan.max_norm.constrain_across = reductions.constrain(name, across=True)
+        plan.max_norm.limit = memory.new(8)
+        memory.arrays[-1].view(np.float64)[:] = design.max_norm
+
+
+def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
+    """What each worker has for itself."""
+    workers, scratch = most_workers(), plan.scratch
+    scratch.vectors = memory.new(workers * 32 * design.vector)
+    plan.packing_rows = packing_rows()
+    if design.batch >= plan.packing_rows:
+        plan.kernels.pack_inputs = copies.copy_sliver(design.dtype.name)
+        scratch.packed_row = -(-matmul.shapes()[2] // design.lanes) * design.vector
+        scratch.packed_worker = design.batch * scratch.packed_row + PACKED_APART
+        scratch.packed = memory.new(workers * scratch.packed_worker)
+
+
+def _stream(design: Design, memory: Memory, layer: int, factor: float, p: float = 0.0) -> int:
+    """The settings of a layer's random numbers, as philox.py lists them."""
+    address, itemsize = memory.new(philox.SETTINGS), design.dtype.itemsize
+    settings = memory.arrays[-1][: philox.SETTINGS]
+    settings.view(np.int64)[:4] = *design.key, philox_numbers.threshold(p), layer
+    numbers = settings.view(design.dtype)[4 * 8 // itemsize :: 8 // itemsize]
+    numbers[:] = factor, philox_numbers.keep(p)
+    return address

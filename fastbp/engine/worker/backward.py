@@ -1,0 +1,124 @@
+"""Backward: the deltas of the layer below.
+
+    dz[l-1] = (delta[l] @ W[l].T) * act'(z[l-1])       (batch, fan_in)
+
+act' is the ReLU's mask, the sigmoid's a (1 - a), ...: see kernels/activations.py. In a normalised layer one more phase over whole rows
+leads from dz to delta; elsewhere they are the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.structs import layer_at, plan_at
+from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.worker.narrow_output import deltas, update_narrow
+from fastbp.engine.worker.operands import (
+    Batch,
+    Block,
+    Left,
+    Size,
+    from_zero,
+    input_of,
+    matmul_along_k,
+    matmul_along_rows,
+    output_of,
+)
+from fastbp.engine.worker.partition import (
+    Rectangle,
+    Worker,
+    owns_partial_sums,
+    part_of,
+    place_of,
+    share,
+    side_by_side,
+    stopped,
+    width_for,
+)
+from fastbp.engine.worker.update import update
+
+
+@inner
+def backward(plan, layer, below, batch, worker):
+    """The worker's part of below.dz = (layer.delta @ W.T) * act'(below.z)."""
+    delta = deltas(plan, layer, worker)
+    at = below.panels * batch.rows * worker.t // worker.n
+    while True:
+        r0, r1, p0, p1, at = share(below.panels, batch.rows, worker, at)
+        if p0 == p1:
+            return
+        blocks = 1 + (r1 - r0) * layer.fan_out * plan.itemsize // plan.block
+        for b in range(blocks):
+            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            p = p0
+            while p < p1 and not stopped(plan):
+                rectangle = Rectangle(top, bottom, p, width_for(plan, bottom - top, side_by_side(below, p, p1)))
+                product_with_transpose(plan, layer, delta, below, rectangle)
+                activation_backward(plan, below, rectangle)
+                p += rectangle.width
+
+
+@inner
+def product_with_transpose(plan, layer, delta, below, rectangle):
+    """delta @ W.T into a rectangle of below.dz."""
+    top, p, row = rectangle.top, rectangle.panel, layer.blocks.row
+    size = Size(rectangle.bottom - top, rectangle.width, layer.fan_out)
+    c = Block(below.dz + place_of(plan, below, rectangle), plan.vector, below.blocks.row)
+    if layer.narrow:
+        left = Left(delta + top * plan.itemsize, plan.itemsize, row, layer.fan_out, np.int64(0))
+        right = Block(layer.W.address + p * layer.W.panel, layer.W.panel, plan.vector)
+        matmul_along_rows(plan, size, left, right, c, from_zero())
+    else:
+        left = Left(delta + top * row, row, row, layer.blocks.group * plan.lanes, layer.blocks.group_bytes)
+        right = Block(layer.WT.address + p * layer.WT.panel, layer.WT.panel, plan.vector)
+        matmul_along_k(plan, size, left, right, c, from_zero())
+
+
+@inner
+def activation_backward(plan, below, rectangle):
+    """dz *= act'(z) in a rectangle; with dropout, 0 where a unit was dropped."""
+    here = place_of(plan, below, rectangle)
+    dz, z, a, row = below.dz + here, below.z + here, below.a + here, below.blocks.row
+    rows, width = rectangle.bottom - rectangle.top, rectangle.width
+    if below.activation.backward != 0:
+        call(below.activation.backward, (dz, z, a, rows, width, row))
+    elif below.dropout.backward != 0:
+        call(below.dropout.backward, (dz, z, a, rows, width, row, below.dropout.stream))
+
+
+@inner
+def normalise_backward(plan, layer, batch, worker):
+    """Where the layer is normalised, the worker's rows of its delta, from dz."""
+    norm = layer.normalisation
+    if norm.forward == 0:
+        return
+    r0, r1 = part_of(batch.rows, worker)
+    blocks, here = layer.blocks, r0 * layer.blocks.row
+    call(norm.backward, (
+        layer.dz + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize, layer.delta + here, r1 - r0, layer.fan_out, blocks.row,
+        blocks.group, blocks.group_bytes, norm.gain, layer.bias.panel,
+    ))  # fmt: skip
+    barrier(plan, worker)
+
+
+def run_backward(address, t, n, rows, x, x_row, coefficients):
+    """From the last layer's deltas to all parameters' steps, with a barrier after each backward phase."""
+    zero = np.int64(0)
+    plan, worker, batch = plan_at(address), Worker(t, n), Batch(rows, zero, zero, zero, coefficients)
+    apart = owns_partial_sums(plan, worker) and plan.layers == 2  # workers need nothing of each other
+    for i in range(plan.layers - 1, 0, -1):
+        layer, below = layer_at(plan, i), layer_at(plan, i - 1)
+        backward(plan, layer, below, batch, worker)
+        if not apart:
+            barrier(plan, worker)
+        normalise_backward(plan, below, batch, worker)
+        if layer.narrow:
+            update_narrow(plan, batch, worker)
+        else:
+            update(plan, layer, output_of(plan, below), batch, worker)
+    first = layer_at(plan, zero)
+    update(plan, first, input_of(x, x_row, first.fan_in), batch, worker)
+    if not apart or plan.gathered_x.address != 0 or plan.clipping.limit != 0 or plan.max_norm.limit != 0:
+        barrier(plan, worker)

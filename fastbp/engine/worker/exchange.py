@@ -1,0 +1,107 @@
+"""In and out: between the caller's arrays, in C order, and the panels and blocks that the engine works on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.compile.intrinsics import call, peek
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.structs import caller_parameters, layer_at, plan_at
+from fastbp.engine.worker.operands import transpose
+from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
+
+
+def exchange_parameters(address, t, n, k, inward):
+    """Copy the parameters (k = 0) or the k-th state of each between the caller's arrays and the panels."""
+    plan, worker = plan_at(address), Worker(t, n)
+    slot = k + 1 if k > 0 and plan.clipping.limit != 0 else k
+    state = slot * plan.state
+    for i in range(plan.layers):
+        layer = layer_at(plan, i)
+        if layer.narrow:
+            exchange_narrow(plan, layer, caller_parameters(layer, k), state, inward, worker)
+            continue
+        p0, p1 = part_of(layer.panels, worker)
+        if p0 == p1:
+            continue
+        exchange_panels(plan, layer, caller_parameters(layer, k), state, inward, p0, p1)
+        if inward and k == 0 and layer.WT.address != 0:
+            transpose(plan, layer, np.int64(0), layer.in_panels, p0, p1)
+
+
+@inner
+def exchange_narrow(plan, layer, caller, state, inward, worker):
+    """The worker's part of a narrow output layer's parameters; `state` bytes behind them lies what is meant."""
+    W, row = layer.W, layer.fan_out * plan.itemsize
+    p0, p1 = part_of(layer.in_panels, worker)
+    rows = min(layer.fan_in, p1 * plan.lanes) - p0 * plan.lanes
+    copy_columns = plan.kernels.copy_columns_in if inward else plan.kernels.copy_columns_out
+    call(copy_columns, (caller.W + p0 * plan.lanes * row, row, W.address + state + p0 * W.panel, W.panel, rows, layer.fan_out))
+    if worker.t == 0:
+        copy = plan.kernels.copy_in if inward else plan.kernels.copy_out
+        call(copy, (caller.b, 0, layer.bias.address + state, 0, plan.vector, 1, layer.fan_out))
+
+
+@inner
+def exchange_panels(plan, layer, caller, state, inward, p0, p1):
+    """Panels p0 .. p1 of a layer's parameters, where the caller has given such arrays."""
+    copy = plan.kernels.copy_in if inward else plan.kernels.copy_out
+    W, bias, vector = layer.W, layer.bias, plan.vector
+    columns = min(layer.fan_out - p0 * plan.lanes, (p1 - p0) * plan.lanes)
+    if caller.W != 0 and layer.in_place == 0:
+        call(copy, (
+            caller.W + p0 * vector, layer.fan_out * plan.itemsize, W.address + state + p0 * W.panel, vector, W.panel, layer.fan_in, columns,
+        ))  # fmt: skip
+    if caller.b != 0:
+        call(copy, (caller.b + p0 * vector, 0, bias.address + state + p0 * bias.panel, 0, bias.panel, 1, columns))
+    if layer.normalisation.forward != 0:
+        gain = layer.normalisation.gain + state + p0 * bias.panel
+        call(copy, (caller.g + p0 * vector, 0, gain, 0, bias.panel, 1, columns))
+
+
+@inner
+def exchange_activations(plan, layer, worker, first, rows, inward):
+    """Copy z, a, n and inverse_std of a layer, for `rows` rows, from or to rows `first` .. of the caller's arrays, where there are any."""
+    copy = plan.kernels.copy_in if inward else plan.kernels.copy_out
+    caller, norm, row, vector = layer.caller, layer.normalisation, layer.blocks.row, plan.vector
+    caller_row = layer.fan_out * plan.itemsize
+    r0, r1 = part_of(rows, worker)
+    p = 0
+    while p < layer.panels:
+        width = side_by_side(layer, p, layer.panels)
+        here, there = panel_at(plan, layer, p) + r0 * row, (first + r0) * caller_row + p * vector
+        columns = min(layer.fan_out - p * plan.lanes, width * plan.lanes)
+        if caller.z != 0:
+            call(copy, (caller.z + there, caller_row, layer.z + here, row, vector, r1 - r0, columns))
+        if caller.a != 0:
+            call(copy, (caller.a + there, caller_row, layer.a + here, row, vector, r1 - r0, columns))
+        if caller.n != 0:
+            call(copy, (caller.n + there, caller_row, norm.n + here, row, vector, r1 - r0, columns))
+        p += width
+    if caller.inverse_std != 0 and worker.t == 0:  # whole vectors are written: not a part for each worker
+        call(copy, (caller.inverse_std + first * plan.itemsize, 0, norm.inverse_std, 0, vector, 1, rows))
+
+
+def gather_batch(address, t, n, step):
+    """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches alternate."""
+    plan, worker = plan_at(address), Worker(t, n)
+    epoch = step // plan.steps_per_epoch
+    start = (step - epoch * plan.steps_per_epoch) * plan.batch
+    r0, r1 = part_of(min(plan.batch, plan.samples - start), worker)
+    x, y, order = plan.x, plan.y, plan.order
+    to_x = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch
+    to_y = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch
+    fan_in = layer_at(plan, np.int64(0)).fan_in
+    copied_x, copied_y = 0 if x.read != 0 else fan_in, 0 if y.read != 0 else plan.y_columns
+    for r in range(r0, r1):
+        i = start + r if order == 0 else peek(order, epoch * plan.samples + start + r)
+        from_x, from_y = x.address + i * x.row, y.address + i * y.row
+        at_x, at_y = to_x + r * plan.gathered_x.row, to_y + r * plan.gathered_y.row
+        call(plan.kernels.gather, (from_x, at_x, copied_x, from_y, at_y, copied_y))
+        if x.read != 0:
+            call(x.read, (from_x, x.column, at_x, fan_in, x.scale, x.offset))
+        if y.read != 0:
+            call(y.read, (from_y, y.column, at_y, plan.y_columns, np.int64(0), np.int64(0)))
+    if plan.noise != 0:
+        number = plan.steps_before + step + 1
+        call(plan.noise, (to_x, plan.gathered_x.row, r0, r1, fan_in, plan.noise_stream, number))

@@ -1,0 +1,206 @@
+"""Forward: a[l] = act(a[l-1] @ W[l] + b[l]), and at the last layer in training also the deltas and the loss.
+
+    z = x @ W + b                          (batch, fan_out)
+    a = act(z)                             (batch, fan_out)
+    delta = scale * d(loss)/dz             (batch, fan_out), last layer, in training; the loss of each element stands where z was
+
+In a normalised layer z is not the product plus the bias, but gain * normalised(product) + bias. That needs whole rows: one more phase
+behind the product. So do softmax and the weights of samples in the last layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.kernels.matmul import FROM_ROW, ZERO
+from fastbp.engine.structs import layer_at, plan_at, top_layer
+from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.worker.narrow_output import forward_narrow
+from fastbp.engine.worker.operands import Batch, Block, Left, Size, Start, input_of, matmul_along_k, output_of
+from fastbp.engine.worker.partition import (
+    Rectangle,
+    Worker,
+    columns_of,
+    owns_partial_sums,
+    part_of,
+    place_of,
+    share,
+    side_by_side,
+    stopped,
+    tallest,
+    width_for,
+)
+
+# The targets of so many microkernels are asked for at a time.
+PRODUCTS_A_PREFETCH = 2
+
+
+@inner
+def forward(plan, layer, x, batch, worker):
+    """The worker's part of z = x @ W + b, and of a = act(z) or (training, last layer) of delta and the loss. Of a normalised layer it is
+    the product alone."""
+    takes_delta = batch.number != 0 and layer.output.delta != 0
+    normalised = layer.normalisation.forward != 0
+    at = layer.panels * batch.rows * worker.t // worker.n
+    while True:
+        r0, r1, p0, p1, at = share(layer.panels, batch.rows, worker, at)
+        if p0 == p1:
+            return
+        blocks = 1 + (r1 - r0) * layer.fan_in * plan.itemsize // plan.block
+        for b in range(blocks):
+            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            p = p0
+            while p < p1 and not stopped(plan):
+                rectangle = Rectangle(top, bottom, p, width_for(plan, bottom - top, side_by_side(layer, p, p1)))
+                if takes_delta:
+                    if p == p0:
+                        prefetch_targets(plan, layer, batch, rectangle)
+                    product_and_targets(plan, layer, x, batch, rectangle, p1)
+                    output_delta(plan, layer, batch, rectangle)
+                else:
+                    product(plan, layer, x, rectangle, ZERO if normalised else FROM_ROW)
+                    if not normalised:
+                        activate(plan, layer, rectangle, batch.number)
+                p += rectangle.width
+
+
+@inner
+def product(plan, layer, x, rectangle, start):
+    """x @ W, from zero or from the bias, into a rectangle of z."""
+    W, bias, p = layer.W, layer.bias, rectangle.panel
+    matmul_along_k(
+        plan,
+        Size(rectangle.bottom - rectangle.top, rectangle.width, layer.fan_in),
+        Left(x.address + rectangle.top * x.row, x.row, x.row, x.group, x.group_bytes),
+        Block(W.address + p * W.panel, W.panel, W.row),
+        Block(layer.z + place_of(plan, layer, rectangle), plan.vector, layer.blocks.row),
+        Start(start, bias.address + p * bias.panel, bias.panel),
+    )
+
+
+@inner
+def product_and_targets(plan, layer, x, batch, rectangle, p1):
+    """`product` in the last layer. In between it asks for the targets of the panels to come, below p1: all at once would hold it up."""
+    top, bottom, p, width = rectangle
+    height = tallest(plan, width)
+    products = (bottom - top + height - 1) // height
+    pieces = (products + PRODUCTS_A_PREFETCH - 1) // PRODUCTS_A_PREFETCH
+    r1 = top
+    for k in range(1, pieces + 1):
+        r0, r1 = r1, top + (bottom - top) * (products * k // pieces) // products
+        if p + width < p1:
+            prefetch_targets(plan, layer, batch, Rectangle(r0, r1, p + width, min(p + 2 * width, p1) - p - width))
+        product(plan, layer, x, Rectangle(r0, r1, p, width), np.int64(FROM_ROW))
+
+
+@inner
+def prefetch_targets(plan, layer, batch, rectangle):
+    """Ask for the targets of a rectangle: they may come from far away."""
+    at = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
+    width = columns_of(plan, layer, rectangle) * plan.itemsize
+    call(plan.kernels.prefetch, (at, batch.y_row, rectangle.bottom - rectangle.top, width))
+
+
+@inner
+def activate(plan, layer, rectangle, number):
+    """a = act(z) in a rectangle, with dropout where the layer has it; number: of the training step."""
+    here = place_of(plan, layer, rectangle)
+    z, a, row, rows = layer.z + here, layer.a + here, layer.blocks.row, rectangle.bottom - rectangle.top
+    columns = columns_of(plan, layer, rectangle)
+    if layer.activation.forward != 0:
+        call(layer.activation.forward, (z, a, rows, rectangle.width, row, columns))
+    elif layer.dropout.forward != 0:
+        unit = rectangle.panel * plan.lanes
+        call(layer.dropout.forward, (z, a, rows, rectangle.width, row, columns, layer.dropout.stream, rectangle.top, unit, number))
+
+
+@inner
+def output_delta(plan, layer, batch, rectangle):
+    """delta = scale * d(loss)/dz in a rectangle of the last layer, and the loss in the place of z. (With a trace it is taken from a.)"""
+    here = place_of(plan, layer, rectangle)
+    y = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
+    rows, columns = rectangle.bottom - rectangle.top, columns_of(plan, layer, rectangle)
+    call(layer.output.delta, (
+        layer.z + here, layer.a + here, layer.delta + here, y, batch.y_row, rows, columns, layer.blocks.row, batch.coefficients,
+    ))  # fmt: skip
+
+
+# ---- phases over whole rows ----------------------------------------------------------------------------
+
+
+@inner
+def normalise(plan, layer, batch, worker):
+    """Where the layer is normalised, the worker's rows of its n, z and a, from the products."""
+    norm = layer.normalisation
+    if norm.forward == 0:
+        return
+    r0, r1 = part_of(batch.rows, worker)
+    blocks, here = layer.blocks, r0 * layer.blocks.row
+    call(norm.forward, (
+        layer.z + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize, r1 - r0, layer.fan_out, blocks.row, blocks.group,
+        blocks.group_bytes, norm.gain, layer.bias.address, layer.bias.panel,
+    ))  # fmt: skip
+    p = 0
+    while p < layer.panels:
+        width = side_by_side(layer, p, layer.panels)
+        activate(plan, layer, Rectangle(r0, r1, p, width), batch.number)
+        p += width
+    barrier(plan, worker)
+
+
+@inner
+def softmax_of_rows(plan, batch, worker):
+    """The worker's rows of the last layer's a = softmax(z)."""
+    layer = top_layer(plan)
+    r0, r1 = part_of(batch.rows, worker)
+    blocks, here = layer.blocks, r0 * layer.blocks.row
+    call(layer.output.softmax, (
+        layer.z + here, layer.a + here, r1 - r0, layer.fan_out, blocks.row, blocks.group, blocks.group_bytes,
+    ))  # fmt: skip
+
+
+@inner
+def output_delta_of_rows(plan, batch, worker):
+    """The worker's rows of the last layer's delta and loss."""
+    layer = top_layer(plan)
+    r0, r1 = part_of(batch.rows, worker)
+    blocks, here = layer.blocks, r0 * layer.blocks.row
+    call(layer.output.delta_of_rows, (
+        layer.z + here, layer.a + here, layer.delta + here, batch.y + r0 * batch.y_row, batch.y_row, r1 - r0, layer.fan_out, blocks.row,
+        blocks.group, blocks.group_bytes, batch.coefficients,
+    ))  # fmt: skip
+
+
+# ---- the whole -----------------------------------------------------------------------------------------
+
+
+def run_forward(address, t, n, rows, x, x_row, y, y_row, coefficients, number):
+    """All layers, with a barrier after each phase."""
+    plan, worker, batch = plan_at(address), Worker(t, n), Batch(rows, number, y, y_row, coefficients)
+    first = layer_at(plan, np.int64(0))
+    # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is one within that layer.
+    unmet = plan.layers - 2 if owns_partial_sums(plan, worker) else -1
+    forward(plan, first, input_of(x, x_row, first.fan_in), batch, worker)
+    if unmet != 0:
+        barrier(plan, worker)
+    normalise(plan, first, batch, worker)
+    for i in range(1, plan.layers):
+        layer, below = layer_at(plan, i), layer_at(plan, i - 1)
+        if layer.narrow:
+            forward_narrow(plan, output_of(plan, below), batch, worker)
+            if unmet < 0:
+                barrier(plan, worker)
+            return
+        forward(plan, layer, output_of(plan, below), batch, worker)
+        if i != unmet:
+            barrier(plan, worker)
+        normalise(plan, layer, batch, worker)
+    output = top_layer(plan).output
+    if batch.number != 0 and output.delta_of_rows != 0:
+        output_delta_of_rows(plan, batch, worker)
+        barrier(plan, worker)
+    elif batch.number == 0 and output.softmax != 0:
+        softmax_of_rows(plan, batch, worker)
+        barrier(plan, worker)

@@ -1,0 +1,132 @@
+"""What the phases hand to kernels, and the kernels that several of them call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.kernels import matmul
+
+
+class Batch(NamedTuple):
+    """One step's rows, targets and numbers."""
+
+    rows: int
+    number: int  # of the step, counted from 1 over the model's life; 0: this is no training
+    y: int  # address of the targets, (rows, outputs)
+    y_row: int  # bytes from a row to the next
+    coefficients: int  # address: the factor of the output's deltas, then the optimizer's numbers
+
+
+class Operand(NamedTuple):
+    """The inputs of a layer, (rows, fan_in): X as it lies, or the activations of the layer below."""
+
+    address: int
+    row: int  # bytes from a row to the next
+    group: int  # columns side by side
+    group_bytes: int  # from one group of columns to the next
+
+
+class Size(NamedTuple):
+    """Of a product: rows and vectors of C, and how many products are added up for each number."""
+
+    rows: int
+    vectors: int
+    depth: int
+
+
+class Left(NamedTuple):
+    """A. Its numbers are adjacent along k, or along the rows of C, as the microkernel wants them."""
+
+    address: int
+    row: int  # bytes from a row of C to the next
+    stride: int  # bytes of what is not adjacent: from row to row, or from k to k
+    group: int  # k side by side
+    group_bytes: int  # from one group of k to the next
+
+
+class Block(NamedTuple):
+    """B or C, or a block of parameters: vectors in rows."""
+
+    address: int
+    vector: int  # bytes from a vector to the next
+    row: int
+
+
+class Start(NamedTuple):
+    """What the sums begin with: matmul.ZERO, FROM_C, or FROM_ROW, one row of vectors."""
+
+    kind: int
+    row: int
+    vector: int
+
+
+@inner
+def input_of(x, x_row, columns):
+    """The rows of a batch as the first layer's operand."""
+    return Operand(x, x_row, columns, np.int64(0))
+
+
+@inner
+def output_of(plan, layer):
+    """The activations of a layer as the next layer's operand."""
+    return Operand(layer.a, layer.blocks.row, layer.blocks.group * plan.lanes, layer.blocks.group_bytes)
+
+
+@inner
+def from_zero():
+    return Start(np.int64(matmul.ZERO), np.int64(0), np.int64(0))
+
+
+@inner
+def from_itself():
+    return Start(np.int64(matmul.FROM_C), np.int64(0), np.int64(0))
+
+
+@inner
+def matmul_along_k(plan, size, a, b, c, start):
+    """C = start + A @ B, where the numbers of a row of A are adjacent."""
+    multiply(plan.kernels.product_along_k, size, a, b, c, start)
+
+
+@inner
+def matmul_along_rows(plan, size, a, b, c, start):
+    """C = start + A @ B, where the numbers of a column of A are adjacent: A is read as the transpose of what lies there."""
+    multiply(plan.kernels.product_along_rows, size, a, b, c, start)
+
+
+@inner
+def multiply(kernel, size, a, b, c, start):
+    call(kernel, (
+        size.rows, size.vectors, size.depth, a.address, a.row, a.stride, a.group, a.group_bytes, b.address, b.vector, b.row,
+        c.address, c.vector, c.row, start.row, start.vector, start.kind,
+    ))  # fmt: skip
+
+
+@inner
+def scratch_of(plan, worker):
+    """The address of the worker's scratch memory: 32 vectors."""
+    return plan.scratch.vectors + worker.t * 32 * plan.vector
+
+
+@inner
+def apply_rule(plan, gradient, parameters, rows, vectors, coefficients):
+    """The optimizer's step on a block of parameters and its states."""
+    call(plan.kernels.update, (
+        gradient.address, gradient.vector, gradient.row, parameters.address, parameters.vector, parameters.row, plan.state, rows, vectors,
+        coefficients,
+    ))  # fmt: skip
+
+
+@inner
+def transpose(plan, layer, k0, k1, p0, p1):
+    """Renew the part of WT that mirrors rows k0 V .. k1 V of panels p0 .. p1 of W."""
+    W, WT = layer.W, layer.WT
+    square = plan.lanes * plan.vector
+    rows = min(layer.fan_in, k1 * plan.lanes) - k0 * plan.lanes  # W may be the caller's own, which has no more rows
+    for p in range(p0, p1):
+        source, target = W.address + p * W.panel + k0 * plan.lanes * W.row, WT.address + k0 * WT.panel + p * square
+        call(plan.kernels.transpose, (source, W.row, target, rows, WT.panel))

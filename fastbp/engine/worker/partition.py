@@ -1,0 +1,118 @@
+"""Who computes what: all work is cut by position.
+
+A matrix is a sequence of panels, each one vector wide, and a panel is a sequence of rows; worker t of n takes the t-th n-th of all panels'
+rows. So whoever computes columns of an activation also owns those columns of the weights, and they stay in its cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastbp.engine.compile.intrinsics import observe
+from fastbp.engine.compile.jit import inner
+
+
+class Worker(NamedTuple):
+    """Worker t of n."""
+
+    t: int
+    n: int
+
+
+class Rectangle(NamedTuple):
+    """Rows top <= r < bottom of `width` panels that lie side by side, from `panel` on."""
+
+    top: int
+    bottom: int
+    panel: int
+    width: int
+
+
+@inner
+def part_of(count, worker):
+    """The worker's part of so many things: the first one, and the one after the last."""
+    return count * worker.t // worker.n, count * (worker.t + 1) // worker.n
+
+
+@inner
+def share(panels, rows, worker, at):
+    """The next piece of the worker's part of `panels` x `rows`, from position `at` on: first row, row after the last, first panel,
+    panel after the last, next position. There is none if the first panel is the one after the last."""
+    end = panels * rows * (worker.t + 1) // worker.n
+    if at >= end:
+        return 0, 0, 0, 0, at
+    p = at // rows
+    r0 = at - p * rows
+    if r0 == 0 and end - at >= rows:
+        p1 = end // rows
+        return 0, rows, p, p1, p1 * rows
+    r1 = min(rows, r0 + end - at)
+    return r0, r1, p, p + 1, p * rows + r1
+
+
+@inner
+def own_panels(layer, worker):
+    """The panels of W that are the worker's where panels are owned whole."""
+    return part_of(layer.in_panels if layer.narrow else layer.panels, worker)
+
+
+@inner
+def owns_partial_sums(plan, worker):
+    """Whether each worker has, of a narrow output layer and the layer below, whole parts to itself (see narrow_output.py)."""
+    return worker.n > 1 and plan.parts.count % worker.n == 0
+
+
+@inner
+def stopped(plan):
+    """Whether somebody wants the work to end: its results are void then."""
+    return observe(plan.stop) != 0
+
+
+# ---- how the microkernel likes it ----------------------------------------------------------------------
+
+
+@inner
+def tallest(plan, width):
+    """The height of the tallest microkernel of that width; the same table as matmul.shapes()."""
+    if plan.many_registers:
+        return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3 if width == 8 else 1
+    return 8 if width == 1 else 6 if width == 2 else 3
+
+
+@inner
+def width_for(plan, rows, panels):
+    """How many panels the microkernel takes at once: more where rows are few."""
+    if plan.many_registers and (rows == 1 or (rows <= 3 and panels >= 8)):
+        return min(8, panels)
+    if panels >= 4 and rows <= tallest(plan, 4):
+        return 4
+    return 2 if panels >= 2 else 1
+
+
+# ---- where things lie ----------------------------------------------------------------------------------
+
+
+@inner
+def panel_at(plan, layer, p):
+    """Where panel p begins in z, a and the deltas of a layer."""
+    group = layer.blocks.group
+    return p // group * layer.blocks.group_bytes + p % group * plan.vector
+
+
+@inner
+def side_by_side(layer, p, p1):
+    """How many panels from p on, below p1, lie in p's group."""
+    group = layer.blocks.group
+    return min(p1, p // group * group + group) - p
+
+
+@inner
+def place_of(plan, layer, rectangle):
+    """Where the rectangle begins in z, a and the deltas of a layer."""
+    return panel_at(plan, layer, rectangle.panel) + rectangle.top * layer.blocks.row
+
+
+@inner
+def columns_of(plan, layer, rectangle):
+    """How many columns the rectangle has that are not there to fill up vectors."""
+    return min(layer.fan_out - rectangle.panel * plan.lanes, rectangle.width * plan.lanes)

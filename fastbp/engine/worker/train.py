@@ -1,0 +1,168 @@
+"""One worker's way through its tasks: everything between two entries of Python.
+
+A network is trained by a team of workers that share memory; between phases stands a barrier.
+
+    forward, layer 1 .. L    a[l] = act(a[l-1] @ W[l] + b[l]);  at L also delta[L] and the loss
+    backward, layer L .. 2   dz[l-1] = (delta[l] @ W[l].T) * act'(z[l-1])
+    update, layer L .. 1     W[l] += a[l-1].T @ delta[l]  (plain SGD: delta carries -lr), or the optimizer's rule on that product
+    and only if asked for    clip_norm: the norm of all gradients, then the optimizer; max_norm: the norms of the columns of W[l]
+
+Who computes an element does not change its value: every element is one chain of multiply-adds (see matmul.py), elementwise work has no
+order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
+
+The functions here are callbacks of their own, which call each other by address: a network compiles or loads those that it needs, and none
+is linked into another one and optimised again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fastbp.engine.compile import jit
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.structs import (
+    BACKWARD,
+    FINISH_UPDATE,
+    FORWARD,
+    OF_MANY_ROWS,
+    PACK,
+    TRAIN,
+    UNPACK,
+    UNPACK_STATES,
+    layer_at,
+    plan_at,
+    top_layer,
+)
+from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.worker.after_update import finish_update
+from fastbp.engine.worker.backward import run_backward
+from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
+from fastbp.engine.worker.forward import output_delta, output_delta_of_rows, run_forward
+from fastbp.engine.worker.operands import Batch
+from fastbp.engine.worker.partition import Rectangle, Worker, side_by_side
+
+
+@inner
+def sum_losses(plan, rows, out):
+    """The loss of a step: the sum of what stands in the place of the last layer's z."""
+    top = top_layer(plan)
+    z, row, blocks = top.z, top.blocks.row, (rows + plan.lanes - 1) // plan.lanes
+    if top.narrow == OF_MANY_ROWS:
+        call(plan.kernels.total, (z, top.fan_out, blocks, blocks, row, 0, out))
+    else:
+        call(plan.kernels.total, (z, rows, top.panels, top.blocks.group, row, top.blocks.group_bytes, out))
+
+
+def train(address, t, n):
+    """The steps first_step <= s < last_step."""
+    plan, worker, phases = plan_at(address), Worker(t, n), plan_at(address).phases
+    first, last = plan.first_step, plan.last_step
+    gathering = plan.gathered_x.address != 0
+    finishing = plan.clipping.limit != 0 or plan.max_norm.limit != 0
+    if gathering and first < last:
+        call(phases.gather_batch, (address, t, n, first))
+        barrier(plan, worker)
+    for step in range(first, last):
+        start = step % plan.steps_per_epoch * plan.batch
+        rows = min(plan.batch, plan.samples - start)
+        coefficients = plan.coefficients + (step - first) * plan.coefficients_row
+        x, x_row, y, y_row = plan.x.address + start * plan.x.row, plan.x.row, plan.y.address + start * plan.y.row, plan.y.row
+        if gathering:
+            x, x_row = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch, plan.gathered_x.row
+            y, y_row = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch, plan.gathered_y.row
+            if step + 1 < last:
+                call(phases.gather_batch, (address, t, n, step + 1))
+        number = plan.steps_before + step + 1
+        call(phases.run_forward, (address, t, n, rows, x, x_row, y, y_row, coefficients, number))
+        if t == 0:
+            sum_losses(plan, rows, plan.losses + (step - first) * 8)
+        call(phases.run_backward, (address, t, n, rows, x, x_row, coefficients))
+        if finishing:
+            call(phases.finish_update, (address, t, n, coefficients))
+    barrier(plan, worker)
+
+
+def evaluate(address, t, n):
+    """Forward, a batch at a time, and z and a to the caller's arrays."""
+    plan, worker = plan_at(address), Worker(t, n)
+    for start in range(0, plan.samples, plan.batch):
+        rows = min(plan.batch, plan.samples - start)
+        x, x_row = plan.x.address + start * plan.x.row, plan.x.row
+        if plan.gathered_x.address != 0:  # there is room for a single batch, and no Y
+            call(plan.phases.gather_batch, (address, t, n, start // plan.batch))
+            barrier(plan, worker)
+            x, x_row = plan.gathered_x.address, plan.gathered_x.row
+        call(plan.phases.run_forward, (address, t, n, rows, x, x_row, 0, 0, 0, 0))
+        for i in range(plan.layers):
+            exchange_activations(plan, layer_at(plan, i), worker, start, rows, np.int64(0))
+        barrier(plan, worker)
+
+
+def gradients(address, t, n):
+    """Backward from z and a that the caller brings."""
+    plan, worker = plan_at(address), Worker(t, n)
+    rows, zero = plan.samples, np.int64(0)
+    for i in range(plan.layers):
+        exchange_activations(plan, layer_at(plan, i), worker, zero, rows, np.int64(1))
+    barrier(plan, worker)
+    batch, top = Batch(rows, zero, plan.y.address, plan.y.row, plan.coefficients), top_layer(plan)
+    if top.output.delta_of_rows != 0:
+        output_delta_of_rows(plan, batch, worker)
+    elif t == 0:
+        p = 0
+        while p < top.panels:
+            width = side_by_side(top, p, top.panels)
+            output_delta(plan, top, batch, Rectangle(zero, rows, p, width))
+            p += width
+    barrier(plan, worker)
+    call(plan.phases.run_backward, (address, t, n, rows, plan.x.address, plan.x.row, plan.coefficients))
+
+
+def work(t, n, address):
+    """What worker t of n does: the tasks of the plan, in this order."""
+    plan = plan_at(address)
+    task, phases = plan.task, plan.phases
+    if task & PACK:
+        call(phases.exchange_parameters, (address, t, n, 0, 1))
+        if task & TRAIN:
+            for k in range(1, plan.states + 1):
+                call(phases.exchange_parameters, (address, t, n, k, 1))
+        barrier(plan, Worker(t, n))
+    if task & TRAIN:
+        call(phases.train, (address, t, n))
+    if task & FORWARD:
+        call(phases.evaluate, (address, t, n))
+    if task & BACKWARD:
+        call(phases.gradients, (address, t, n))
+    if task & FINISH_UPDATE:
+        call(phases.finish_update, (address, t, n, plan.coefficients))
+    if task & UNPACK:
+        call(phases.exchange_parameters, (address, t, n, 0, 0))
+    if task & UNPACK_STATES:
+        for k in range(1, plan.states + 1):
+            call(phases.exchange_parameters, (address, t, n, k, 0))
+
+
+# The plan has their addresses under these names (structs.Phases). The last one is what threads enter.
+CALLBACKS: dict[str, Any] = {
+    "run_forward": run_forward,
+    "run_backward": run_backward,
+    "gather_batch": gather_batch,
+    "finish_update": finish_update,
+    "exchange_parameters": exchange_parameters,
+    "train": train,
+    "evaluate": evaluate,
+    "gradients": gradients,
+    "work": work,
+}
+
+
+@cache
+def address_of(name: str) -> int:
+    """The callback of that name, compiled."""
+    function = CALLBACKS[name]
+    return jit.address_of(name, jit.void(function.__code__.co_argcount), lambda: function, driver=True)
