@@ -167,7 +167,7 @@ def _of_values(
         return None
     factor = _factor(given, right[i])
     if factor is not None:
-        return _of_factor(factor, point)
+        return None if factor == 1 else _of_factor(factor, point)
     if given.ndim == 2 and given.shape[0] == given.shape[1] and alike(given.T, right[i]):
         return "transposed: below.T @ dz, not dz.T @ below"
     for j, other in enumerate(right):

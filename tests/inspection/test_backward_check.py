@@ -339,6 +339,26 @@ def test_parameters_in_one_list_and_results_of_unknown_layers() -> None:
     assert re.fullmatch(r"db1\[\d\] is \S+, differences of the loss give \S+", check.arrays[1].mistakes[0])
 
 
+def test_a_kink_within_the_step_is_no_mistake(module: ModuleType) -> None:
+    """Many rows and units: some z1 lies within the step of the differences."""
+    for seed in range(40):
+        of_seed = np.random.default_rng(seed)
+        X, Y = of_seed.standard_normal((39, 6)), of_seed.random((39, 6))
+        W1, W2 = 0.02 * of_seed.standard_normal((6, 12)), of_seed.standard_normal((12, 6))
+        params = W1, np.zeros(12), W2, np.zeros(6)
+        assert module.check_backward(module.forward, module.backward, X, Y, params).passed
+
+
+def test_a_gradient_that_is_zero_says_so(module: ModuleType) -> None:
+    W1, _, W2, b2 = PARAMS
+    dead = W1, np.full(5, -50.0), W2, b2
+    check = module.check_backward(module.forward, no_hidden_derivative, X, Y, dead)
+    assert check.wrong == ["dW1", "db1"]  # what comes through all the same
+    check = module.check_backward(module.forward, module.backward, X, Y, dead)
+    assert check.passed and [array.silent for array in check.arrays] == [True, True, True, False]
+    assert str(check).count("(0 here, whatever is computed)") == 3
+
+
 def test_a_large_array_is_checked_at_some_entries() -> None:
     wide = [rng.standard_normal((4, 300)), np.zeros(300), rng.standard_normal((300, 5)), np.zeros(5)]
     check = fastbp.check_backward(reference.forward, reference.backward, X, Y, wide)
