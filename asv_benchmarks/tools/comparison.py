@@ -61,7 +61,8 @@ def short_block(record: dict[str, Any]) -> str:
             "",
             "Time of a training step over fastbp's, the fastest way of each library, on "
             f"{machine['cpu']} with {machine['threads']} threads, {record['date']}; fastbp is {times}. "
-            f"[All networks]({PAGE.relative_to(README.parent)}).",
+            f"[All networks]({PAGE.relative_to(README.parent)}). Other machines differ: `fastbp bench` "
+            "measures yours.",
         ]
     )
 
