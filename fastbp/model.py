@@ -1,292 +1,386 @@
-"""MLP: the model API on the engine. Holds parameters, hands them to the compiled worker."""
+"""MLP: a network as users meet it. What each method is given goes to one of the model's parts."""
 
 from __future__ import annotations
 
-import math
-import threading
-from typing import Any
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastbp.engine import structs
-from fastbp.engine.entries import few_rows
-from fastbp.engine.kernels.finite import is_finite
-from fastbp.engine.memory import FEW_ROWS, Design
-from fastbp.engine.plan import Plan
-from fastbp.engine.settings import rule_of, settings_of
-from fastbp.engine.threads.locks import lock_of
+from fastbp.callbacks import Callback
+from fastbp.history import History
+from fastbp.inputs import sources
+from fastbp.inputs.samples import ClassWeight
 from fastbp.inputs.sources import Rows
-from fastbp.network.base import BaseMLP
-from fastbp.network.results import Trace
-from fastbp.optimizers import Optimizer, State
+from fastbp.inspection import diagnosis, gradient_check
+from fastbp.metrics import Function
+from fastbp.network.architecture import Architecture
+from fastbp.network.backend import Backend, Steps
+from fastbp.network.compiled import CompiledBackend
+from fastbp.network.evaluation import evaluate
+from fastbp.network.network import Network
+from fastbp.network.results import Gradients, Trace, checked_trace
+from fastbp.optimizers import Optimizer
+from fastbp.storage import model_file
+from fastbp.training import start
+from fastbp.training.batches import BatchSource
+from fastbp.training.options import BATCH_SIZE, FitOptions
 
 Array = NDArray[Any]
 
-# Rows that a forward pass takes at a time: enough for the tile's speed, few enough for the level-2 cache.
-FORWARD_ROWS = 512
-# Rows that one entry predicts, in multiply-adds: some 0.1 s, after which Ctrl-C is heard.
-ENTRY_MULTIPLY_ADDS = 1_500_000_000
-# From so many parameters on, even a few rows are worth a team.
-FEW_ROWS_PARAMETERS = 4_000_000
 
+class MLP(Network):
+    """A multi-layer perceptron: dense layers, each with a bias and an activation.
 
-class MLP(BaseMLP):
-    __doc__ = BaseMLP.__doc__
+    Parameters
+    ----------
+    layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
+    hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
+        "gelu", "gelu_tanh", "silu", "mish", "softplus", "sigmoid", "tanh" or "identity" (see
+        `fastbp.activations`); output also "softmax".
+    loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
+        "huber" or, with a delta other than 1, "huber(0.5)"; "pinball(0.9)" for that
+        quantile of the targets; "hinge" (targets -1 and 1);
+        "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
+        output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
+        "categorical_crossentropy(0.1)". All are sums over the outputs.
+    reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up.
+    init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
+        and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
+    dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
+    seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
+    threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
+    max_norm : after each update, the weights into a unit (a column of a layer's W, output layer included)
+        whose Euclidean norm is above max_norm are scaled down to it; biases are left alone. None: no limit.
+        Srivastava and others, JMLR 15 (2014) 1929, section 5.1; as torch.renorm.
+    input_scale, input_offset : the network sees X * input_scale + input_offset, here and wherever X is given:
+        a number, or one for each input. input_scale=1/255 lets images stay bytes: `fit` and `predict` convert
+        batches as they read them, and make no copy of X as floats.
+    dropout : in training (`fit`, `train_step`) each hidden unit is 0 with this probability, for each row
+        anew, and divided by 1 - dropout otherwise; a number for all hidden layers, or one for each. It is
+        rounded to a multiple of 2^-16. Srivastava et al., JMLR 15 (2014); inverted, as in torch.nn.Dropout.
+    input_noise : in training, normally distributed noise of this standard deviation is added to X (as the
+        network sees it), for each row and step anew. Bishop, Neural Computation 7 (1995) 108.
+    layer_norm : True normalises every hidden layer: with s = inputs @ W, n = (s - mean) / sqrt(var + 1e-5)
+        over the units of the row, z = gain * n + bias, and a = act(z). Rows do not depend on one another, so
+        it is the same in training and afterwards. Ba, Kiros and Hinton, arXiv 1607.06450 (2016); as
+        torch.nn.LayerNorm behind a linear layer without bias. (A layer of one unit always has n = 0.)
 
-    _chunks_are_atomic = True
-    _slack = few_rows.SLACK  # where parameters are read in place, the last vector may reach beyond them
-    _step_overhead_seconds = 1e-6
-    _seconds_per_multiply_add = 1e-10
+    Attributes
+    ----------
+    weights, biases, gains : lists of (fan_in, fan_out), (fan_out,) and (fan_out,) arrays; gains, which start
+        at 1, are those of the hidden layers with layer_norm, else an empty list. Write into them, or put
+        arrays of the same shape in their place (the values are copied).
+    metadata : a dict of what can be written as JSON, saved and restored with the model.
+    architecture, parameters, streams, reader, backend : what the model is made of, for those who work on
+        models: what the constructor was told, the numbers, the random generators, what checks and converts
+        data, and what computes (see `fastbp.network`).
+    """
 
-    def _set_up(self) -> None:
-        self._plans: dict[tuple[Any, ...], Plan] = {}
-        # The plan whose packed parameters are those of the model, if these have this version.
-        self._packed: tuple[Plan, int] | None = None
-        self._few_rows: few_rows.FewRows | None = None
-        self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
-        self._lock = lock_of(self)  # plans have room for one call at a time
+    backend_type: ClassVar[type[Backend]] = CompiledBackend
 
-    def _take_plan(
-        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
-    ) -> Plan:
-        """The plan for a use: "train", "trace" (forward, backward) or "predict".
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        *,
+        hidden: str = "relu",
+        output: str = "sigmoid",
+        loss: str = "mse",
+        reduction: str = "mean",
+        init: str = "auto",
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        threads: int | None = None,
+        max_norm: float | None = None,
+        input_scale: ArrayLike = 1.0,
+        input_offset: ArrayLike = 0.0,
+        dropout: float | Sequence[float] = 0.0,
+        input_noise: float = 0.0,
+        layer_norm: bool = False,
+    ) -> None:
+        architecture = Architecture(
+            layer_sizes,
+            hidden=hidden,
+            output=output,
+            loss=loss,
+            reduction=reduction,
+            init=init,
+            dtype=dtype,
+            seed=seed,
+            threads=threads,
+            max_norm=max_norm,
+            input_scale=input_scale,
+            input_offset=input_offset,
+            dropout=dropout,
+            input_noise=input_noise,
+            layer_norm=layer_norm,
+        )
+        self._set_up(architecture)
 
-        It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
-        child that was forked) gets another one. If the call ends with an exception, it is not put back, so
-        that nobody finds what that call has left behind.
+    # ---- one batch ------------------------------------------------------------------------------------
+
+    def forward(self, X: ArrayLike, *, check_finite: bool = True) -> Trace:
+        """Every layer's pre-activation and activation for X (batch, inputs). Parameters are not changed.
+
+        Raises ValueError (shape, empty batch, NaN or infinity) or TypeError (dtype).
         """
-        key = (use, rule, batch, weighted, clip_norm, self._noise_key)  # the last changes at `reset`
-        plan = self._plans.pop(key, None)
-        if plan is None:
-            names = [activation.name for activation in self._activations]
-            design = Design(
-                self._layer_sizes,
-                tuple(names),
-                self._loss.name,
-                self._dtype,
-                rule,
-                batch,
-                use,
-                weighted=weighted,
-                dropout=self._dropout,
-                input_noise=self._input_noise,
-                key=self._noise_key,
-                clip_norm=clip_norm,
-                max_norm=self._max_norm if use == "train" and rule != "sum" else None,
-                layer_norm=self._layer_norm,
-            )
-            plan = Plan(design)
-            plan.key = key
-        return plan
+        self.parameters.adopt()
+        return self.backend.forward(self.reader.inputs(X, check_finite))
 
-    def _put_back(self, plan: Plan) -> None:
-        self._plans.pop(plan.key, None)
-        while len(self._plans) >= 4:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[plan.key] = plan  # the one used last stands last
+    def backward(
+        self,
+        trace: Trace,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> Gradients:
+        """The loss's gradients, from what `forward` returned and Y (batch, outputs). Changes no parameter.
 
-    def _is_weighted(self, Y: Array | Rows) -> bool:
-        """Whether these prepared targets have the samples' weights behind them."""
-        return bool(Y.shape[1] > self._layer_sizes[-1])
-
-    @staticmethod
-    def _is_finite(array: Array) -> bool:
-        return array.flags.c_contiguous and array.size > 0 and is_finite(array)
-
-    def _request_stop(self) -> None:
-        self._stop[0] = 1  # signals are the main thread's
+        Y and sample_weight as in `fit`. Raises ValueError (shape, NaN or infinity) or TypeError (dtype).
+        """
+        self.parameters.adopt()
+        trace = checked_trace(trace, self.architecture)
+        y = self.reader.targets(Y, len(trace.X), check_finite, sample_weight=sample_weight)
+        return Gradients(*self.parameters.split(self.backend.backward(trace, y)))
 
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
-        # What is looked at here would cost compiled code more to refuse; it refuses all else.
-        if (
-            type(X) is np.ndarray
-            and X.ndim == 2
-            and 0 < X.shape[0] <= FEW_ROWS
-            and X.dtype == self._dtype
-            and X.flags.carray
-            and self._scaling is None
-        ):
-            self._adopt_parameters()
-            with self._lock:
-                short_way = self._few_rows or self._predict_few_rows()
-                out = None if short_way is None else short_way.predict(X, check_finite)
-            if out is not None:
-                return out
-        return super().predict(X, check_finite=check_finite)
-
-    predict.__doc__ = BaseMLP.predict.__doc__
-
-    def _predict_few_rows(self) -> few_rows.FewRows | None:
-        """What reads parameters in place, unless they are so many that it would not pay."""
-        if self.n_parameters >= FEW_ROWS_PARAMETERS:
-            return None
-        names = [activation.name for activation in self._activations]
-        self._few_rows = few_rows.FewRows(
-            self._layer_sizes, names, self._loss.name, self._parameters, self._layer_norm
-        )
-        return self._few_rows
-
-    def _forward_pass(self, X: Array) -> Trace:
-        rows = len(X)
-        z, a = ([np.empty((rows, n), self._dtype) for n in self._layer_sizes[1:]] for _ in range(2))
-        n = [np.empty_like(z_i) for z_i in z[: len(self.gains)]]
-        trace = Trace(X, z, a, n, [np.empty(rows, self._dtype) for _ in n])
-        with self._lock:
-            plan = self._take_plan("trace", "gradient", min(rows, FORWARD_ROWS))
-            plan.bind_parameters(self._parameters)
-            plan.bind_data(X, None)
-            plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
-            plan.run(structs.PACK + structs.FORWARD, self._threads)
-            self._put_back(plan)
-        return trace
-
-    def _predict(self, X: Array) -> Array:
-        out = np.empty((len(X), self._layer_sizes[-1]), self._dtype)
-        rows = min(len(X), FORWARD_ROWS)
-        rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // self.n_parameters)
-        with self._lock:
-            plan = self._take_plan("predict", "add", rows)
-            plan.bind_parameters(self._parameters)
-            for start in range(0, len(X), rows_per_entry):
-                part = out[start : start + rows_per_entry]
-                plan.bind_data(X[start : start + rows_per_entry], None)
-                plan.bind_output(part)
-                plan.run(structs.FORWARD + (structs.PACK if start == 0 else 0), self._threads)
-            self._put_back(plan)
+        """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
+        self.parameters.adopt()
+        out = self.backend.predict_few_rows(X, check_finite)
+        if out is not None:
+            return out
+        x = self.reader.input_rows(X, check_finite)
+        if not isinstance(x, Rows):
+            return self.backend.predict(x)
+        out = np.empty((len(x), self.architecture.outputs), self.architecture.dtype)
+        for rows in sources.row_blocks(x):
+            out[rows] = self.backend.predict(x[rows])
         return out
 
-    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
-        gradient: Array = np.empty_like(self._parameters)
-        rows = len(Y)
-        X = np.ascontiguousarray(trace.X, self._dtype)
-        with self._lock:
-            plan = self._take_plan("trace", "gradient", rows, weighted=self._is_weighted(Y))
-            plan.bind_parameters(self._parameters, [gradient])
-            plan.bind_data(X, Y)
-            lent = [
-                [np.ascontiguousarray(v, self._dtype) for v in values]
-                for values in (trace.z, trace.a, trace.n, trace.inverse_std)
-            ]
-            plan.bind_activations(*lent)
-            plan.coefficients[0] = 1 / rows if self._reduction == "mean" else 1
-            plan.run(structs.PACK + structs.BACKWARD + structs.UNPACK_STATES, self._threads)
-            self._put_back(plan)
-        return gradient
-
-    def _train_chunk(
+    def loss(
         self,
-        X: Array | Rows,
-        Y: Array | Rows,
-        order: NDArray[np.int64] | None,
-        first_step: int,
-        last_step: int,
-        batch_size: int,
-        optimizer: Optimizer,
-        state: State,
-        losses_out: NDArray[np.float64],
+        X: ArrayLike,
+        Y: ArrayLike,
         *,
-        only_if_finite: bool = False,
-        part: int | None = None,
-    ) -> bool:
-        stop = np.zeros(1, np.int64)
-        if threading.current_thread() is threading.main_thread():
-            self._stop = stop
-        if part is not None and part < batch_size:
-            return self._train_in_parts(
-                X, Y, order, first_step, last_step, batch_size, part, optimizer, state, losses_out, stop
-            )
-        with self._lock:
-            plan = self._take_plan(
-                "train",
-                rule_of(optimizer),
-                batch_size,
-                weighted=self._is_weighted(Y),
-                clip_norm=optimizer.clip_norm is not None,
-            )
-            if first_step == last_step and plan.is_ready_for(X, Y, order):
-                self._put_back(plan)
-                return True
-            plan.bind_data(X, Y, order)
-            plan.bind_parameters(self._parameters, state.buffers)
-            settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
-            plan.table.steps_before = self.streams.steps_trained - first_step
-            pack = self._packed != (plan, self.parameters.version)
-            self._packed = None
-            plan.train(
-                first_step, last_step, settings, losses_out, pack=pack, threads=self._threads, stop=stop
-            )
-            keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
-            if keep:
-                plan.unpack(self._threads)
-                self._packed = plan, self.parameters.version
-                state.steps += last_step - first_step
-                self.streams.steps_trained += last_step - first_step
-            self._put_back(plan)
-        return keep
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """The loss of the data, over the batch as `reduction` says; Y and sample_weight as in `fit`.
 
-    def _settings_of(
-        self, optimizer: Optimizer, state: State, first_step: int, last_step: int, samples: int, batch: int
-    ) -> Array:
-        mean = self._reduction == "mean"
-        return settings_of(optimizer, state.steps, first_step, last_step, samples, batch, mean, self._dtype)
-
-    def _train_in_parts(
-        self,
-        X: Array | Rows,
-        Y: Array | Rows,
-        order: NDArray[np.int64] | None,
-        first_step: int,
-        last_step: int,
-        batch_size: int,
-        part: int,
-        optimizer: Optimizer,
-        state: State,
-        losses_out: NDArray[np.float64],
-        stop: NDArray[np.int64],
-    ) -> bool:
-        """`_train_chunk` in memory for activations of `part` rows. Nothing is updated unless all is finite.
-
-        One plan adds up the gradients of a step's parts; another one, in which no batch is ever run, keeps
-        parameters and optimizer state packed and does the step.
+        Errors as `forward` and `backward`.
         """
-        in_step, in_epoch, steps_per_epoch = (
-            -(-n // m) for n, m in ((batch_size, part), (len(X), part), (len(X), batch_size))
+        self.parameters.adopt()
+        return evaluate(self.backend, self.reader.samples(X, Y, sample_weight, check_finite))
+
+    def train_step(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        optimizer: Optimizer,
+        *,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before.
+
+        Y, sample_weight and errors as in `fit`.
+        """
+        state = start.begin(self, optimizer)
+        batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
+        rows, out = len(batch), np.empty(1)
+        self.backend.train(Steps(batch, None, 0, 1, rows), optimizer, state, out)
+        return self.architecture.mean(float(out[0]), rows)
+
+    # ---- training -------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: ArrayLike | BatchSource,
+        Y: ArrayLike | None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        batch_size: int = BATCH_SIZE,
+        accumulate: int = 1,
+        optimizer: Optimizer,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
+        validation_split: float = 0.0,
+        metrics: str | Function | Sequence[str | Function] = (),
+        callbacks: Callback | Sequence[Callback] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int | None = None,
+        every_steps: int | None = None,
+        on_checkpoint_error: str = "raise",
+        progress: bool = True,
+        check_finite: bool = True,
+    ) -> History:
+        """Train on mini-batches, from the parameters that the model has (`reset` makes it a new one).
+
+        Parameters
+        ----------
+        X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
+            Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
+            bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
+            "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
+            otherwise each of its rows has the sum 1.
+        X, without Y : an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays (or of what can
+            be made one, like PyTorch's tensors on the CPU), of any numbers of rows. Each is a step, and is
+            used before the next one is asked for, so that memory stays at a batch's size. A list, a
+            DataLoader or whatever else begins again with each iter() is gone through once an epoch. A
+            function without arguments is called once an epoch, for an iterable. An iterator, such as a
+            generator, can be gone through once: if it ends before `epochs` or `steps` are done, training ends
+            with a warning. An iterable has its own order, which `shuffle` does not change, and which nothing
+            here could restore: `checkpoint` is refused.
+        epochs : how often all samples are gone through; or
+        steps : how many batches are trained on, in epochs of which the last one may stay incomplete.
+        steps_per_epoch : with an iterable, an epoch is so many steps (as in Keras), wherever the iterable
+            ends and begins again. None: an epoch is a pass over it. One without an end needs this, or
+            `steps`, which then are one epoch, with validation and callbacks at its end.
+        batch_size : rows per step; the last batch of an epoch may have fewer. An iterable has its own.
+        accumulate : add the gradients of so many batches up for one step: to rounding the same as a step of
+            accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
+            activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
+            Batches of an iterable are put together for it.
+        optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
+        shuffle : a new order each epoch, drawn from the model's seed.
+        sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
+            Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
+        class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
+            that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
+            For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
+            "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
+            (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
+        validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
+        validation_split : instead, this share of the samples, which are not trained on. They are drawn from
+            the model's seed, the same ones in every call with so many samples. (Both parts are copies in
+            memory. For files that are larger, give validation_data.)
+        metrics : computed on the validation data after each epoch: "accuracy", "top_k(3)", "r2", "mae" or
+            "auc" (see `fastbp.metrics`), or functions of (y_true, y_pred), both (rows, outputs).
+        callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
+            return value ends the training. Objects like EarlyStopping() may have methods for more than that,
+            see `fastbp.callbacks`.
+        checkpoint : a file that is written after every so many epochs (`every`, 1 unless `every_steps` is
+            given) or steps (`every_steps`), at the end and at Ctrl-C: model, optimizer, random state, history
+            and callbacks' state. If it exists, training goes on from there, to the same bits as if it had
+            never ended; a finished one returns at once. More epochs (steps) may be asked for than then; any
+            other difference is a ValueError that names it. (Of large data, some values are compared.)
+        on_checkpoint_error : "raise" OSError if the file cannot be written, or "warn" and go on. The file
+            written before remains.
+        progress : a progress bar, if stderr is a terminal.
+        check_finite : look for NaN and infinity in the data first.
+
+        Returns
+        -------
+        History. Ctrl-C ends training after the current chunk of steps (well under a second), with the epochs
+        finished so far in the history, whose `interrupted` is then True; the model stays usable.
+
+        Raises
+        ------
+        ValueError, TypeError : for arguments that do not fit, before anything is changed; for a batch that
+            does not fit, with its number, and like anything that an iterable raises, before its step.
+        FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
+            and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
+        """
+        options = FitOptions(
+            epochs=epochs,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            optimizer=optimizer,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            metrics=metrics,
+            callbacks=callbacks,
+            checkpoint=checkpoint,
+            every=every,
+            every_steps=every_steps,
+            on_checkpoint_error=on_checkpoint_error,
+            progress=progress,
+            check_finite=check_finite,
         )
-        settings = self._settings_of(optimizer, state, first_step, last_step, len(X), batch_size)
-        losses = np.empty(in_step)
-        trained = self.streams.steps_trained
-        parameters, nothing = self._parameters.copy(), np.zeros_like(self._parameters)
-        with self._lock:
-            self._packed = None
-            weighted, clip_norm = self._is_weighted(Y), optimizer.clip_norm is not None
-            sums = self._take_plan("train", "sum", part, weighted=weighted)
-            plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
-            plan.bind_parameters(parameters, state.buffers)
-            plan.bind_data(X, Y, order)
-            plan.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
-            sums.bind_parameters(parameters, [nothing])  # each step begins with a sum of 0
-            sums.bind_data(X, Y, order)
-            if first_step == last_step:
-                sums.train(0, 0, settings, losses, pack=True, threads=self._threads, stop=stop)
-            for s in range(first_step, last_step):
-                epoch, step_of_epoch = divmod(s, steps_per_epoch)
-                first = epoch * in_epoch + step_of_epoch * in_step
-                last = min(first + in_step, (epoch + 1) * in_epoch)
-                row = settings[s - first_step]
-                scales = np.repeat(row[:1, None], last - first, axis=0)
-                sums.table.steps_before = trained - first
-                sums.train(first, last, scales, losses, pack=True, threads=self._threads, stop=stop)
-                losses_out[s - first_step] = losses[: last - first].sum()
-                trained += last - first
-                plan.step_with(sums, row)
-                plan.unpack_parameters(self._threads)
-            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
-            if keep:
-                plan.unpack(self._threads)
-                self._parameters[...] = parameters
-                state.steps += last_step - first_step
-                self.streams.steps_trained = trained
-            self._put_back(sums)
-            self._put_back(plan)
-        return keep
+        return start.fit(self, X, Y, options)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        optimizer: Optimizer,
+        batch_size: int = BATCH_SIZE,
+        shuffle: bool = True,
+        sample_weight: ArrayLike | None = None,
+        check_finite: bool = True,
+    ) -> float:
+        """Train on these samples once, in mini-batches, and return the loss as `History.loss` defines it.
+
+        For data that come in pieces: parameters, the optimizer's state and the schedule go on from call to
+        call. It is `fit` with epochs=1, but raises KeyboardInterrupt at Ctrl-C, so that a loop around it
+        ends, too; the model then has the steps done so far. Arguments and errors as there.
+        """
+        options = FitOptions(
+            optimizer,
+            epochs=1,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            progress=False,
+            check_finite=check_finite,
+        )
+        history = start.fit(self, X, Y, options)
+        if history.interrupted:
+            raise KeyboardInterrupt
+        return history.last("loss")
+
+    # ---- looking into it ------------------------------------------------------------------------------
+
+    def check_gradients(
+        self,
+        X: ArrayLike,
+        Y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        max_entries: int | None = 200,
+    ) -> gradient_check.GradientCheck:
+        """Compare `backward` with central differences of the loss, in float64. The model is not changed.
+
+        `max_entries` parameters of each array are looked at, spread evenly (None: all of them; each costs two
+        forward passes). Returns the largest relative error of each array; see `GradientCheck`.
+        """
+        return gradient_check.check_gradients(self, X, Y, sample_weight, max_entries)
+
+    def diagnose(self, X: ArrayLike, Y: ArrayLike) -> diagnosis.Diagnosis:
+        """How signals and gradients do in each layer, for this data; print it, or see `Diagnosis`."""
+        return diagnosis.diagnose(self, X, Y)
+
+    # ---- files ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a safetensors file, all of it or (on an error) nothing.
+
+        Optimizer state is not part of it. OSError if it cannot be written, TypeError if `metadata` is not
+        JSON.
+        """
+        model_file.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """The model in a file that `save` wrote, or in a checkpoint of `fit`. Runs no code of the file.
+
+        OSError if it cannot be read, ValueError if it is not a model of fastbp's, truncated or altered.
+        """
+        architecture, metadata, parameters = model_file.load(path)
+        model = cls(**architecture.to_json())
+        model.parameters.replace(parameters)
+        model.metadata = metadata
+        return model

@@ -35,12 +35,18 @@ Array = NDArray[Any]
 Numbers = float | NDArray[np.float64]  # the same for every step, or one for each of them
 
 
+class Owner:
+    """Whose state it is: the parameters of one model, from when they are drawn until they are drawn anew.
+
+    Nothing but an identity, which pickles and copies of a model and its optimizer, made together, share.
+    """
+
+
 class State:
     """What an optimizer remembers of one model: steps taken, and flat arrays as long as the parameters."""
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.steps = 0
-        self.resets = 0  # the model's when this began
         self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
         self.learned = Learned()  # by the schedule
 
@@ -79,7 +85,7 @@ class Optimizer:
     def __init__(self, l1: float, clip_value: float | None, clip_norm: float | None) -> None:
         self.l1, self.clip_value, self.clip_norm = l1, clip_value, clip_norm
         self.check()
-        self._states: WeakKeyDictionary[Any, State] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[Owner, State] = WeakKeyDictionary()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or "_states" not in vars(self):  # which is made last
@@ -143,20 +149,18 @@ class Optimizer:
         """What the rule reads, by name, in steps first_step <= s < last_step, counted from 0."""
         raise NotImplementedError
 
-    def state(self, model: Any, size: int, dtype: np.dtype[Any]) -> State:
-        """The state for `model`, which has `size` parameters of `dtype`.
+    def state(self, owner: Owner, size: int, dtype: np.dtype[Any]) -> State:
+        """The state for `size` parameters of `dtype`, all zeros when their owner is first seen.
 
-        It is all zeros when the model is first seen, and after its `reset`. The schedule, too, is then where
-        it was with this model.
+        The schedule, too, is then where it was with them.
         """
-        state = self._states.get(model)
-        if state is None or state.resets != model._resets:
+        state = self._states.get(owner)
+        if state is None:
             with _beginning:
-                state = self._states.get(model)
-                if state is None or state.resets != model._resets:
+                state = self._states.get(owner)
+                if state is None:
                     state = State(size, self.buffers, dtype)
-                    state.resets = model._resets
-                    self._states[model] = state
+                    self._states[owner] = state
         buffers = self.buffers
         if len(state.buffers) != buffers:  # momentum was switched on or off after the first steps
             del state.buffers[buffers:]
@@ -166,14 +170,22 @@ class Optimizer:
         return state
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_states"}
+        # Of models that are not pickled with it, owner and state are gone as soon as it is read again.
+        return {**vars(self), "_states": dict(self._states)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._states = WeakKeyDictionary()
+        self._states = WeakKeyDictionary(state["_states"])
+
+    def __copy__(self) -> Self:
+        """The same hyper-parameters; a state would be that of two optimizers."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._states = WeakKeyDictionary()
+        return other
 
     def __repr__(self) -> str:
-        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if k != "_states")
+        options = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
         return f"{type(self).__name__}({options})"
 
 

@@ -17,7 +17,6 @@ from fastbp.history import History
 
 if TYPE_CHECKING:
     from fastbp.inspection.diagnosis import Diagnosis
-    from fastbp.network.base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -67,7 +66,7 @@ def history(history: History) -> Any:
 
 
 def decision_boundary(
-    model: BaseMLP, X: ArrayLike, Y: ArrayLike, *, axes: Any = None, resolution: int = 200
+    model: Any, X: ArrayLike, Y: ArrayLike, *, axes: Any = None, resolution: int = 200
 ) -> Any:
     """What a model of two inputs predicts over the plane, and the data on it: an Axes, given or new.
 
@@ -173,7 +172,7 @@ def _sureness(outputs: Array, threshold: float | None) -> Array:
     return result
 
 
-def weights(model: BaseMLP) -> Any:
+def weights(model: Any) -> Any:
     """Every layer's weights as a map, inputs down and units across, and below how they are spread: a Figure.
 
     Colors are white at 0 and as strong at the layer's largest size on both sides.

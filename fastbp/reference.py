@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import callbacks, checks, metrics, optimizers, plot, schedules
+from fastbp import callbacks, checks, metrics, model, optimizers, plot, schedules
 from fastbp.activations import sigmoid
 from fastbp.callbacks import EarlyStopping
 from fastbp.formulas import layer_norm, philox
 from fastbp.history import History
-from fastbp.inputs.sources import Rows
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
-from fastbp.network.base import BaseMLP
+from fastbp.network.backend import Backend, Steps
+from fastbp.network.evaluation import output_delta, sample_losses
 from fastbp.network.results import Trace
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, State
 
@@ -138,27 +138,35 @@ def train_step(
 # ---- 2. a network of any number of layers --------------------------------------------------------------
 
 
-class MLP(BaseMLP):
-    __doc__ = BaseMLP.__doc__
+class NumPyBackend(Backend):
+    """The forward pass, backpropagation and training steps, written as the equations are."""
 
-    def _forward_pass(self, X: Array, masks: Sequence[Array | None] | None = None) -> Trace:
+    def forward(self, X: Array, masks: Sequence[Array | None] | None = None) -> Trace:
         """masks: what dropout multiplies each hidden layer's a with, on the way to the next layer."""
+        weights, biases, gains = self.parameters.weights, self.parameters.biases, self.parameters.gains
         trace = Trace(X, [], [])
         z, a = trace.z, trace.a
         inputs = X
         for i, (W, b, activation) in enumerate(
-            zip(self.weights, self.biases, self.architecture.activations, strict=True)
+            zip(weights, biases, self.architecture.activations, strict=True)
         ):
             product = inputs @ W  # (batch, fan_out)
-            if i < len(self.gains):
+            if i < len(gains):
                 n, inverse_std = layer_norm.normalise(product)  # (batch, fan_out), (batch,)
                 trace.n.append(n)
                 trace.inverse_std.append(inverse_std)
-                product = self.gains[i] * n
+                product = gains[i] * n
             z.append(product + b)  # (batch, fan_out)
             a.append(activation.value(z[-1]))  # (batch, fan_out)
             inputs = _masked(a[-1], masks, i)
         return trace
+
+    def predict(self, X: Array) -> Array:
+        """The last activation, some rows at a time."""
+        out = np.empty((len(X), self.architecture.outputs), self.architecture.dtype)
+        for rows in self.architecture.row_blocks(len(X)):
+            out[rows] = self.forward(X[rows]).y_pred
+        return out
 
     def _noisy(self, X: Array, step: int) -> Array:
         """X with what `input_noise` adds in this step."""
@@ -171,7 +179,7 @@ class MLP(BaseMLP):
     def _masks(self, rows: int, step: int) -> list[Array | None]:
         """Dropout: 1 / (1 - p) for units kept in this step, 0 for others, (batch, units) a hidden layer."""
         masks: list[Array | None] = []
-        widths, dropout = self.layer_sizes[1:-1], self.dropout
+        widths, dropout = self.architecture.layer_sizes[1:-1], self.architecture.dropout
         for layer, (units, p) in enumerate(zip(widths, dropout, strict=True), 1):
             kept = philox.kept(self.streams.noise_key, step, layer, rows, units, p) if p else None
             masks.append(None if kept is None else (kept / philox.keep(p)).astype(self.architecture.dtype))
@@ -181,78 +189,94 @@ class MLP(BaseMLP):
         self, trace: Trace, Y: Array, rows: int, masks: Sequence[Array | None] | None = None
     ) -> list[Array]:
         """dW of every layer, then every db, every dg. rows: of the step, the trace may be of some of them."""
-        z, a = trace.z, trace.a
+        z, a, weights, gains = trace.z, trace.a, self.parameters.weights, self.parameters.gains
         inputs = [trace.X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
-        delta = self._output_delta(trace, Y)  # (batch, outputs)
+        delta = output_delta(self.architecture, trace, Y)  # (batch, outputs)
         if self.architecture.reduction == "mean":
             delta = delta / rows
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
         dg: list[Array] = []
         for i in range(len(z) - 2, -1, -1):
-            delta = _masked(delta @ self.weights[i + 1].T, masks, i)  # with respect to a[i]
+            delta = _masked(delta @ weights[i + 1].T, masks, i)  # with respect to a[i]
             delta = delta * self.architecture.activations[i].derivative(z[i], a[i])  # with respect to z[i]
             db.insert(0, delta.sum(axis=0))  # (fan_out,)
-            if self.gains:
+            if gains:
                 n = trace.n[i]
                 dg.insert(0, (delta * n).sum(axis=0))  # (fan_out,)
-                delta = layer_norm.backward(delta * self.gains[i], n, trace.inverse_std[i])
+                delta = layer_norm.backward(delta * gains[i], n, trace.inverse_std[i])
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 
-    def _backward_pass(self, trace: Trace, Y: Array) -> Array:
+    def backward(self, trace: Trace, Y: Array) -> Array:
+        """The gradients of a batch as one flat array."""
         flat = np.empty_like(self.parameters.flat)
         parts = itertools.chain(*self.parameters.split(flat))
         for part, gradient in zip(parts, self._gradients(trace, Y, len(Y)), strict=True):
             part[...] = gradient
         return flat
 
-    def _train_chunk(
+    def train(
         self,
-        X: Array | Rows,
-        Y: Array | Rows,
-        order: NDArray[np.int64] | None,
-        first_step: int,
-        last_step: int,
-        batch_size: int,
+        steps: Steps,
         optimizer: Optimizer,
         state: State,
         losses_out: NDArray[np.float64],
         *,
         only_if_finite: bool = False,
-        part: int | None = None,
     ) -> bool:
-        step_of = _OPTIMIZER_STEPS[type(optimizer)]
+        """One step after another; see `Backend.train`."""
         buffers = [[*itertools.chain(*self.parameters.split(buffer))] for buffer in state.buffers]
-        samples, steps_per_epoch = len(X), -(-len(X) // batch_size)
+        samples, per_epoch = len(steps.samples), -(-len(steps.samples) // steps.batch_size)
         with np.errstate(over="ignore", invalid="ignore"):  # fit itself watches for NaN and infinity
-            for s in range(first_step, last_step):
-                epoch, step = divmod(s, steps_per_epoch)
-                start, stop = step * batch_size, min((step + 1) * batch_size, samples)
-                losses_out[s - first_step] = 0.0
-                grads: list[Array] = []
-                for begin in range(start, stop, part or batch_size):
-                    end = min(begin + (part or batch_size), stop)
-                    if order is None:
-                        x, y = X[begin:end], Y[begin:end]
-                    else:
-                        rows = order[epoch * samples + begin : epoch * samples + end]
-                        x, y = X[rows], Y[rows]
-                    self.streams.steps_trained += 1
-                    x = self._noisy(x, self.streams.steps_trained)
-                    masks = self._masks(len(x), self.streams.steps_trained)
-                    trace = self._forward_pass(x, masks)
-                    losses_out[s - first_step] += self._sample_losses(trace, y).sum()
-                    more = self._gradients(trace, y, stop - start, masks)
-                    grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
+            for s in range(steps.first, steps.last):
+                epoch, step = divmod(s, per_epoch)
+                start, stop = step * steps.batch_size, min((step + 1) * steps.batch_size, samples)
+                loss, grads = self._loss_and_gradients(steps, epoch, start, stop)
+                losses_out[s - steps.first] = loss
                 state.steps += 1
-                grads = _clipped(optimizer, grads)
-                for i, (param, grad) in enumerate(zip(self.parameters.views, grads, strict=True)):
-                    if optimizer.l1:
-                        grad = grad + optimizer.l1 * np.sign(param)
-                    step_of(optimizer, param, grad, state.steps, *(buffer[i] for buffer in buffers))
-                if self.architecture.max_norm is not None:
-                    _limit_norms(self.weights, self.architecture.max_norm)
+                self._update(optimizer, _clipped(optimizer, grads), state.steps, buffers)
         return True
+
+    def _loss_and_gradients(
+        self, steps: Steps, epoch: int, start: int, stop: int
+    ) -> tuple[float, list[Array]]:
+        """Of rows start to stop of an epoch, `part` rows at a time, all with the same parameters."""
+        loss, grads = 0.0, list[Array]()
+        part = steps.part or steps.batch_size
+        for begin in range(start, stop, part):
+            x, y = _rows_of(steps, epoch, begin, min(begin + part, stop))
+            self.streams.steps_trained += 1
+            x = self._noisy(x, self.streams.steps_trained)
+            masks = self._masks(len(x), self.streams.steps_trained)
+            trace = self.forward(x, masks)
+            loss += float(sample_losses(self.architecture, trace, y).sum())
+            more = self._gradients(trace, y, stop - start, masks)
+            grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
+        return loss, grads
+
+    def _update(self, o: Optimizer, grads: list[Array], t: int, buffers: list[list[Array]]) -> None:
+        """Step t of the optimizer, on every parameter array and its part of each of the state's buffers."""
+        step_of = _OPTIMIZER_STEPS[type(o)]
+        for i, (param, grad) in enumerate(zip(self.parameters.views, grads, strict=True)):
+            if o.l1:
+                grad = grad + o.l1 * np.sign(param)
+            step_of(o, param, grad, t, *(buffer[i] for buffer in buffers))
+        if self.architecture.max_norm is not None:
+            _limit_norms(self.parameters.weights, self.architecture.max_norm)
+
+
+class MLP(model.MLP):
+    __doc__ = model.MLP.__doc__
+    backend_type = NumPyBackend
+
+
+def _rows_of(steps: Steps, epoch: int, begin: int, end: int) -> tuple[Array, Array]:
+    """X and Y of rows begin to end of an epoch, in its order."""
+    samples = steps.samples
+    rows: Any = slice(begin, end)
+    if steps.order is not None:
+        rows = steps.order[epoch * len(samples) :][rows]
+    return samples.X[rows], samples.Y[rows]
 
 
 def _masked(values: Array, masks: Sequence[Array | None] | None, layer: int) -> Array:

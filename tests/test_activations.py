@@ -108,7 +108,7 @@ def test_training_agrees_with_the_reference(name, depth, dtype):
         for module in (fastbp, fastbp.reference):
             model = module.MLP([5, *[19] * depth, outputs], hidden=name, output="tanh", dtype=dtype, seed=1)
             history = model.fit(X, Y, epochs=4, batch_size=8, optimizer=fastbp.SGD(0.01), shuffle=False)
-            trained.append((model._parameters, history.loss))
+            trained.append((model.parameters.flat, history.loss))
         for ours, theirs in zip(*trained, strict=True):
             np.testing.assert_allclose(
                 ours, theirs, rtol=64 * np.finfo(dtype).eps, atol=64 * np.finfo(dtype).eps

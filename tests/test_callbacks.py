@@ -74,7 +74,7 @@ def test_a_true_value_ends_training(module, monkeypatch, hook):
     model, optimizer = module.MLP([3, 4, 2], seed=0), module.SGD(0.1, momentum=0.5)
     history = model.fit(X, Y, epochs=9, batch_size=20, optimizer=optimizer, callbacks=[Stop(), recorder])
     steps = 4 if hook == "on_chunk_end" else 12
-    assert optimizer.state(model, 0, model.dtype).steps == steps
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == steps
     assert recorder.calls[-2:] == [("chunk", 4) if steps == 4 else ("epoch", 4, 4, 0), ("end", steps // 3)]
     assert history.epochs == steps // 3
     assert not history.stopped_early
@@ -121,10 +121,10 @@ def test_an_error_in_a_callback_leaves_a_usable_model(module, hook):
         model.fit(X, Y, epochs=1, optimizer=optimizer, callbacks=Fail())
     if hook != "on_train_begin":
         again.fit(X, Y, epochs=1, optimizer=again_optimizer)
-    assert model._parameters.tobytes() == again._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == again.parameters.flat.tobytes()
     for m, o in ((model, optimizer), (again, again_optimizer)):
         m.fit(X, Y, epochs=2, optimizer=o)
-    assert model._parameters.tobytes() == again._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == again.parameters.flat.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def follow(module, values, epochs=20, **options):
         metrics=[figure],
         callbacks=[
             module.EarlyStopping("val_figure", **{"mode": "min"} | options),
-            lambda model, epoch, history: kept.append(model._parameters.tobytes()),
+            lambda model, epoch, history: kept.append(model.parameters.flat.tobytes()),
         ],
     )
     return history, model, kept
@@ -191,24 +191,24 @@ def test_early_stopping(module, values, options, epochs, best):
     assert history.best_epoch == best
     assert history.stopped_early == (epochs < 20)
     assert not history.interrupted
-    assert model._parameters.tobytes() == kept[(best or epochs) - 1]
+    assert model.parameters.flat.tobytes() == kept[(best or epochs) - 1]
 
 
 def test_without_restoring(module):
     history, model, kept = follow(module, [5, 4, 5], patience=2, restore_best=False)
     assert history.best_epoch == 2
-    assert model._parameters.tobytes() == kept[-1]
+    assert model.parameters.flat.tobytes() == kept[-1]
 
 
 def test_the_best_is_restored_after_the_last_epoch_and_after_ctrl_c(module):
     history, model, kept = follow(module, [3, 1, 2], epochs=3)
     assert (history.best_epoch, history.stopped_early) == (2, False)
-    assert model._parameters.tobytes() == kept[1]
+    assert model.parameters.flat.tobytes() == kept[1]
     X, Y = data()
     kept = []
 
     def interrupt(model, epoch, history):
-        kept.append(model._parameters.tobytes())
+        kept.append(model.parameters.flat.tobytes())
         if epoch == 4:
             raise KeyboardInterrupt
 
@@ -224,16 +224,16 @@ def test_the_best_is_restored_after_the_last_epoch_and_after_ctrl_c(module):
     )
     assert history.interrupted
     assert history.best_epoch == np.argmax(history.val_loss) + 1
-    assert model._parameters.tobytes() == kept[history.best_epoch - 1]
+    assert model.parameters.flat.tobytes() == kept[history.best_epoch - 1]
 
 
 def test_after_restoring_training_goes_on_from_the_best(module):
     """The engine's packed copy is renewed, too."""
     X, Y = data()
     _, model, _ = follow(module, [3, 1, 2], epochs=3)
-    best = model._parameters.copy()
+    best = model.parameters.flat.copy()
     model.fit(X, Y, epochs=1, optimizer=module.SGD(0.0))
-    assert np.array_equal(model._parameters, best)
+    assert np.array_equal(model.parameters.flat, best)
 
 
 def test_auto_mode(module):
@@ -272,7 +272,7 @@ def test_early_stopping_checks_its_arguments(module):
             module.EarlyStopping(**options)
     X, Y = data()
     model = module.MLP([3, 4, 2], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     for stopping, options, message in [
         (module.EarlyStopping(), {}, "EarlyStopping monitors 'val_loss', which is not in the history"),
         (
@@ -291,7 +291,7 @@ def test_early_stopping_checks_its_arguments(module):
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1), callbacks=stopping, **options)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
     assert repr(module.EarlyStopping(patience=3)) == (
         "EarlyStopping('val_loss', patience=3, min_delta=0.0, mode='auto', restore_best=True)"
     )

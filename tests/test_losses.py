@@ -71,7 +71,7 @@ def test_files_and_names(loss, tmp_path):
     model, X, Y = model_and_data(fastbp, loss)
     model.save(tmp_path / "m")
     again = fastbp.MLP.load(tmp_path / "m")
-    assert again._loss.name == model._loss.name == loss
+    assert again.architecture.loss.name == model.architecture.loss.name == loss
     assert again.loss(X, Y) == model.loss(X, Y)
     assert eval(repr(model), {"MLP": fastbp.MLP})._loss.name == loss
 

@@ -243,10 +243,10 @@ def test_what_fit_refuses_before_training(module, error, message, loss, targets,
     }[targets]
     output = "identity" if loss == "hinge" else "sigmoid"
     model = module.MLP([4, 5, Y.shape[1]], output=output, loss=loss, seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     with pytest.raises(error, match=re.escape(message)):
         model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1), validation_data=(X, Y), metrics=chosen)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
     with pytest.raises(ValueError, match="metrics are computed on validation data"):
         model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1), metrics="mae")
 

@@ -27,14 +27,14 @@ def plain_gradients(model, X, Y):
     """The definition, in float64 and one sample at a time: dW is the sum of outer products."""
     weights = [W.astype(np.float64) for W in model.weights]
     biases = [b.astype(np.float64) for b in model.biases]
-    names = [a.name for a in model._activations]
+    names = [a.name for a in model.architecture.activations]
     dW, db, loss = [np.zeros_like(W) for W in weights], [np.zeros_like(b) for b in biases], 0.0
     for x, t in zip(X.astype(np.float64), Y.astype(np.float64), strict=True):
         a, z = [x], []
         for W, b, name in zip(weights, biases, names, strict=True):
             z.append(a[-1] @ W + b)
             a.append(softmax(z[-1][None])[0] if name == "softmax" else DEFINITIONS[name].value(z[-1]))
-        values, delta = loss_terms(model._loss.name, a[-1], t)
+        values, delta = loss_terms(model.architecture.loss.name, a[-1], t)
         loss += values.sum()
         if names[-1] == "softmax":
             delta = delta @ softmax_jacobian(a[-1][None])[0]
@@ -45,7 +45,7 @@ def plain_gradients(model, X, Y):
             db[i] += delta
             if i:
                 delta = (weights[i] @ delta) * DEFINITIONS[names[i - 1]].slope(z[i - 1])
-    n = len(X) if model._reduction == "mean" else 1
+    n = len(X) if model.architecture.reduction == "mean" else 1
     return [g / n for g in dW], [g / n for g in db], loss / n
 
 
@@ -128,7 +128,7 @@ def test_large_inputs_are_evaluated_in_blocks(module, monkeypatch):
     model = module.MLP([3, 5, 2], seed=0)
     X, Y = data(101, [3, 2])
     whole, loss = model.predict(X), model.loss(X, Y)
-    monkeypatch.setattr("fastbp.network.base.EVALUATE_MULTIPLY_ADDS", 25 * 10)
+    monkeypatch.setattr("fastbp.network.architecture.EVALUATE_MULTIPLY_ADDS", 25 * 10)
     np.testing.assert_allclose(model.predict(X), whole, rtol=1e-6)
     assert model.loss(X, Y) == pytest.approx(loss, rel=1e-6)
 
@@ -352,12 +352,12 @@ def test_arrays_put_in_the_place_of_parameters_are_used(module):
 def test_read_only_parameters_are_not_trained(module, name):
     X, Y = data(6, [3, 2])
     model = module.MLP([3, 5, 2], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     (model.weights[1] if "weights" in name else model.biases[0]).flags.writeable = False
     for train in (model.train_step, lambda X, Y, o: model.fit(X, Y, epochs=1, optimizer=o)):
         with pytest.raises(ValueError, match=re.escape(f"{name} is read-only, but would be updated")):
             train(X, Y, module.SGD(0.1))
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
     model.predict(X)
 
 
@@ -380,5 +380,5 @@ def test_threads(dtype):
     for threads in (1, 2, None):
         model = fastbp.MLP([40, 64, 2], dtype=dtype, seed=0, threads=threads)
         model.fit(X, Y, epochs=2, batch_size=150, optimizer=fastbp.Adam())
-        results.append(model._parameters.tobytes())
+        results.append(model.parameters.flat.tobytes())
     assert len(set(results)) == 1

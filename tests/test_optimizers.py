@@ -55,7 +55,7 @@ def test_fifty_steps_of_the_formula(module, name, options):
     X, Y = problem()
     model = module.MLP([3, 5, 2], hidden="tanh", dtype="float64", seed=0)
     optimizer, formula = getattr(module, name)(**options), Formula(name, options)
-    expected = model._parameters.copy()
+    expected = model.parameters.flat.copy()
     for _ in range(50):
         gradients = model.backward(model.forward(X), Y)
         flat = np.concatenate(
@@ -63,9 +63,9 @@ def test_fifty_steps_of_the_formula(module, name, options):
         )
         expected = formula.step(expected, flat)
         model.train_step(X, Y, optimizer)
-        np.testing.assert_allclose(model._parameters, expected, rtol=0, atol=1e-11)
-        model._parameters[:] = expected  # rounding does not add up: each step is compared
-    assert optimizer.state(model, 0, np.dtype(float)).steps == 50
+        np.testing.assert_allclose(model.parameters.flat, expected, rtol=0, atol=1e-11)
+        model.parameters.flat[:] = expected  # rounding does not add up: each step is compared
+    assert optimizer.state(model.parameters.owner, 0, np.dtype(float)).steps == 50
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -74,7 +74,7 @@ def test_fifty_steps_of_torch(module, name, options):
     X, Y = problem()
     model = module.MLP([3, 5, 2], hidden="tanh", dtype="float64", seed=0)
     optimizer = getattr(module, name)(**options)
-    theirs = torch.tensor(model._parameters.copy(), requires_grad=True)
+    theirs = torch.tensor(model.parameters.flat.copy(), requires_grad=True)
     first = {k: options[k] for k in ("l1", "clip_value", "clip_norm") if k in options}
     own = {k: v for k, v in options.items() if k not in first}
     their_optimizer = getattr(torch.optim, name)([theirs], **own)
@@ -89,9 +89,9 @@ def test_fifty_steps_of_torch(module, name, options):
         theirs.grad += first.get("l1", 0) * torch.sign(theirs.detach())
         their_optimizer.step()
         model.train_step(X, Y, optimizer)
-        np.testing.assert_allclose(model._parameters, theirs.detach().numpy(), rtol=0, atol=1e-11)
+        np.testing.assert_allclose(model.parameters.flat, theirs.detach().numpy(), rtol=0, atol=1e-11)
         with torch.no_grad():
-            theirs[:] = torch.tensor(model._parameters)
+            theirs[:] = torch.tensor(model.parameters.flat)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -103,8 +103,8 @@ def test_float32_is_the_same_to_rounding(module, name, options):
         # with Adam's default eps, the sign of a gradient that is nearly 0 decides: start away from that
         optimizer = getattr(module, name)(**({"eps": 1e-3} | options if name != "SGD" else options))
         model.fit(X, Y, epochs=5, batch_size=5, optimizer=optimizer, shuffle=False)
-        assert model._parameters.dtype == dtype
-        results.append(model._parameters)
+        assert model.parameters.flat.dtype == dtype
+        results.append(model.parameters.flat)
     np.testing.assert_allclose(*results, rtol=0, atol=2e-5)
 
 
@@ -118,7 +118,7 @@ def test_state_goes_on_from_call_to_call(module, name, options):
     for _ in range(2):
         twice.fit(X, Y, epochs=2, batch_size=5, optimizer=optimizer, shuffle=False)
         other.fit(X, Y, epochs=1, optimizer=optimizer)
-    assert np.array_equal(once._parameters, twice._parameters)
+    assert np.array_equal(once.parameters.flat, twice.parameters.flat)
 
 
 def test_hyperparameters_can_be_changed(module):
@@ -126,15 +126,15 @@ def test_hyperparameters_can_be_changed(module):
     model = module.MLP([3, 5, 2], seed=0)
     optimizer = module.SGD(0.1)
     model.train_step(X, Y, optimizer)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     optimizer.lr = 0.0
     model.train_step(X, Y, optimizer)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
     optimizer.momentum = 0.5
     model.train_step(X, Y, optimizer)
     optimizer.lr = 0.1
     model.train_step(X, Y, optimizer)
-    assert not np.array_equal(model._parameters, before)
+    assert not np.array_equal(model.parameters.flat, before)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +223,10 @@ def test_what_a_schedule_gives_is_checked(module, rates):
 
     X, Y = problem()
     model = module.MLP([3, 5, 2], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     with pytest.raises(ValueError, match=r"lr: <.*Mine.*> gives"):
         model.train_step(X, Y, module.SGD(Mine()))
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -262,7 +262,7 @@ def test_clipping_is_that_of_the_reference(sizes, dtype):
             epsilon = {"eps": 1e-3} if name != "SGD" else {}
             o = getattr(module, name)(**options | epsilon, clip_norm=0.05, clip_value=0.02)
             model.fit(X, Y, epochs=5, batch_size=16, optimizer=o)
-            results.append(model._parameters)
+            results.append(model.parameters.flat)
         np.testing.assert_allclose(*results, rtol=0, atol=1e-12 if dtype == "float64" else 1e-5)
 
 
@@ -291,7 +291,7 @@ def test_max_norm_is_renorm_of_torch(module):
     X, Y = problem()
     free, limited = (module.MLP([3, 20, 2], dtype="float64", seed=0, max_norm=m) for m in (None, 0.5))
     for _ in range(50):
-        free._parameters[:] = limited._parameters
+        free.parameters.flat[:] = limited.parameters.flat
         for model in (free, limited):
             model.train_step(X, Y, module.SGD(0.5))
         for ours, theirs in zip(limited.weights, free.weights, strict=True):
@@ -311,12 +311,12 @@ def test_a_gradient_whose_norm_is_not_finite(module):
     model = module.MLP([3, 2], output="identity", dtype="float64", seed=0, loss="mae")
     clipping = module.SGD(0.1, clip_norm=1.0)
     model.fit(1e100 * X, Y, epochs=1, optimizer=clipping)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     with pytest.raises(
         FloatingPointError, match="a parameter became NaN or infinite at epoch 1, step 1 of 1"
     ):
         model.fit(1e200 * X, Y, epochs=1, optimizer=clipping)  # the gradient is finite, but not its square
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 @pytest.mark.parametrize("name", [name for name, o in OPTIMIZERS.items() if "eps" in o.defaults])
@@ -328,5 +328,5 @@ def test_eps_may_be_0(name, dtype):
         model = module.MLP([3, 5, 2], hidden="tanh", dtype=dtype, seed=0)
         for eps in (0.0, 1e-60):
             model.fit(X, Y, epochs=2, optimizer=getattr(module, name)(eps=eps), batch_size=12)
-        results.append(model._parameters)
+        results.append(model.parameters.flat)
     np.testing.assert_allclose(*results, rtol=0, atol=1e-4 if dtype == np.float32 else 1e-10)

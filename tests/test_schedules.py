@@ -106,7 +106,7 @@ def test_training(schedule, make):
             optimizer = make(schedule)
             for epochs in parts:
                 model.fit(X, Y, epochs=epochs, batch_size=8, optimizer=optimizer, shuffle=False)
-            results.append(model._parameters)
+            results.append(model.parameters.flat)
     stepped = fastbp.reference.MLP([5, 9, 2], hidden="tanh", dtype="float64", seed=0)
     optimizer = make(0.0)
     for t in range(50):
@@ -114,7 +114,7 @@ def test_training(schedule, make):
         rows = slice(t % 5 * 8, t % 5 * 8 + 8)
         stepped.train_step(X[rows], Y[rows], optimizer)
     for parameters in results:
-        np.testing.assert_allclose(parameters, stepped._parameters, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(parameters, stepped.parameters.flat, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("schedule", [*SCHEDULES, ReduceOnPlateau(0.1, 0.5, monitor="val_mae")], ids=str)
@@ -292,11 +292,11 @@ def test_fit_with_reduce_on_plateau(module, monitor):
 def test_a_column_that_is_not_there_is_refused_first(module):
     X, Y = np.random.default_rng(0).random((2, 20, 3))
     model = module.MLP([3, 3], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     optimizer = module.SGD(WarmUp(ReduceOnPlateau(0.1, monitor="val_loss"), 3))
     with pytest.raises(ValueError, match="unknown monitor 'val_loss', expected one of 'loss'"):
         model.fit(X, Y, epochs=2, optimizer=optimizer)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 def test_a_model_that_is_reset_begins_with_the_first_rate(module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 ClassWeight = str | Mapping[int, float] | ArrayLike
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Samples:
     """Inputs and targets as the steps of a training take them; made by `Reader`, and not looked at again.
 
@@ -33,6 +33,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether weights stand behind the targets."""
+        return self.Y.shape[1] > self.outputs
 
     @property
     def stored_weights(self) -> Array | None:
@@ -63,11 +68,19 @@ class Samples:
             sources.picked(self.X, rows), sources.picked(self.Y, rows), self.outputs, self.feature_names
         )
 
+    def copied(self) -> Samples:
+        """All samples as arrays of their own."""
+        X, Y = (data[:] if isinstance(data, Rows) else data.copy() for data in (self.X, self.Y))
+        return Samples(X, Y, self.outputs, self.feature_names)
+
+    def head(self) -> Samples:
+        """The first of the samples."""
+        return Samples(self.X[:1], self.Y[:1], self.outputs, self.feature_names)
+
     def apart_from(self, parameters: Array) -> Samples:
         """The samples, copied where they lie in the memory of the parameters, which training changes."""
-        return Samples(
-            _apart(self.X, parameters), _apart(self.Y, parameters), self.outputs, self.feature_names
-        )
+        X, Y = _apart(self.X, parameters), _apart(self.Y, parameters)
+        return self if X is self.X and Y is self.Y else Samples(X, Y, self.outputs, self.feature_names)
 
     def class_weighted(self, class_weight: ClassWeight | None, loss: Loss) -> Samples:
         """The samples with the weights of their classes, times their own weights if they have some."""
@@ -82,6 +95,12 @@ class Samples:
         if weights is not None:
             of_rows = of_rows * weights
         return Samples(self.X, targets.weighted(values, of_rows), self.outputs, self.feature_names)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """The samples of all parts, which are arrays."""
+    X, Y = (np.concatenate([data[:] for data in of]) for of in zip(*((p.X, p.Y) for p in parts), strict=True))
+    return Samples(X, Y, parts[0].outputs, parts[0].feature_names)
 
 
 def split_weights(Y: Array, outputs: int) -> tuple[Array, Array | None]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp.formulas import layer_norm
-from fastbp.network.base import BaseMLP
+from fastbp.inspection.symmetry import symmetric_layers
+from fastbp.network.evaluation import output_delta
+from fastbp.network.network import Network
 from fastbp.network.results import Trace
 
 Array = NDArray[Any]
@@ -82,18 +84,18 @@ class Diagnosis:
         return "\n".join([*lines, *self.verdicts])
 
 
-def diagnose(model: BaseMLP, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
+def diagnose(model: Network, X: ArrayLike, Y: ArrayLike) -> Diagnosis:
     model.parameters.adopt()
     batch = model.reader.batch(X, Y, None, check_finite=True)
     return examine(model, batch.X[:], batch.Y[:])
 
 
-def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
+def examine(model: Network, x: Array, y: Array) -> Diagnosis:
     """The diagnosis for prepared inputs and targets, as training has them."""
     with np.errstate(all="ignore"):  # numbers that blow up are what is looked for
-        trace = model._forward_pass(x)
+        trace = model.backend.forward(x)
         z, a = trace.z, trace.a
-        dW = model.parameters.split(model._backward_pass(trace, y))[0]
+        dW = model.parameters.split(model.backend.backward(trace, y))[0]
         deltas = _deltas(model, trace, y)
         layers = [
             _layer(model, i, a[i].astype(np.float64), deltas[i], dW[i].astype(np.float64), len(x))
@@ -104,7 +106,7 @@ def examine(model: BaseMLP, x: Array, y: Array) -> Diagnosis:
             or [
                 *_dead(layers, len(x)),
                 *_saturated(layers[:-1]),
-                *_wrong_outputs(model, a[-1], y[:, : model.layer_sizes[-1]]),
+                *_wrong_outputs(model, a[-1], y[:, : model.architecture.outputs]),
                 *_activations(layers, float(_rms(x))),
                 *_gradients(layers),
                 *_symmetric(model),
@@ -118,24 +120,25 @@ def _rms(values: Array) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-def _deltas(model: BaseMLP, trace: Trace, Y: Array) -> list[Array]:
+def _deltas(model: Network, trace: Trace, Y: Array) -> list[Array]:
     """The derivative of each sample's loss with respect to every z, (batch, units) a layer."""
-    deltas = [model._output_delta(trace, Y).astype(np.float64)]
+    deltas = [output_delta(model.architecture, trace, Y).astype(np.float64)]
     of_product = deltas[0]  # with respect to inputs @ W of the layer above
     for i in range(len(trace.z) - 2, -1, -1):
-        below = of_product @ model.weights[i + 1].T.astype(np.float64)
+        below = of_product @ model.parameters.weights[i + 1].T.astype(np.float64)
         of_product = below * model.architecture.activations[i].derivative(trace.z[i], trace.a[i])
         deltas.insert(0, of_product)
-        if model.gains:
-            gain, n = model.gains[i].astype(np.float64), trace.n[i].astype(np.float64)
+        if model.parameters.gains:
+            gain, n = model.parameters.gains[i].astype(np.float64), trace.n[i].astype(np.float64)
             of_product = layer_norm.backward(of_product * gain, n, trace.inverse_std[i])
     return deltas
 
 
-def _layer(model: BaseMLP, i: int, a: Array, delta: Array, dW: Array, rows: int) -> LayerDiagnosis:
+def _layer(model: Network, i: int, a: Array, delta: Array, dW: Array, rows: int) -> LayerDiagnosis:
     activation = model.architecture.activations[i].name
     saturated = SATURATED.get(activation)
-    norm, weight_norm = float(np.linalg.norm(dW)), float(np.linalg.norm(model.weights[i].astype(np.float64)))
+    W = model.parameters.weights[i].astype(np.float64)
+    norm, weight_norm = float(np.linalg.norm(dW)), float(np.linalg.norm(W))
     if model.architecture.reduction == "sum":
         norm /= rows  # as the learning rate has to be chosen for the batch size anyway, compare the mean
     return LayerDiagnosis(
@@ -187,7 +190,7 @@ def _saturated(hidden: list[LayerDiagnosis]) -> list[str]:
     ]
 
 
-def _wrong_outputs(model: BaseMLP, y_pred: Array, Y: Array) -> list[str]:
+def _wrong_outputs(model: Network, y_pred: Array, Y: Array) -> list[str]:
     output = model.architecture.activations[-1].name
     if model.architecture.loss.name != "mse" or output not in SATURATED:
         return []
@@ -251,9 +254,8 @@ def _gradients(layers: list[LayerDiagnosis]) -> list[str]:
     return verdicts
 
 
-def _symmetric(model: BaseMLP) -> list[str]:
+def _symmetric(model: Network) -> list[str]:
     return [
         f"layer {i}: all units have identical weights and will stay identical (symmetry); use random weights"
-        for i in range(1, len(model.weights))
-        if model._is_symmetric(i)
+        for i in symmetric_layers(model)
     ]

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
 from fastbp.network import layout
-from fastbp.network.base import BaseMLP
+from fastbp.network.evaluation import evaluate, sample_losses
+from fastbp.network.network import Network
 
 Array = NDArray[Any]
 
@@ -54,20 +55,18 @@ class GradientCheck:
 
 
 def check_gradients(
-    model: BaseMLP, X: ArrayLike, Y: ArrayLike, sample_weight: ArrayLike | None, max_entries: int | None
+    model: Network, X: ArrayLike, Y: ArrayLike, sample_weight: ArrayLike | None, max_entries: int | None
 ) -> GradientCheck:
     if max_entries is not None:
         max_entries = checks.count("max_entries", max_entries)
     model.parameters.adopt()
     # A copy in float64, with the same computation: float32 differences would be rounding and nothing else.
-    given = model.architecture
-    twin = type(model)(**{**given.to_json(), "dtype": "float64"}, threads=given.threads)
-    twin.parameters.replace(model.parameters.flat)
+    twin = model.converted("float64")
     batch = twin.reader.batch(X, Y, sample_weight, check_finite=True)
     x, y = batch.X[:], batch.Y[:]
-    trace = twin._forward_pass(x)
-    gradients = layout.views(twin._backward_pass(trace, y), twin.architecture.arrays)
-    loss = abs(twin._evaluate(x, y))
+    trace = twin.backend.forward(x)
+    gradients = layout.views(twin.backend.backward(trace, y), twin.architecture.arrays)
+    loss = abs(evaluate(twin.backend, batch))
     resolvable = np.finfo(np.float64).eps * loss / STEP / TOLERANCE
 
     result = GradientCheck({}, {}, {})
@@ -87,7 +86,7 @@ def check_gradients(
     return result
 
 
-def _central_difference(model: BaseMLP, flat: Array, i: int, X: Array, Y: Array) -> float:
+def _central_difference(model: Network, flat: Array, i: int, X: Array, Y: Array) -> float:
     """The loss's derivative with respect to flat[i], or NaN if a kink lies within the step."""
     value = flat[i]
     step = STEP * max(1.0, abs(float(value)))
@@ -95,10 +94,10 @@ def _central_difference(model: BaseMLP, flat: Array, i: int, X: Array, Y: Array)
     values, active = [], []
     for changed in (up, down):
         flat[i] = changed
-        trace = model._forward_pass(X)
-        values.append(model._sample_losses(trace, Y))
+        trace = model.backend.forward(X)
+        values.append(sample_losses(model.architecture, trace, Y))
         sides = [z > 0 for z, act in zip(trace.z, model.architecture.activations, strict=True) if act.kink]
-        active.append(sides + model.architecture.loss.kinks(trace.y_pred, Y[:, : model.layer_sizes[-1]]))
+        active.append(sides + model.architecture.loss.kinks(trace.y_pred, Y[:, : model.architecture.outputs]))
     flat[i] = value
     if not all(np.array_equal(p, q) for p, q in zip(*active, strict=True)):
         return float("nan")

@@ -14,6 +14,8 @@ from fastbp.network import layout
 
 Array = NDArray[Any]
 
+# Rows of a large data set that are evaluated at once (predict, loss): bounds the memory and the wait.
+EVALUATE_MULTIPLY_ADDS = 20_000_000
 # Seeds are below that: more bits than a SeedSequence has would say nothing.
 SEED_LIMIT = 1 << 128
 
@@ -115,6 +117,11 @@ class Architecture:
     def mean(self, total: float, rows: int) -> float:
         """The loss of so many rows, from the sum of their losses, as `reduction` says."""
         return total / rows if self.reduction == "mean" else total
+
+    def row_blocks(self, rows: int) -> list[slice]:
+        """So many rows in blocks that are evaluated at once."""
+        block = max(1, EVALUATE_MULTIPLY_ADDS // sum(m * n for m, n in self.shapes))
+        return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
 
     def to_json(self) -> dict[str, Any]:
         """The arguments that make such a model, all of them JSON (`threads`, of the machine, left out)."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastbp import checks, initializers
 from fastbp.network import layout
 from fastbp.network.architecture import Architecture
+from fastbp.optimizers import Owner
 
 Array = NDArray[Any]
 
@@ -23,6 +24,8 @@ class Parameters:
     flat : all of them, (n_parameters,), with `slack` bytes of zeros behind that may be read as well.
     weights, biases, gains : lists of views of `flat`, in which users may write, and in whose place they may
         put other arrays; `adopt` takes the values over before anything is computed.
+    owner : what optimizers keep their states of these parameters under; another one after `draw`.
+    symmetry_reported : whether it was said that units of a layer are all alike, see `inspection.symmetry`.
     version : grows whenever `changed` is called: what was prepared from an older one is stale.
     """
 
@@ -35,7 +38,7 @@ class Parameters:
                 "more than memory can hold"
             )
         self._allocate(np.zeros(size, dtype))
-        self.version = 0
+        self.version, self.symmetry_reported, self.owner = 0, False, Owner()
 
     def _allocate(self, values: Array) -> None:
         memory = np.zeros(values.nbytes + self._slack, np.uint8)
@@ -54,10 +57,12 @@ class Parameters:
 
     def __getstate__(self) -> dict[str, Any]:
         self.adopt()
-        return {"arrays": self.arrays, "slack": self._slack, "flat": self.flat}
+        kept = ("arrays", "_slack", "flat", "symmetry_reported", "owner")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.arrays, self._slack, self.version = state["arrays"], state["slack"], 0
+        vars(self).update(state)
+        self.version = 0
         self._allocate(state["flat"])
 
     # ---- views ----------------------------------------------------------------------------------------
@@ -141,4 +146,5 @@ class Parameters:
             W[...] = initializers.weights(architecture.init, fan_in, fan_out, activation.name, rng)
         for g in self.gains:
             g[...] = 1
+        self.symmetry_reported, self.owner = False, Owner()
         self.changed()

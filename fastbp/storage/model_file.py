@@ -10,17 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.network import layout
 from fastbp.network.architecture import Architecture
+from fastbp.network.network import Network
 from fastbp.storage import atomic
-
-if TYPE_CHECKING:
-    from fastbp.network.base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -40,13 +37,12 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
+def save(model: Network, path: str | os.PathLike[str]) -> None:
     """ValueError for parameters that are not finite: no such file could be loaded."""
     model.parameters.adopt()
     if not np.isfinite(model.parameters.flat).all():
         raise ValueError("weights, biases or gains hold NaN or infinity: such a model is not saved")
-    views = layout.views(model.parameters.flat, model.architecture.arrays)
-    tensors = {name: array.copy() for name, array in views.items()}
+    tensors = {name: array.copy() for name, array in model.parameters.named().items()}
     texts = {
         "format": FORMAT,
         "architecture": json.dumps(model.architecture.to_json()),
@@ -55,7 +51,7 @@ def save(model: BaseMLP, path: str | os.PathLike[str]) -> None:
     write(path, tensors, texts)
 
 
-def metadata_as_json(model: BaseMLP) -> str:
+def metadata_as_json(model: Network) -> str:
     """TypeError for metadata that could not be read back."""
     if not isinstance(model.metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(model.metadata).__name__}")

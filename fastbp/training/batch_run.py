@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.optimizers import Optimizer, State
+from fastbp.network.network import Network
+from fastbp.optimizers import State
 from fastbp.training.batches import Batches
+from fastbp.training.options import FitOptions
 from fastbp.training.run import NO_LIMIT, Chunk, Run
-
-if TYPE_CHECKING:
-    from fastbp.network.base import BaseMLP
-
-Array = NDArray[Any]
 
 
 class BatchRun(Run):
@@ -25,26 +20,23 @@ class BatchRun(Run):
 
     def __init__(
         self,
-        model: BaseMLP,
+        model: Network,
         batches: Batches,
-        epochs: int | None,
-        steps: int | None,
-        steps_per_epoch: int | None,
-        optimizer: Optimizer,
+        options: FitOptions,
         state: State,
     ) -> None:
-        self.batches, self.epochs, self._per_epoch = batches, epochs, steps_per_epoch
-        if epochs is not None and steps_per_epoch is not None:
-            steps = epochs * steps_per_epoch
+        self.batches, self.epochs, self._per_epoch = batches, options.epochs, options.steps_per_epoch
+        steps = options.steps
+        if self.epochs is not None and self._per_epoch is not None:
+            steps = self.epochs * self._per_epoch
         first = batches.ahead
         assert first is not None
         super().__init__(
             model,
-            first.X,
-            first.Y,
+            first.samples,
             NO_LIMIT if steps is None else steps,
-            len(first.X),
-            optimizer,
+            len(first.samples),
+            options.optimizer,
             state,
             shuffle=False,
             part=first.part,
@@ -82,9 +74,9 @@ class BatchRun(Run):
                 group = self.batches.take()  # an epoch may begin in one pass and end in the next
         if group is None:
             return None
-        self.X, self.Y, part = group
+        self.samples, part = group
         # Never smaller than before: what is made for a batch size is also used for fewer rows.
-        self.batch_size = max(self.batch_size, len(self.X))
+        self.batch_size = max(self.batch_size, len(self.samples))
         self.part = None if part is None else max(part, self.part or 0)
         return Chunk(None, self.history.epochs, 0, 1)
 
@@ -94,7 +86,7 @@ class BatchRun(Run):
             if step == len(self.epoch_losses):
                 self.epoch_losses = np.concatenate([self.epoch_losses, np.empty_like(self.epoch_losses)])
             self.epoch_losses[step] = losses[0]
-            self._steps_of_epoch, self._rows_of_epoch = step + 1, self._rows_of_epoch + len(self.X)
+            self._steps_of_epoch, self._rows_of_epoch = step + 1, self._rows_of_epoch + len(self.samples)
         steps = self._steps_of_epoch
         full = steps == self._per_epoch or self.done == self.steps
         if not steps or (chunk and not full):

@@ -8,40 +8,29 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.samples import Samples, joined
 
 Array = NDArray[Any]
 Batch = Sequence[ArrayLike]  # (X, Y) or (X, Y, sample_weight)
 BatchSource = Iterable[Batch] | Callable[[], Iterable[Batch]]
-# What becomes of X, Y and sample_weight (or None) of a batch: the arrays or rows that a step takes.
-Prepare = Callable[[Any, Any, Any], tuple[Array | Rows, Array | Rows]]
+# What becomes of X, Y and sample_weight (or None) of a batch.
+Prepare = Callable[[Any, Any, Any], Samples]
 
 
 # By the number of fields in a batch; 0: it is not known yet.
 _EXPECTED = {0: "(X, Y) or (X, Y, sample_weight)", 2: "(X, Y)", 3: "(X, Y, sample_weight)"}
 
 
-# What goes with arrays only, and what to do instead.
-_FOR_ARRAYS = {
-    "batch_size": "batches have their sizes",
-    "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
-    "class_weight='balanced'": "it counts all labels first; give the weight of each class",
-    "validation_split": "give validation_data",
-    "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
-}
-
-
 class Group(NamedTuple):
     """The data of one step, and how many rows of them are taken at a time (None: all)."""
 
-    X: Array | Rows
-    Y: Array | Rows
+    samples: Samples
     part: int | None
 
 
@@ -50,15 +39,6 @@ def gives_batches(X: object) -> bool:
     iterable = isinstance(X, Iterable) and not isinstance(X, (Collection, os.PathLike))
     matrix = hasattr(X, "__array__") or hasattr(X, "shape")  # the latter of a sparse one
     return (iterable and not matrix) or callable(X)
-
-
-def refuse_for_batches(given: Mapping[str, bool]) -> None:
-    """ValueError for the first of these arguments of `fit` that is given."""
-    for name, is_given in given.items():
-        if is_given:
-            raise ValueError(
-                f"{name} is for arrays, but X is an iterable of batches (Y is left out): {_FOR_ARRAYS[name]}"
-            )
 
 
 class Batches:
@@ -109,22 +89,21 @@ class Batches:
 
     def _collect(self) -> Group | None:
         assert self._iterator is not None
-        batches: list[tuple[Any, Any]] = []
+        batches: list[Samples] = []
         for batch in self._iterator:
             self._taken += 1
-            X, Y = self._checked(batch)
+            samples = self._checked(batch)
             if self._accumulate == 1:
-                return Group(X, Y, None)
-            batches.append((_copied(X), _copied(Y)))  # whoever gives them may use the same memory again
+                return Group(samples, None)
+            batches.append(samples.copied())  # whoever gives them may use the same memory again
             if len(batches) == self._accumulate:
                 break
         if not batches:
             self._iterator = None
             return None
-        X, Y = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-        return Group(X, Y, max(len(x) for x, _ in batches))
+        return Group(joined(batches), max(map(len, batches)))
 
-    def _checked(self, batch: Any) -> tuple[Array | Rows, Array | Rows]:
+    def _checked(self, batch: Any) -> Samples:
         """What `prepare` makes of a batch. Errors say which batch it is."""
         try:
             expected = _EXPECTED[self._fields]
@@ -154,7 +133,3 @@ def _kind(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return f"a {name} of {len(value)}"
     return f"{name} of shape {tuple(np.shape(value))}" if hasattr(value, "__array__") else name
-
-
-def _copied(data: Array | Rows) -> Array:
-    return data[:] if isinstance(data, Rows) else data.copy()

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from fastbp import checks
 from fastbp.history import History
+from fastbp.network.network import Network
 from fastbp.schedules import Schedule
 from fastbp.storage import atomic, model_file
 from fastbp.training.settings import described, differences
 
 if TYPE_CHECKING:
     from fastbp.callbacks import Callbacks
-    from fastbp.network.base import BaseMLP
     from fastbp.training.run import Run
 
 Array = NDArray[Any]
@@ -90,7 +90,7 @@ class Checkpoints:
 
     # ---- reading ------------------------------------------------------------------------------------------
 
-    def open(self, model: BaseMLP, settings: Mapping[str, Any]) -> None:
+    def open(self, model: Network, settings: Mapping[str, Any]) -> None:
         """Read the file if there is one. ValueError if it is not for these settings, or damaged.
 
         OSError (or a warning), or TypeError because of the metadata, if it could not be written later.

@@ -95,13 +95,13 @@ def step_back(run: Run, chunk: Chunk, losses: NDArray[np.float64], before: Snaps
     return Diverged(
         f"{what} at epoch {at_epoch}, step {at_step}{of}",
         f"step {before_step} of epoch {before_epoch}",
-        "; ".join(examine(model, run.X[rows], run.Y[rows]).verdicts),
+        "; ".join(examine(model, run.samples.X[rows], run.samples.Y[rows]).verdicts),
     )
 
 
 def _rows_of_step(run: Run, chunk: Chunk, step: int) -> Any:
     """Which rows of the data a step takes, counted as in `Chunk`."""
     epoch, step = divmod(step, run.steps_per_epoch)
-    samples = len(run.X)
+    samples = len(run.samples)
     rows: Any = slice(step * run.batch_size, min((step + 1) * run.batch_size, samples))
     return rows if chunk.order is None else chunk.order[epoch * samples :][:samples][rows]

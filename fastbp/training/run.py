@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs import sources
-from fastbp.inputs.sources import Rows
+from fastbp.inputs.samples import Samples
+from fastbp.network.backend import Steps
+from fastbp.network.network import Network
 from fastbp.optimizers import Optimizer, State
 from fastbp.schedules import Schedule, rates
 from fastbp.training.checkpoint import Checkpoints
@@ -22,9 +24,6 @@ from fastbp.training.divergence import Diverged, Snapshot, step_back
 from fastbp.training.interrupt import Interrupts
 from fastbp.training.progress import Progress
 from fastbp.training.validation import Validation
-
-if TYPE_CHECKING:
-    from fastbp.network.base import BaseMLP
 
 Array = NDArray[Any]
 
@@ -43,7 +42,7 @@ NO_LIMIT = sys.maxsize
 class Chunk(NamedTuple):
     """Steps that run without Python: first <= s < last, counted from the beginning of epoch `epoch` (from 0).
 
-    They take the rows of the data that `order` lists, see `_train_chunk`; None: as they lie.
+    They take the rows of the data that `order` lists, see `Steps`; None: as they lie.
     """
 
     order: NDArray[np.int64] | None
@@ -60,9 +59,8 @@ class Run:
 
     def __init__(
         self,
-        model: BaseMLP,
-        X: Array | Rows,
-        Y: Array | Rows,
+        model: Network,
+        samples: Samples,
         steps: int,
         batch_size: int,
         optimizer: Optimizer,
@@ -71,20 +69,21 @@ class Run:
         part: int | None = None,
     ) -> None:
         # Arrays of our own over the same memory: whoever sets the shape of theirs does not change these.
-        self.model, self.X, self.Y = model, sources.own_view(X), sources.own_view(Y)
+        self.model, self.samples = model, samples.own_views()
         self.steps, self.batch_size, self.part = steps, batch_size, part
         self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
-        self.steps_per_epoch = -(-len(X) // batch_size)
-        measured = model._measured_step
+        self.steps_per_epoch = -(-len(samples) // batch_size)
+        backend = model.backend
+        measured = backend.measured_step
         if measured and measured[0] == (batch_size, part):
             self.step_seconds = measured[1]
         else:
-            work = 3 * batch_size * model.n_parameters
-            self.step_seconds = model._step_overhead_seconds + work * model._seconds_per_multiply_add
+            work = 3 * batch_size * len(model.parameters)
+            self.step_seconds = backend.step_overhead_seconds + work * backend.seconds_per_multiply_add
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
-        files = (sources.MappedFile("X", self.X), sources.MappedFile("Y", self.Y))
-        self._files = [file for file in files if file.can_be_asked]
-        if sources.is_on_disk(self.X) or sources.is_on_disk(self.Y):  # nobody knows yet how fast the disk is
+        X, Y = self.samples.X, self.samples.Y
+        self._files = self.samples.mapped_files("X", "Y")
+        if sources.is_on_disk(X) or sources.is_on_disk(Y):  # nobody knows yet how fast the disk is
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
         # Where it is: steps done; the losses of the epoch in progress, and the random state that its order
@@ -97,7 +96,7 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         self.validation: Validation | None = None
         self.callbacks = Callbacks(())
-        self.interrupts = Interrupts(model._request_stop)
+        self.interrupts = Interrupts(backend.request_stop)
         self._lr: float | Schedule | None = None  # what the history was last found to have the columns for
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
         self._rows: NDArray[np.int64] | None = None  # that order
@@ -137,7 +136,7 @@ class Run:
         if self.checkpoints is not None:
             left = min(left, self.checkpoints.next_due(self.done, per_epoch) - self.done)
         if step == 0:
-            whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.X), left // per_epoch)
+            whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.samples), left // per_epoch)
             self._whole = max(1, whole) if self._spans_epochs else 1
         if step == 0 or not self._drawn:
             self._rows, self._drawn = self._order(self._whole), True
@@ -160,7 +159,8 @@ class Run:
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""
-        return min(steps * self.batch_size, len(self.X)) if self.model.architecture.reduction == "mean" else 1
+        mean = self.model.architecture.reduction == "mean"
+        return min(steps * self.batch_size, len(self.samples)) if mean else 1
 
     def _steps_expected(self) -> int | None:
         return self.steps
@@ -219,7 +219,7 @@ class Run:
             if bar is not None:
                 bar.close()
             self.history.seconds += time.perf_counter() - started - self._compiling
-            self.model._measured_step = (self.batch_size, self.part), self.step_seconds
+            self.model.backend.measured_step = (self.batch_size, self.part), self.step_seconds
         return None
 
     def _end(self, diverged: Diverged | None) -> None:
@@ -301,9 +301,8 @@ class Run:
             if isinstance(lr, Schedule):
                 lr.check_columns(self.history.names)
             self._lr = lr
-        self.state = self.optimizer.state(
-            self.model, self.model.parameters.flat.size, self.model.architecture.dtype
-        )
+        parameters = self.model.parameters
+        self.state = self.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
 
     @property
     def _spans_epochs(self) -> bool:
@@ -356,26 +355,15 @@ class Run:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""
         if not self.shuffle:
             return None
-        rows = np.tile(np.arange(len(self.X), dtype=np.int64), (epochs, 1))
+        rows = np.tile(np.arange(len(self.samples), dtype=np.int64), (epochs, 1))
         return self.model.streams.shuffling.permuted(rows, axis=1, out=rows).ravel()
 
     def chunk(
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
     ) -> bool:
-        """Do these steps (see `_train_chunk`); whether all stayed finite."""
-        return self.model._train_chunk(
-            self.X,
-            self.Y,
-            order,
-            first,
-            last,
-            self.batch_size,
-            self.optimizer,
-            self.state,
-            losses,
-            only_if_finite=True,
-            part=self.part,
-        )
+        """Do these steps (see `Backend.train`); whether all stayed finite."""
+        steps = Steps(self.samples, order, first, last, self.batch_size, self.part)
+        return self.model.backend.train(steps, self.optimizer, self.state, losses, only_if_finite=True)
 
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
         """Run a chunk, timed. Diverged if it blows up."""
@@ -384,7 +372,7 @@ class Run:
         self.meet_optimizer()
         for file in self._files:
             file.require_whole()
-        before = None if model._chunks_are_atomic else Snapshot(self)
+        before = None if model.backend.chunks_are_atomic else Snapshot(self)
         losses = np.empty(chunk.last - chunk.first)
         started = time.perf_counter()
         finite = self.chunk(chunk.order, chunk.first, chunk.last, losses)

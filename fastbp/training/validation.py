@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastbp import metrics
 from fastbp.inputs.samples import Samples
 from fastbp.metrics import Metric
-
-if TYPE_CHECKING:
-    from fastbp.network.base import BaseMLP
+from fastbp.network.evaluation import evaluate
+from fastbp.network.network import Network
 
 
 @dataclass
@@ -32,17 +30,16 @@ class Validation:
         """What `evaluate` returns, in that order."""
         return ("loss", *(metric.name for metric in self.metrics))
 
-    def evaluate(self, model: BaseMLP) -> dict[str, float]:
+    def evaluate(self, model: Network) -> dict[str, float]:
         """The loss, and each metric by its name."""
-        X, Y = self.samples.X, self.samples.Y
         for file in self._files:
             file.require_whole()
         if not self.metrics:
-            return {"loss": model._evaluate(X, Y)}
-        y_pred = np.empty((len(X), model.architecture.layer_sizes[-1]), model.architecture.dtype)
-        loss = model._evaluate(X, Y, y_pred)
+            return {"loss": evaluate(model.backend, self.samples)}
+        y_pred = np.empty((len(self.samples), model.architecture.outputs), model.architecture.dtype)
+        loss = evaluate(model.backend, self.samples, y_pred)
         return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
 
-    def compile(self, model: BaseMLP) -> None:
+    def compile(self, model: Network) -> None:
         """Have what `evaluate` needs compiled, so that the first epoch's time is that of training."""
-        model._evaluate(self.samples.X[:1], self.samples.Y[:1])
+        evaluate(model.backend, self.samples.head())

@@ -55,15 +55,17 @@ def test_what_fit_and_the_network_are_given(prepared):
         "--weight-decay 0.01 --l1 0.001 --clip-value 1 --clip-norm 2 --metrics top_k(2) --patience 3 "
         "--min-delta 0.01 --monitor val_top_k(2) --checkpoint run.fastbp --every 2"
     )
-    assert model._architecture() == {
-        **fastbp.MLP([2, 8, 4, 3], hidden="tanh", output="softmax", seed=7, init="glorot")._architecture(),
+    assert model.architecture.to_json() == {
+        **fastbp.MLP(
+            [2, 8, 4, 3], hidden="tanh", output="softmax", seed=7, init="glorot"
+        ).architecture.to_json(),
         "loss": "categorical_crossentropy(0.1)",
         "dtype": "float64",
         "dropout": [0.5, 0.25],
         "input_noise": 0.1,
         "max_norm": 3.0,
     }
-    assert model._threads == 1
+    assert model.architecture.threads == 1
     X, Y, weights, (X_watched, Y_watched) = (
         given.pop(name) for name in ("X", "Y", "sample_weight", "validation_data")
     )

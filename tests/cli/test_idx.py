@@ -122,7 +122,7 @@ def test_a_folder_is_trained_on_and_its_images_are_predicted(capsys):
     assert (held_out[2], float(held_out[4])) == ("30", 1.0)
 
     model = fastbp.MLP.load("m.safetensors")
-    architecture = model._architecture()
+    architecture = model.architecture.to_json()
     scale, offset = architecture["input_scale"], architecture["input_offset"]
     images = idx.read("images/train-images-idx3-ubyte.gz")
     assert abs(images.mean() * scale + offset) < 0.05  # of the 48 rows it would be 0 to rounding

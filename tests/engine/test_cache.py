@@ -16,7 +16,7 @@ FIT = """if True:
     model = fastbp.MLP([2, 8, 1], seed=0)
     X = numpy.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
     model.fit(X, X[:, :1], epochs=3, optimizer=fastbp.SGD(0.5), shuffle=False, progress=False)
-    print(hashlib.sha256(model._parameters.tobytes()).hexdigest()[:16])
+    print(hashlib.sha256(model.parameters.flat.tobytes()).hexdigest()[:16])
 """
 
 

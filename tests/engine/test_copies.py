@@ -182,7 +182,7 @@ def test_a_prediction_stays_inside_its_array(columns, dtype):
     model = fastbp.MLP([columns, columns, columns], dtype=dtype, seed=0)
     memory, at = guarded(X.nbytes)
     plan = Plan(Design(model.layer_sizes, ("relu", "sigmoid"), "mse", dtype, "add", 3, "predict"))
-    plan.bind_parameters(model._parameters)
+    plan.bind_parameters(model.parameters.flat)
     plan.bind_data(X, None)
     plan.bind_output(memory[at : at + X.nbytes])
     plan.run(structs.PACK + structs.FORWARD, 1)

@@ -147,7 +147,7 @@ def test_training_is_that_of_the_reference(hidden_name, dtype):
                 b[...] = 0.1
             optimizer = [module.SGD(0.05), module.Adam(1e-3, eps=1e-3), module.SGD(0.02, momentum=0.5)][i]
             history = model.fit(X, Y, epochs=7, batch_size=batch, optimizer=optimizer, progress=False)
-            trained.append((model._parameters, history.loss))
+            trained.append((model.parameters.flat, history.loss))
         for ours, theirs in zip(*trained, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=64 * np.finfo(dtype).eps)
 
@@ -157,15 +157,15 @@ def test_gradients_are_those_of_the_masked_network(module):
     sizes, p = [4, 9, 7, 2], 0.4
     X, Y = data(5, sizes)
     model = module.MLP(sizes, hidden="tanh", dtype="float64", seed=2, dropout=p)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     masks = [
-        philox_numbers.kept(model._noise_key, 1, i, 5, n, p) / philox_numbers.keep(p)
+        philox_numbers.kept(model.streams.noise_key, 1, i, 5, n, p) / philox_numbers.keep(p)
         for i, n in ((1, 9), (2, 7))
     ]
     assert 0 < np.mean(masks[0] > 0) < 1
 
     def loss(flat):
-        (W1, W2, W3), (b1, b2, b3), _ = model._split(flat)
+        (W1, W2, W3), (b1, b2, b3), _ = model.parameters.split(flat)
         a = np.tanh(X @ W1 + b1) * masks[0]
         a = np.tanh(a @ W2 + b2) * masks[1]
         y_pred = 1 / (1 + np.exp(-(a @ W3 + b3)))
@@ -180,7 +180,7 @@ def test_gradients_are_those_of_the_masked_network(module):
             values.append(loss(flat))
         numeric[i] = (values[0] - values[1]) / 2e-6
     assert model.train_step(X, Y, module.SGD(1.0)) == pytest.approx(loss(before), rel=1e-12)
-    np.testing.assert_allclose(before - model._parameters, numeric, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(before - model.parameters.flat, numeric, rtol=0, atol=1e-9)
 
 
 def test_fit_has_the_masks_of_single_steps(module, dtype):
@@ -193,8 +193,8 @@ def test_fit_has_the_masks_of_single_steps(module, dtype):
     for _ in range(5):
         for start in (0, 8, 16):
             stepped.train_step(X[start : start + 8], Y[start : start + 8], module.SGD(0.1))
-    assert fitted.streams.steps_trained == stepped._steps_trained == 15
-    assert np.array_equal(fitted._parameters, stepped._parameters)
+    assert fitted.streams.steps_trained == stepped.streams.steps_trained == 15
+    assert np.array_equal(fitted.parameters.flat, stepped.parameters.flat)
 
 
 def test_seeds(module):
@@ -205,7 +205,7 @@ def test_seeds(module):
         model.weights[0][...] = 0.1  # another seed's weights would differ anyway
         model.weights[1][...] = np.linspace(-1, 1, 34).reshape(17, 2)
         model.fit(X, Y, epochs=3, optimizer=module.SGD(0.1), shuffle=False)
-        return model._parameters.copy()
+        return model.parameters.flat.copy()
 
     assert np.array_equal(trained(), trained())
     assert not np.array_equal(trained(), trained(seed=2))
@@ -220,7 +220,7 @@ def test_dropout_changes_neither_weights_nor_shuffles(module):
         model = module.MLP([3, 17, 2], seed=4, dropout=dropout)
         assert np.array_equal(model.weights[0], module.MLP([3, 17, 2], seed=4).weights[0])
         model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1))
-        orders.append(model._shuffling.permutation(50))
+        orders.append(model.streams.shuffling.permutation(50))
     assert np.array_equal(*orders)
 
 
@@ -231,7 +231,7 @@ def test_copies_go_on_with_the_same_masks(module):
     others = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
     for m in (model, *others):
         m.fit(X, Y, epochs=2, optimizer=module.SGD(0.1), shuffle=False)
-    assert all(np.array_equal(m._parameters, model._parameters) for m in others)
+    assert all(np.array_equal(m.parameters.flat, model.parameters.flat) for m in others)
 
 
 def test_only_training_drops(module, tmp_path):
@@ -246,7 +246,7 @@ def test_only_training_drops(module, tmp_path):
         ours, theirs = (m.backward(m.forward(X), Y) for m in (model, plain))
         assert all(map(np.array_equal, ours.weights, theirs.weights))
         model.train_step(X, Y, module.SGD(0.1))
-        plain._parameters[...] = model._parameters
+        plain.parameters.flat[...] = model.parameters.flat
     assert model.check_gradients(X, Y).passed
     assert model.diagnose(X, Y).verdict == plain.diagnose(X, Y).verdict
     model.save(tmp_path / "model")
@@ -275,7 +275,7 @@ def test_masks_after_stepping_back(module):
     for s in range(steps):
         rows = slice(s % 4 * 16, s % 4 * 16 + 16)
         again.train_step(X[rows], Y[rows], sgd)
-    assert np.array_equal(model._parameters, again._parameters)
+    assert np.array_equal(model.parameters.flat, again.parameters.flat)
 
 
 def test_it_learns(module):

@@ -14,6 +14,8 @@ import fastbp
 from fastbp.engine.entries import two_layer
 from fastbp.engine.plan import Plan
 from fastbp.engine.threads import own_thread, team
+from fastbp.inputs.samples import Samples
+from fastbp.network.backend import Steps
 
 RNG = np.random.default_rng(0)
 SIZES = (20, 40, 3)
@@ -51,9 +53,9 @@ def test_a_request_to_stop_ends_with_the_chunk_that_it_was_meant_for():
     for _ in range(3):
         model.fit(X, Y, epochs=2, optimizer=optimizer, batch_size=16)
         twin.fit(X, Y, epochs=2, optimizer=of_twin, batch_size=16)
-        model._request_stop()
+        model.backend.request_stop()
         assert results(model, X, Y) == results(twin, X, Y)
-        model._request_stop()
+        model.backend.request_stop()
 
 
 def test_a_short_chunk_is_finished_whenever_the_request_comes(monkeypatch):
@@ -62,7 +64,7 @@ def test_a_short_chunk_is_finished_whenever_the_request_comes(monkeypatch):
     enter = team.run
 
     def stopped(*arguments):
-        model._request_stop()
+        model.backend.request_stop()
         return enter(*arguments)
 
     monkeypatch.setattr(team, "run", stopped)
@@ -81,22 +83,23 @@ def test_a_long_chunk_that_was_stopped_has_never_been(monkeypatch, accumulate):
     for m, o in ((model, optimizer), (twin, of_twin)):
         m.fit(X, Y, epochs=2, optimizer=o, batch_size=16, accumulate=accumulate)
     before = model.parameters.flat.tobytes()
-    state = optimizer.state(model, model.parameters.flat.size, model.dtype)
+    state = optimizer.state(model.parameters.owner, model.parameters.flat.size, model.dtype)
     moments = [buffer.tobytes() for buffer in state.buffers]
     enter = team.run
 
     def stopped(*arguments):
-        model._request_stop()
+        model.backend.request_stop()
         return enter(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr("fastbp.engine.plan.LONG_SECONDS", 0.0)  # every chunk is a long one
         patch.setattr(team, "run", stopped)
         with pytest.raises(KeyboardInterrupt):
-            model._train_chunk(X, Y, None, 0, 4, 32, optimizer, state, np.empty(4), part=32 // accumulate)
+            steps = Steps(Samples(X, Y, Y.shape[1]), None, 0, 4, 32, 32 // accumulate)
+            model.backend.train(steps, optimizer, state, np.empty(4))
     assert model.parameters.flat.tobytes() == before
     assert [buffer.tobytes() for buffer in state.buffers] == moments
-    assert state.steps == of_twin.state(twin, 0, twin.dtype).steps
+    assert state.steps == of_twin.state(twin.parameters.owner, 0, twin.dtype).steps
     assert model.streams.steps_trained == twin.streams.steps_trained
     assert results(model, X, Y) == results(twin, X, Y)
     for m, o in ((model, optimizer), (twin, of_twin)):
@@ -324,7 +327,7 @@ def test_a_child_forked_while_another_thread_trains_predicts_with_the_same_model
             child = os.fork()
             if child == 0:
                 signal.alarm(20)  # a child that hangs is killed
-                held = not model._lock.acquire(blocking=False)
+                held = not model.backend._lock.acquire(blocking=False)
                 same = results(model, X, Y) == expected
                 os._exit(2 if held else 0 if same else 1)
             _, status = os.waitpid(child, 0)

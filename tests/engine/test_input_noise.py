@@ -145,7 +145,7 @@ def test_training_is_that_of_the_reference(dtype, shuffle):
             model = module.MLP(sizes, hidden="tanh", dtype=dtype, seed=i, input_noise=0.3, **options)
             optimizer = [module.SGD(0.05), module.Adam(1e-3, eps=1e-3), module.SGD(0.02, momentum=0.5)][i]
             history = model.fit(X, Y, epochs=7, batch_size=batch, optimizer=optimizer, shuffle=shuffle)
-            trained.append((model._parameters, history.loss))
+            trained.append((model.parameters.flat, history.loss))
             assert np.array_equal(X, before)
         for ours, theirs in zip(*trained, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=64 * np.finfo(dtype).eps)
@@ -160,7 +160,7 @@ def test_fit_has_the_noise_of_single_steps(module, dtype):
     for _ in range(2):
         for start in (0, 8, 16):
             stepped.train_step(X[start : start + 8], Y[start : start + 8], module.SGD(0.1))
-    assert np.array_equal(fitted._parameters, stepped._parameters)
+    assert np.array_equal(fitted.parameters.flat, stepped.parameters.flat)
 
 
 def test_only_training_is_noisy(module, tmp_path):
@@ -173,7 +173,7 @@ def test_only_training_is_noisy(module, tmp_path):
         ours, theirs = (m.backward(m.forward(X), Y) for m in (model, plain))
         assert all(map(np.array_equal, ours.weights, theirs.weights))
         model.train_step(X, Y, module.SGD(0.1))
-        plain._parameters[...] = model._parameters
+        plain.parameters.flat[...] = model.parameters.flat
     assert model.check_gradients(X, Y).passed
     model.save(tmp_path / "model")
     loaded = module.MLP.load(tmp_path / "model")

@@ -6,6 +6,8 @@ from processes import on_linux, python
 
 import fastbp
 import fastbp.reference
+from fastbp.inputs.samples import Samples
+from fastbp.network.backend import Steps
 
 
 def test_no_allocation_per_step():
@@ -17,11 +19,11 @@ def test_no_allocation_per_step():
     peaks = {}
     model = fastbp.MLP([20, 30, 3], seed=0)
     for optimizer in (fastbp.SGD(0.01), fastbp.Adam()):
-        state = optimizer.state(model, model.n_parameters, model.dtype)
+        state = optimizer.state(model.parameters.owner, model.n_parameters, model.dtype)
         for steps in (4, 4, 4004):
             losses = np.empty(steps)
             tracemalloc.start()
-            model._train_chunk(X, Y, None, 0, steps, 16, optimizer, state, losses)
+            model.backend.train(Steps(Samples(X, Y, 3), None, 0, steps, 16), optimizer, state, losses)
             peaks[steps] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
         # a handful of temporary columns of 8 bytes, ten settings of 4
@@ -53,7 +55,7 @@ with open("/proc/self/clear_refs", "w") as f:
     f.write("5")  # forget the peak so far
 X.fill(1), Y.fill(0.5)
 fit(model, X, Y)
-parameters = model._parameters.nbytes / 2**20
+parameters = model.parameters.flat.nbytes / 2**20
 activations = 2 * 4 * batch * sum(sizes[1:]) / 2**20  # and deltas
 print((megabytes("VmHWM") - small - data - activations) / parameters)
 """

@@ -27,7 +27,7 @@ def make(seed, sizes=(33, 40, 17, 5)):
     return fastbp.MLP(sizes, hidden="tanh", seed=seed)
 def fit(model, epochs=20):
     model.fit(X, Y, epochs=epochs, batch_size=50, optimizer=fastbp.Adam(), progress=False)
-    return model._parameters.tobytes()
+    return model.parameters.flat.tobytes()
 def in_threads(*functions):
     results, errors = [None] * len(functions), []
     gate = threading.Barrier(len(functions))
@@ -74,9 +74,9 @@ both = in_threads(*[lambda: {other.predict(X[:n]).tobytes() for n in (400, 7) fo
 assert both == [{expected, few}] * 2
 shared = make(4)
 in_threads(*[lambda: fit(shared, 5), lambda: shared.predict(X), lambda: fit(shared, 5)] * 2)
-assert np.isfinite(shared._parameters).all()
+assert np.isfinite(shared.parameters.flat).all()
 again = make(4)
-again._parameters[...] = shared._parameters
+again.parameters.flat[...] = shared.parameters.flat
 assert again.predict(X).tobytes() == shared.predict(X).tobytes()
 assert not any(share.cores for share in team._shares)
 print("one model in many threads")
@@ -160,7 +160,7 @@ def test_other_python_threads_run_during_a_kernel():
     counter = threading.Thread(target=count)
     counter.start()
     started = time.perf_counter()
-    model._predict(X)  # a few entries into compiled code
+    model.backend.predict(X)  # a few entries into compiled code
     ended = time.perf_counter()
     done.set()
     counter.join()

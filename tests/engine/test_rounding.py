@@ -102,7 +102,7 @@ def test_what_fills_up_vectors_stays_out(hidden, dtype):
         for module in (fastbp, fastbp.reference):
             model = module.MLP(sizes, hidden=hidden, output="tanh", dtype=dtype, seed=1)
             model.fit(X, Y, epochs=5, batch_size=4, optimizer=fastbp.SGD(0.01), shuffle=False)
-            trained.append(model._parameters)
+            trained.append(model.parameters.flat)
         np.testing.assert_allclose(*trained, rtol=0, atol=64 * np.finfo(dtype).eps)
 
 
@@ -136,7 +136,7 @@ def test_a_wrong_step_is_rejected(optimizer, dtype, monkeypatch):
     """The same for the formulas: with another learning rate, or other data, nothing fits."""
     model, X, Y, activations = make(SHAPES[3], "tanh", "sigmoid", "mse", dtype)
     o = OPTIMIZERS[optimizer]()
-    o.state(model, model.n_parameters, model.dtype)
+    o.state(model.parameters.owner, model.n_parameters, model.dtype)
     train_step = model.train_step
 
     def wrong_rate(X, Y, o):

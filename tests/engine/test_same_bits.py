@@ -31,7 +31,7 @@ def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer
         model = fastbp.MLP(sizes, dtype=dtype, seed=1)
         make = {"SGD": fastbp.SGD, "Adam": fastbp.Adam}[optimizer]
         model.fit(X, Y, epochs=3, batch_size=61, optimizer=make(0.01), shuffle=False)
-        return model._parameters.tobytes(), model.predict(X).tobytes()
+        return model.parameters.flat.tobytes(), model.predict(X).tobytes()
 
     whole = trained()
     monkeypatch.setattr(plan, "sliver_rows", lambda: plan.SLIVER_ROWS)  # on every CPU
@@ -58,7 +58,7 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
         passes += fastbp.backward(X, Y, z1, a1, y_pred, W2)
         for _ in range(2):
             fastbp.train_step(X, Y, W1, b1, W2, b2, 1e-3)
-        return [array.tobytes() for array in (*passes, model._parameters)]
+        return [array.tobytes() for array in (*passes, model.parameters.flat)]
 
     copies = []
     make_room = plan.Plan._make_room_for_gathering
@@ -80,14 +80,14 @@ def test_fit_has_the_bits_of_single_steps(optimizer, shuffle, dtype):
     X, Y = rng.standard_normal((43, 33)).astype(dtype), rng.random((43, 17)).astype(dtype)
     fitted, stepped = (fastbp.MLP([33, 16, 31, 17], hidden="tanh", dtype=dtype, seed=2) for _ in range(2))
     orders = []
-    train_chunk = fitted._train_chunk
+    train = fitted.backend.train
 
-    def spy(X, Y, order, first, last, *rest, **options):
-        if last > first:
-            orders.append(np.arange(43) if order is None else order.copy())
-        return train_chunk(X, Y, order, first, last, *rest, **options)
+    def spy(steps, *rest, **options):
+        if len(steps):
+            orders.append(np.arange(43) if steps.order is None else steps.order.copy())
+        return train(steps, *rest, **options)
 
-    fitted._train_chunk = spy
+    fitted.backend.train = spy
     fitted.fit(
         X,
         Y,
@@ -103,4 +103,4 @@ def test_fit_has_the_bits_of_single_steps(optimizer, shuffle, dtype):
         for start in range(0, 43, 13):
             rows = order[start : start + 13]
             stepped.train_step(X[rows], Y[rows], of_steps)
-    assert fitted._parameters.tobytes() == stepped._parameters.tobytes()
+    assert fitted.parameters.flat.tobytes() == stepped.parameters.flat.tobytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp.training.start import split_rows
 
 N, K = 37, 5
 
@@ -31,7 +32,7 @@ def fitted(module, Y, loss="categorical_crossentropy", outputs=K, reduction="mea
     X = data()[0] if X is None else X
     options = {"epochs": 2, "batch_size": 8, "optimizer": module.SGD(0.05), **options}
     history = model.fit(X, Y, **options)
-    return model._parameters, history.loss
+    return model.parameters.flat, history.loss
 
 
 def assert_same(one, other):
@@ -104,7 +105,7 @@ def test_smoothing_that_is_refused(module, text):
 )  # fmt: skip
 def test_targets_that_are_refused(module, error, message, Y):
     model = classifier(module)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     X = np.ones((3, 4))
     for call in (
         lambda: model.loss(X, Y),
@@ -114,7 +115,7 @@ def test_targets_that_are_refused(module, error, message, Y):
     ):
         with pytest.raises(error, match=re.escape(message)):
             call()
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 def test_float32_probabilities_may_be_rounded(module):
@@ -220,7 +221,7 @@ def test_accumulated_and_partial(module, outputs):
     for _ in range(2):
         model.partial_fit(X, Y, batch_size=16, shuffle=False, optimizer=optimizer, sample_weight=weights)
     expected = fitted(module, Y, loss, outputs, batch_size=16, shuffle=False, sample_weight=weights)
-    np.testing.assert_array_equal(model._parameters, expected[0])
+    np.testing.assert_array_equal(model.parameters.flat, expected[0])
 
 
 def test_the_split_takes_weights_along(module):
@@ -228,7 +229,7 @@ def test_the_split_takes_weights_along(module):
     X, labels = data()
     weights, of_class = np.linspace(0.5, 2, N), [1, 2, 3, 4, 5]
     model = classifier(module)
-    rows, held = model._split_rows(N, 0.3)
+    rows, held = split_rows(model, N, 0.3)
     options = {"epochs": 2, "batch_size": 8, "optimizer": module.SGD(0.1), "metrics": ["accuracy"]}
     history = model.fit(
         X, labels, sample_weight=weights, class_weight=of_class, validation_split=0.3, **options
@@ -241,7 +242,7 @@ def test_the_split_takes_weights_along(module):
         validation_data=(X[held], labels[held], weights[held]),
         **options,
     )
-    np.testing.assert_array_equal(model._parameters, other._parameters)
+    np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
     assert_same(history.val_loss, expected.val_loss)
     assert_same(history.val_metrics["accuracy"], expected.val_metrics["accuracy"])
 
@@ -325,10 +326,10 @@ def test_like_torch():
 )  # fmt: skip
 def test_weights_that_are_refused(module, error, message, options):
     model = classifier(module, dtype="float32")
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     with pytest.raises(error, match=re.escape(message)):
         model.fit(*data("float32"), epochs=1, optimizer=module.SGD(0.1), **options)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 @pytest.mark.parametrize("outputs", [2, 3])
@@ -357,4 +358,4 @@ def test_training_that_blows_up_is_diagnosed(module):
             optimizer=module.SGD(1e308),
             sample_weight=np.full(N, 2.0),
         )
-    assert np.isfinite(model._parameters).all()
+    assert np.isfinite(model.parameters.flat).all()

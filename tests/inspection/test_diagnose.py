@@ -147,6 +147,6 @@ def test_figures(module, dtype):
 def test_model_is_not_changed(module):
     X, Y = data()
     model = module.MLP([10, 16, 2], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     model.diagnose(X, Y)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)

@@ -50,9 +50,9 @@ def test_weighted_samples(module, loss, outputs):
 
 def test_model_is_not_changed(module):
     model = module.MLP([3, 4, 1], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     model.check_gradients([[1, 2, 3]], [[1]])
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
 
 
 def test_entries_can_be_limited(module):
@@ -75,15 +75,15 @@ def test_a_kink_is_skipped_not_misjudged(module):
 @pytest.mark.parametrize(("array", "factor"), [(0, 1.001), (1, 0.0), (3, -1.0)])
 def test_wrong_gradients_are_found(module, monkeypatch, array, factor):
     """A test of the test: one array's gradient is off by a thousandth, missing, or of the wrong sign."""
-    original = module.MLP._backward_pass
+    original = module.MLP.backend_type.backward
 
     def wrong(self, trace, Y):
         gradient = original(self, trace, Y)
-        weights, biases, _ = self._split(gradient)
+        weights, biases, _ = self.parameters.split(gradient)
         [a for pair in zip(weights, biases, strict=True) for a in pair][array][...] *= factor
         return gradient
 
-    monkeypatch.setattr(module.MLP, "_backward_pass", wrong)
+    monkeypatch.setattr(module.MLP.backend_type, "backward", wrong)
     model = module.MLP([4, 6, 2], hidden="tanh", seed=0)
     rng = np.random.default_rng(0)
     check = model.check_gradients(rng.standard_normal((8, 4)), rng.random((8, 2)))

@@ -131,7 +131,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             sample_weight=np.linspace(0, 2, len(X)) if i % 4 == 1 else None,
             progress=False,
         )
-        yield model._parameters.tobytes()
+        yield model.parameters.flat.tobytes()
         yield history.loss.tobytes()
         if i % 8 == 0:
             trace = model.forward(X)
@@ -155,7 +155,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
                 shuffle=i == 1,
                 progress=False,
             )
-            yield model._parameters.tobytes()
+            yield model.parameters.flat.tobytes()
             yield history.loss.tobytes()
     numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
     for dtype in ("float32", "float64"):
@@ -174,7 +174,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
                 yield array.tobytes()
             for _ in range(STEPS):
                 yield np.float64(fastbp.train_step(X, Y, W1, b1, W2, b2, 0.01)).tobytes()
-            yield model._parameters.tobytes()
+            yield model.parameters.flat.tobytes()
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
 
 

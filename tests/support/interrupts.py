@@ -63,7 +63,7 @@ class Subject:
 
     @property
     def state(self) -> Any:
-        return self.optimizer.state(self.model, self.model.n_parameters, self.model.dtype)
+        return self.optimizer.state(self.model.parameters.owner, self.model.n_parameters, self.model.dtype)
 
     def fresh(self) -> "Subject":
         """Untrained, with a checkpoint of its own if there is to be one."""

@@ -39,10 +39,10 @@ def train(module, checkpoint: str) -> str:
         checkpoint=None if checkpoint == "-" else checkpoint,
         every_steps=None if checkpoint == "-" else 7,
     )
-    digest = hashlib.sha256(model._parameters.tobytes())
+    digest = hashlib.sha256(model.parameters.flat.tobytes())
     for name in ("loss", "lr", "val_loss", "val_r2"):
         digest.update(history._array(name).tobytes())
-    digest.update(repr((history.best_epoch, model._shuffling.bit_generator.state)).encode())
+    digest.update(repr((history.best_epoch, model.streams.shuffling.bit_generator.state)).encode())
     return digest.hexdigest()
 
 

@@ -154,13 +154,13 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
     """
     u = float(np.finfo(model.dtype).eps) / 2
     _, _, gradients, total = expected(model, X, Y, activations, loss, weight)
-    state = optimizer.state(model, model.n_parameters, model.dtype)
+    state = optimizer.state(model.parameters.owner, model.n_parameters, model.dtype)
 
     def split(flat):
-        weights, biases, _ = model._split(flat)
+        weights, biases, _ = model.parameters.split(flat)
         return [np.asarray(p, np.longdouble) for p in (*weights, *biases)]
 
-    old, old_states = split(model._parameters), [split(b) for b in state.buffers]
+    old, old_states = split(model.parameters.flat), [split(b) for b in state.buffers]
     weights = {} if weight is None else {"sample_weight": weight}
     actual_loss = model.train_step(X, Y, optimizer, **weights) * len(X)
     total_error = Approximate(total.value, total.error + u * abs(total.value))
@@ -170,7 +170,7 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
         f"{what} loss",
     )
     new = [*model.weights, *model.biases]
-    new_states = [[*w, *b] for w, b, _ in map(model._split, state.buffers)]
+    new_states = [[*w, *b] for w, b, _ in map(model.parameters.split, state.buffers)]
     t, o = state.steps, optimizer
     gradients = clipped(gradients, o, u)
     for i, (W, g) in enumerate(zip(old, gradients, strict=True)):
@@ -245,8 +245,8 @@ def check_step(model, X, Y, optimizer, activations, loss, what="", weight=None):
         roundings = np.sqrt(len(X) + 1) if np.ndim(W) == 2 and not old_states else FEW
         size = np.abs(W) + np.abs(moved.value)
         result = Approximate(keep * W - moved.value, np.hypot(moved.error, roundings * u * size))
-        if np.ndim(W) == 2 and model._max_norm is not None:
-            result = limited(result, model._max_norm, u)
+        if np.ndim(W) == 2 and model.architecture.max_norm is not None:
+            result = limited(result, model.architecture.max_norm, u)
         assert_within(new[i], result, name)
 
 

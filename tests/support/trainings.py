@@ -30,8 +30,11 @@ def training(module, **changes):
 
 def assert_same(got, expected):
     (model, optimizer, history), (other, its_optimizer, its_history) = got, expected
-    np.testing.assert_array_equal(model._parameters, other._parameters)
-    state, its_state = optimizer._states[model], its_optimizer._states[other]
+    np.testing.assert_array_equal(model.parameters.flat, other.parameters.flat)
+    state, its_state = (
+        optimizer._states[model.parameters.owner],
+        its_optimizer._states[other.parameters.owner],
+    )
     assert state.steps == its_state.steps
     np.testing.assert_array_equal(state.buffers, its_state.buffers)
     assert history.names == its_history.names
@@ -39,7 +42,7 @@ def assert_same(got, expected):
         np.testing.assert_array_equal(history._array(name), its_history._array(name))
     for name in ("best_epoch", "stopped_early", "interrupted"):
         assert getattr(history, name) == getattr(its_history, name)
-    assert model._random_state() == other._random_state()
+    assert model.streams.state() == other.streams.state()
 
 
 class Stop:

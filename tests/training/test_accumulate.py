@@ -50,7 +50,7 @@ def test_a_step_is_that_of_a_larger_batch(module, name, shape):
             for options in ({"batch_size": batch_size, "accumulate": accumulate}, {"batch_size": rows})
         )
         np.testing.assert_allclose(history.loss, large_history.loss, rtol=1e-11)
-        np.testing.assert_allclose(model._parameters, large._parameters, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(model.parameters.flat, large.parameters.flat, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -61,14 +61,14 @@ def test_both_implementations_and_dtypes(dtype, reduction, shuffle):
         trained(m, (9, 20, 3), m.SGD(0.01, momentum=0.5), **options)[0] for m in (fastbp, fastbp.reference)
     ]
     tolerance = 1e-12 if dtype == np.float64 else 1e-5
-    np.testing.assert_allclose(results[0]._parameters, results[1]._parameters, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(results[0].parameters.flat, results[1].parameters.flat, rtol=0, atol=tolerance)
 
 
 def test_one_batch_a_step_is_no_accumulation(module):
     a, b = (
         trained(module, (3, 17, 2), module.Adam(), batch_size=61, **o)[0] for o in ({}, {"accumulate": 3})
     )
-    assert a._parameters.tobytes() == b._parameters.tobytes()
+    assert a.parameters.flat.tobytes() == b.parameters.flat.tobytes()
 
 
 def test_steps_are_those_of_the_optimizer(module, monkeypatch):
@@ -79,10 +79,10 @@ def test_steps_are_those_of_the_optimizer(module, monkeypatch):
         monkeypatch.setattr("fastbp.training.run.CHUNK_SECONDS", seconds)
         model, optimizer = module.MLP([3, 5, 2], seed=0), module.Adam(fastbp.schedules.Step(0.1, 3))
         history = model.fit(X, Y, steps=8, batch_size=7, accumulate=3, optimizer=optimizer)
-        assert optimizer.state(model, 0, model.dtype).steps == 8
+        assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == 8
         assert history.epochs == 3  # 61 rows are 9 batches and 3 steps
         np.testing.assert_allclose(history.lr, [0.1, 0.01, 0.001])
-        results.append(model._parameters.tobytes())
+        results.append(model.parameters.flat.tobytes())
     assert results[0] == results[1]
 
 
@@ -100,7 +100,7 @@ def test_dropout_and_noise(dtype):
         assert model.streams.steps_trained == 4 * 8
         models.append(model)
     tolerance = 1e-12 if dtype == np.float64 else 1e-5
-    np.testing.assert_allclose(models[0]._parameters, models[1]._parameters, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(models[0].parameters.flat, models[1].parameters.flat, rtol=0, atol=tolerance)
 
 
 def test_divergence(module):
@@ -108,15 +108,15 @@ def test_divergence(module):
     model = module.MLP([3, 6, 2], output="identity", seed=0)
     with pytest.raises(FloatingPointError, match=r"at epoch \d+, step \d of 3\. .*last finite"):
         model.fit(X, Y, epochs=1000, batch_size=7, accumulate=3, optimizer=module.SGD(50.0, momentum=0.5))
-    assert np.isfinite(model._parameters).all()
+    assert np.isfinite(model.parameters.flat).all()
 
 
 def test_activations_of_one_batch_only():
     X, Y = data((3, 300, 2), 4096)
     model = fastbp.MLP([3, 300, 2], seed=0)
     model.fit(X, Y, epochs=1, batch_size=64, accumulate=32, optimizer=fastbp.Adam())
-    assert {plan.design.batch for plan in model._plans.values()} == {64, 1}
-    assert sum(plan.memory.nbytes for plan in model._plans.values()) < 2048 * 300 * 4
+    assert {plan.design.batch for plan in model.backend._plans.values()} == {64, 1}
+    assert sum(plan.memory.nbytes for plan in model.backend._plans.values()) < 2048 * 300 * 4
 
 
 @pytest.mark.parametrize("accumulate", [0, 1.5])

@@ -34,7 +34,7 @@ def net(module, **options):
 def state_of(model, history):
     """All that training has made, as bytes; times excepted."""
     columns = history.to_dict()["columns"]
-    return model._parameters.tobytes(), model.streams.steps_trained, {**columns, "epoch_seconds": None}
+    return model.parameters.flat.tobytes(), model.streams.steps_trained, {**columns, "epoch_seconds": None}
 
 
 class Loader:
@@ -114,7 +114,7 @@ def test_how_much(module, asked, seen, seen_of_endless):
         by_hand, optimizer = net(module), module.SGD(0.1, momentum=0.5)
         taken = itertools.islice(itertools.cycle(batches), ends[-1])
         losses = [by_hand.train_step(*batch, optimizer) for batch in taken]
-        assert model._parameters.tobytes() == by_hand._parameters.tobytes()
+        assert model.parameters.flat.tobytes() == by_hand.parameters.flat.tobytes()
         means = [np.mean(losses[a:b]) for a, b in itertools.pairwise([0, *ends])]
         np.testing.assert_allclose(history.loss, means, rtol=1e-6)
 
@@ -139,7 +139,7 @@ def test_batches_of_any_size(module, dtype):
         for (x, y), (w, _) in zip(batches, cut(weights, weights, 3, 20, 1, 9), strict=True)
     ]
     tolerance = 4 * float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(model._parameters, by_hand._parameters, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(model.parameters.flat, by_hand.parameters.flat, rtol=0, atol=tolerance)
     np.testing.assert_allclose(history.loss, sum(losses) / 40, rtol=tolerance)
 
 
@@ -151,7 +151,7 @@ def test_a_generator_may_use_its_memory_again_and_look_at_the_model(module):
         x, y = np.empty((10, 3)), np.empty((10, 2))
         for source in cut(X, Y, 10):
             x[...], y[...] = source
-            seen.append(model._parameters.copy())
+            seen.append(model.parameters.flat.copy())
             yield x, y
 
     results = []
@@ -159,7 +159,7 @@ def test_a_generator_may_use_its_memory_again_and_look_at_the_model(module):
         for given in (generator, cut(X, Y, 10)):
             model = net(module, dtype="float64")
             model.fit(given, epochs=1, accumulate=accumulate, optimizer=module.SGD(0.1))
-            results.append(model._parameters.tobytes())
+            results.append(model.parameters.flat.tobytes())
     assert results[0] == results[1] != results[2] == results[3]
     assert len({parameters.tobytes() for parameters in seen[:5]}) == 5  # after each step, before the next
 
@@ -205,7 +205,7 @@ def test_what_a_generator_raises_comes_out(module):
     expected.fit(batches[:3], epochs=1, optimizer=module.Adam())
     with pytest.raises(OSError, match="the disk"):
         model.fit(generator(), epochs=1, optimizer=module.Adam())
-    assert model._parameters.tobytes() == expected._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == expected.parameters.flat.tobytes()
 
 
 def test_ctrl_c_in_a_generator(module):
@@ -218,7 +218,7 @@ def test_ctrl_c_in_a_generator(module):
     model, optimizer = net(module), module.SGD(0.1, momentum=0.5)
     history = model.fit(itertools.chain(batches, generator()), epochs=1, optimizer=optimizer)
     assert history.interrupted
-    assert optimizer.state(model, 0, model.dtype).steps == 8
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == 8
     assert history.epochs == 0
 
 
@@ -232,7 +232,7 @@ def test_a_step_that_blows_up(module, dtype):
         FloatingPointError, match=r"at epoch 1, step 3\. .* before step 3 of epoch 1"
     ) as caught:
         model.fit(iter(batches), epochs=1, optimizer=module.SGD(0.1))
-    assert model._parameters.tobytes() == expected._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == expected.parameters.flat.tobytes()
     assert re.search("explode|overflow", str(caught.value))
     with pytest.raises(FloatingPointError, match=r"at epoch 1, step 1 of 4\. "):
         model.fit(batches[2:], epochs=1, steps_per_epoch=4, optimizer=module.SGD(0.1))
@@ -263,7 +263,7 @@ def test_a_batch_that_does_not_fit(module, third, error, message):
     expected.fit(batches[:2], epochs=1, optimizer=module.SGD(0.1))
     with pytest.raises(error, match=re.escape(f"batch 3: {message}")):
         model.fit([*batches[:2], third], epochs=1, optimizer=module.SGD(0.1))
-    assert model._parameters.tobytes() == expected._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == expected.parameters.flat.tobytes()
     with pytest.raises((ValueError, TypeError), match="batch 1: "):
         model.fit([third[:1] if isinstance(third, tuple) else third], epochs=1, optimizer=module.SGD(0.1))
     passes = iter([batches, [third]])
@@ -324,6 +324,6 @@ def test_rows_read_and_rows_that_lie_there_take_turns():
     )
     model = net(fastbp)
     model.fit(batches, epochs=20, optimizer=fastbp.SGD(0.1))
-    before = sum(len(plan.memory.arrays) for plan in model._plans.values())
+    before = sum(len(plan.memory.arrays) for plan in model.backend._plans.values())
     model.fit(batches, epochs=20, optimizer=fastbp.SGD(0.1))
-    assert sum(len(plan.memory.arrays) for plan in model._plans.values()) == before
+    assert sum(len(plan.memory.arrays) for plan in model.backend._plans.values()) == before

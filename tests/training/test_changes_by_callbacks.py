@@ -59,8 +59,11 @@ def hook(request, monkeypatch):
 
 
 def assert_same(model, optimizer, other, other_optimizer):
-    assert model._parameters.tobytes() == other._parameters.tobytes()
-    states = [o.state(m, m.n_parameters, m.dtype) for m, o in ((model, optimizer), (other, other_optimizer))]
+    assert model.parameters.flat.tobytes() == other.parameters.flat.tobytes()
+    states = [
+        o.state(m.parameters.owner, m.n_parameters, m.dtype)
+        for m, o in ((model, optimizer), (other, other_optimizer))
+    ]
     assert states[0].steps == states[1].steps
     buffers = [[b.tobytes() for b in state.buffers] for state in states]
     assert buffers[0] == buffers[1]
@@ -143,7 +146,7 @@ def test_what_the_optimizer_refuses_ends_the_training(module, hook, values):
     with pytest.raises(ValueError, match=name) as caught:
         model.fit(X, Y, epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, callbacks=callback)
     assert caught.value.history.epochs == CHANGED_AFTER
-    assert optimizer.state(model, 0, model.dtype).steps == CHANGED_AFTER * ROWS // BATCH
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == CHANGED_AFTER * ROWS // BATCH
     assert np.isfinite(model.fit(X, Y, epochs=1, optimizer=optimizer).loss).all()
 
 
@@ -202,7 +205,7 @@ def test_parameters_that_training_cannot_go_on_from(module, hook, change, messag
     model, optimizer = module.MLP([4, 9, 2], seed=1), module.SGD(0.1)
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y, epochs=EPOCHS, batch_size=BATCH, optimizer=optimizer, callbacks=Change(hook, change))
-    assert optimizer.state(model, 0, model.dtype).steps == CHANGED_AFTER * ROWS // BATCH
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == CHANGED_AFTER * ROWS // BATCH
 
 
 # ---- data ----------------------------------------------------------------------------------------------
@@ -232,7 +235,7 @@ def test_shapes_are_those_at_the_start(module, hook, which, stored):
             validation_data=(held_x, held_y),
             callbacks=Change(hook, change),
         )
-        result = [model._parameters.tobytes(), history.loss.tobytes(), history.val_loss.tobytes()]
+        result = [model.parameters.flat.tobytes(), history.loss.tobytes(), history.val_loss.tobytes()]
         expected = expected or result
     assert result == expected
 
@@ -283,7 +286,7 @@ class TooFew:
 def test_a_callback_of_other_arguments_is_refused_before_training(module, callback, message):
     X, Y = problem()
     model, optimizer = module.MLP([4, 9, 2], seed=1), module.SGD(0.1)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     with pytest.raises(TypeError, match=message):
         model.fit(X, Y, epochs=1, optimizer=optimizer, callbacks=[callback])
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)

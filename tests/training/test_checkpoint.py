@@ -110,7 +110,7 @@ def test_killed_at_random_moments_it_gets_to_the_same_bits(tmp_path, name, seed)
 def test_a_finished_training_returns_at_once(module, tmp_path, monkeypatch):
     expected = training(module, checkpoint=tmp_path / "run")
     before = (tmp_path / "run").read_bytes()
-    monkeypatch.setattr(module.MLP, "_train_chunk", None)
+    monkeypatch.setattr(module.MLP.backend_type, "train", None)
     got = training(module, checkpoint=tmp_path / "run", callbacks=[Stop("on_train_begin", 1)])
     assert_same(got, expected)
     assert got[2].seconds == pytest.approx(expected[2].seconds, rel=0.5)
@@ -127,7 +127,7 @@ def test_stopped_early_is_finished(module, tmp_path):
     assert_same(stopped(checkpoint=tmp_path / "run"), expected)
     assert_same(stopped(checkpoint=tmp_path / "run", epochs=9), expected)
     loaded = module.MLP.load(tmp_path / "run")
-    np.testing.assert_array_equal(loaded._parameters, expected[0]._parameters)
+    np.testing.assert_array_equal(loaded.parameters.flat, expected[0].parameters.flat)
 
 
 class Counts:
@@ -271,11 +271,11 @@ def test_another_training_is_refused(module, tmp_path, changes, message):
 def test_refused_before_anything_is_changed(module, tmp_path):
     training(module, checkpoint=tmp_path / "run", epochs=2)
     model = module.MLP([5, 16, 2], seed=9)
-    before, random = model._parameters.copy(), model._random_state()
+    before, random = model.parameters.flat.copy(), model.streams.state()
     with pytest.raises(ValueError, match="seed"):
         model.fit(X, Y, epochs=2, batch_size=8, optimizer=module.Adam(0.01), checkpoint=tmp_path / "run")
-    np.testing.assert_array_equal(model._parameters, before)
-    assert model._random_state() == random
+    np.testing.assert_array_equal(model.parameters.flat, before)
+    assert model.streams.state() == random
 
 
 def test_settings_are_equal_in_every_process():

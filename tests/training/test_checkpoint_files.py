@@ -84,7 +84,7 @@ def test_a_checkpoint_can_be_loaded_as_a_model(module, tmp_path):
     model.metadata["names"] = ["a", "b"]
     model.fit(X, Y, epochs=2, optimizer=module.SGD(0.1), checkpoint=tmp_path / "run")
     loaded = module.MLP.load(tmp_path / "run")
-    np.testing.assert_array_equal(loaded._parameters, model._parameters)
+    np.testing.assert_array_equal(loaded.parameters.flat, model.parameters.flat)
     assert loaded.metadata == model.metadata
     assert repr(loaded) == repr(model)
     resealed(tmp_path / "run", {"parameters": np.zeros(3, np.float32)})

@@ -75,10 +75,10 @@ def test_divergence_stops_with_the_last_finite_parameters(module, dtype, shuffle
     again = module.MLP([3, 6, 2], output="identity", dtype=dtype, seed=0)
     again_optimizer = module.SGD(50.0, momentum=0.5)
     taken = (epoch - 1) * 5 + step - 1
-    state = optimizer.state(model, 0, model.dtype)
+    state = optimizer.state(model.parameters.owner, 0, model.dtype)
     assert state.steps == taken
     order = np.tile(np.arange(40), (epoch, 1))
-    order = again._shuffling.permuted(order, axis=1) if shuffle else order
+    order = again.streams.shuffling.permuted(order, axis=1) if shuffle else order
     steps = [order[e][s * 8 : s * 8 + 8] for e in range(epoch) for s in range(5)]
     for rows in steps[:taken]:
         again.train_step(X[rows], Y[rows], again_optimizer)
@@ -101,11 +101,11 @@ def test_a_loss_that_overflows_at_once(module):
         (1e3, "the loss became nan at epoch 1, step 1 of 1.*numbers overflow in layer 1"),
     ]:
         model.weights[0] *= factor
-        before = model._parameters.copy()
+        before = model.parameters.flat.copy()
         with pytest.raises(FloatingPointError, match=expected) as caught:
             model.fit(X * 1e37, Y, epochs=3, optimizer=module.SGD(0.1))
         assert "before step 1 of epoch 1" in str(caught.value)
-        assert np.array_equal(model._parameters, before)
+        assert np.array_equal(model.parameters.flat, before)
 
 
 def test_training_does_not_start_from_nan(module):
@@ -124,7 +124,7 @@ def test_nan_in_data_is_met_in_the_loss_when_not_checked(module):
         model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1))
     with pytest.raises(FloatingPointError, match="epoch 1, step 2 of 10"):
         model.fit(X, Y, epochs=1, batch_size=5, optimizer=module.SGD(0.1), shuffle=False, check_finite=False)
-    assert np.isfinite(model._parameters).all()
+    assert np.isfinite(model.parameters.flat).all()
 
 
 # ---- the best epoch, and the history, outlive it ------------------------------------------------------
@@ -153,7 +153,7 @@ def test_divergence_late_in_training_gives_the_best_epoch_back(module, callbacks
     if callbacks:
         best = module.MLP([3, 6, 2], output="identity", seed=0)
         best.fit(X, Y, epochs=history.best_epoch, optimizer=module.SGD(0.05), **options)
-        assert model._parameters.tobytes() == best._parameters.tobytes()
+        assert model.parameters.flat.tobytes() == best.parameters.flat.tobytes()
         assert (
             f"The model has the parameters of the best epoch, {history.best_epoch}. With the last" in message
         )

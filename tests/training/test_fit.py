@@ -80,14 +80,14 @@ def test_shuffling_uses_every_sample_once_an_epoch(module):
     X, Y = data(23)
     model = module.MLP([3, 4, 2], dtype="float64", seed=0)
     seen = []
-    original = model._train_chunk
+    original = model.backend.train
 
-    def spy(X, Y, order, first, last, *rest, **options):
-        if last > first:
-            seen.append(order.copy())
-        return original(X, Y, order, first, last, *rest, **options)
+    def spy(steps, *rest, **options):
+        if len(steps):
+            seen.append(steps.order.copy())
+        return original(steps, *rest, **options)
 
-    model._train_chunk = spy
+    model.backend.train = spy
     history = model.fit(X, Y, epochs=4, batch_size=5, optimizer=module.SGD(0.0), callbacks=lambda *_: None)
     np.testing.assert_allclose(history.loss, model.loss(X, Y), rtol=1e-12)
     assert all(sorted(order) == list(range(23)) for order in seen)
@@ -106,7 +106,7 @@ def test_chunks_do_not_change_the_result(module, monkeypatch):
             history = model.fit(X, Y, epochs=30, batch_size=5, optimizer=optimizer, callbacks=callbacks)
             assert history.epochs == 30
             history = model.fit(X, Y, epochs=3, batch_size=5, optimizer=optimizer, callbacks=callbacks)
-            results.append((model._parameters.tobytes(), history.loss.round(12).tobytes()))
+            results.append((model.parameters.flat.tobytes(), history.loss.round(12).tobytes()))
     assert len(set(results)) == 1
 
 
@@ -119,15 +119,15 @@ def test_a_chunk_spans_epochs_and_takes_no_longer_than_it_should(
     """Tiny data do not pay for Python in every epoch; long steps leave room for Ctrl-C."""
     now, chunks = 0.0, []
 
-    def train_chunk(self, X, Y, order, first, last, *rest, **options):
+    def train(self, steps, optimizer, state, losses, **options):
         nonlocal now
-        rest[3][:] = 1.0  # the losses
-        now += (last - first) * seconds_per_step
-        chunks.append((last - first) * seconds_per_step)
+        losses[:] = 1.0
+        now += len(steps) * seconds_per_step
+        chunks.append(len(steps) * seconds_per_step)
         return True
 
-    monkeypatch.setattr(module.MLP, "_train_chunk", train_chunk)
-    monkeypatch.setattr(module.MLP, "_step_overhead_seconds", guess)
+    monkeypatch.setattr(module.MLP.backend_type, "train", train)
+    monkeypatch.setattr(module.MLP.backend_type, "step_overhead_seconds", guess)
     monkeypatch.setattr(run_module, "time", types.SimpleNamespace(perf_counter=lambda: now))
     X, Y = data(20)
     module.MLP([3, 8, 2], seed=0).fit(X, Y, epochs=2000, batch_size=4, optimizer=module.SGD(0.1))
@@ -157,7 +157,7 @@ def test_parameters_as_data_are_those_before_training(module):
         model, optimizer = module.MLP([4, 4], output="identity", seed=0), module.SGD(0.1)
         model.fit(of(model.weights[0]), of(model.weights[0]), epochs=3, batch_size=2, optimizer=optimizer)
         model.train_step(of(model.weights[0]), of(model.weights[0]), optimizer)
-        trained.append(model._parameters.tobytes())
+        trained.append(model.parameters.flat.tobytes())
     assert trained[0] == trained[1]
 
 
@@ -221,7 +221,7 @@ def test_validation_loss(module):
 def test_bad_settings_are_refused_before_training(module):
     X, Y = data()
     model = module.MLP([3, 4, 2], seed=0)
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     for error, message, options in [
         (ValueError, "epochs is -1, expected at least 0", {"epochs": -1}),
         (TypeError, "epochs must be an integer, got 1.5", {"epochs": 1.5}),
@@ -231,7 +231,7 @@ def test_bad_settings_are_refused_before_training(module):
     ]:
         with pytest.raises(error, match=re.escape(message)):
             model.fit(X, Y, **{"epochs": 1, "optimizer": module.SGD(0.1)} | options)
-    assert np.array_equal(model._parameters, before)
+    assert np.array_equal(model.parameters.flat, before)
     assert model.fit(X, Y, epochs=0, optimizer=module.SGD(0.1)).loss.shape == (0,)
 
 

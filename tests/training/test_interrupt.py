@@ -36,7 +36,7 @@ CHILD = """
             "epochs": history.epochs,
             "losses": history.loss[:5].tolist(),
             "finite": bool(np.isfinite(history.loss).all() and np.isfinite(model.predict(X[:9])).all()),
-            "steps": optimizer.state(model, 0, model.dtype).steps,
+            "steps": optimizer.state(model.parameters.owner, 0, model.dtype).steps,
             "again": [again.epochs, again.interrupted],
         }}), flush=True)
         time.sleep(60)  # Ctrl-C means what it meant before
@@ -87,7 +87,7 @@ def test_ctrl_c_right_after_a_chunk_waits_for_the_history(module, monkeypatch):
     model, optimizer = module.MLP([1, 1]), module.SGD(0.1, momentum=0.5)
     history = model.fit([[1.0]], [[1.0]], epochs=10**6, optimizer=optimizer)
     assert history.interrupted
-    assert history.epochs == optimizer.state(model, 0, model.dtype).steps > 0
+    assert history.epochs == optimizer.state(model.parameters.owner, 0, model.dtype).steps > 0
 
 
 def test_ctrl_c_during_validation(module, monkeypatch):
@@ -98,13 +98,13 @@ def test_ctrl_c_during_validation(module, monkeypatch):
     evaluate = validation.Validation.evaluate
 
     def interrupted(self, model):
-        if model._shuffling.bit_generator.state == third:
+        if model.streams.shuffling.bit_generator.state == third:
             signal.raise_signal(signal.SIGINT)
         return evaluate(self, model)
 
     twin = module.MLP([3, 4, 1], seed=0)
     twin.fit(X, X[:, :1] > 0, epochs=3, optimizer=module.SGD(0.0))
-    third = twin._shuffling.bit_generator.state
+    third = twin.streams.shuffling.bit_generator.state
     monkeypatch.setattr(validation.Validation, "evaluate", interrupted)
     history = model.fit(
         X,
@@ -122,7 +122,7 @@ def test_ctrl_c_during_validation(module, monkeypatch):
     assert np.isnan(history.val_loss).tolist() == [False, False, True]
     assert np.isnan(history.val_metrics["accuracy"]).tolist() == [False, False, True]
     assert history.best_epoch == 2
-    assert model._parameters.tobytes() == best._parameters.tobytes()
+    assert model.parameters.flat.tobytes() == best.parameters.flat.tobytes()
 
 
 def test_ctrl_c_waits_for_the_end_of_training(module):

@@ -8,6 +8,7 @@ import pytest
 from fit_data import data
 
 from fastbp.training import run as run_module
+from fastbp.training.start import split_rows
 
 # ---- how much, and on what ----------------------------------------------------------------------------
 
@@ -23,16 +24,16 @@ def test_steps_instead_of_epochs(module, monkeypatch, seconds, validation):
     options = {"validation_data": (X, Y)} if validation else {}
     history = model.fit(X, Y, steps=13, batch_size=5, optimizer=optimizer, **options)
     assert history.epochs == 3
-    assert optimizer.state(model, 0, model.dtype).steps == 13
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == 13
     losses = []
     for epoch in range(3):
-        order = by_hand._shuffling.permutation(23)
+        order = by_hand.streams.shuffling.permutation(23)
         for step in range(5 if epoch < 2 else 3):
             rows = order[5 * step : 5 * step + 5]
             losses.append(by_hand.train_step(X[rows], Y[rows], by_hand_optimizer) * len(rows))
     expected = [sum(losses[:5]) / 23, sum(losses[5:10]) / 23, sum(losses[10:]) / 15]
     np.testing.assert_allclose(history.loss, expected, rtol=1e-12)
-    np.testing.assert_allclose(model._parameters, by_hand._parameters, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(model.parameters.flat, by_hand.parameters.flat, rtol=0, atol=1e-13)
     if validation:
         assert history.val_loss.shape == (3,)
         assert history.val_loss[-1] == model.loss(X, Y)
@@ -63,21 +64,21 @@ def test_validation_split(module):
     for call in range(2):
         model = module.MLP([3, 4, 2], seed=5)
         for _ in range(call + 1):
-            run = model._shuffling.bit_generator.state
+            run = model.streams.shuffling.bit_generator.state
             history = model.fit(X, Y, epochs=2, optimizer=module.SGD(0.1), validation_split=0.3)
-            rows, held = model._split_rows(50, 0.3)
+            rows, held = split_rows(model, 50, 0.3)
             seen.append(held.tobytes())
             assert history.val_loss.shape == (2,)
             assert history.val_loss[-1] == model.loss(X[held], Y[held])
             assert len(held) == 15
             assert sorted([*rows, *held]) == list(range(50))
             by_hand = module.MLP([3, 4, 2], seed=5)
-            by_hand._shuffling.bit_generator.state = run
+            by_hand.streams.shuffling.bit_generator.state = run
             if call == 0:
                 by_hand.fit(X[rows], Y[rows], epochs=2, optimizer=module.SGD(0.1))
-                assert by_hand._parameters.tobytes() == model._parameters.tobytes()
+                assert by_hand.parameters.flat.tobytes() == model.parameters.flat.tobytes()
     assert len(set(seen)) == 1
-    other = module.MLP([3, 4, 2], seed=6)._split_rows(50, 0.3)[1]
+    other = split_rows(module.MLP([3, 4, 2], seed=6), 50, 0.3)[1]
     assert other.tobytes() not in seen
 
 
@@ -117,7 +118,7 @@ def test_a_split_of_integers_and_scaled_data(module):
         model = module.MLP([3, 4, 2], seed=0, **options)
         fit = {"optimizer": module.SGD(0.5), "validation_split": 0.3, "metrics": "mae"}
         history = model.fit(x, Y, epochs=3, **fit)
-        results.append([model._parameters, history.loss, history.val_loss, history.val_metrics["mae"]])
+        results.append([model.parameters.flat, history.loss, history.val_loss, history.val_metrics["mae"]])
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
@@ -134,8 +135,8 @@ def test_partial_fit(module):
         loss = model.partial_fit(X, Y, optimizer=optimizer, batch_size=8)
         assert type(loss) is float
         assert loss == by_hand.fit(X, Y, epochs=1, optimizer=by_hand_optimizer, batch_size=8).loss[0]
-    assert model._parameters.tobytes() == by_hand._parameters.tobytes()
-    assert optimizer.state(model, 0, model.dtype).steps == 7 + 1 + 5
+    assert model.parameters.flat.tobytes() == by_hand.parameters.flat.tobytes()
+    assert optimizer.state(model.parameters.owner, 0, model.dtype).steps == 7 + 1 + 5
     X, Y = data()
     for error, message, options in [
         (ValueError, "batch_size is 0", {"batch_size": 0}),
@@ -160,22 +161,22 @@ def test_reset(module):
     X, Y = data()
     optimizer = module.Adam(0.01)
     model = module.MLP([3, 4, 2], seed=0)
-    new = model._parameters.copy()
+    new = model.parameters.flat.copy()
     first = model.fit(X, Y, epochs=3, optimizer=optimizer)
-    trained = model._parameters.copy()
+    trained = model.parameters.flat.copy()
     for _ in range(2):
         weights = model.weights
         model.reset()
-        assert np.array_equal(model._parameters, new)
+        assert np.array_equal(model.parameters.flat, new)
         assert all(a is b for a, b in zip(model.weights, weights, strict=True))
         again = model.fit(X, Y, epochs=3, optimizer=optimizer)
-        assert np.array_equal(model._parameters, trained)
+        assert np.array_equal(model.parameters.flat, trained)
         assert np.array_equal(first.loss, again.loss)
     model.weights[0] = np.zeros((3, 4))  # what was put in their place is forgotten, too
     model.reset()
     assert np.array_equal(model.weights[0], new[:12].reshape(3, 4))
     model.fit(X, Y, epochs=3, optimizer=optimizer)
-    assert np.array_equal(model._parameters, trained)
+    assert np.array_equal(model.parameters.flat, trained)
 
 
 def test_reset_begins_dropout_again(module):
@@ -184,14 +185,14 @@ def test_reset_begins_dropout_again(module):
     results = []
     for _ in range(2):
         model.fit(X, Y, epochs=2, optimizer=optimizer)
-        results.append(model._parameters.tobytes())
+        results.append(model.parameters.flat.tobytes())
         model.reset()
     assert results[0] == results[1]
 
 
 def test_reset_without_a_seed(module):
     model = module.MLP([3, 4, 2])
-    before = model._parameters.copy()
+    before = model.parameters.flat.copy()
     model.biases[0][...] = 1
     model.reset()
     assert not np.array_equal(model.weights[0].ravel(), before[:12])

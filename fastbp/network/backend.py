@@ -1,0 +1,105 @@
+"""What does a model's arithmetic: the interface of the compiled engine and of its NumPy twin."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.inputs.samples import Samples
+from fastbp.network.architecture import Architecture
+from fastbp.network.parameters import Parameters
+from fastbp.network.results import Trace
+from fastbp.network.streams import Streams
+from fastbp.optimizers import Optimizer, State
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Steps:
+    """Training steps that run without Python in between: first <= s < last.
+
+    An epoch has ceil(samples / batch_size) steps, the last of which may have fewer rows. Step s is step s mod
+    (steps per epoch) of epoch s div (steps per epoch), and takes the rows of the samples in order (`order` is
+    None) or those that `order` lists: one permutation of the samples after another, one for each epoch from
+    epoch 0 on. It takes its rows `part` at a time, which is all that there are activations of (None: all).
+    """
+
+    samples: Samples
+    order: NDArray[np.int64] | None
+    first: int
+    last: int
+    batch_size: int
+    part: int | None = None
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+class Backend(ABC):
+    """Computes with one model's parameters; its arguments are checked already, and of the model's dtype.
+
+    Whoever writes to parameters or optimizer state calls `Parameters.changed` before the next step: a backend
+    may keep them prepared in a form of its own.
+    """
+
+    # Whether a chunk of steps that is not finite leaves parameters and state as they were.
+    chunks_are_atomic: ClassVar[bool] = False
+    # For the first chunk of a training run, before anything was measured.
+    step_overhead_seconds: ClassVar[float] = 1e-4
+    seconds_per_multiply_add: ClassVar[float] = 1e-9
+    # Bytes behind the parameters that it may read.
+    slack: ClassVar[int] = 0
+
+    def __init__(self, architecture: Architecture, parameters: Parameters, streams: Streams) -> None:
+        self.architecture, self.parameters, self.streams = architecture, parameters, streams
+        self.measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
+
+    @abstractmethod
+    def forward(self, X: Array) -> Trace:
+        """Every layer's results for X (batch, inputs), as new arrays."""
+
+    @abstractmethod
+    def backward(self, trace: Trace, Y: Array) -> Array:
+        """The gradient as a flat array in the order of the parameters, scaled as `reduction` says.
+
+        Y is (batch, outputs), with weights one column more.
+        """
+
+    @abstractmethod
+    def predict(self, X: Array) -> Array:
+        """The last activation for X (rows, inputs), C-ordered, as a new array."""
+
+    def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
+        """`predict` for what a caller gave, where that is quick to see through; None elsewhere."""
+        return None
+
+    @abstractmethod
+    def train(
+        self,
+        steps: Steps,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+    ) -> bool:
+        """Run these training steps; whether parameters and state were updated.
+
+        losses_out[s - first] becomes the loss of step s before its update, summed over the batch whatever the
+        reduction. With no steps to run, it compiles what is needed.
+        only_if_finite: where `chunks_are_atomic`, parameters and state are updated at the end, and only if
+        parameters and losses are finite; elsewhere it means nothing.
+        """
+
+    def request_stop(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Ctrl-C came while steps run: a long run may raise KeyboardInterrupt instead of finishing."""
+
+    @staticmethod
+    def is_finite(array: Array) -> bool:
+        """A quick look: False if the array may hold NaN or infinity, and has to be looked at in detail."""
+        return False

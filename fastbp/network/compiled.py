@@ -1,0 +1,295 @@
+"""The backend on the engine: prepared plans for each use of a model, and what is packed in them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine import structs
+from fastbp.engine.entries import few_rows
+from fastbp.engine.kernels.finite import is_finite
+from fastbp.engine.memory import FEW_ROWS, Design
+from fastbp.engine.plan import Plan
+from fastbp.engine.settings import rule_of, settings_of
+from fastbp.engine.threads.locks import lock_of
+from fastbp.network.architecture import Architecture
+from fastbp.network.backend import Backend, Steps
+from fastbp.network.parameters import Parameters
+from fastbp.network.results import Trace
+from fastbp.network.streams import Streams
+from fastbp.optimizers import Optimizer, State
+
+Array = NDArray[Any]
+
+# Rows that a forward pass takes at a time: enough for the tile's speed, few enough for the level-2 cache.
+FORWARD_ROWS = 512
+# Rows that one entry predicts, in multiply-adds: some 0.1 s, after which Ctrl-C is heard.
+ENTRY_MULTIPLY_ADDS = 1_500_000_000
+# From so many parameters on, even a few rows are worth a team.
+FEW_ROWS_PARAMETERS = 4_000_000
+# Plans that are kept: a training, its validation and predictions in between find theirs again.
+PLANS = 4
+
+
+class CompiledBackend(Backend):
+    """Numba kernels on plans, of which there is one for each use, optimizer rule and batch size."""
+
+    chunks_are_atomic = True
+    step_overhead_seconds = 1e-6
+    seconds_per_multiply_add = 1e-10
+    slack = few_rows.SLACK  # where parameters are read in place, the last vector may reach beyond them
+
+    def __init__(self, architecture: Architecture, parameters: Parameters, streams: Streams) -> None:
+        super().__init__(architecture, parameters, streams)
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        # The plan whose packed parameters are those of the model, if these have this version.
+        self._packed: tuple[Plan, int] | None = None
+        self._few_rows: few_rows.FewRows | None = None
+        self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
+        self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
+        self._lock = lock_of(self)  # plans have room for one call at a time
+
+    @staticmethod
+    def is_finite(array: Array) -> bool:
+        """A look at every number, in compiled code; of arrays that are not C-ordered none at all."""
+        return array.flags.c_contiguous and array.size > 0 and is_finite(array)
+
+    # ---- plans ----------------------------------------------------------------------------------------
+
+    def _take_plan(
+        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
+    ) -> Plan:
+        """The plan for a use: "train", "trace" (forward, backward) or "predict".
+
+        It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
+        child that was forked) gets another one. If the call ends with an exception, it is not put back, so
+        that nobody finds what that call has left behind.
+        """
+        architecture, noise_key = self.architecture, self.streams.noise_key
+        key = (use, rule, batch, weighted, clip_norm, noise_key)  # the last changes at `reset`
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            design = Design(
+                architecture.layer_sizes,
+                tuple(architecture.activation_names),
+                architecture.loss.name,
+                architecture.dtype,
+                rule,
+                batch,
+                use,
+                weighted=weighted,
+                dropout=architecture.dropout,
+                input_noise=architecture.input_noise,
+                key=noise_key,
+                clip_norm=clip_norm,
+                max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
+                layer_norm=architecture.layer_norm,
+            )
+            plan = Plan(design)
+            plan.key = key
+        return plan
+
+    def _put_back(self, plan: Plan) -> None:
+        self._plans.pop(plan.key, None)
+        while len(self._plans) >= PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[plan.key] = plan  # the one used last stands last
+
+    # ---- the passes -----------------------------------------------------------------------------------
+
+    def forward(self, X: Array) -> Trace:
+        """One entry into compiled code, which writes into the trace's arrays."""
+        rows, architecture = len(X), self.architecture
+        z, a = (
+            [np.empty((rows, n), architecture.dtype) for n in architecture.layer_sizes[1:]] for _ in range(2)
+        )
+        n = [np.empty_like(z_i) for z_i in z[: len(self.parameters.gains)]]
+        trace = Trace(X, z, a, n, [np.empty(rows, architecture.dtype) for _ in n])
+        with self._lock:
+            plan = self._take_plan("trace", "gradient", min(rows, FORWARD_ROWS))
+            plan.bind_parameters(self.parameters.flat)
+            plan.bind_data(X, None)
+            plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
+            plan.run(structs.PACK + structs.FORWARD, architecture.threads)
+            self._put_back(plan)
+        return trace
+
+    def backward(self, trace: Trace, Y: Array) -> Array:
+        """One entry, which takes the rule "gradient" for an optimizer whose state the gradient is."""
+        gradient: Array = np.empty_like(self.parameters.flat)
+        rows, architecture = len(Y), self.architecture
+        with self._lock:
+            plan = self._take_plan("trace", "gradient", rows, weighted=Y.shape[1] > architecture.outputs)
+            plan.bind_parameters(self.parameters.flat, [gradient])
+            plan.bind_data(trace.X, Y)
+            plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
+            plan.coefficients[0] = 1 / rows if architecture.reduction == "mean" else 1
+            plan.run(structs.PACK + structs.BACKWARD + structs.UNPACK_STATES, architecture.threads)
+            self._put_back(plan)
+        return gradient
+
+    def predict(self, X: Array) -> Array:
+        """Entries of as many rows as Ctrl-C may wait for; parameters are packed once."""
+        architecture = self.architecture
+        out = np.empty((len(X), architecture.outputs), architecture.dtype)
+        rows = min(len(X), FORWARD_ROWS)
+        rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // len(self.parameters))
+        with self._lock:
+            plan = self._take_plan("predict", "add", rows)
+            plan.bind_parameters(self.parameters.flat)
+            for start in range(0, len(X), rows_per_entry):
+                part = out[start : start + rows_per_entry]
+                plan.bind_data(X[start : start + rows_per_entry], None)
+                plan.bind_output(part)
+                plan.run(structs.FORWARD + (structs.PACK if start == 0 else 0), architecture.threads)
+            self._put_back(plan)
+        return out
+
+    def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
+        """Read parameters in place, unless they are so many that it would not pay."""
+        # What is looked at here would cost compiled code more to refuse; it refuses all else.
+        if (
+            self._reads_in_place
+            and type(X) is np.ndarray
+            and X.ndim == 2
+            and 0 < X.shape[0] <= FEW_ROWS
+            and X.dtype == self.architecture.dtype
+            and X.flags.carray
+        ):
+            with self._lock:
+                return (self._few_rows or self._make_few_rows()).predict(X, check_finite)
+        return None
+
+    def _make_few_rows(self) -> few_rows.FewRows:
+        architecture = self.architecture
+        self._few_rows = few_rows.FewRows(
+            architecture.layer_sizes,
+            architecture.activation_names,
+            architecture.loss.name,
+            self.parameters.flat,
+            architecture.layer_norm,
+        )
+        return self._few_rows
+
+    # ---- training -------------------------------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """Have the chunk that the main thread is in return soon: signals are the main thread's."""
+        self._stop[0] = 1
+
+    def train(
+        self,
+        steps: Steps,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        *,
+        only_if_finite: bool = False,
+    ) -> bool:
+        """One entry for all steps; parameters and state are unpacked at the end."""
+        stop = np.zeros(1, np.int64)
+        if threading.current_thread() is threading.main_thread():
+            self._stop = stop
+        if steps.part is not None and steps.part < steps.batch_size:
+            return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
+        samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
+        with self._lock:
+            plan = self._take_plan(
+                "train",
+                rule_of(optimizer),
+                steps.batch_size,
+                weighted=samples.weighted,
+                clip_norm=optimizer.clip_norm is not None,
+            )
+            if not len(steps) and plan.is_ready_for(samples.X, samples.Y, steps.order):
+                self._put_back(plan)
+                return True
+            plan.bind_data(samples.X, samples.Y, steps.order)
+            plan.bind_parameters(parameters.flat, state.buffers)
+            settings = self._settings_of(optimizer, state, steps)
+            plan.table.steps_before = self.streams.steps_trained - steps.first
+            pack = self._packed != (plan, parameters.version)
+            self._packed = None
+            plan.train(steps.first, steps.last, settings, losses_out, pack=pack, threads=threads, stop=stop)
+            keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
+            if keep:
+                plan.unpack(threads)
+                self._packed = plan, parameters.version
+                state.steps += len(steps)
+                self.streams.steps_trained += len(steps)
+            self._put_back(plan)
+        return keep
+
+    def _settings_of(self, optimizer: Optimizer, state: State, steps: Steps) -> Array:
+        """What each of the steps takes from the optimizer."""
+        mean, dtype = self.architecture.reduction == "mean", self.architecture.dtype
+        rows = len(steps.samples)
+        return settings_of(
+            optimizer, state.steps, steps.first, steps.last, rows, steps.batch_size, mean, dtype
+        )
+
+    def _train_in_parts(
+        self,
+        steps: Steps,
+        part: int,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        stop: NDArray[np.int64],
+    ) -> bool:
+        """`train` in memory for activations of `part` rows. Nothing is updated unless all is finite.
+
+        One plan adds up the gradients of a step's parts; another one, in which no batch is ever run, keeps
+        parameters and optimizer state packed and does the step.
+        """
+        samples, threads = steps.samples, self.architecture.threads
+        in_step = -(-steps.batch_size // part)
+        settings = self._settings_of(optimizer, state, steps)
+        losses = np.empty(in_step)
+        trained = self.streams.steps_trained
+        parameters, nothing = self.parameters.flat.copy(), np.zeros_like(self.parameters.flat)
+        with self._lock:
+            self._packed = None
+            weighted, clip_norm = samples.weighted, optimizer.clip_norm is not None
+            sums = self._take_plan("train", "sum", part, weighted=weighted)
+            plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
+            plan.bind_parameters(parameters, state.buffers)
+            plan.bind_data(samples.X, samples.Y, steps.order)
+            plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
+            sums.bind_parameters(parameters, [nothing])  # each step begins with a sum of 0
+            sums.bind_data(samples.X, samples.Y, steps.order)
+            if not len(steps):
+                sums.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
+            for s, row in zip(range(steps.first, steps.last), settings, strict=True):
+                first, last = _parts_of_step(s, steps, part)
+                scales = np.repeat(row[:1, None], last - first, axis=0)
+                sums.table.steps_before = trained - first
+                sums.train(first, last, scales, losses, pack=True, threads=threads, stop=stop)
+                losses_out[s - steps.first] = losses[: last - first].sum()
+                trained += last - first
+                plan.step_with(sums, row)
+                plan.unpack_parameters(threads)
+            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
+            if keep:
+                plan.unpack(threads)
+                self.parameters.flat[...] = parameters
+                state.steps += len(steps)
+                self.streams.steps_trained = trained
+            self._put_back(sums)
+            self._put_back(plan)
+        return keep
+
+
+def _parts_of_step(s: int, steps: Steps, part: int) -> tuple[int, int]:
+    """Where the parts of step s begin and end, counted through all epochs."""
+    rows = len(steps.samples)
+    in_step, in_epoch, steps_per_epoch = (
+        -(-n // m) for n, m in ((steps.batch_size, part), (rows, part), (rows, steps.batch_size))
+    )
+    epoch, step_of_epoch = divmod(s, steps_per_epoch)
+    first = epoch * in_epoch + step_of_epoch * in_step
+    return first, min(first + in_step, (epoch + 1) * in_epoch)

@@ -1,0 +1,127 @@
+"""What one call of `fit` was asked for, besides the data: checked before anything is looked at or changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from fastbp import checks
+from fastbp.callbacks import Callback, Callbacks
+from fastbp.inputs.samples import ClassWeight, Samples
+from fastbp.metrics import Function
+from fastbp.network.architecture import Architecture
+from fastbp.optimizers import Optimizer
+from fastbp.training.checkpoint import Checkpoints
+
+BATCH_SIZE = 32
+
+# What goes with arrays only, and what to do instead.
+_FOR_ARRAYS = {
+    "batch_size": "batches have their sizes",
+    "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
+    "class_weight='balanced'": "it counts all labels first; give the weight of each class",
+    "validation_split": "give validation_data",
+    "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
+}
+
+
+@dataclass
+class FitOptions:
+    """The arguments of `MLP.fit`, of the same names; TypeError or ValueError for what does not fit."""
+
+    optimizer: Optimizer
+    epochs: int | None = None
+    steps: int | None = None
+    steps_per_epoch: int | None = None
+    batch_size: int = BATCH_SIZE
+    accumulate: int = 1
+    shuffle: bool = True
+    sample_weight: ArrayLike | None = None
+    class_weight: ClassWeight | None = None
+    validation_data: tuple[ArrayLike, ...] | None = None
+    validation_split: float = 0.0
+    metrics: str | Function | Sequence[str | Function] = ()
+    callbacks: Callback | Sequence[Callback] = ()
+    checkpoint: str | os.PathLike[str] | None = None
+    every: int | None = None
+    every_steps: int | None = None
+    on_checkpoint_error: str = "raise"
+    progress: bool = True
+    check_finite: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"give epochs or steps, one of them; got epochs={self.epochs}, steps={self.steps}"
+            )
+        if self.epochs is not None:
+            self.epochs = checks.count("epochs", self.epochs, low=0)
+        if self.steps is not None:
+            self.steps = checks.count("steps", self.steps, low=0)
+        self.batch_size = checks.count("batch_size", self.batch_size)
+        self.accumulate = checks.count("accumulate", self.accumulate)
+        self.shuffle = checks.flag("shuffle", self.shuffle)
+        if self.steps_per_epoch is not None:
+            self.steps_per_epoch = checks.count("steps_per_epoch", self.steps_per_epoch)
+        self.sorted_callbacks = Callbacks(self.callbacks)
+        self.checkpoints = self._checkpoints()
+        self.validation_split = checks.number("validation_split", self.validation_split, low=0, below=1)
+        if self.validation_split and self.validation_data is not None:
+            raise ValueError("give validation_data or validation_split, not both")
+
+    def _checkpoints(self) -> Checkpoints | None:
+        if self.checkpoint is not None:
+            return Checkpoints(self.checkpoint, self.every, self.every_steps, self.on_checkpoint_error)
+        if self.every is not None or self.every_steps is not None:
+            raise ValueError(
+                "every and every_steps say when to write the checkpoint: give checkpoint= as well"
+            )
+        return None
+
+    def require_for_batches(self) -> None:
+        """ValueError if one of the options needs arrays, for data that are an iterable of batches."""
+        balanced = isinstance(self.class_weight, str) and self.class_weight == "balanced"
+        given: Mapping[str, bool] = {
+            "batch_size": self.batch_size != BATCH_SIZE,
+            "sample_weight": self.sample_weight is not None,
+            "class_weight='balanced'": balanced,
+            "validation_split": self.validation_split > 0,
+            "checkpoint": self.checkpoint is not None,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                why = _FOR_ARRAYS[name]
+                raise ValueError(
+                    f"{name} is for arrays, but X is an iterable of batches (Y is left out): {why}"
+                )
+
+    def require_for_arrays(self) -> None:
+        """ValueError if one of the options needs an iterable of batches."""
+        if self.steps_per_epoch is not None:
+            raise ValueError(
+                "steps_per_epoch is for an iterable of batches: an epoch of arrays is all samples"
+            )
+
+    def described(
+        self, architecture: Architecture, samples: Samples, held_out: Samples | None
+    ) -> dict[str, Any]:
+        """What must be the same for a training to go on from a checkpoint."""
+        return {
+            "model": architecture.to_json(),
+            "optimizer": self.optimizer,
+            "X": samples.X,
+            "Y": samples.targets,
+            "sample_weight": samples.stored_weights,
+            "class_weight": self.class_weight,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
+            "shuffle": self.shuffle,
+            "validation_data": held_out and {"X": held_out.X, "Y": held_out.Y},
+            "validation_split": self.validation_split,
+            "metrics": self.metrics,
+            "callbacks": self.sorted_callbacks.with_state,
+        }

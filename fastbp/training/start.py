@@ -1,0 +1,125 @@
+"""From what `fit` is given to a run: samples, rows held out, and the optimizer's state."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import metrics
+from fastbp.history import History
+from fastbp.inputs.samples import Samples
+from fastbp.inputs.targets import warn_if_out_of_reach
+from fastbp.inspection.symmetry import warn_if_symmetric
+from fastbp.network.network import Network
+from fastbp.optimizers import Optimizer, State
+from fastbp.training.batch_run import BatchRun
+from fastbp.training.batches import Batches, gives_batches
+from fastbp.training.options import FitOptions
+from fastbp.training.run import Run
+from fastbp.training.validation import Validation
+
+
+def begin(model: Network, optimizer: Optimizer) -> State:
+    """The optimizer's state for this model, whose parameters are ready to be trained."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
+    optimizer.check()
+    parameters = model.parameters
+    parameters.adopt()
+    parameters.require_updatable()
+    parameters.changed()
+    return optimizer.state(parameters.owner, len(parameters), model.architecture.dtype)
+
+
+def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
+    """One call of `MLP.fit`."""
+    state = begin(model, options.optimizer)
+    held_out = model.reader.validation(options.validation_data, options.check_finite)
+    if Y is None:
+        run, validation = _run_of_batches(model, X, held_out, state, options)
+    else:
+        run, validation = _run_of_arrays(model, X, Y, held_out, state, options)
+    if options.checkpoints is not None:
+        options.checkpoints.compare(run)
+        run.checkpoints = options.checkpoints
+    history = run.train(validation, options.sorted_callbacks, options.progress)
+    if run.shortage:
+        warnings.warn(run.shortage, UserWarning, stacklevel=3)
+    return history
+
+
+def samples_to_train(
+    model: Network, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool
+) -> Samples:
+    """What the caller gave, checked, and not in the memory of the model's own parameters."""
+    return model.reader.samples(X, Y, sample_weight, check_finite).apart_from(model.parameters.flat)
+
+
+def _run_of_arrays(
+    model: Network, X: Any, Y: Any, held_out: Samples | None, state: State, options: FitOptions
+) -> tuple[Run, Validation | None]:
+    if gives_batches(X):
+        raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")
+    options.require_for_arrays()
+    samples = samples_to_train(model, X, Y, options.sample_weight, options.check_finite)
+    checkpoints = options.checkpoints
+    if checkpoints is not None:
+        checkpoints.open(model, options.described(model.architecture, samples, held_out))
+        model.streams.splitting = checkpoints.splitting(model.streams.splitting)
+    if options.validation_split:
+        rows, held_rows = split_rows(model, len(samples), options.validation_split)
+        samples, held_out = samples.picked(rows), samples.picked(held_rows)
+    samples = samples.class_weighted(options.class_weight, model.architecture.loss)
+    warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
+    validation = _validation(model, held_out, options)
+    _require_trainable(model)
+    rows_of_step = min(options.accumulate * options.batch_size, len(samples))
+    part = options.batch_size if options.batch_size < rows_of_step else None
+    steps = options.steps
+    if steps is None:
+        assert options.epochs is not None
+        steps = options.epochs * -(-len(samples) // rows_of_step)
+    run = Run(model, samples, steps, rows_of_step, options.optimizer, state, options.shuffle, part)
+    return run, validation
+
+
+def _run_of_batches(
+    model: Network, X: Any, held_out: Samples | None, state: State, options: FitOptions
+) -> tuple[Run, Validation | None]:
+    options.require_for_batches()
+    validation = _validation(model, held_out, options)
+    _require_trainable(model)
+
+    def prepare(X: Any, Y: Any, weights: Any) -> Samples:
+        batch = samples_to_train(model, X, Y, weights, options.check_finite)
+        return batch.class_weighted(options.class_weight, model.architecture.loss)
+
+    return BatchRun(model, Batches(X, options.accumulate, prepare), options, state), validation
+
+
+def _validation(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
+    """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
+    targets = held_out.targets[:] if held_out and options.metrics else None
+    architecture = model.architecture
+    entries = metrics.chosen(options.metrics, targets, architecture.outputs, architecture.loss.name)
+    return Validation(held_out, entries) if held_out else None
+
+
+def _require_trainable(model: Network) -> None:
+    """ValueError for parameters that are not finite; a warning where units are all alike."""
+    if not model.parameters.are_finite():
+        raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
+    warn_if_symmetric(model, stacklevel=6)
+
+
+def split_rows(model: Network, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and rows held out, both in the order of the data; the same ones in every call."""
+    held = round(fraction * rows)
+    if not 0 < held < rows:
+        side = "training" if held else "validation"
+        raise ValueError(f"validation_split={fraction:g} of {rows} rows leaves nothing for {side}")
+    order = np.random.default_rng(model.streams.splitting).permutation(rows)
+    return np.sort(order[held:]), np.sort(order[:held])
