@@ -22,7 +22,7 @@ def run(language: str, out: str | None, *, notebook: bool) -> int:
 
         content = build_notebook(language)
     else:
-        print("training, failing and measuring on this machine: half a minute or less", flush=True)
+        print("training, failing and measuring on this machine: half a minute or so", flush=True)
         from fastbp.tutorial.page import build, compute
 
         content = build(language, compute())

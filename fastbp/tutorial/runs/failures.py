@@ -244,4 +244,15 @@ def refused() -> list[tuple[str, str]]:
             call()
         except (ValueError, TypeError) as error:
             said.append((code, f"{type(error).__name__}: {error}"))
-    return said
+
+    def not_summed(
+        X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        dz2 = (y_pred - y_true) * y_pred * (1 - y_pred)
+        dz1 = (dz2 @ W2.T) * (z1 > 0)
+        return X.T @ dz1, dz1, a1.T @ dz2, dz2
+
+    check = fastbp.check_backward(fastbp.forward, not_summed, X, np.ones((5, 1)), (W1, b1, W2, b2))
+    code = "db1, db2 = dz1, dz2; check_backward(forward, backward, X, y_true, (W1, b1, W2, b2))"
+    lines = [f"{array.name}: {mistake}" for array in check.arrays for mistake in array.mistakes]
+    return [*said, (code, "\n".join(lines))]
