@@ -382,18 +382,3 @@ def test_training_that_diverges(refused, capsys):
     line = refused("train data.csv --target y --optimizer SGD --lr 1e30 --out m.safetensors")
     assert "epoch" in line
     assert not os.path.exists("m.safetensors")
-
-
-def test_failed_write_leaves_the_old_file(refused, monkeypatch):
-    assert train_flowers() == 0
-    with open("p.npy", "wb") as file:
-        file.write(b"old")
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device", "p.npy")
-
-    monkeypatch.setattr(np, "save", full)
-    assert "No space left on device" in refused("predict m.safetensors flowers.csv --out p.npy")
-    with open("p.npy", "rb") as file:
-        assert file.read() == b"old"
-    assert not [name for name in os.listdir(".") if name.startswith(".p-")]

@@ -28,8 +28,7 @@ _FORMS = {
 _COMPILED = {name: re.compile(rf"[+-]?\s*(?:{form})") for name, form in _FORMS.items()}
 _DASH = re.compile(rf"[\u2212\u2013]\s*{_PLAIN}(?:[eE][+-]?\d+)?")
 
-_WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?")
-_PADDED = re.compile(r"[+-]?0\d.*")
+_PADDED = re.compile(r"[+-]?0\d+(?:\.0*)?")
 
 
 def number(cell: str) -> float | None:
@@ -53,13 +52,14 @@ def is_missing(cell: str) -> bool:
 
 
 def is_whole(cell: str) -> bool:
-    """Whether it is a whole number, such as 3, -1, 3.0 or 007."""
-    return _WHOLE.fullmatch(cell) is not None
+    """Whether it is a whole number, such as 3, -1, 3.0, 3e0 (as NumPy writes it) or 007."""
+    value = number(cell)
+    return value is not None and value.is_integer()
 
 
 def is_padded(cell: str) -> bool:
     """Whether zeros stand in front of it, as of 007: a name made of digits rather than a number."""
-    return _PADDED.fullmatch(cell) is not None and is_whole(cell)
+    return _PADDED.fullmatch(cell) is not None
 
 
 def unusual_form(cell: str) -> str | None:

@@ -22,41 +22,42 @@ def choose_kind(target: Target, name: str) -> str:
 
     DataError for numbers that are not written plainly: each would become a class.
     """
-    of_rows = labels(target, name)
     texts = _texts(target)
-    text = [row for row, cell in enumerate(texts) if cells.number(cell) is None]
-    many = len(set(of_rows)) > min(MANY_CLASSES, len(of_rows) // 2)
+    classes, distinct = {*labels(target, name)}, {*texts}
+    many = len(classes) > min(MANY_CLASSES, len(texts) // 2)
+    text = {cell for cell in distinct if cells.number(cell) is None}
     _refuse_unusual_forms(texts, text, name)
-    if many and 0 < len(text) < len(texts):  # a mark for a missing value, most likely
+    if many and text and text != distinct:
+        row = next(row for row, cell in enumerate(texts) if cell in text)
         raise DataError(
-            f"{_place(text[0], name)}: {cells.shown(texts[text[0]])} is not a number, "
-            "others are; --task classification would take each value as a class"
+            f"{_place(row, name)}: {cells.shown(texts[row])} is not a number, others are; "
+            "--task classification would take each value as a class"
         )
     if text:
         return "classification"
-    return "classification" if not many and all(map(cells.is_whole, texts)) else "regression"
+    return "classification" if not many and all(map(cells.is_whole, distinct)) else "regression"
 
 
-def _refuse_unusual_forms(texts: Sequence[str], text: Sequence[int], name: str) -> None:
-    """text: the rows whose cells are no plain numbers; DataError if all of them are meant to be numbers."""
-    forms = {row: cells.unusual_form(texts[row]) for row in text}
+def _refuse_unusual_forms(texts: Sequence[str], text: set[str], name: str) -> None:
+    """text: the cells that are no plain numbers; DataError if all of them are meant to be numbers."""
+    forms = {cell: cells.unusual_form(cell) for cell in text}
     if not forms or None in forms.values():
         return
     # 46,451 may be either; where another row has 3,5 it is a decimal comma.
-    told = "a decimal comma" if "a decimal comma" in forms.values() else forms[text[0]]
-    row = next(row for row, form in forms.items() if form == told)
+    comma = {cell for cell, form in forms.items() if form == "a decimal comma"}
+    row = next(row for row, cell in enumerate(texts) if cell in (comma or text))
     raise DataError(
-        f"{_place(row, name)}: {cells.shown(texts[row])} is a number with {told}, numbers like 1234.5 are "
-        "expected (--task classification takes each value as a class)"
+        f"{_place(row, name)}: {cells.shown(texts[row])} is a number with {forms[texts[row]]}, numbers like "
+        "1234.5 are expected (--task classification takes each value as a class)"
     )
 
 
 def check_classes(target: Target, name: str) -> None:
     """DataError where nearly every row would have a class of its own."""
-    texts, of_rows = _texts(target), labels(target, name)
-    classes = len(set(of_rows))
-    numbers = all(cells.number(cell) is not None for cell in texts)
-    few = 2 if numbers and not all(map(cells.is_whole, texts)) else MANY_CLASSES
+    texts = _texts(target)
+    classes, distinct = len({*labels(target, name)}), {*texts}
+    numbers = all(cells.number(cell) is not None for cell in distinct)
+    few = 2 if numbers and not all(map(cells.is_whole, distinct)) else MANY_CLASSES
     if classes <= max(few, len(texts) // 2):
         return
     form = next(filter(None, map(cells.unusual_form, texts)), None)
@@ -93,15 +94,16 @@ def labels(target: Target, name: str, known: Sequence[Label] = ()) -> list[Label
     beside "1a", and "1" and "01"; with `known` labels, theirs decide. DataError for what marks a missing one.
     """
     texts = _texts(target)
-    for row, cell in enumerate(texts):
-        if cell not in known:
-            _refuse_missing(cell, row, name)
+    if not cells.MISSING.isdisjoint(missing := {*texts} - {*known}) or "" in missing:
+        row = next(i for i, cell in enumerate(texts) if cell in missing and cells.is_missing(cell))
+        _refuse_missing(texts[row], row, name)
     if any(isinstance(label, str) for label in known):
         return [*texts]
-    if all(cells.is_whole(cell) and not cells.is_padded(cell) for cell in texts):
-        numbers = [int(cell.partition(".")[0]) for cell in texts]
-        if all(abs(value) < EXACT for value in numbers):
-            return [*numbers]
+    distinct = {*texts}
+    if all(cells.is_whole(cell) and not cells.is_padded(cell) for cell in distinct):
+        numbers = {cell: int(float(cell)) for cell in distinct}
+        if all(abs(value) < EXACT for value in numbers.values()):
+            return [numbers[cell] for cell in texts]
     return [*texts]
 
 
@@ -109,7 +111,9 @@ def _texts(target: Target) -> list[str]:
     """As written; numbers of an array as Python writes them."""
     if not isinstance(target, np.ndarray):
         return target
-    return [str(int(v)) if v.is_integer() and abs(v) < EXACT else repr(v) for v in target.tolist()]
+    values, at = np.unique(target, return_inverse=True)
+    written = [str(int(v)) if v.is_integer() and abs(v) < EXACT else repr(v) for v in values.tolist()]
+    return [written[i] for i in at.tolist()]
 
 
 def _refuse_missing(cell: str, row: int, name: str) -> None:
