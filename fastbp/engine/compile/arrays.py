@@ -1,9 +1,11 @@
-"""Arrays that callers hand to compiled code: refused unless they are C-ordered, aligned, writable and in this machine's byte order.
+"""Arrays that callers hand to compiled code: refused unless they are C-ordered, aligned, writable and in this
+machine's byte order.
 
-Numba finds the code for an array by its type. It looks at the array itself only where that is well-behaved; for all others it keeps
-what it once found by number of dimensions, order and kind of numbers, whatever their byte order, and for the whole process. So after one
-misaligned array anywhere, a big-endian one would be taken for an array of numbers that it does not hold. Hence an array is looked at once
-more when its address is taken out of the Python object.
+Numba finds the code for an array by its type. It looks at the array itself only where that is well-behaved;
+for all others it keeps what it once found by number of dimensions, order and kind of numbers, whatever their
+byte order, and for the whole process. So after one misaligned array anywhere, a big-endian one would be taken
+for an array of numbers that it does not hold. Hence an array is looked at once more when its address is taken
+out of the Python object.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from numba.extending import NativeValue, unbox
 
 
 class CallersArray(types.Array):
-    """As `types.Array`, in signatures of functions for Python only: `jit.dispatcher` puts them where Numba looks for the other."""
+    """As `types.Array`, in signatures of functions for Python only: `jit.dispatcher` puts them where Numba
+    looks for the other."""
 
     def __init__(self, plain: types.Array) -> None:
         self.plain = plain
@@ -31,18 +34,26 @@ register_default(CallersArray)(models.ArrayModel)
 
 
 class _ArrayObject(ctypes.Structure):
-    """The fields of a NumPy array behind the header that all Python objects have (numpy/ndarraytypes.h: they are part of NumPy's ABI)."""
+    """The fields of a NumPy array behind the header that all Python objects have (numpy/ndarraytypes.h: they
+    are part of NumPy's ABI)."""
 
     _fields_ = [
-        ("data", ctypes.c_void_p), ("nd", ctypes.c_int), ("dimensions", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("base", ctypes.c_void_p), ("descr", ctypes.c_void_p), ("flags", ctypes.c_int),
-    ]  # fmt: skip
+        ("data", ctypes.c_void_p),
+        ("nd", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("dimensions", "strides", "base", "descr")),
+        ("flags", ctypes.c_int),
+    ]
 
 
 class _Descr(ctypes.Structure):
     """The same of a dtype."""
 
-    _fields_ = [("type", ctypes.c_void_p), ("kind", ctypes.c_char), ("char", ctypes.c_char), ("byteorder", ctypes.c_char)]
+    _fields_ = [
+        ("type", ctypes.c_void_p),
+        ("kind", ctypes.c_char),
+        ("char", ctypes.c_char),
+        ("byteorder", ctypes.c_char),
+    ]
 
 
 C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400  # numpy/ndarraytypes.h
@@ -61,14 +72,23 @@ def _unbox(typ, obj, c):
     b, byte = c.builder, ir.IntType(8)
 
     def field(base, offset, kind):
-        return b.load(b.bitcast(b.gep(b.bitcast(base, byte.as_pointer()), [ir.IntType(64)(_HEADER + offset)]), kind.as_pointer()))
+        return b.load(
+            b.bitcast(
+                b.gep(b.bitcast(base, byte.as_pointer()), [ir.IntType(64)(_HEADER + offset)]),
+                kind.as_pointer(),
+            )
+        )
 
     wanted = ir.IntType(32)(C_CONTIGUOUS | ALIGNED | WRITEABLE)
     flags = field(obj, _ArrayObject.flags.offset, ir.IntType(32))
     order = field(field(obj, _ArrayObject.descr.offset, byte.as_pointer()), _Descr.byteorder.offset, byte)
-    refused = b.or_(b.icmp_unsigned("!=", b.and_(flags, wanted), wanted), b.icmp_unsigned("==", order, byte(SWAPPED)))
+    refused = b.or_(
+        b.icmp_unsigned("!=", b.and_(flags, wanted), wanted), b.icmp_unsigned("==", order, byte(SWAPPED))
+    )
     refused = b.and_(refused, b.not_(native.is_error))
     with b.if_then(refused, likely=False):
-        c.pyapi.err_set_string("PyExc_TypeError", "expected a C-ordered, aligned, writable array in native byte order")
+        c.pyapi.err_set_string(
+            "PyExc_TypeError", "expected a C-ordered, aligned, writable array in native byte order"
+        )
         c.context.nrt.decref(b, typ.plain, native.value)
     return NativeValue(native.value, is_error=b.or_(native.is_error, refused))

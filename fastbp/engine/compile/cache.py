@@ -1,7 +1,7 @@
 """Compiled code on disk, and what it depends on.
 
-What is cached depends on all sources of the engine, on Numba and on the CPU, all of it in the file's name. So an edit is
-seen by the next process, and two versions or two CPUs can share a cache directory.
+What is cached depends on all sources of the engine, on Numba and on the CPU, all of it in the file's name. So
+an edit is seen by the next process, and two versions or two CPUs can share a cache directory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
-# Numba's own way to load a function from the cache first loads all of its type registries. That takes 0.3 s and is of use only to those
-# who compile; left out for the version of which that is known.
+# Numba's own way to load a function from the cache first loads all of its type registries. That takes 0.3 s
+# and is of use only to those who compile; left out for the version of which that is known.
 LOADS_WITHOUT_REGISTRIES = numba.version_info.short == (0, 68)
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -34,7 +34,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2]  # the folder fastbp
 
 
 def compiled_sources() -> list[pathlib.Path]:
-    """The files that compiled code comes from: the engine, and the definitions whose constants it takes over."""
+    """The files that compiled code comes from: the engine, and the definitions whose constants it takes
+    over."""
     definitions = [PACKAGE / "activations.py", PACKAGE / "losses.py", *(PACKAGE / "formulas").glob("*.py")]
     return sorted([*(PACKAGE / "engine").rglob("*.py"), *definitions])
 
@@ -42,7 +43,13 @@ def compiled_sources() -> list[pathlib.Path]:
 @cache
 def source_digest() -> str:
     """A digest of everything that compiled code depends on besides its signature."""
-    versions = sys.implementation.cache_tag, sys.platform, numba.__version__, llvmlite.__version__, numpy.__version__
+    versions = (
+        sys.implementation.cache_tag,
+        sys.platform,
+        numba.__version__,
+        llvmlite.__version__,
+        numpy.__version__,
+    )
     h = hashlib.sha256(repr(versions).encode())
     for path in compiled_sources():
         h.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
@@ -52,12 +59,14 @@ def source_digest() -> str:
 
 
 class Cache(FunctionCache):
-    """Numba's function cache, with a file for each signature: a SHA-256 of all the rest, then the pickled code.
+    """Numba's function cache, with a file for each signature: a SHA-256 of all the rest, then the pickled
+    code.
 
-    The file's name holds the signature and `source_digest` instead of an index with a time stamp, because Numba numbers a function's
-    signatures as they are compiled, and two processes that do so at the same time give the same number to different ones.
-    Nothing is unpickled or run that is not what was written: a file that disks or people have damaged is like none, and is written
-    again. Where nothing can be written, every process compiles for itself.
+    The file's name holds the signature and `source_digest` instead of an index with a time stamp, because
+    Numba numbers a function's signatures as they are compiled, and two processes that do so at the same time
+    give the same number to different ones. Nothing is unpickled or run that is not what was written: a file
+    that disks or people have damaged is like none, and is written again. Where nothing can be written, every
+    process compiles for itself.
     """
 
     _impl_class = CompileResultCacheImpl
@@ -68,7 +77,9 @@ class Cache(FunctionCache):
         self._key = key
         try:
             self._impl = self._impl_class(py_func)
-        except RuntimeError:  # "no locator available": neither NUMBA_CACHE_DIR, nor next to the source, nor at home
+        except (
+            RuntimeError
+        ):  # "no locator available": neither NUMBA_CACHE_DIR, nor next to the source, nor at home
             self.disable()
             return
         self._cache_path = self._impl.locator.get_cache_path()
@@ -101,7 +112,9 @@ class Cache(FunctionCache):
         try:
             self._impl.locator.ensure_cache_path()
             _replace(self._file_of(sig), _digest_of(sig, code) + code)
-        except OSError:  # the disk is full, the folder has become read-only, or something else bears the file's name
+        except (
+            OSError
+        ):  # the disk is full, the folder has become read-only, or something else bears the file's name
             self.disable()
 
 

@@ -20,7 +20,10 @@ def call(typingctx, address, args):
 
     def codegen(context, builder, signature, values):
         fnty = ir.FunctionType(ir.VoidType(), [I64] * n)
-        builder.call(builder.inttoptr(values[0], fnty.as_pointer()), [builder.extract_value(values[1], i) for i in range(n)])
+        builder.call(
+            builder.inttoptr(values[0], fnty.as_pointer()),
+            [builder.extract_value(values[1], i) for i in range(n)],
+        )
         return context.get_dummy_value()
 
     return types.void(types.int64, types.UniTuple(types.int64, n)), codegen
@@ -70,7 +73,9 @@ def cpu_pause(typingctx):
 
     def codegen(context, builder, signature, values):
         if "86" in str(context.codegen()._tm.triple):
-            f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause")
+            f = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+            )
             builder.call(f, [])
         return context.get_dummy_value()
 
@@ -106,7 +111,8 @@ def yield_core(typingctx):
 
 
 if config.DISABLE_JIT:
-    # For debuggers and coverage: drivers run as Python, alone, and call the compiled tile and blocks through ctypes.
+    # For debuggers and coverage: drivers run as Python, alone, and call the compiled tile and blocks through
+    # ctypes.
 
     def call(address, args):
         ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(args))(address)(*map(int, args))

@@ -1,8 +1,8 @@
 """How the engine is compiled: the one place with the jit flags.
 
-Kernels are compiled once each as C callbacks and call one another by address. That keeps the first start short
-(Numba would otherwise link every callee into every caller and optimise it again) and lets one driver serve
-every dtype, activation and optimizer: it is handed the addresses of the kernels it needs.
+Kernels are compiled once each as C callbacks and call one another by address. That keeps the first start
+short (Numba would otherwise link every callee into every caller and optimise it again) and lets one driver
+serve every dtype, activation and optimizer: it is handed the addresses of the kernels it needs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from fastbp.engine.compile.cache import Cache
 _compiled: dict[str, Any] = {}
 
 
-def address_of(key: str, signature: Any, make: Callable[[], Callable[..., Any]], *, driver: bool = False) -> int:
+def address_of(
+    key: str, signature: Any, make: Callable[[], Callable[..., Any]], *, driver: bool = False
+) -> int:
     """Address of the C callback named `key`, compiled (or loaded from the cache) on first use.
 
-    make: returns the Python function; called only when the callback is needed. driver: it calls other jitted functions.
+    make: returns the Python function; called only when the callback is needed. driver: it calls other jitted
+    functions.
     """
     if key not in _compiled:
         uninterrupted(lambda: _compile(key, signature, make, driver))
@@ -53,9 +56,11 @@ def _compile(key: str, signature: Any, make: Callable[[], Callable[..., Any]], d
 
 
 def uninterrupted(compile: Callable[[], Any]) -> None:
-    """Compile in a thread of its own, where there is one. Only the main thread gets Ctrl-C, and gets it at once; the other goes on to its end.
+    """Compile in a thread of its own, where there is one. Only the main thread gets Ctrl-C, and gets it at
+    once; the other goes on to its end.
 
-    In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a function behind.
+    In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a
+    function behind.
     """
     if threading.current_thread() is not threading.main_thread():
         compile()
@@ -64,7 +69,8 @@ def uninterrupted(compile: Callable[[], Any]) -> None:
 
 
 def _compile_elsewhere(compile: Callable[[], Any]) -> None:
-    """In a thread that goes on to its end whatever comes here. (Not `thread.join`: an interrupted one marks a live thread as finished.)"""
+    """In a thread that goes on to its end whatever comes here. (Not `thread.join`: an interrupted one marks a
+    live thread as finished.)"""
     asleep = _thread.allocate_lock()
     asleep.acquire()
     over: list[BaseException | None] = []
@@ -86,10 +92,14 @@ def _compile_elsewhere(compile: Callable[[], Any]) -> None:
         raise over[0]
 
 
-def dispatcher(function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False) -> Any:
-    """`function` compiled for calls from Python, cached like the callbacks; if the types of its arguments are given: now, and for no others.
+def dispatcher(
+    function: Callable[..., Any], arguments: tuple[Any, ...] | None = None, *, parallel: bool = False
+) -> Any:
+    """`function` compiled for calls from Python, cached like the callbacks; if the types of its arguments are
+    given: now, and for no others.
 
-    Among them are a `CallersArray` for each array that is not fastbp's own; calls with anything else raise TypeError.
+    Among them are a `CallersArray` for each array that is not fastbp's own; calls with anything else raise
+    TypeError.
     """
     if config.DISABLE_JIT:
         return _uncompiled(function, arguments)
@@ -111,7 +121,8 @@ def _plain(kind: Any) -> Any:
 
 
 def _uncompiled(function: Callable[..., Any], arguments: tuple[Any, ...] | None) -> Callable[..., Any]:
-    """What `dispatcher` returns where nothing is compiled: it takes the same arguments and returns the same results."""
+    """What `dispatcher` returns where nothing is compiled: it takes the same arguments and returns the same
+    results."""
 
     def call(*values: Any) -> Any:
         if arguments is not None:
@@ -121,7 +132,11 @@ def _uncompiled(function: Callable[..., Any], arguments: tuple[Any, ...] | None)
                 raise TypeError(str(error)) from error
             if given != tuple(map(_plain, arguments)):
                 raise TypeError(f"no code for {given}, only for {arguments}")
-            if not all(is_behaved(v) for v, kind in zip(values, arguments, strict=True) if isinstance(kind, CallersArray)):
+            if not all(
+                is_behaved(v)
+                for v, kind in zip(values, arguments, strict=True)
+                if isinstance(kind, CallersArray)
+            ):
                 raise TypeError("expected C-ordered, aligned, writable arrays in native byte order")
         return _as_python(function(*values))
 
@@ -135,12 +150,15 @@ def _as_python(value: Any) -> Any:
     return value.item() if isinstance(value, numpy.generic) else value
 
 
-# nogil: other Python threads run while a kernel does. No fastmath: sums keep their order, so the bits do not depend on
-# how a loop was vectorised. error_model numpy: no division checks.
+# nogil: other Python threads run while a kernel does. No fastmath: sums keep their order, so the bits do not
+# depend on how a loop was vectorised. error_model numpy: no division checks.
 OPTIONS = {"nopython": True, "nogil": True, "error_model": "numpy"}
-# For functions that only compiled code calls: no entries for Python or C are made. Numba compiles such a function once more for each
-# constant that it is called with: hence np.int64(0) where 0 would do.
-_INNER: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"} | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# For functions that only compiled code calls: no entries for Python or C are made. Numba compiles such a
+# function once more for each constant that it is called with: hence np.int64(0) where 0 would do.
+_INNER: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"} | {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+}
 inner = njit(**_INNER)
 
 

@@ -7,11 +7,13 @@
 
     panels_at = view_of(Panels)
 
-Python gets a `ctypes.Structure` of these fields. In compiled code, `panels_at(address)` is the address itself, but of a type with these
-fields: `p.panel` is one load, `p.panel = 3` one store, a struct within a struct is an addition, and `p.here` is the address.
+Python gets a `ctypes.Structure` of these fields. In compiled code, `panels_at(address)` is the address
+itself, but of a type with these fields: `p.panel` is one load, `p.panel = 3` one store, a struct within a
+struct is an addition, and `p.here` is the address.
 
-The type goes by the struct's name, which is the same in every process. (Numba's own Record has a number in its name that depends on what
-was compiled before: cached code of two processes could then mean different structs by one name.)
+The type goes by the struct's name, which is the same in every process. (Numba's own Record has a number in
+its name that depends on what was compiled before: cached code of two processes could then mean different
+structs by one name.)
 """
 
 from __future__ import annotations
@@ -81,11 +83,20 @@ def _store(context, builder, signature, values, name):
 def struct(body: type[S]) -> type[S]:
     """The struct with the fields that the class body lists."""
     hints = typing.get_type_hints(body)
-    fields: list[tuple[str, Any]] = [(name, ctypes.c_int64 if hints[name] is int else hints[name]) for name in body.__annotations__]
-    scope = {"_fields_": fields, "here": property(ctypes.addressof), "__doc__": body.__doc__, "__module__": body.__module__}
+    fields: list[tuple[str, Any]] = [
+        (name, ctypes.c_int64 if hints[name] is int else hints[name]) for name in body.__annotations__
+    ]
+    scope = {
+        "_fields_": fields,
+        "here": property(ctypes.addressof),
+        "__doc__": body.__doc__,
+        "__module__": body.__module__,
+    }
     made: Any = type(body.__name__, (ctypes.Structure,), scope)
     kinds = {name: types.int64 if kind is ctypes.c_int64 else kind.compiled for name, kind in fields}
-    made.compiled = StructType(body.__name__, {name: (getattr(made, name).offset, kinds[name]) for name in kinds})
+    made.compiled = StructType(
+        body.__name__, {name: (getattr(made, name).offset, kinds[name]) for name in kinds}
+    )
     return typing.cast(type[S], made)
 
 

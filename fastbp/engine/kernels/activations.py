@@ -1,10 +1,12 @@
-"""Activations of hidden and output layers: the formulas, and a = act(z) forward, d *= act'(z) backward over a block.
+"""Activations of hidden and output layers: the formulas, and a = act(z) forward, d *= act'(z) backward over a
+block.
 
-`v` offers the operations (see vector.Vectors); everything else is a vector of one panel's columns. fastbp.reference has each formula in NumPy.
+`v` offers the operations (see vector.Vectors); everything else is a vector of one panel's columns.
+fastbp.reference has each formula in NumPy.
 
-Operands are blocks (see emit.py) of the layer's own panels: z, a and d lie alike, whole vectors, of which only `columns` numbers
-exist. Whoever computed the block's products writes it; nobody else looks at it before the next barrier.
-Softmax needs whole rows (see rows.py), and comes after that barrier.
+Operands are blocks (see emit.py) of the layer's own panels: z, a and d lie alike, whole vectors, of which
+only `columns` numbers exist. Whoever computed the block's products writes it; nobody else looks at it before
+the next barrier. Softmax needs whole rows (see rows.py), and comes after that barrier.
 """
 
 from __future__ import annotations
@@ -24,18 +26,19 @@ from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 @dataclass(frozen=True)
 class Activation:
-    """value(v, z) is a; chain(v, z, a, d) is d * da/dz.
+    """value(v, z) is a; backward(v, z, a, d) is d * da/dz.
 
-    keeps_zero: whether a = 0 at z = 0. needs_z: whether chain looks at z, which a training step keeps only then.
+    keeps_zero: whether a = 0 at z = 0. needs_z: whether backward looks at z, which a training step keeps only
+    then.
     """
 
     value: Callable[[Vectors, Vec], Vec] | None  # None: a is z
-    chain: Callable[[Vectors, Vec, Vec, Vec], Vec] | None
+    backward: Callable[[Vectors, Vec, Vec, Vec], Vec] | None
     keeps_zero: bool = True
     needs_z: bool = False
 
 
-def _gelu_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
+def _gelu_backward(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
     p, e = v.normal(z)
     return d * v.fma(z * e, 1 / math.sqrt(2 * math.pi), p)
 
@@ -47,12 +50,12 @@ def _gelu_sigmoid(v: Vectors, z: Vec) -> tuple[Vec, Vec, Vec]:
     return bound, square, v.sigmoid(bound * v.fma(square, 2 * GELU_C * GELU_CUBIC, 2 * GELU_C))
 
 
-def _gelu_tanh_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
+def _gelu_tanh_backward(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
     bound, square, s = _gelu_sigmoid(v, z)
     return d * (s + bound * (s * (1.0 - s)) * v.fma(square, 6 * GELU_C * GELU_CUBIC, 2 * GELU_C))
 
 
-def _silu_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
+def _silu_backward(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
     s = v.sigmoid(z)
     return d * (s * v.fma(z, 1.0 - s, 1.0))
 
@@ -69,7 +72,7 @@ def _mish(v: Vectors, z: Vec) -> Vec:
     return z * (numerator / denominator)
 
 
-def _mish_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
+def _mish_backward(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
     t, numerator, denominator = _mish_parts(v, z)
     rest = 4.0 * t * (1.0 + t) * v.select(z > 0.0, t, 1.0) / (denominator * denominator)
     return d * v.fma(z, rest, numerator / denominator)
@@ -77,28 +80,41 @@ def _mish_chain(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
 
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(lambda v, z: v.maximum(z, 0.0), lambda v, z, a, d: v.select(a > 0.0, d, 0.0)),
-    "sigmoid": Activation(lambda v, z: v.sigmoid(z), lambda v, z, a, d: d * (a * (1.0 - a)), keeps_zero=False),
+    "sigmoid": Activation(
+        lambda v, z: v.sigmoid(z), lambda v, z, a, d: d * (a * (1.0 - a)), keeps_zero=False
+    ),
     "tanh": Activation(lambda v, z: v.tanh(z), lambda v, z, a, d: d * (1.0 - a * a)),
     "identity": Activation(None, None),
-    "leaky_relu": Activation(lambda v, z: v.select(z > 0.0, z, LEAK * z), lambda v, z, a, d: v.select(a > 0.0, d, LEAK * d)),
-    "elu": Activation(lambda v, z: v.select(z > 0.0, z, v.expm1(z)), lambda v, z, a, d: v.select(a > 0.0, d, d * (a + 1.0))),
+    "leaky_relu": Activation(
+        lambda v, z: v.select(z > 0.0, z, LEAK * z), lambda v, z, a, d: v.select(a > 0.0, d, LEAK * d)
+    ),
+    "elu": Activation(
+        lambda v, z: v.select(z > 0.0, z, v.expm1(z)), lambda v, z, a, d: v.select(a > 0.0, d, d * (a + 1.0))
+    ),
     "selu": Activation(
         lambda v, z: v.select(z > 0.0, SELU_SCALE * z, SELU_SCALE * SELU_ALPHA * v.expm1(z)),
         lambda v, z, a, d: v.select(a > 0.0, SELU_SCALE * d, d * (a + SELU_SCALE * SELU_ALPHA)),
     ),
-    "gelu": Activation(lambda v, z: z * v.normal(z)[0], _gelu_chain, needs_z=True),
-    "gelu_tanh": Activation(lambda v, z: v.maximum(z, -GELU_BOUND) * _gelu_sigmoid(v, z)[2], _gelu_tanh_chain, needs_z=True),
-    "mish": Activation(_mish, _mish_chain, needs_z=True),
-    "silu": Activation(lambda v, z: z * v.sigmoid(z), _silu_chain, needs_z=True),
+    "gelu": Activation(lambda v, z: z * v.normal(z)[0], _gelu_backward, needs_z=True),
+    "gelu_tanh": Activation(
+        lambda v, z: v.maximum(z, -GELU_BOUND) * _gelu_sigmoid(v, z)[2], _gelu_tanh_backward, needs_z=True
+    ),
+    "mish": Activation(_mish, _mish_backward, needs_z=True),
+    "silu": Activation(lambda v, z: z * v.sigmoid(z), _silu_backward, needs_z=True),
     # 1 - exp(-a) is sigmoid(z)
-    "softplus": Activation(lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp(-v.abs(z))), lambda v, z, a, d: -d * v.expm1(-a), keeps_zero=False),
+    "softplus": Activation(
+        lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp(-v.abs(z))),
+        lambda v, z, a, d: -d * v.expm1(-a),
+        keeps_zero=False,
+    ),
 }
 
 
 def forward(name: str, dtype: str) -> int:
     """(z, a, rows, vectors, row, columns): a = act(z). 0 if a is z.
 
-    columns: how many of the block's columns exist. Beyond them z and a are 0, whatever act(0) is: a thin layer above takes whole vectors.
+    columns: how many of the block's columns exist. Beyond them z and a are 0, whatever act(0) is: a narrow
+    layer above takes whole vectors.
     """
     value, keeps_zero = ACTIVATIONS[name].value, ACTIVATIONS[name].keeps_zero
     if value is None:
@@ -122,8 +138,8 @@ def forward(name: str, dtype: str) -> int:
 
 def backward(name: str, dtype: str) -> int:
     """(d, z, a, rows, vectors, row): d *= act'(z), with a = act(z). 0 if that is 1."""
-    chain = ACTIVATIONS[name].chain
-    if chain is None:
+    formula = ACTIVATIONS[name].backward
+    if formula is None:
         return 0
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -134,7 +150,7 @@ def backward(name: str, dtype: str) -> int:
         def visit(i: ir.Value, j: ir.Value) -> None:
             at = vector_at(b, d, i, row, j, step)
             zv, av = ops.load(vector_at(b, z, i, row, j, step)), ops.load(vector_at(b, a, i, row, j, step))
-            ops.store(chain(ops, zv, av, ops.load(at)), at)
+            ops.store(formula(ops, zv, av, ops.load(at)), at)
 
         each_vector(b, rows, vectors, visit)
 
@@ -145,7 +161,9 @@ def exponentials(ops: Vectors, row: Row, z: ir.Value, out: ir.Value) -> tuple[Ve
     """out = exp(z - m), 0 beyond the row; m, the row's largest z, and the sum of out. out may be z."""
     b = ops.b
     larger = lambda x, y: ops.select(y > x, y, x)  # noqa: E731
-    m = accumulate(ops, row, -math.inf, larger, lambda at: ops.select(at.mask, ops.load(b.add(z, at.offset)), -math.inf))
+    m = accumulate(
+        ops, row, -math.inf, larger, lambda at: ops.select(at.mask, ops.load(b.add(z, at.offset)), -math.inf)
+    )
 
     def exponential(at: Place) -> Vec:
         e = ops.select(at.mask, ops.exp(ops.load(b.add(z, at.offset)) - m), 0.0)
@@ -156,7 +174,8 @@ def exponentials(ops: Vectors, row: Row, z: ir.Value, out: ir.Value) -> tuple[Ve
 
 
 def softmax(dtype: str) -> int:
-    """(z, a, rows, columns, row, chunk, chunk_bytes): a = softmax of each row of z, 0 beyond the columns. a may be z."""
+    """(z, a, rows, columns, row, chunk, chunk_bytes): a = softmax of each row of z, 0 beyond the columns. a
+    may be z."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         z, a, rows, columns, stride, chunk, chunk_bytes = args

@@ -1,6 +1,8 @@
-"""Copies: between a caller's matrices and packed panels, transposed squares of weights, packed columns of X, rows of a batch.
+"""Copies: between a caller's matrices and packed panels, transposed squares of weights, packed columns of X,
+rows of a batch.
 
-What is "outside" is the caller's and is read and written with masks, never beyond what it has; what is "inside" is the plan's own.
+What is "outside" is the caller's and is read and written with masks, never beyond what it has; what is
+"inside" is the plan's own.
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ def _transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]
 
 
 def transpose(dtype: str) -> int:
-    """(source, source_row, target, rows, target_step): `rows` rows of one vector each become contiguous squares, `target_step` apart.
+    """(source, source_row, target, rows, target_step): `rows` rows of one vector each become contiguous
+    squares, `target_step` apart.
 
-    Square k has rows k * lanes, k * lanes + 1, ... of the source as its columns. Where the rows end inside a square, the rest of it becomes 0:
-    the source may be the caller's, and is not read beyond its rows.
+    Square k has rows k * lanes, k * lanes + 1, ... of the source as its columns. Where the rows end inside a
+    square, the rest of it becomes 0: the source may be the caller's, and is not read beyond its rows.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -70,8 +73,9 @@ def transpose(dtype: str) -> int:
 
 
 def copy_rows(dtype: str, into: bool) -> int:
-    """(outside, outside_row, inside, inside_row, inside_vector, rows, columns): copy between a caller's matrix (columns adjacent)
-    and a block of whole vectors; `into` the block, where what is beyond the columns becomes 0, or out of it."""
+    """(outside, outside_row, inside, inside_row, inside_vector, rows, columns): copy between a caller's
+    matrix (columns adjacent) and a block of whole vectors; `into` the block, where what is beyond the columns
+    becomes 0, or out of it."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         outside, outside_row, inside, inside_row, inside_vector, rows, columns = args
@@ -81,7 +85,10 @@ def copy_rows(dtype: str, into: bool) -> int:
 
         def visit(i: ir.Value, j: ir.Value) -> None:
             mask = ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes))))
-            there, here = vector_at(b, outside, i, outside_row, j, step), vector_at(b, inside, i, inside_row, j, inside_vector)
+            there, here = (
+                vector_at(b, outside, i, outside_row, j, step),
+                vector_at(b, inside, i, inside_row, j, inside_vector),
+            )
             if into:
                 ops.store(ops.load_masked(there, mask), here)
             else:
@@ -93,8 +100,8 @@ def copy_rows(dtype: str, into: bool) -> int:
 
 
 def copy_columns(dtype: str, into: bool) -> int:
-    """(outside, outside_row, inside, inside_panel, rows, columns): as `copy_rows`, but inside lie panels of [columns][lanes], with the
-    rows of the caller's matrix along the lanes."""
+    """(outside, outside_row, inside, inside_panel, rows, columns): as `copy_rows`, but inside lie panels of
+    [columns][lanes], with the rows of the caller's matrix along the lanes."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         outside, outside_row, inside, inside_panel, rows, columns = args
@@ -104,7 +111,10 @@ def copy_columns(dtype: str, into: bool) -> int:
         def visit(p: ir.Value, o: ir.Value) -> None:
             first = b.mul(p, lanes)
             mask = ops.first_lanes(b.sub(rows, first))
-            there, here = vector_at(b, outside, first, outside_row, o, I64(ops.itemsize)), vector_at(b, inside, p, inside_panel, o, size)
+            there, here = (
+                vector_at(b, outside, first, outside_row, o, I64(ops.itemsize)),
+                vector_at(b, inside, p, inside_panel, o, size),
+            )
             if into:
                 ops.store(ops.gather(there, outside_row, mask), here)
             else:
@@ -116,14 +126,17 @@ def copy_columns(dtype: str, into: bool) -> int:
 
 
 def copy_sliver(dtype: str) -> int:
-    """(x, x_row, sliver, sliver_row, rows, columns): copy some columns of x; what fills up the sliver's vectors becomes 0."""
+    """(x, x_row, sliver, sliver_row, rows, columns): copy some columns of x; what fills up the sliver's
+    vectors becomes 0."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, x_row, sliver, sliver_row, rows, columns = args
         ops = Vectors(b, dtype)
         lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
         with cgutils.for_range(b, b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes), intp=I64) as outer:
-            mask = ops.first_lanes(b.sub(columns, b.mul(outer.index, lanes)))  # once for all rows: this loop costs what it loads
+            mask = ops.first_lanes(
+                b.sub(columns, b.mul(outer.index, lanes))
+            )  # once for all rows: this loop costs what it loads
             with cgutils.for_range(b, rows, intp=I64) as inner:
                 v = ops.load_masked(vector_at(b, x, inner.index, x_row, outer.index, size), mask)
                 ops.store(v, vector_at(b, sliver, inner.index, sliver_row, outer.index, size))
@@ -137,13 +150,20 @@ def gather(dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         size = I64(Vectors(b, dtype).itemsize)
         for source, target, columns in (args[0:3], args[3:6]):
-            cgutils.raw_memcpy(b, b.inttoptr(target, ir.IntType(8).as_pointer()), b.inttoptr(source, ir.IntType(8).as_pointer()), columns, size)
+            cgutils.raw_memcpy(
+                b,
+                b.inttoptr(target, ir.IntType(8).as_pointer()),
+                b.inttoptr(source, ir.IntType(8).as_pointer()),
+                columns,
+                size,
+            )
 
     return compile_block("gather", dtype, 6, emit)
 
 
 def prefetch_rows() -> int:
-    """(address, stride, rows, bytes): fetch `bytes` bytes, more than 0, of each of the rows, `stride` apart, to the second-level cache."""
+    """(address, stride, rows, bytes): fetch `bytes` bytes, more than 0, of each of the rows, `stride` apart,
+    to the second-level cache."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         address, stride, rows, size = args

@@ -1,7 +1,8 @@
 """Activations of hidden layers with dropout: as in activations.py, with a mask drawn in the same pass.
 
-A kept unit's activation is scaled by 1 / (1 - p), a dropped one's is -0.0. That mark is the mask which the backward pass reads, whatever
-the activation: it adds nothing to the products of the layer above, and no kept unit bears it, because +0.0 is written for -0.0.
+A kept unit's activation is scaled by 1 / (1 - p), a dropped one's is -0.0. That mark is the mask which the
+backward pass reads, whatever the activation: it adds nothing to the products of the layer above, and no kept
+unit bears it, because +0.0 is written for -0.0.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from fastbp.formulas.philox import ROWS_PER_MASK_COUNTER
 def forward(name: str, dtype: str) -> int:
     """(z, a, rows, vectors, row, columns, settings, first_row, first_unit, step): a = act(z) with dropout.
 
-    columns: as in activations.forward. settings: address of the layer's stream (philox.py). The block begins at row `first_row` of the batch
-    and at unit `first_unit` of the layer.
+    columns: as in activations.forward. settings: address of the layer's stream (philox.py). The block begins
+    at row `first_row` of the batch and at unit `first_unit` of the layer.
     """
     value, keeps_zero = ACTIVATIONS[name].value, ACTIVATIONS[name].keeps_zero
 
@@ -54,8 +55,9 @@ def forward(name: str, dtype: str) -> int:
 
 
 def backward(name: str, dtype: str) -> int:
-    """(d, z, a, rows, vectors, row, settings): d *= act'(z) where a unit was kept, scaled as a was; 0 where it was dropped."""
-    chain = ACTIVATIONS[name].chain
+    """(d, z, a, rows, vectors, row, settings): d *= act'(z) where a unit was kept, scaled as a was; 0 where
+    it was dropped."""
+    formula = ACTIVATIONS[name].backward
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         d, z, a, rows, vectors, row, settings = args
@@ -69,6 +71,6 @@ def backward(name: str, dtype: str) -> int:
             zv, av = (ops.load(vector_at(b, base, outer.index, row, inner.index, size)) for base in (z, a))
             kept = b.icmp_unsigned("!=", b.bitcast(av.value, ops.int_type), mark)
             dv = ops.load(at) * factor
-            ops.store(ops.select(kept, chain(ops, zv, av * inverse, dv) if chain else dv, 0.0), at)
+            ops.store(ops.select(kept, formula(ops, zv, av * inverse, dv) if formula else dv, 0.0), at)
 
     return compile_block(f"dropout-backward-{name}", dtype, 7, emit)

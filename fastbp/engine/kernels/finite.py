@@ -22,7 +22,8 @@ Array = NDArray[Any]
 
 
 def not_finite(dtype: str) -> int:
-    """(x, count, out): out (one integer) becomes 1 if a number is NaN or infinite: only for those is x * 0 not 0."""
+    """(x, count, out): out (one integer) becomes 1 if a number is NaN or infinite: only for those is x * 0
+    not 0."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, count, out = args
@@ -44,7 +45,10 @@ def not_finite(dtype: str) -> int:
         left = b.sub(count, done)
         with cgutils.for_range(b, b.sdiv(b.add(left, I64(ops.lanes - 1)), I64(ops.lanes)), intp=I64) as loop:
             at = b.add(done, b.mul(loop.index, I64(ops.lanes)))
-            add(sums[0], ops.load_masked(b.add(x, b.mul(at, I64(ops.itemsize))), ops.first_lanes(b.sub(count, at))))
+            add(
+                sums[0],
+                ops.load_masked(b.add(x, b.mul(at, I64(ops.itemsize))), ops.first_lanes(b.sub(count, at))),
+            )
         s = [ops.wrap(b.load(x)) for x in sums]
         total = ((s[0] + s[1]) + (s[2] + s[3])).value
         bad = b.fcmp_unordered("une", total, zero)

@@ -1,8 +1,10 @@
-"""Layer normalisation of hidden layers: whole rows, forward and backward (fastbp/formulas/layer_norm.py has both in NumPy).
+"""Layer normalisation of hidden layers: whole rows, forward and backward (fastbp/formulas/layer_norm.py has
+both in NumPy).
 
-The work waits until the products of a row are complete, and sums go vector by vector and then across the lanes, whoever does
-them. Such a sum, and the root and the division that follow it, take long to come out and little to do: so a sweep takes several rows.
-A row's gain and bias lie in the panels of the weights, `panel` bytes from one vector to the next.
+The work waits until the products of a row are complete, and sums go vector by vector and then across the
+lanes, whoever does them. Such a sum, and the root and the division that follow it, take long to come out and
+little to do: so a sweep takes several rows. A row's gain and bias lie in the panels of the weights, `panel`
+bytes from one vector to the next.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from fastbp.engine.simd.rows import Place, Row, accumulate_all, wide
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 from fastbp.formulas.layer_norm import EPS
 
-# Rows of a sweep: at tabular size and with SGD they make a step about 1.13 times as long, one by one 1.27 times.
+# Rows of a sweep: at tabular size and with SGD they make a step about 1.13 times as long, one by one 1.27
+# times.
 AT_ONCE = 4
 
 
@@ -36,10 +39,12 @@ def _sums(ops: Vectors, row: Row, terms: Sequence[Callable[[Place], Vec]]) -> li
 
 
 def forward(dtype: str) -> int:
-    """(z, n, inverse_std, rows, columns, row, chunk, chunk_bytes, gain, bias, panel): z = gain * n + bias, where z is the product at first.
+    """(z, n, inverse_std, rows, columns, row, chunk, chunk_bytes, gain, bias, panel): z = gain * n + bias,
+    where z is the product at first.
 
-    n = (z - mean) * inverse_std, and inverse_std (one number a row) = 1 / sqrt(variance + EPS). The variance is that of differences from the
-    mean, which a large mean does not swallow. z and n are 0 beyond the columns.
+    n = (z - mean) * inverse_std, and inverse_std (one number a row) = 1 / sqrt(variance + EPS). The variance
+    is that of differences from the mean, which a large mean does not swallow. z and n are 0 beyond the
+    columns.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -60,7 +65,14 @@ def forward(dtype: str) -> int:
 
             sums = _sums(ops, row, [lambda at, base=base: centred(at, base, 0.0) for base in bases])
             means = [total / count for total in sums]
-            squares = _sums(ops, row, [lambda at, base=base, mean=mean: square(at, base, mean) for base, mean in zip(bases, means, strict=True)])
+            squares = _sums(
+                ops,
+                row,
+                [
+                    lambda at, base=base, mean=mean: square(at, base, mean)
+                    for base, mean in zip(bases, means, strict=True)
+                ],
+            )
             inverses = [1.0 / ops.sqrt(total / count + EPS) for total in squares]
             for r, inverse in zip(numbers, inverses, strict=True):
                 ops.store_first(inverse, b.add(inverse_std, b.mul(r, I64(ops.itemsize))))
@@ -70,7 +82,9 @@ def forward(dtype: str) -> int:
                 for base, mean, inverse in zip(bases, means, inverses, strict=True):
                     x = centred(at, base, mean) * inverse
                     ops.store(x, b.add(b.add(n, base), at.offset))
-                    ops.store(ops.select(at.mask, ops.fma(g, x, shift), 0.0), b.add(b.add(z, base), at.offset))
+                    ops.store(
+                        ops.select(at.mask, ops.fma(g, x, shift), 0.0), b.add(b.add(z, base), at.offset)
+                    )
 
             row.each(finish)
 
@@ -80,7 +94,8 @@ def forward(dtype: str) -> int:
 
 
 def backward(dtype: str) -> int:
-    """(dz, n, inverse_std, d, rows, columns, row, chunk, chunk_bytes, gain, panel): d = inverse_std * (dn - mean(dn) - n * mean(dn * n)).
+    """(dz, n, inverse_std, d, rows, columns, row, chunk, chunk_bytes, gain, panel): d = inverse_std * (dn -
+    mean(dn) - n * mean(dn * n)).
 
     dn = gain * dz; d is the product's derivative. dz and gain are 0 beyond the columns, and so becomes d.
     """
@@ -96,7 +111,9 @@ def backward(dtype: str) -> int:
             inverses = [ops.load_splat(b.add(inverse_std, b.mul(r, I64(ops.itemsize)))) for r in numbers]
 
             def dn(at: Place, base: ir.Value) -> Vec:
-                return ops.load(b.add(gain, b.mul(at.index, panel))) * ops.load(b.add(b.add(dz, base), at.offset))
+                return ops.load(b.add(gain, b.mul(at.index, panel))) * ops.load(
+                    b.add(b.add(dz, base), at.offset)
+                )
 
             def n_of(at: Place, base: ir.Value) -> Vec:
                 return ops.load(b.add(b.add(n, base), at.offset))
@@ -104,7 +121,8 @@ def backward(dtype: str) -> int:
             sums = _sums(
                 ops,
                 row,
-                [lambda at, base=base: dn(at, base) for base in bases] + [lambda at, base=base: dn(at, base) * n_of(at, base) for base in bases],
+                [lambda at, base=base: dn(at, base) for base in bases]
+                + [lambda at, base=base: dn(at, base) * n_of(at, base) for base in bases],
             )
             means = [total / count for total in sums]
             shifts, scalings = means[: len(bases)], means[len(bases) :]

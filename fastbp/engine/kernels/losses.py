@@ -1,10 +1,12 @@
-"""Losses: the formulas, and the output layer's delta = scale * dloss/dz, in blocks, in whole rows, and in a narrow output.
+"""Losses: the formulas, and the output layer's delta = scale * dloss/dz, in blocks, in whole rows, and in a
+narrow output.
 
-Elementwise losses ride along with the products, block by block. Where a number depends on its whole row (softmax, weights of samples)
-the work waits until the row is complete. fastbp.reference has each formula in NumPy.
+Elementwise losses ride along with the products, block by block. Where a number depends on its whole row
+(softmax, weights of samples) the work waits until the row is complete. fastbp.reference has each formula in
+NumPy.
 
-Targets are the caller's own memory: rows of exactly as many numbers as there are outputs, one more where samples have weights.
-They are read with masks, never beyond. z, a and delta are the layer's own panels.
+Targets are the caller's own memory: rows of exactly as many numbers as there are outputs, one more where
+samples have weights. They are read with masks, never beyond. z, a and delta are the layer's own panels.
 """
 
 from __future__ import annotations
@@ -24,48 +26,49 @@ from fastbp.engine.simd.rows import Place, Row, accumulate, adjacent, narrow, wi
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 
-def mse(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+def mse(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
     """1/2 (a - y)^2 and (a - y) da/dz."""
     e = a - y
-    return 0.5 * e * e, chain(v, z, a, e) if chain else e
+    return 0.5 * e * e, activation_backward(v, z, a, e) if activation_backward else e
 
 
-def binary_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+def binary_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
     """max(0, z) - y z + log(1 + exp(-|z|)) and a - y, with a = sigmoid(z)."""
     return v.maximum(z, 0.0) - y * z + v.log1p_of_unit(v.exp(-v.abs(z))), a - y
 
 
 def categorical_crossentropy(v: Vectors, z: Vec, a: Vec, y: Vec, log_sum: Vec) -> tuple[Vec, Vec]:
-    """y (log_sum - z) and a - y, with z less its row's largest, log_sum the logarithm of the row's sum of exp(z)."""
+    """y (log_sum - z) and a - y, with z less its row's largest, log_sum the logarithm of the row's sum of
+    exp(z)."""
     return y * (log_sum - z), a - y
 
 
-def mae(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+def mae(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
     """|a - y| and sign(a - y) da/dz."""
     e = a - y
     sign = v.select(e > 0.0, 1.0, v.select(e < 0.0, -1.0, e))
-    return v.abs(e), chain(v, z, a, sign) if chain else sign
+    return v.abs(e), activation_backward(v, z, a, sign) if activation_backward else sign
 
 
-def huber(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any, delta: float) -> tuple[Vec, Vec]:
+def huber(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any, delta: float) -> tuple[Vec, Vec]:
     """c (e - c / 2) and c da/dz, with e = a - y and c the same, but not beyond delta."""
     e = a - y
     c = v.minimum(v.maximum(e, -delta), delta)
-    return c * (e - 0.5 * c), chain(v, z, a, c) if chain else c
+    return c * (e - 0.5 * c), activation_backward(v, z, a, c) if activation_backward else c
 
 
-def pinball(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any, quantile: float) -> tuple[Vec, Vec]:
+def pinball(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any, quantile: float) -> tuple[Vec, Vec]:
     """(1 - quantile) e where e = a - y is above 0, else -quantile e; and the factor of e times da/dz."""
     e = a - y
     slope = v.select(e > 0.0, 1.0 - quantile, v.select(e < 0.0, -quantile, e))
-    return e * slope, chain(v, z, a, slope) if chain else slope
+    return e * slope, activation_backward(v, z, a, slope) if activation_backward else slope
 
 
-def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, chain: Any) -> tuple[Vec, Vec]:
+def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
     """max(0, 1 - y a) and, where that is not 0, -y da/dz."""
     margin = y * a
     e = v.select(margin < 1.0, -y, 0.0)
-    return v.maximum(1.0 - margin, 0.0), chain(v, z, a, e) if chain else e
+    return v.maximum(1.0 - margin, 0.0), activation_backward(v, z, a, e) if activation_backward else e
 
 
 FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
@@ -80,7 +83,8 @@ FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
 
 
 def formula_of(name: str) -> Callable[..., tuple[Vec, Vec]]:
-    """(v, z, a, y, chain) -> the loss of each output, and its derivative with respect to z; chain is the output activation's.
+    """(v, z, a, y, activation_backward) -> the loss of each output, and its derivative with respect to z;
+    activation_backward is the output activation's.
 
     categorical_crossentropy looks at whole rows: _OutputDelta calls it, and has the smoothing in y already.
     """
@@ -93,7 +97,8 @@ def formula_of(name: str) -> Callable[..., tuple[Vec, Vec]]:
 class _OutputDelta:
     """The code for one row (or, where the lanes are rows, one vector of them) of the output layer.
 
-    d = factor * weight * d(loss)/dz, and, where `a` is None and has to be computed, weight * loss in the place of z.
+    d = factor * weight * d(loss)/dz, and, where `a` is None and has to be computed, weight * loss in the
+    place of z.
     """
 
     ops: Vectors
@@ -143,7 +148,7 @@ class _OutputDelta:
         def visit(at: Place) -> None:
             z = self._load(self.z, at)
             a = activation(at, z)
-            self._store(at, *formula(self.ops, z, a, at.target(), kind.chain))
+            self._store(at, *formula(self.ops, z, a, at.target(), kind.backward))
 
         self.row.each(visit)
 
@@ -153,7 +158,9 @@ class _OutputDelta:
     def _crossentropy_of_softmax(self, largest: Vec, inverse: Vec, log_sum: Vec) -> None:
         ops = self.ops
         smoothing = losses.get(self.loss).parameter or 0.0
-        share = ops.splat(ops.b.fdiv(ir.Constant(ops.scalar, smoothing), ops.b.sitofp(self.outputs, ops.scalar)))
+        share = ops.splat(
+            ops.b.fdiv(ir.Constant(ops.scalar, smoothing), ops.b.sitofp(self.outputs, ops.scalar))
+        )
 
         def visit(at: Place) -> None:
             a = self._softmax_at(at, inverse)
@@ -163,7 +170,8 @@ class _OutputDelta:
         self.row.each(visit)
 
     def _through_softmax(self, inverse: Vec) -> None:
-        """An elementwise loss of a = softmax(z): with g = dloss/da, dloss/dz = a * (g - the row's sum of a * g)."""
+        """An elementwise loss of a = softmax(z): with g = dloss/da, dloss/dz = a * (g - the row's sum of a *
+        g)."""
         ops, formula = self.ops, formula_of(self.loss)
 
         def both(at: Place) -> tuple[Vec, Vec, Vec]:
@@ -187,8 +195,9 @@ class _OutputDelta:
 def output_delta(activation: str, loss: str, dtype: str, *, activated: bool) -> int:
     """(z, a, d, y_true, y_row, rows, columns, row, scale): d = scale * d(loss)/dz of a block.
 
-    activated: a is there already; else a = act(z) is computed here, and the loss replaces z (a is not written).
-    columns: how many of the block's columns exist; beyond them the results are 0. scale: address of one number.
+    activated: a is there already; else a = act(z) is computed here, and the loss replaces z (a is not
+    written). columns: how many of the block's columns exist; beyond them the results are 0. scale: address of
+    one number.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -205,7 +214,8 @@ def output_delta(activation: str, loss: str, dtype: str, *, activated: bool) -> 
 
 
 def output_delta_of_rows(activation: str, loss: str, dtype: str, *, activated: bool, weighted: bool) -> int:
-    """(z, a, d, y_true, y_row, rows, columns, row, chunk, chunk_bytes, scale): as `output_delta`, for whole rows.
+    """(z, a, d, y_true, y_row, rows, columns, row, chunk, chunk_bytes, scale): as `output_delta`, for whole
+    rows.
 
     weighted: the number behind a row of y_true is the row's weight, and multiplies its delta and loss.
     """
@@ -220,9 +230,12 @@ def output_delta_of_rows(activation: str, loss: str, dtype: str, *, activated: b
             row = wide(ops, columns, chunk, chunk_bytes, y_here)
             weight = ops.load_splat(b.add(y_here, b.mul(columns, I64(ops.itemsize)))) if weighted else None
             a_or_none = a_here if activated else None
-            _OutputDelta(ops, activation, loss, row, columns, z_here, a_or_none, d_here, factor, weight).emit()
+            _OutputDelta(
+                ops, activation, loss, row, columns, z_here, a_or_none, d_here, factor, weight
+            ).emit()
 
-    key = f"output-delta-of-rows-{activation}-{loss}-{'a' if activated else 'z'}{'-weighted' if weighted else ''}"
+    variant = f"{'a' if activated else 'z'}{'-weighted' if weighted else ''}"
+    key = f"output-delta-of-rows-{activation}-{loss}-{variant}"
     return compile_block(key, dtype, 11, emit)
 
 
@@ -243,7 +256,11 @@ def narrow_output_delta(activation: str, loss: str, dtype: str, *, weighted: boo
             y_here = b.add(y, b.mul(first, y_row))
             z_here, d_here = (b.add(base, b.mul(loop.index, size)) for base in (z, d))
             row = narrow(ops, outputs, stride, y_here, y_row, mask)
-            weight = ops.gather(b.add(y_here, b.mul(outputs, I64(ops.itemsize))), y_row, mask) if weighted else None
+            weight = (
+                ops.gather(b.add(y_here, b.mul(outputs, I64(ops.itemsize))), y_row, mask)
+                if weighted
+                else None
+            )
             _OutputDelta(ops, activation, loss, row, outputs, z_here, None, d_here, factor, weight).emit()
 
     key = f"narrow-output-delta-{activation}-{loss}{'-weighted' if weighted else ''}"

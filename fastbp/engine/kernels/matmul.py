@@ -1,4 +1,5 @@
-"""The register tile: C (rows x vectors) = start + A @ B with the whole of C in vector registers.
+"""Matrix products: the microkernel, C (rows x vectors) = start + A @ B with the whole of C in vector
+registers.
 
     for k in range(depth):                    # one multiply-add per accumulator and k
         b[j] = B[k, vector j]                 # `vectors` vector loads
@@ -8,57 +9,68 @@
 Every product of the engine is this loop; only the strides differ:
 
     forward          C = activations (batch x fan_out)   A = inputs (batch x fan_in)        B = weights
-    backward         C = deltas (batch x fan_in)         A = deltas (batch x fan_out)       B = transposed weights
-    weight gradient  C = weights (fan_in x fan_out)      A = inputs, read transposed        B = deltas
+    backward         C = deltas (batch x fan_in)         A = deltas (batch x fan_out)       B = transposed
+    weights weight gradient  C = weights (fan_in x fan_out)      A = inputs, read transposed        B = deltas
 
-Each element of C is one chain of multiply-adds in the order of k, whatever the height and width of the tile. So the
-cut into tiles, and with it the number of threads, cannot change a bit of the result.
+Operands: of A exactly rows x depth numbers are read, so it may be the caller's own array. B and C are whole
+vectors, the plan's own or the caller's where its rows are whole vectors. What is prefetched need not exist.
+C is written by the worker who owns these columns, and by nobody else.
 
-One C callback holds a variant for each height and width. Two callbacks differ in what is adjacent in A: ALONG_K
-(A[i, k+1] follows A[i, k]; `a_stride` leads to the next row) or ALONG_ROWS (A[i+1, k] follows; `a_stride` leads to the next k).
+Each element of C is one chain of multiply-adds in the order of k, whatever the height and width of the tile.
+So the cut into tiles, and with it the number of threads, cannot change a bit of the result.
+
+One C callback holds a variant for each height and width. Two callbacks differ in what is adjacent in A:
+ALONG_K (A[i, k+1] follows A[i, k]; `a_stride` leads to the next row) or ALONG_ROWS (A[i+1, k] follows;
+`a_stride` leads to the next k).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from fastbp.engine.compile import jit
+from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vectors, isa
 
 ALONG_K, ALONG_ROWS = 0, 1
 # where the accumulators start
 ZERO, FROM_C, FROM_ROW = 0, 1, 2
 
-# Where A and B come from beyond the first-level cache, the loop would wait for them; a variant that prefetches asks for those of so many
-# k later, in tiles of so many accumulators. Worth 15 to 30% in products of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
+# Where A and B come from beyond the first-level cache, the loop would wait for them; a variant that
+# prefetches asks for those of so many k later, in tiles of so many accumulators. Worth 15 to 30% in products
+# of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
 AHEAD, PREFETCH_FROM = 8, 8
 
-# Any number of rows may be asked for: the callback cuts them into tiles of nearly equal height, since a low tile waits for its own sums.
+# Any number of rows may be asked for: the callback cuts them into tiles of nearly equal height, since a low
+# tile waits for its own sums. Strides are in bytes.
 ARGUMENTS = (
-    "rows", "vectors", "depth",
-    "a", "a_row", "a_stride",   # a_row: from one row of A to the next; strides are in bytes
-    "chunk", "a_chunk",         # A's k come in chunks of that many, that many bytes from one to the next
-    "b", "b_vector", "b_k",     # B[k, vector j] at b + j * b_vector + k * b_k
-    "c", "c_vector", "c_row",
-    "row", "row_vector",        # FROM_ROW: every row of C starts as this row (the bias)
+    *("rows", "vectors", "depth"),
+    *("a", "a_row", "a_stride"),  # a_row: from one row of A to the next
+    *("chunk", "a_chunk"),  # A's k come in chunks of that many, that many bytes from one to the next
+    *("b", "b_vector", "b_k"),  # B[k, vector j] at b + j * b_vector + k * b_k
+    *("c", "c_vector", "c_row"),
+    *("row", "row_vector"),  # FROM_ROW: every row of C starts as this row (the bias)
     "start",
-)  # fmt: skip
+)
 
 
 @cache
 def shapes() -> dict[int, int]:
-    """For each width in vectors the greatest height. Measured on AVX-512: 14 x 2 runs at the multiply-add limit, as 7 x 4 does
-    for few rows; a row or two want 8 vectors, because each accumulator waits 4 cycles for itself. One row takes what is left at once."""
+    """For each width in vectors the greatest height.
+
+    Measured on AVX-512: 14 x 2 runs at the multiply-add limit, as 7 x 4 does for few rows; a row or two want
+    8 vectors, because each accumulator waits 4 cycles for itself. One row takes what is left at once.
+    """
     if isa().registers == 32:
         return {1: 16, 2: 14, 3: 1, 4: 7, 5: 1, 6: 1, 7: 1, 8: 3}
     return {1: 8, 2: 6, 4: 3}
 
 
-def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: list[ir.Value]) -> None:
+def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: Sequence[ir.Value]) -> None:
+    """Cut the rows into tiles, and jump to the variant of each."""
     v = dict(zip(ARGUMENTS, args, strict=True))
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
@@ -85,7 +97,7 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: l
         for rows in range(1, most + 1):
             block = function.append_basic_block(f"tile_{rows}x{width}")
             choice.add_case(I64((width << 4) + rows), block)  # (dense, for a table of jumps)
-            _emit_variant(block, latch, dtype, along, prefetch, rows, width, here)
+            _Variant(dtype, along, prefetch, rows, width, here).emit(block, latch)
 
     b = ir.IRBuilder(latch)
     following = b.add(i, I64(1))
@@ -96,112 +108,150 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: l
     builder.position_at_end(done)
 
 
-def _emit_variant(block, done, dtype, along, prefetch, height, width, v) -> None:
-    function = block.function
-    cells = [(i, j) for i in range(height) for j in range(width)]
-    zero, from_c, from_row, head, outer, body, latch, tail = (
-        function.append_basic_block(n) for n in ("zero", "from_c", "from_row", "head", "outer", "body", "latch", "tail")
-    )
-    b = ir.IRBuilder(block)
-    start = b.switch(v["start"], zero)
-    start.add_case(I64(FROM_C), from_c)
-    start.add_case(I64(FROM_ROW), from_row)
+Cells = dict[tuple[int, int], ir.Value]  # by row and vector
 
-    def at(b, base, i, row_stride, j, vector_stride):
-        return b.add(b.add(base, b.mul(I64(i), row_stride)), b.mul(I64(j), vector_stride))
 
-    ir.IRBuilder(zero).branch(head)
-    b = ir.IRBuilder(from_c)
-    ops = Vectors(b, dtype)
-    c = {(i, j): ops.load(at(b, v["c"], i, v["c_row"], j, v["c_vector"])).value for i, j in cells}
-    b.branch(head)
-    b = ir.IRBuilder(from_row)
-    ops = Vectors(b, dtype)
-    row = [ops.load(at(b, v["row"], 0, I64(0), j, v["row_vector"])).value for j in range(width)]
-    b.branch(head)
+def _vector_at(b, base, i, row_stride, j, vector_stride):
+    return b.add(b.add(base, b.mul(I64(i), row_stride)), b.mul(I64(j), vector_stride))
 
-    def phi(b, *incoming):
-        p = b.phi(incoming[0][0].type)
-        for value, source in incoming:
-            p.add_incoming(value, source)
-        return p
 
-    b = ir.IRBuilder(head)
-    nothing = Vectors(b, dtype).const(0.0).value
-    first = {(i, j): phi(b, (nothing, zero), (c[i, j], from_c), (row[j], from_row)) for i, j in cells}
-    b.cbranch(b.icmp_signed(">", v["depth"], I64(0)), outer, tail)
+def _phi(b, *incoming):
+    p = b.phi(incoming[0][0].type)
+    for value, source in incoming:
+        p.add_incoming(value, source)
+    return p
 
-    b = ir.IRBuilder(outer)  # once a chunk
-    left, chunk_a, chunk_b = phi(b, (v["depth"], head)), phi(b, (v["a"], head)), phi(b, (v["b"], head))
-    chunk_acc = {ij: phi(b, (first[ij], head)) for ij in cells}
-    count = b.select(b.icmp_signed("<", left, v["chunk"]), left, v["chunk"])
-    # where A will be read some time from now: in the next chunk, or two cache lines on
-    ahead = b.select(b.icmp_signed("==", v["a_chunk"], I64(0)), I64(128), v["a_chunk"])
-    b.branch(body)
 
-    b = ir.IRBuilder(body)
-    ops = Vectors(b, dtype)
-    k, pa, pb = phi(b, (count, outer)), phi(b, (chunk_a, outer)), phi(b, (chunk_b, outer))
-    acc = {ij: phi(b, (chunk_acc[ij], outer)) for ij in cells}
-    vectors = [ops.load(at(b, pb, 0, I64(0), j, v["b_vector"])) for j in range(width)]
-    size = I64(ops.itemsize)
-    if prefetch and height * width >= PREFETCH_FROM:
-        for j in range(width):
-            ops.prefetch(b.add(at(b, pb, 0, I64(0), j, v["b_vector"]), b.mul(v["b_k"], I64(AHEAD))))
-        if along == ALONG_ROWS:
-            ops.prefetch(b.add(pa, b.mul(v["a_stride"], I64(AHEAD))))
-        else:  # a cache line of each row serves several k: the rows take turns
-            line = 64 // ops.itemsize
-            here = b.add(pa, ahead)
-            for turn in range(0, height, line):
-                row = b.add(b.and_(k, I64(line - 1)), I64(turn))
-                ops.prefetch(b.add(here, b.mul(row, v["a_stride"])))
-    last = {}
-    for i in range(height):
-        a = ops.load_splat(b.add(pa, b.mul(I64(i), v["a_stride"] if along == ALONG_K else size)))
-        for j in range(width):
-            last[i, j] = ops.fma(a, vectors[j], ops.wrap(acc[i, j])).value
-    k_next, pb_next = b.sub(k, I64(1)), b.add(pb, v["b_k"])
-    k.add_incoming(k_next, body)
-    pa.add_incoming(b.add(pa, size if along == ALONG_K else v["a_stride"]), body)
-    pb.add_incoming(pb_next, body)
-    for ij in cells:
-        acc[ij].add_incoming(last[ij], body)
-    b.cbranch(b.icmp_signed(">", k_next, I64(0)), body, latch)
+@dataclass(frozen=True)
+class _Variant:
+    """The code for tiles of one height and width, in basic blocks of their own; v: the callback's
+    arguments."""
 
-    b = ir.IRBuilder(latch)
-    left_next = b.sub(left, count)
-    left.add_incoming(left_next, latch)
-    chunk_a.add_incoming(b.add(chunk_a, v["a_chunk"]), latch)
-    chunk_b.add_incoming(pb_next, latch)
-    for ij in cells:
-        chunk_acc[ij].add_incoming(last[ij], latch)
-    b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
+    dtype: str
+    along: int
+    prefetch: bool
+    height: int
+    width: int
+    v: dict[str, ir.Value]
 
-    b = ir.IRBuilder(tail)
-    ops = Vectors(b, dtype)
-    result = {ij: phi(b, (first[ij], head), (last[ij], latch)) for ij in cells}
-    for i, j in cells:
-        ops.store(ops.wrap(result[i, j]), at(b, v["c"], i, v["c_row"], j, v["c_vector"]))
-    b.branch(done)
+    @property
+    def cells(self) -> list[tuple[int, int]]:
+        return [(i, j) for i in range(self.height) for j in range(self.width)]
+
+    def emit(self, block: ir.Block, done: ir.Block) -> None:
+        """From `block`, where it begins, to a jump to `done`."""
+        head, first = self._start(block)
+        tail = block.function.append_basic_block("tail")
+        latch, last = self._sum(head, first, tail)
+        b = ir.IRBuilder(tail)
+        ops = Vectors(b, self.dtype)
+        result = {ij: _phi(b, (first[ij], head), (last[ij], latch)) for ij in self.cells}
+        for i, j in self.cells:
+            at = _vector_at(b, self.v["c"], i, self.v["c_row"], j, self.v["c_vector"])
+            ops.store(ops.wrap(result[i, j]), at)
+        b.branch(done)
+
+    def _start(self, block: ir.Block) -> tuple[ir.Block, Cells]:
+        """The accumulators' first values: zeros, C, or a row. They are there in the block that is
+        returned."""
+        v, function = self.v, block.function
+        names = ("zero", "from_c", "from_row", "head")
+        zero, from_c, from_row, head = (function.append_basic_block(n) for n in names)
+        start = ir.IRBuilder(block).switch(v["start"], zero)
+        start.add_case(I64(FROM_C), from_c)
+        start.add_case(I64(FROM_ROW), from_row)
+
+        ir.IRBuilder(zero).branch(head)
+        b = ir.IRBuilder(from_c)
+        ops = Vectors(b, self.dtype)
+        c = {
+            (i, j): ops.load(_vector_at(b, v["c"], i, v["c_row"], j, v["c_vector"])).value
+            for i, j in self.cells
+        }
+        b.branch(head)
+        b = ir.IRBuilder(from_row)
+        ops = Vectors(b, self.dtype)
+        row = [ops.load(b.add(v["row"], b.mul(I64(j), v["row_vector"]))).value for j in range(self.width)]
+        b.branch(head)
+
+        b = ir.IRBuilder(head)
+        nothing = Vectors(b, self.dtype).const(0.0).value
+        first = {
+            (i, j): _phi(b, (nothing, zero), (c[i, j], from_c), (row[j], from_row)) for i, j in self.cells
+        }
+        return head, first
+
+    def _sum(self, head: ir.Block, first: Cells, tail: ir.Block) -> tuple[ir.Block, Cells]:
+        """The loops over chunks of k, and over k; the block from which they end, and the sums there."""
+        v, function = self.v, head.function
+        outer, body, latch = (function.append_basic_block(n) for n in ("outer", "body", "latch"))
+        b = ir.IRBuilder(head)
+        b.cbranch(b.icmp_signed(">", v["depth"], I64(0)), outer, tail)
+
+        b = ir.IRBuilder(outer)  # once a chunk
+        left, chunk_a, chunk_b = (_phi(b, (v[name], head)) for name in ("depth", "a", "b"))
+        chunk_acc = {ij: _phi(b, (first[ij], head)) for ij in self.cells}
+        count = b.select(b.icmp_signed("<", left, v["chunk"]), left, v["chunk"])
+        # where A will be read some time from now: in the next chunk, or two cache lines on
+        ahead = b.select(b.icmp_signed("==", v["a_chunk"], I64(0)), I64(128), v["a_chunk"])
+        b.branch(body)
+
+        b = ir.IRBuilder(body)
+        ops = Vectors(b, self.dtype)
+        k, pa, pb = _phi(b, (count, outer)), _phi(b, (chunk_a, outer)), _phi(b, (chunk_b, outer))
+        acc = {ij: _phi(b, (chunk_acc[ij], outer)) for ij in self.cells}
+        last = self._multiply_add(ops, k, pa, pb, acc, ahead)
+        k_next, pb_next = b.sub(k, I64(1)), b.add(pb, v["b_k"])
+        k.add_incoming(k_next, body)
+        pa.add_incoming(b.add(pa, I64(ops.itemsize) if self.along == ALONG_K else v["a_stride"]), body)
+        pb.add_incoming(pb_next, body)
+        for ij in self.cells:
+            acc[ij].add_incoming(last[ij], body)
+        b.cbranch(b.icmp_signed(">", k_next, I64(0)), body, latch)
+
+        b = ir.IRBuilder(latch)
+        left_next = b.sub(left, count)
+        left.add_incoming(left_next, latch)
+        chunk_a.add_incoming(b.add(chunk_a, v["a_chunk"]), latch)
+        chunk_b.add_incoming(pb_next, latch)
+        for ij in self.cells:
+            chunk_acc[ij].add_incoming(last[ij], latch)
+        b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
+        return latch, last
+
+    def _multiply_add(
+        self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, acc: Cells, ahead: ir.Value
+    ) -> Cells:
+        """One k: all accumulators, each with a multiply-add more. a, b: where A and B have this k."""
+        build, v = ops.b, self.v
+        vectors = [ops.load(build.add(b, build.mul(I64(j), v["b_vector"]))) for j in range(self.width)]
+        if self.prefetch and self.height * self.width >= PREFETCH_FROM:
+            self._prefetch(ops, k, a, b, ahead)
+        step = v["a_stride"] if self.along == ALONG_K else I64(ops.itemsize)
+        last = {}
+        for i in range(self.height):
+            number = ops.load_splat(build.add(a, build.mul(I64(i), step)))
+            for j in range(self.width):
+                last[i, j] = ops.fma(number, vectors[j], ops.wrap(acc[i, j])).value
+        return last
+
+    def _prefetch(self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, ahead: ir.Value) -> None:
+        build, v = ops.b, self.v
+        for j in range(self.width):
+            at = build.add(b, build.mul(I64(j), v["b_vector"]))
+            ops.prefetch(build.add(at, build.mul(v["b_k"], I64(AHEAD))))
+        if self.along == ALONG_ROWS:
+            ops.prefetch(build.add(a, build.mul(v["a_stride"], I64(AHEAD))))
+            return
+        # A cache line of each row serves several k: the rows take turns.
+        line = 64 // ops.itemsize
+        here = build.add(a, ahead)
+        for turn in range(0, self.height, line):
+            row = build.add(build.and_(k, I64(line - 1)), I64(turn))
+            ops.prefetch(build.add(here, build.mul(row, v["a_stride"])))
 
 
 def address(dtype: str, along: int, *, prefetch: bool = False) -> int:
-    """The compiled tile. prefetch: for large matrices; the results are the same."""
-
-    def make():
-        @intrinsic
-        def tile(typingctx, arguments):
-            def codegen(context, builder, signature, values):
-                _emit(builder, dtype, along, prefetch, [builder.extract_value(values[0], i) for i in range(len(ARGUMENTS))])
-                return context.get_dummy_value()
-
-            return types.void(types.UniTuple(types.int64, len(ARGUMENTS))), codegen
-
-        names = ", ".join(ARGUMENTS)
-        scope = {"tile": tile, "__name__": __name__}
-        exec(compile(f"def body({names}): tile(({names}))", __file__, "exec"), scope)
-        return scope["body"]
-
-    name = f"tile-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}-{dtype}"
-    return jit.address_of(name, jit.void(len(ARGUMENTS)), make)
+    """The compiled microkernel. prefetch: for large matrices; the results are the same."""
+    name = f"microkernel-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}"
+    return compile_block(name, dtype, len(ARGUMENTS), lambda b, args: _emit(b, dtype, along, prefetch, args))

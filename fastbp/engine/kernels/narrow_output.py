@@ -1,6 +1,8 @@
-"""A narrow output layer's products: its matrices lie transposed, with the batch along the lanes (see step.py).
+"""A narrow output layer's products: its matrices lie transposed, with the batch along the lanes (see
+step.py).
 
-z[o, r] = bias[o] + the sum over k of a[r, k] w[k, o], as dot products along the lanes, and sums of their parts.
+z[o, r] = bias[o] + the sum over k of a[r, k] w[k, o], as dot products along the lanes, and sums of their
+parts.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from fastbp.engine.simd.vector import I32, I64, Vectors
 
 
 def dots(dtype: str) -> int:
-    """(a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o] + the sum over k of a[r, k] w[k, o].
+    """(a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o]
+    + the sum over k of a[r, k] w[k, o].
 
-    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `chunk` of them side by side; w: panels of [outputs][lanes].
-    Each dot product is kept in a vector of its own; at the end a tree of additions turns one vector for each row into one vector.
+    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `chunk` of them side by side;
+    w: panels of [outputs][lanes]. Each dot product is kept in a vector of its own; at the end a tree of
+    additions turns one vector for each row into one vector.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -41,12 +45,18 @@ def dots(dtype: str) -> int:
             vectors = [ops.wrap(b.load(s)) for s in sums]
             while len(vectors) > 1:  # lane i of the result will be the sum of vector i
                 half = len(vectors) // 2
-                lower = [c for g in range(0, n, 2 * half) for c in (*range(g, g + half), *range(n + g, n + g + half))]
+                lower = [
+                    c
+                    for g in range(0, n, 2 * half)
+                    for c in (*range(g, g + half), *range(n + g, n + g + half))
+                ]
                 upper = [c + half for c in lower]
                 masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (lower, upper)]
                 pairs = zip(vectors[:half], vectors[half:], strict=True)
                 vectors = [
-                    ops.wrap(b.shuffle_vector(x.value, y.value, masks[0])) + ops.wrap(b.shuffle_vector(x.value, y.value, masks[1])) for x, y in pairs
+                    ops.wrap(b.shuffle_vector(x.value, y.value, masks[0]))
+                    + ops.wrap(b.shuffle_vector(x.value, y.value, masks[1]))
+                    for x, y in pairs
                 ]
             start = ops.load_splat(b.add(bias, b.mul(o, I64(ops.itemsize))))
             ops.store(start + vectors[0], vector_at(b, z, o, z_row, block, I64(size)))
@@ -57,7 +67,8 @@ def dots(dtype: str) -> int:
 
 
 def add_parts(dtype: str) -> int:
-    """(part, part_bytes, parts, z, rows, row, vectors): z = the sum of the parts, `part_bytes` apart, in their order; blocks that lie alike."""
+    """(part, part_bytes, parts, z, rows, row, vectors): z = the sum of the parts, `part_bytes` apart, in
+    their order; blocks that lie alike."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         part, part_bytes, parts, z, rows, row, vectors = args
@@ -79,8 +90,8 @@ def add_parts(dtype: str) -> int:
 
 
 def dots_of_rows(dtype: str) -> int:
-    """(a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row): as `dots`, with the same bits, for a few rows whose panels are all side
-    by side."""
+    """(a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row): as `dots`, with the same bits, for a few
+    rows whose panels are all side by side."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row = args
@@ -91,16 +102,25 @@ def dots_of_rows(dtype: str) -> int:
         def visit(r: ir.Value, o: ir.Value) -> None:
             b.store(ops.const(0.0).value, acc)
             with cgutils.for_range(b, panels, intp=I64) as loop:
-                v, weights = ops.load(vector_at(b, a, r, a_row, loop.index, size)), ops.load(vector_at(b, w, loop.index, w_panel, o, size))
+                v, weights = (
+                    ops.load(vector_at(b, a, r, a_row, loop.index, size)),
+                    ops.load(vector_at(b, w, loop.index, w_panel, o, size)),
+                )
                 b.store(ops.fma(v, weights, ops.wrap(b.load(acc))).value, acc)
             total, half = b.load(acc), n
             while half > 1:  # the same pairs of lanes as there
                 half //= 2
-                masks = [ir.Constant(ir.VectorType(I32, half), [first + i for i in range(half)]) for first in (0, half)]
+                masks = [
+                    ir.Constant(ir.VectorType(I32, half), [first + i for i in range(half)])
+                    for first in (0, half)
+                ]
                 total = b.fadd(*(b.shuffle_vector(total, total, mask) for mask in masks))
             scalar = ops.scalar.as_pointer()
             start = b.load(b.inttoptr(b.add(bias, b.mul(o, I64(ops.itemsize))), scalar))
-            b.store(b.fadd(start, b.extract_element(total, I32(0))), b.inttoptr(vector_at(b, z, o, z_row, r, I64(ops.itemsize)), scalar))
+            b.store(
+                b.fadd(start, b.extract_element(total, I32(0))),
+                b.inttoptr(vector_at(b, z, o, z_row, r, I64(ops.itemsize)), scalar),
+            )
 
         each_vector(b, rows, outputs, visit)
 

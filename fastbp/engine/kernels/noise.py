@@ -34,7 +34,8 @@ class _Integers:
         ops, b = self.ops, self.b
         if ops.single:
             return ops.wrap(b.sitofp(value, ops.type))
-        # Few CPUs convert 64-bit integers: added to the bits of 1.5 * 2^52 they are in the right place of the mantissa.
+        # Few CPUs convert 64-bit integers: added to the bits of 1.5 * 2^52 they are in the right place of the
+        # mantissa.
         start = 1.5 * 2**52
         return ops.wrap(b.bitcast(b.add(value, self.const(0x4338000000000000)), ops.type)) - start
 
@@ -42,8 +43,9 @@ class _Integers:
 def _radius(n: _Integers, word: ir.Value) -> Vec:
     """sqrt(-2 log u) with u = (word + 1/2) / 2^32.
 
-    Above 1/2, u is 1 - x with x = (its complement + 1/2) / 2^32, which has more digits than u. Below, u = m 2^e with 1 <= m < 2. Both
-    logarithms are 2 artanh(s), with s = -x / (2 - x) or s = (m - 1) / (m + 1), and the latter plus e log(2).
+    Above 1/2, u is 1 - x with x = (its complement + 1/2) / 2^32, which has more digits than u. Below, u = m
+    2^e with 1 <= m < 2. Both logarithms are 2 artanh(s), with s = -x / (2 - x) or s = (m - 1) / (m + 1), and
+    the latter plus e log(2).
     """
     ops, b = n.ops, n.b
     signed = n.signed(word)
@@ -62,7 +64,8 @@ def _radius(n: _Integers, word: ir.Value) -> Vec:
 
 
 def _cos_sin(n: _Integers, word: ir.Value) -> tuple[Vec, Vec]:
-    """Of 2 pi word / 2^32: power series within pi / 4 of the nearest quarter of a turn, which is found without rounding."""
+    """Of 2 pi word / 2^32: power series within pi / 4 of the nearest quarter of a turn, which is found
+    without rounding."""
     ops, b = n.ops, n.b
     eighth = n.const(1 << 29)
     turned = b.add(word, eighth)
@@ -70,7 +73,10 @@ def _cos_sin(n: _Integers, word: ir.Value) -> tuple[Vec, Vec]:
     t = n.as_float(b.sub(b.and_(turned, n.const((1 << 30) - 1)), eighth)) * (2 * math.pi / 2**32)
     t2 = t * t
     terms = 6 if ops.single else 10
-    cos, sin = (ops.poly(t2, [(-1) ** k / math.factorial(2 * k + odd) for k in range(terms - 1, -1, -1)]) for odd in (0, 1))
+    cos, sin = (
+        ops.poly(t2, [(-1) ** k / math.factorial(2 * k + odd) for k in range(terms - 1, -1, -1)])
+        for odd in (0, 1)
+    )
     sin = sin * t
     swap = b.icmp_unsigned("!=", b.and_(quarter, n.const(1)), n.const(0))
 
@@ -86,7 +92,8 @@ def _cos_sin(n: _Integers, word: ir.Value) -> tuple[Vec, Vec]:
 
 
 def add_noise(dtype: str) -> int:
-    """(x, row, first, after, columns, stream, step): x += standard deviation * normal numbers, in rows first <= r < after of the batch at x."""
+    """(x, row, first, after, columns, stream, step): x += standard deviation * normal numbers, in rows first
+    <= r < after of the batch at x."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, row, first, after, columns, settings, step = args
@@ -107,7 +114,9 @@ def add_noise(dtype: str) -> int:
                     for i, direction in enumerate(_cos_sin(n, v)):
                         b.store((r * direction).value, b.gep(normals, [I64(0), I64(2 * k + i)]))
                 with cgutils.for_range(b, bottom, start=top, intp=I64) as inner:
-                    normal = ops.wrap(b.load(b.gep(normals, [I64(0), b.and_(inner.index, I64(ROWS_PER_NOISE_COUNTER - 1))])))
+                    normal = ops.wrap(
+                        b.load(b.gep(normals, [I64(0), b.and_(inner.index, I64(ROWS_PER_NOISE_COUNTER - 1))]))
+                    )
                     at = vector_at(b, x, inner.index, row, outer.index, size)
                     ops.store_masked(ops.load_masked(at, mask) + deviation * normal, at, mask)
 

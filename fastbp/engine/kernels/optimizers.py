@@ -1,7 +1,9 @@
-"""Optimizers: the rules, and one step on a block of packed parameters. fastbp.reference has each rule in NumPy.
+"""Optimizers: the rules, and one step on a block of packed parameters. fastbp.reference has each rule in
+NumPy.
 
-Parameters and states are the plan's packed memory, in which state k of a parameter lies k + 1 times the size of all parameters
-behind it. A block belongs to one worker, which reads the gradient once and writes parameter and states in the same pass.
+Parameters and states are the plan's packed memory, in which state k of a parameter lies k + 1 times the size
+of all parameters behind it. A block belongs to one worker, which reads the gradient once and writes parameter
+and states in the same pass.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from fastbp.engine.simd.vector import I64, Vec, Vectors
 class Rule:
     """step(v, g, w, states, settings) is (new w, new states...).
 
-    states: how many there are. coefficients: the names of the settings in their order, as Optimizer.coefficients calls them.
+    states: how many there are. coefficients: the names of the settings in their order, as
+    Optimizer.coefficients calls them.
     """
 
     states: int
@@ -83,8 +86,12 @@ RULES: dict[str, Rule] = {
     "sum": Rule(1, (), lambda v, g, w, states, settings: (w, states[0] + g)),
     "sgd": Rule(0, ("lr", "weight_decay"), _sgd),
     "momentum": Rule(1, ("lr", "weight_decay", "momentum", "of_g", "of_m"), _momentum),
-    "adam": Rule(2, ("beta1", "rest1", "beta2", "rest2", "lr", "unbias", "eps", "weight_decay", "keep"), _adam),
-    "nadam": Rule(2, ("beta1", "rest1", "beta2", "rest2", "unbias", "eps", "weight_decay", "of_g", "of_m"), _nadam),
+    "adam": Rule(
+        2, ("beta1", "rest1", "beta2", "rest2", "lr", "unbias", "eps", "weight_decay", "keep"), _adam
+    ),
+    "nadam": Rule(
+        2, ("beta1", "rest1", "beta2", "rest2", "unbias", "eps", "weight_decay", "of_g", "of_m"), _nadam
+    ),
     "rmsprop": Rule(1, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
     "rmsprop-momentum": Rule(2, ("alpha", "rest", "lr", "eps", "weight_decay", "momentum"), _rmsprop),
     "adagrad": Rule(1, ("lr", "eps", "weight_decay"), _adagrad),
@@ -92,7 +99,8 @@ RULES: dict[str, Rule] = {
 
 
 def _with_limit_and_l1(rule: Rule) -> Rule:
-    """The rule for a gradient cut at +- limit, to which then l1 * sign(w) was added; these are its last two settings."""
+    """The rule for a gradient cut at +- limit, to which then l1 * sign(w) was added; these are its last two
+    settings."""
 
     def step(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
         *own, limit, l1 = settings
@@ -103,20 +111,29 @@ def _with_limit_and_l1(rule: Rule) -> Rule:
     return Rule(rule.states, (*rule.coefficients, "limit", "l1"), step)
 
 
-RULES |= {f"{name}-limit-l1": _with_limit_and_l1(rule) for name, rule in RULES.items() if name not in ("add", "gradient", "sum")}
+RULES |= {
+    f"{name}-limit-l1": _with_limit_and_l1(rule)
+    for name, rule in RULES.items()
+    if name not in ("add", "gradient", "sum")
+}
 
 
 def update(name: str, dtype: str) -> int:
-    """(g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings): one optimizer step on a block of parameters.
+    """(g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings): one optimizer step on a block
+    of parameters.
 
-    State k of the parameter at address p lies at p + (k + 1) * state. settings: address of this step's numbers.
+    State k of the parameter at address p lies at p + (k + 1) * state. settings: address of this step's
+    numbers.
     """
     rule = RULES[name]
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings = args
         ops = Vectors(b, dtype)
-        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(len(rule.coefficients))]
+        numbers = [
+            ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize)))
+            for k in range(len(rule.coefficients))
+        ]
 
         def visit(i: ir.Value, j: ir.Value) -> None:
             at = vector_at(b, w, i, w_row, j, w_vector)
@@ -132,16 +149,21 @@ def update(name: str, dtype: str) -> int:
 
 
 def update_of_clipped(name: str, dtype: str) -> int:
-    """(w, state, vectors, settings, factor): one optimizer step on adjacent vectors of parameters, with `factor` times the gradient.
+    """(w, state, vectors, settings, factor): one optimizer step on adjacent vectors of parameters, with
+    `factor` times the gradient.
 
-    The gradient of the parameter at address p lies at p + state, state k at p + (k + 2) * state. factor: address of one number.
+    The gradient of the parameter at address p lies at p + state, state k at p + (k + 2) * state. factor:
+    address of one number.
     """
     rule = RULES[name]
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         w, state, vectors, settings, factor = args
         ops = Vectors(b, dtype)
-        numbers = [ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize))) for k in range(len(rule.coefficients))]
+        numbers = [
+            ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize)))
+            for k in range(len(rule.coefficients))
+        ]
         scale = ops.load_splat(factor)
         with cgutils.for_range(b, vectors, intp=I64) as loop:
             at = b.add(w, b.mul(loop.index, I64(ops.lanes * ops.itemsize)))
@@ -155,7 +177,8 @@ def update_of_clipped(name: str, dtype: str) -> int:
 
 
 def add_products(dtype: str) -> int:
-    """(x, rows, d, vectors, w, w_vector, w_row): w[i, vector j] += x[i] * d[vector j], the update from a batch of one row."""
+    """(x, rows, d, vectors, w, w_vector, w_row): w[i, vector j] += x[i] * d[vector j], the update from a
+    batch of one row."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, rows, d, vectors, w, w_vector, w_row = args

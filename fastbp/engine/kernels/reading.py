@@ -1,7 +1,8 @@
 """Stored numbers become floats: the compiled loop that reads a row of the caller's matrix, of whatever dtype.
 
-Integers and bytes take a half, a quarter, an eighth of the memory of floats, so converting each batch as it is gathered costs less
-than what is saved by reading less. The result has the bits of NumPy's `values.astype(dtype) * scale + offset`.
+Integers and bytes take a half, a quarter, an eighth of the memory of floats, so converting each batch as it
+is gathered costs less than what is saved by reading less. The result has the bits of NumPy's
+`values.astype(dtype) * scale + offset`.
 """
 
 from __future__ import annotations
@@ -26,22 +27,29 @@ def _constant(kind: ir.Type, lanes: int, value: float) -> ir.Constant:
 
 
 def _half(b: ir.IRBuilder, bits: ir.Value, lanes: int) -> ir.Value:
-    """float16 as its bits to float32: shifted to where float32 has them, then the exponent's bias made up for by a power of two.
+    """float16 as its bits to float32: shifted to where float32 has them, then the exponent's bias made up for
+    by a power of two.
 
-    Instructions for it exist on some CPUs only, and the library functions that replace them cannot be linked here.
+    Instructions for it exist on some CPUs only, and the library functions that replace them cannot be linked
+    here.
     """
     integer = ir.IntType(32)
     wide = b.zext(bits, _shaped(integer, lanes))
     sign = b.shl(b.and_(wide, _constant(integer, lanes, 0x8000)), _constant(integer, lanes, 16))
     size = b.shl(b.and_(wide, _constant(integer, lanes, 0x7FFF)), _constant(integer, lanes, 13))
-    value = b.fmul(b.bitcast(size, _shaped(ir.FloatType(), lanes)), _constant(ir.FloatType(), lanes, 2.0**112))
+    value = b.fmul(
+        b.bitcast(size, _shaped(ir.FloatType(), lanes)), _constant(ir.FloatType(), lanes, 2.0**112)
+    )
     special = b.icmp_unsigned(">=", size, _constant(integer, lanes, 0x7C00 << 13))  # NaN and infinity
-    size = b.select(special, b.or_(size, _constant(integer, lanes, 0x7F800000)), b.bitcast(value, _shaped(integer, lanes)))
+    size = b.select(
+        special, b.or_(size, _constant(integer, lanes, 0x7F800000)), b.bitcast(value, _shaped(integer, lanes))
+    )
     return b.bitcast(b.or_(size, sign), _shaped(ir.FloatType(), lanes))
 
 
 def _convert(b: ir.IRBuilder, bits: ir.Value, stored: np.dtype[Any], scalar: ir.Type, lanes: int) -> ir.Value:
-    """The stored numbers, given as integers of their size, as floats of type `scalar`; lanes = 0 is a single number."""
+    """The stored numbers, given as integers of their size, as floats of type `scalar`; lanes = 0 is a single
+    number."""
     target = _shaped(scalar, lanes)
     if not stored.isnative and stored.itemsize > 1:
         kind = bits.type
@@ -65,10 +73,12 @@ def _convert(b: ir.IRBuilder, bits: ir.Value, stored: np.dtype[Any], scalar: ir.
 
 
 def label_reader(dtype: str, weighted: bool) -> int:
-    """(source, column, target, columns, scale, offset): target = the row that stands for the label at `source` (see inputs.Labels).
+    """(source, column, target, columns, scale, offset): target = the row that stands for the label at
+    `source` (see inputs.Labels).
 
-    Zeros, and a one where the label says; in the last column, if `weighted`, the weight behind the label. Labels were checked: each is a
-    column. column, scale and offset are not looked at, they make it callable where a row_reader is.
+    Zeros, and a one where the label says; in the last column, if `weighted`, the weight behind the label.
+    Labels were checked: each is a column. column, scale and offset are not looked at, they make it callable
+    where a row_reader is.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -90,22 +100,28 @@ def label_reader(dtype: str, weighted: bool) -> int:
 
 
 def row_reader(stored: np.dtype[Any], dtype: str, scaled: np.dtype[Any] | None) -> int:
-    """(source, column, target, columns, scale, offset): target = the row at `source`, in floats, times scale plus offset.
+    """(source, column, target, columns, scale, offset): target = the row at `source`, in floats, times scale
+    plus offset.
 
-    column: bytes from one stored number to the next. Nothing is read or written beyond the columns. scale and offset: addresses of as
-    many numbers of dtype `scaled`, in which product and sum are computed; None: nothing is done.
+    column: bytes from one stored number to the next. Nothing is read or written beyond the columns. scale and
+    offset: addresses of as many numbers of dtype `scaled`, in which product and sum are computed; None:
+    nothing is done.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         source, column, target, columns, scale, offset = args
         ops = Vectors(b, dtype)
         integer = ir.IntType(8 * stored.itemsize)
-        computed = ops.scalar if scaled is None else ir.FloatType() if scaled.itemsize == 4 else ir.DoubleType()
+        computed = (
+            ops.scalar if scaled is None else ir.FloatType() if scaled.itemsize == 4 else ir.DoubleType()
+        )
         size = ops.itemsize if scaled is None else scaled.itemsize
 
         def visit(first: ir.Value, lanes: int) -> None:
             def at(base: ir.Value, kind: ir.Type) -> ir.Value:
-                return b.inttoptr(b.add(base, b.mul(first, I64(ops.itemsize))), _shaped(kind, lanes).as_pointer())
+                return b.inttoptr(
+                    b.add(base, b.mul(first, I64(ops.itemsize))), _shaped(kind, lanes).as_pointer()
+                )
 
             def factors(base: ir.Value) -> ir.Value:
                 address = b.add(base, b.mul(first, I64(size)))
@@ -128,4 +144,9 @@ def row_reader(stored: np.dtype[Any], dtype: str, scaled: np.dtype[Any] | None) 
             visit(b.add(done, loop.index), 0)
 
     order = "" if stored.isnative else "-swapped"
-    return compile_block(f"read-{stored.kind}{stored.itemsize}{order}{f'-scaled{scaled.itemsize}' if scaled else ''}", dtype, 6, emit)
+    return compile_block(
+        f"read-{stored.kind}{stored.itemsize}{order}{f'-scaled{scaled.itemsize}' if scaled else ''}",
+        dtype,
+        6,
+        emit,
+    )

@@ -1,4 +1,5 @@
-"""Sums over a matrix: bias gradients (column sums), the gains' gradients, the loss; norms, and what is scaled by them.
+"""Sums over a matrix: bias gradients (column sums), the gains' gradients, the loss; norms, and what is scaled
+by them.
 
 All operands are the plan's own blocks of whole vectors. The order of every sum is fixed by the shape alone.
 """
@@ -15,8 +16,15 @@ from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I32, I64, Vec, Vectors
 
 
-def _sums_over_rows(ops: Vectors, shape: Sequence[ir.Value], out: ir.Value, out_vector: ir.Value, term: Callable[[ir.Value], Vec]) -> None:
-    """out = the sum over rows of term(offset), each column its own chain... in four interleaved chains. shape: rows, vectors, row."""
+def _sums_over_rows(
+    ops: Vectors,
+    shape: Sequence[ir.Value],
+    out: ir.Value,
+    out_vector: ir.Value,
+    term: Callable[[ir.Value], Vec],
+) -> None:
+    """out = the sum over rows of term(offset), each column its own chain... in four interleaved chains.
+    shape: rows, vectors, row."""
     b = ops.b
     rows, vectors, row = shape
     step = I64(ops.lanes * ops.itemsize)
@@ -58,13 +66,16 @@ def column_sums_of_products(dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         x, y, *shape, out, out_vector = args
         ops = Vectors(b, dtype)
-        _sums_over_rows(ops, shape, out, out_vector, lambda at: ops.load(b.add(x, at)) * ops.load(b.add(y, at)))
+        _sums_over_rows(
+            ops, shape, out, out_vector, lambda at: ops.load(b.add(x, at)) * ops.load(b.add(y, at))
+        )
 
     return compile_block("column-sums-of-products", dtype, 7, emit)
 
 
 def row_sums(dtype: str) -> int:
-    """(d, rows, vectors, row, out): number i of out = the sum of row i, vector by vector, then lane by lane; 0 to fill its last vector."""
+    """(d, rows, vectors, row, out): number i of out = the sum of row i, vector by vector, then lane by lane;
+    0 to fill its last vector."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         d, rows, vectors, row, out = args
@@ -89,7 +100,8 @@ def row_sums(dtype: str) -> int:
 
 
 def total(dtype: str) -> int:
-    """(z, rows, panels, chunk, row, chunk_bytes, out): out (one float64) = the sum of all panels, `chunk` of them side by side."""
+    """(z, rows, panels, chunk, row, chunk_bytes, out): out (one float64) = the sum of all panels, `chunk` of
+    them side by side."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         z, rows, panels, chunk, row, chunk_bytes, out = args
@@ -126,7 +138,9 @@ def _wide(ops: Vectors) -> ir.Type:
     return ir.VectorType(ir.DoubleType(), ops.lanes)
 
 
-def _sum_of_squares(b: ir.IRBuilder, ops: Vectors, first: ir.Value, count: ir.Value, stride: ir.Value) -> ir.Value:
+def _sum_of_squares(
+    b: ir.IRBuilder, ops: Vectors, first: ir.Value, count: ir.Value, stride: ir.Value
+) -> ir.Value:
     """The sum over `count` vectors, `stride` bytes apart, lane by lane, in four interleaved chains."""
     wide, chains = _wide(ops), 4
     zero = ir.Constant(wide, [0.0] * ops.lanes)
@@ -169,7 +183,8 @@ def squares(dtype: str) -> int:
 
 
 def clip_factor(dtype: str) -> int:
-    """(squares, count, limit, out): out (one number) = min(1, limit / (norm + 1e-6)), norm the root of the sum of `count` float64s.
+    """(squares, count, limit, out): out (one number) = min(1, limit / (norm + 1e-6)), norm the root of the
+    sum of `count` float64s.
 
     It is NaN if the norm is not finite: no step can be taken from there, and that shall be seen.
     """
@@ -189,15 +204,19 @@ def clip_factor(dtype: str) -> int:
         factor = b.fdiv(b.fpext(most, double) if ops.single else most, b.fadd(norm, double(1e-6)))
         factor = b.select(b.fcmp_ordered("<", factor, double(1.0)), factor, double(1.0))
         factor = b.select(b.fcmp_ordered("<", norm, double(math.inf)), factor, double(math.nan))
-        b.store(b.fptrunc(factor, ops.scalar) if ops.single else factor, b.inttoptr(out, ops.scalar.as_pointer()))
+        b.store(
+            b.fptrunc(factor, ops.scalar) if ops.single else factor, b.inttoptr(out, ops.scalar.as_pointer())
+        )
 
     return compile_block("clip-factor", dtype, 4, emit)
 
 
 def constrain(dtype: str, across: bool) -> int:
-    """(w, count, stride, limit): scale weights whose norm is above the limit (address of one float64) by limit / (norm + 1e-7).
+    """(w, count, stride, limit): scale weights whose norm is above the limit (address of one float64) by
+    limit / (norm + 1e-7).
 
-    `count` vectors, `stride` bytes apart: each lane is a unit's weights, or (across) all lanes together are one unit's.
+    `count` vectors, `stride` bytes apart: each lane is a unit's weights, or (across) all lanes together are
+    one unit's.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
@@ -212,7 +231,9 @@ def constrain(dtype: str, across: bool) -> int:
         sums = _sum_of_squares(b, ops, w, count, stride)
         if across:
             sums = splat(_sum_of_lanes(b, ops, sums))
-        root = cgutils.get_or_insert_function(b.module, ir.FunctionType(wide, [wide]), f"llvm.sqrt.v{ops.lanes}f64")
+        root = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(wide, [wide]), f"llvm.sqrt.v{ops.lanes}f64"
+        )
         norm = b.call(root, [sums])
         most = splat(b.load(b.inttoptr(limit, double.as_pointer())))
         above = b.fcmp_ordered(">", norm, most)

@@ -17,7 +17,9 @@ from fastbp.engine.compile import jit
 from fastbp.engine.simd.vector import I64
 
 
-def compile_block(key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]) -> int:
+def compile_block(
+    key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]
+) -> int:
     """Address of a callback of `count` integers whose code `emit` writes."""
 
     def make():
@@ -39,9 +41,14 @@ def compile_block(key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder
 
 
 def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit: Callable[..., None]) -> None:
-    with cgutils.for_range(builder, rows, intp=I64) as outer, cgutils.for_range(builder, vectors, intp=I64) as inner:
+    with (
+        cgutils.for_range(builder, rows, intp=I64) as outer,
+        cgutils.for_range(builder, vectors, intp=I64) as inner,
+    ):
         visit(outer.index, inner.index)
 
 
-def vector_at(b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value) -> ir.Value:
+def vector_at(
+    b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value
+) -> ir.Value:
     return b.add(b.add(base, b.mul(i, row)), b.mul(j, vector))

@@ -1,7 +1,7 @@
 """The numbers of fastbp.formulas.philox in vector registers: one lane for each unit.
 
-Units lie along the lanes, and a counter's bits go to several rows of the same unit. So what a lane computes does not depend on how many
-lanes there are.
+Units lie along the lanes, and a counter's bits go to several rows of the same unit. So what a lane computes
+does not depend on how many lanes there are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numba.core import cgutils
 from fastbp.engine.simd.vector import I64, Vectors
 from fastbp.formulas.philox import KEY_STEPS, MULTIPLIERS, ROUNDS, ROWS_PER_MASK_COUNTER
 
-# What a callback finds at the address of a stream's settings: four 64-bit integers, then two numbers of the dtype, 8 bytes apart.
+# What a callback finds at the address of a stream's settings: four 64-bit integers, then two numbers of the
+# dtype, 8 bytes apart.
 KEY_0, KEY_1, THRESHOLD, LAYER, FACTOR, INVERSE = (I64(8 * i) for i in range(6))
 SETTINGS = 6 * 8
 
@@ -30,12 +31,16 @@ class Stream:
     def __init__(self, ops: Vectors, settings: ir.Value, step: ir.Value) -> None:
         b = self.b = ops.b
         self.ops = ops
-        # Each 32-bit word sits in the low half of a 64-bit lane, where the instruction that multiplies two of them to 64 bits wants it.
+        # Each 32-bit word sits in the low half of a 64-bit lane, where the instruction that multiplies two of
+        # them to 64 bits wants it.
         self.wide_lanes = ops.lanes // (2 if ops.single else 1)
         self.wide = ir.VectorType(I64, self.wide_lanes)
         low = I64(0xFFFFFFFF)
         keys = [load_integer(b, settings, offset) for offset in (KEY_0, KEY_1)]
-        self.keys = [[self._splat(b.and_(b.add(k, I64(i * s)), low)) for k, s in zip(keys, KEY_STEPS, strict=True)] for i in range(ROUNDS)]
+        self.keys = [
+            [self._splat(b.and_(b.add(k, I64(i * s)), low)) for k, s in zip(keys, KEY_STEPS, strict=True)]
+            for i in range(ROUNDS)
+        ]
         self.c2 = self._splat(b.and_(step, low))
         self.c3 = self._splat(b.or_(b.lshr(step, I64(32)), b.shl(load_integer(b, settings, LAYER), I64(16))))
 
@@ -46,13 +51,17 @@ class Stream:
         return ir.Constant(self.wide, [value] * self.wide_lanes if isinstance(value, int) else value)
 
     def words(self, group: ir.Value, first_unit: ir.Value) -> list[ir.Value]:
-        """Four vectors of ops.int_type with a word in the low 32 bits of each lane; above, in float64, is garbage."""
+        """Four vectors of ops.int_type with a word in the low 32 bits of each lane; above, in float64, is
+        garbage."""
         b, ops = self.b, self.ops
         if not ops.single:
             return self._philox(group, first_unit, range(ops.lanes))
         even, odd = (self._philox(group, first_unit, range(start, ops.lanes, 2)) for start in (0, 1))
         low, half = self._constant(0xFFFFFFFF), self._constant(32)
-        return [b.bitcast(b.or_(b.and_(e, low), b.shl(o, half)), ops.int_type) for e, o in zip(even, odd, strict=True)]
+        return [
+            b.bitcast(b.or_(b.and_(e, low), b.shl(o, half)), ops.int_type)
+            for e, o in zip(even, odd, strict=True)
+        ]
 
     def _philox(self, group: ir.Value, first_unit: ir.Value, lanes: Sequence[int]) -> list[ir.Value]:
         b = self.b
@@ -72,14 +81,20 @@ def splat(b: ir.IRBuilder, scalar: ir.Value, lanes: int) -> ir.Value:
     kind = ir.VectorType(scalar.type, lanes)
     i32 = ir.IntType(32)
     v = b.insert_element(ir.Constant(kind, ir.Undefined), scalar, i32(0))
-    return b.shuffle_vector(v, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes))
+    return b.shuffle_vector(
+        v, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+    )
 
 
 @contextmanager
-def groups(b: ir.IRBuilder, first: ir.Value, after: ir.Value, size: int) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
-    """A loop over the groups of `size` rows that have some of the rows first <= r < after: the group, its first such row, and the row after
-    its last."""
-    with cgutils.for_range(b, b.udiv(b.add(after, I64(size - 1)), I64(size)), start=b.udiv(first, I64(size)), intp=I64) as loop:
+def groups(
+    b: ir.IRBuilder, first: ir.Value, after: ir.Value, size: int
+) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
+    """A loop over the groups of `size` rows that have some of the rows first <= r < after: the group, its
+    first such row, and the row after its last."""
+    with cgutils.for_range(
+        b, b.udiv(b.add(after, I64(size - 1)), I64(size)), start=b.udiv(first, I64(size)), intp=I64
+    ) as loop:
         top, bottom = b.mul(loop.index, I64(size)), b.mul(b.add(loop.index, I64(1)), I64(size))
         top = b.select(b.icmp_signed("<", top, first), first, top)
         yield loop.index, top, b.select(b.icmp_signed("<", after, bottom), after, bottom)

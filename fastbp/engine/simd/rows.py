@@ -19,7 +19,8 @@ from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 @dataclass
 class Place:
-    """One vector of a row: which one, how far it lies behind the row's beginning, which lanes exist, and the targets that belong to it."""
+    """One vector of a row: which one, how far it lies behind the row's beginning, which lanes exist, and the
+    targets that belong to it."""
 
     index: ir.Value
     offset: ir.Value
@@ -29,7 +30,8 @@ class Place:
 
 @dataclass
 class Row:
-    """One row, or where the lanes are rows, as many of them. each(visit) calls visit(place) for its vectors, in compiled code."""
+    """One row, or where the lanes are rows, as many of them. each(visit) calls visit(place) for its vectors,
+    in compiled code."""
 
     each: Callable[[Callable[[Place], None]], None]
     across: Callable[[Vec, Callable[[Vec, Vec], Vec]], Vec]  # combines what lies in different lanes of a row
@@ -67,7 +69,9 @@ def adjacent(ops: Vectors, columns: ir.Value, y: ir.Value) -> Row:
     return Row(each, ops.across)
 
 
-def narrow(ops: Vectors, outputs: ir.Value, row: ir.Value, y: ir.Value, y_row: ir.Value, mask: ir.Value) -> Row:
+def narrow(
+    ops: Vectors, outputs: ir.Value, row: ir.Value, y: ir.Value, y_row: ir.Value, mask: ir.Value
+) -> Row:
     b = ops.b
 
     def each(visit: Callable[[Place], None]) -> None:
@@ -78,12 +82,20 @@ def narrow(ops: Vectors, outputs: ir.Value, row: ir.Value, y: ir.Value, y_row: i
     return Row(each, lambda x, combine: x)
 
 
-def accumulate(ops: Vectors, row: Row, start: float, combine: Callable[[Vec, Vec], Vec], term: Callable[[Place], Vec]) -> Vec:
+def accumulate(
+    ops: Vectors, row: Row, start: float, combine: Callable[[Vec, Vec], Vec], term: Callable[[Place], Vec]
+) -> Vec:
     """combine(...) of the terms of a whole row, in each lane."""
     return accumulate_all(ops, row, start, combine, [term])[0]
 
 
-def accumulate_all(ops: Vectors, row: Row, start: float, combine: Callable[[Vec, Vec], Vec], terms: Sequence[Callable[[Place], Vec]]) -> list[Vec]:
+def accumulate_all(
+    ops: Vectors,
+    row: Row,
+    start: float,
+    combine: Callable[[Vec, Vec], Vec],
+    terms: Sequence[Callable[[Place], Vec]],
+) -> list[Vec]:
     """Several of these in one sweep."""
     places = [cgutils.alloca_once(ops.b, ops.type) for _ in terms]
     for place in places:

@@ -1,0 +1,259 @@
+"""Arithmetic on vector registers and memory, one instruction of LLVM vector code each, for all lanes.
+
+Multiplication and addition are never contracted; where one rounding is meant, `fma` says so. On a CPU without
+fused multiply-add, `fma` is a multiplication and an addition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+
+from fastbp.engine.compile.intrinsics import I32, I64
+
+
+@dataclass(frozen=True)
+class Isa:
+    """What the microkernel needs to know of the CPU that Numba compiles for."""
+
+    bytes: int  # of a vector register
+    registers: int
+    fma: bool
+    two_passes: bool = False  # whether a vector goes through units of half its width in two passes
+
+
+@cache
+def isa() -> Isa:
+    codegen = cpu_target.target_context.codegen()
+    _, cpu, features = codegen.magic_tuple()
+    on = {f[1:] for f in features.split(",") if f.startswith("+")}
+    if "avx512f" in on:
+        return Isa(64, 32, True, cpu == "znver4")
+    if "avx2" in on or "avx" in on:
+        return Isa(32, 16, "fma" in on)
+    if "neon" in on or "aarch64" in codegen._tm.triple or "arm64" in codegen._tm.triple:
+        return Isa(16, 32, True)
+    return Isa(16, 16, False)
+
+
+class Vec:
+    def __init__(self, ops: Instructions, value: ir.Value) -> None:
+        self.ops, self.value = ops, value
+
+    def __add__(self, o):
+        return self.ops._bin("fadd", self, o)
+
+    def __radd__(self, o):
+        return self.ops._bin("fadd", o, self)
+
+    def __sub__(self, o):
+        return self.ops._bin("fsub", self, o)
+
+    def __rsub__(self, o):
+        return self.ops._bin("fsub", o, self)
+
+    def __mul__(self, o):
+        return self.ops._bin("fmul", self, o)
+
+    def __rmul__(self, o):
+        return self.ops._bin("fmul", o, self)
+
+    def __truediv__(self, o):
+        return self.ops._bin("fdiv", self, o)
+
+    def __rtruediv__(self, o):
+        return self.ops._bin("fdiv", o, self)
+
+    def __neg__(self):
+        return self.ops._bin("fsub", -0.0, self)
+
+    def __gt__(self, o):
+        return self.ops._cmp(">", self, o)
+
+    def __lt__(self, o):
+        return self.ops._cmp("<", self, o)
+
+
+class Instructions:
+    """Operations for one dtype at one place in the code that is being built."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: str) -> None:
+        self.b = builder
+        self.single = dtype == "float32"
+        self.scalar = ir.FloatType() if self.single else ir.DoubleType()
+        self.itemsize = 4 if self.single else 8
+        self.lanes = isa().bytes // self.itemsize
+        self.type = ir.VectorType(self.scalar, self.lanes)
+        self.int_scalar = I32 if self.single else I64
+        self.int_type = ir.VectorType(self.int_scalar, self.lanes)
+
+    # -- values
+    def const(self, x: float) -> Vec:
+        return Vec(self, ir.Constant(self.type, [x] * self.lanes))
+
+    def wrap(self, value: ir.Value) -> Vec:
+        return Vec(self, value)
+
+    def _v(self, x: Any) -> ir.Value:
+        return x.value if isinstance(x, Vec) else self.const(float(x)).value
+
+    def _bin(self, op: str, x: Any, y: Any) -> Vec:
+        return Vec(self, getattr(self.b, op)(self._v(x), self._v(y)))
+
+    def _cmp(self, op: str, x: Any, y: Any) -> ir.Value:
+        return self.b.fcmp_ordered(op, self._v(x), self._v(y))
+
+    def _call(self, name: str, *args: Any) -> Vec:
+        suffix = f"v{self.lanes}f{self.itemsize * 8}"
+        f = cgutils.get_or_insert_function(
+            self.b.module, ir.FunctionType(self.type, [self.type] * len(args)), f"llvm.{name}.{suffix}"
+        )
+        return Vec(self, self.b.call(f, [self._v(a) for a in args]))
+
+    def fma(self, x, y, z) -> Vec:
+        if isa().fma:
+            return self._call("fma", x, y, z)
+        return Vec(self, self._v(x)) * Vec(self, self._v(y)) + z
+
+    def select(self, condition: ir.Value, x, y) -> Vec:
+        return Vec(self, self.b.select(condition, self._v(x), self._v(y)))
+
+    # NaN passes through both (the comparison is false, and the second operand is the data)
+    def maximum(self, x: Vec, floor: Vec | float) -> Vec:
+        return self.select(self._cmp("<", x, floor), floor, x)
+
+    def minimum(self, x: Vec, ceiling: Vec | float) -> Vec:
+        return self.select(self._cmp(">", x, ceiling), ceiling, x)
+
+    def sqrt(self, x) -> Vec:
+        return self._call("sqrt", x)
+
+    def abs(self, x) -> Vec:
+        return self._call("fabs", x)
+
+    def copysign(self, x, sign) -> Vec:
+        return self._call("copysign", x, sign)
+
+    def _int_const(self, k: int) -> ir.Value:
+        return ir.Constant(self.int_type, [k] * self.lanes)
+
+    def poly(self, x: Vec, coefficients) -> Vec:
+        """Horner's rule, highest power first."""
+        y = self.const(coefficients[0])
+        for c in coefficients[1:]:
+            y = self.fma(y, x, c)
+        return y
+
+    # -- across the lanes
+    def across(self, x: Vec, combine: Any) -> Vec:
+        """All lanes combined, in each of them; with the same bits, as combine(x, y) is combine(y, x)."""
+        span = 1
+        while span < self.lanes:
+            other = ir.Constant(ir.VectorType(I32, self.lanes), [i ^ span for i in range(self.lanes)])
+            x = combine(x, Vec(self, self.b.shuffle_vector(x.value, x.value, other)))
+            span *= 2
+        return x
+
+    # -- memory (addresses are 64-bit integers)
+    def load(self, address: ir.Value) -> Vec:
+        v = self.b.load(self.b.inttoptr(address, self.type.as_pointer()))
+        v.align = self.itemsize
+        return Vec(self, v)
+
+    def store(self, x: Any, address: ir.Value) -> None:
+        s = self.b.store(self._v(x), self.b.inttoptr(address, self.type.as_pointer()))
+        s.align = self.itemsize
+
+    def store_first(self, x: Vec, address: ir.Value) -> None:
+        """Write the number in the first lane."""
+        self.b.store(
+            self.b.extract_element(x.value, I32(0)), self.b.inttoptr(address, self.scalar.as_pointer())
+        )
+
+    def splat(self, scalar: ir.Value) -> Vec:
+        undef = ir.Constant(self.type, ir.Undefined)
+        v = self.b.insert_element(undef, scalar, I32(0))
+        return Vec(
+            self,
+            self.b.shuffle_vector(v, undef, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)),
+        )
+
+    def load_splat(self, address: ir.Value) -> Vec:
+        return self.splat(self.b.load(self.b.inttoptr(address, self.scalar.as_pointer())))
+
+    def prefetch(self, address: ir.Value, level: int = 1) -> None:
+        """Ask for the cache line at an address, which need not exist; level: of the cache that it shall come
+        to, 1 or 2."""
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+        f = cgutils.get_or_insert_function(self.b.module, kind, "llvm.prefetch.p0")
+        self.b.call(
+            f, [self.b.inttoptr(address, pointer), I32(0), I32(4 - level), I32(1)]
+        )  # to read, how close, data
+
+    def first_lanes(self, count: ir.Value) -> ir.Value:
+        """A mask of the lanes below count (a 64-bit integer)."""
+        lanes = I64(self.lanes)
+        count = self.b.select(self.b.icmp_signed("<", count, lanes), count, lanes)
+        count = self.b.select(self.b.icmp_signed(">", count, I64(0)), count, I64(0))
+        bits = self.b.trunc(self.b.sub(self.b.shl(I64(1), count), I64(1)), ir.IntType(self.lanes))
+        return self.b.bitcast(bits, ir.VectorType(ir.IntType(1), self.lanes))
+
+    def load_masked(self, address: ir.Value, mask: ir.Value) -> Vec:
+        """The lanes of the mask; 0 elsewhere, where memory is not touched."""
+        pointer = self.type.as_pointer()
+        f = cgutils.get_or_insert_function(
+            self.b.module,
+            ir.FunctionType(self.type, [pointer, I32, mask.type, self.type]),
+            f"llvm.masked.load.v{self.lanes}f{self.itemsize * 8}.p0",
+        )
+        zero = self.const(0.0).value
+        return Vec(self, self.b.call(f, [self.b.inttoptr(address, pointer), I32(self.itemsize), mask, zero]))
+
+    def store_masked(self, x: Vec, address: ir.Value, mask: ir.Value) -> None:
+        """Write the lanes of the mask; other memory is not touched."""
+        pointer = self.type.as_pointer()
+        f = cgutils.get_or_insert_function(
+            self.b.module,
+            ir.FunctionType(ir.VoidType(), [self.type, pointer, I32, mask.type]),
+            f"llvm.masked.store.v{self.lanes}f{self.itemsize * 8}.p0",
+        )
+        self.b.call(f, [x.value, self.b.inttoptr(address, pointer), I32(self.itemsize), mask])
+
+    def _addresses(self, address: ir.Value, stride: ir.Value) -> ir.Value:
+        """One pointer a lane: address, address + stride, ..."""
+        wide = ir.VectorType(I64, self.lanes)
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        undef = ir.Constant(wide, ir.Undefined)
+        base, step = (
+            self.b.shuffle_vector(self.b.insert_element(undef, x, I32(0)), undef, zeros)
+            for x in (address, stride)
+        )
+        lanes = ir.Constant(wide, list(range(self.lanes)))
+        pointers = ir.VectorType(self.scalar.as_pointer(), self.lanes)
+        return self.b.inttoptr(self.b.add(base, self.b.mul(step, lanes)), pointers)
+
+    def gather(self, address: ir.Value, stride: ir.Value, mask: ir.Value) -> Vec:
+        """Numbers `stride` bytes apart; 0 outside the mask, where memory is not touched."""
+        pointers = self._addresses(address, stride)
+        f = cgutils.get_or_insert_function(
+            self.b.module,
+            ir.FunctionType(self.type, [pointers.type, I32, mask.type, self.type]),
+            f"llvm.masked.gather.v{self.lanes}f{self.itemsize * 8}.v{self.lanes}p0",
+        )
+        return Vec(self, self.b.call(f, [pointers, I32(self.itemsize), mask, self.const(0.0).value]))
+
+    def scatter(self, x: Vec, address: ir.Value, stride: ir.Value, mask: ir.Value) -> None:
+        """Write numbers `stride` bytes apart, those of the mask."""
+        pointers = self._addresses(address, stride)
+        f = cgutils.get_or_insert_function(
+            self.b.module,
+            ir.FunctionType(ir.VoidType(), [self.type, pointers.type, I32, mask.type]),
+            f"llvm.masked.scatter.v{self.lanes}f{self.itemsize * 8}.v{self.lanes}p0",
+        )
+        self.b.call(f, [x.value, pointers, I32(self.itemsize), mask])
