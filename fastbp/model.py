@@ -22,7 +22,7 @@ from fastbp.network.compiled import CompiledBackend
 from fastbp.network.evaluation import evaluate
 from fastbp.network.network import Network
 from fastbp.network.results import Gradients, Trace, checked_trace
-from fastbp.optimizers import Optimizer
+from fastbp.optimizer_base import Optimizer
 from fastbp.storage import model_file
 from fastbp.training import start
 from fastbp.training.batches import BatchSource
@@ -188,10 +188,10 @@ class MLP(Network):
 
         Y, sample_weight and errors as in `fit`.
         """
-        state = start.begin(self, optimizer)
+        rule, state = start.begin(self, optimizer)
         batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
         rows, out = len(batch), np.empty(1)
-        self.backend.train(Steps(batch, None, 0, 1, rows), optimizer, state, out)
+        self.backend.train(Steps(batch, None, 0, 1, rows), rule, state, out)
         return self.architecture.mean(float(out[0]), rows)
 
     # ---- training -------------------------------------------------------------------------------------
@@ -227,7 +227,9 @@ class MLP(Network):
         ----------
         X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
             Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
-            bytes a sample). Integers are converted batch by batch; see also input_scale. With loss
+            bytes a sample). A file that somebody cuts short is an error, unless it happens while some of
+            its rows are being read, which ends the process. Shapes are those at the start, values may be
+            changed in between. Integers are converted batch by batch; see also input_scale. With loss
             "categorical_crossentropy" Y may also be class labels 0, 1, ..., (samples,) or (samples, 1);
             otherwise each of its rows has the sum 1.
         X, without Y : an iterable of batches (X, Y) or (X, Y, sample_weight) of such arrays (or of what can
@@ -250,7 +252,8 @@ class MLP(Network):
             Batches of an iterable are put together for it.
         optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
-        sample_weight : (samples,), each at least 0: a sample's loss and error are multiplied by its weight.
+        sample_weight : (samples,), each at least 0, and not all of them: a sample's loss and error are
+            multiplied by its weight.
             Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
         class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
             that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
@@ -265,7 +268,7 @@ class MLP(Network):
             "auc" (see `fastbp.metrics`), or functions of (y_true, y_pred), both (rows, outputs).
         callbacks : called after each epoch as callback(model, epoch, history), epoch counted from 1. A true
             return value ends the training. Objects like EarlyStopping() may have methods for more than that,
-            see `fastbp.callbacks`.
+            see `fastbp.callbacks`, also for what they may change.
         checkpoint : a file that is written after every so many epochs (`every`, 1 unless `every_steps` is
             given) or steps (`every_steps`), at the end and at Ctrl-C: model, optimizer, random state, history
             and callbacks' state. If it exists, training goes on from there, to the same bits as if it had
@@ -273,7 +276,7 @@ class MLP(Network):
             other difference is a ValueError that names it. (Of large data, some values are compared.)
         on_checkpoint_error : "raise" OSError if the file cannot be written, or "warn" and go on. The file
             written before remains.
-        progress : a progress bar, if stderr is a terminal.
+        progress : a progress bar, if stderr is a terminal; elsewhere a line every ten seconds.
         check_finite : look for NaN and infinity in the data first.
 
         Returns
@@ -286,7 +289,10 @@ class MLP(Network):
         ValueError, TypeError : for arguments that do not fit, before anything is changed; for a batch that
             does not fit, with its number, and like anything that an iterable raises, before its step.
         FloatingPointError : when the loss or the parameters become NaN or infinite. The message names epoch
-            and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones.
+            and step, both counted from 1, and what `diagnose` finds; the model keeps the last finite ones,
+            or has those of the best epoch with EarlyStopping.
+        Whatever is raised once training has begun, also by a callback, has the epochs so far as its
+        attribute `history`.
         """
         options = FitOptions(
             epochs=epochs,

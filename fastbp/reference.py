@@ -31,7 +31,8 @@ from fastbp.inspection.config import show_config
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import output_delta, sample_losses
 from fastbp.network.results import Trace
-from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RMSprop, State
+from fastbp.optimizer_base import Optimizer, State
+from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
 
 Array = NDArray[Any]
 

@@ -207,6 +207,13 @@ def test_what_is_set_cannot_be_changed_in_place(module):
     assert optimizer.betas == (0.5, 0.6)
 
 
+def test_what_is_no_hyperparameter_cannot_be_set(module):
+    optimizer = module.SGD(0.1)
+    with pytest.raises(TypeError, match="SGD has no option 'momentun', expected one of momentum"):
+        optimizer.momentun = 0.9
+    assert "momentun" not in repr(optimizer)
+
+
 def test_several_hyperparameters_at_once(module):
     optimizer = module.SGD(0.1, momentum=0.9, nesterov=True)
     with pytest.raises(ValueError, match="nesterov=True needs a momentum"):

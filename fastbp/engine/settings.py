@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.engine.kernels.optimizers import RULES
-from fastbp.optimizers import Optimizer
+from fastbp.optimizer_base import Optimizer
 
 Array = NDArray[Any]
 

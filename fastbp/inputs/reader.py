@@ -228,7 +228,9 @@ class Reader:
             sample_weight=data[2] if len(data) == 3 else None,
             weight_name="validation_data[2]",
         )
-        return Samples(x, y, self.output_count)
+        samples = Samples(x, y, self.output_count)
+        samples.require_some_weight("validation_data[2]", "judged")
+        return samples
 
 
 def _name_of_block(name: str, rows: slice, array: Array) -> str:

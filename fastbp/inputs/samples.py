@@ -53,6 +53,12 @@ class Samples:
             return self.Y.with_weights(None)
         return split_weights(self.Y, self.outputs)[0] if isinstance(self.Y, np.ndarray) else self.Y
 
+    def require_some_weight(self, name: str, used: str) -> None:
+        """ValueError if all of the samples' weights are 0: nobody would see that none of them counts."""
+        weights = self.stored_weights
+        if weights is not None and not weights.any():
+            raise ValueError(f"{name} is 0 for all {len(self)} rows that are {used}, expected one above 0")
+
     def own_views(self) -> Samples:
         """The same numbers under array objects of our own, whose shapes nobody else can set."""
         return Samples(sources.own_view(self.X), sources.own_view(self.Y), self.outputs, self.feature_names)

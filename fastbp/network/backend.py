@@ -14,7 +14,7 @@ from fastbp.network.architecture import Architecture
 from fastbp.network.parameters import Parameters
 from fastbp.network.results import Trace
 from fastbp.network.streams import Streams
-from fastbp.optimizers import Optimizer, State
+from fastbp.optimizer_base import Optimizer, State
 
 Array = NDArray[Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,6 +16,10 @@ from fastbp.network.parameters import Parameters
 from fastbp.network.streams import Streams
 
 Array = NDArray[Any]
+
+
+# What a constructor is told: set later, it would be set for nothing.
+_FIXED = frozenset(inspect.signature(Architecture).parameters)
 
 
 class Network:
@@ -40,6 +45,11 @@ class Network:
         a = self.architecture
         self.backend = self.backend_type(a, self.parameters, self.streams)
         self.reader = Reader(a.inputs, a.outputs, a.dtype, a.loss, a.scaling, self.backend.is_finite)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED:
+            raise AttributeError(f"{name} is fixed when a model is made: MLP(..., {name}=...)")
+        super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("architecture", "parameters", "streams", "metadata")}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastbp import checks, initializers
 from fastbp.network import layout
 from fastbp.network.architecture import Architecture
-from fastbp.optimizers import Owner
+from fastbp.optimizer_base import Owner
 
 Array = NDArray[Any]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.network.network import Network
-from fastbp.optimizers import State
+from fastbp.optimizer_base import State
 from fastbp.training.batches import Batches
 from fastbp.training.options import FitOptions
 from fastbp.training.run import NO_LIMIT, Chunk, Run

@@ -14,7 +14,7 @@ from fastbp.callbacks import Callback, Callbacks
 from fastbp.inputs.samples import ClassWeight, Samples
 from fastbp.metrics import Function
 from fastbp.network.architecture import Architecture
-from fastbp.optimizers import Optimizer
+from fastbp.optimizer_base import Optimizer
 from fastbp.training.checkpoint import Checkpoints
 
 BATCH_SIZE = 32

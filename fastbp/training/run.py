@@ -17,7 +17,7 @@ from fastbp.inputs import sources
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
 from fastbp.network.network import Network
-from fastbp.optimizers import Optimizer, State
+from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule, rates
 from fastbp.training.checkpoint import Checkpoints
 from fastbp.training.divergence import Diverged, Snapshot, step_back
@@ -71,7 +71,8 @@ class Run:
         # Arrays of our own over the same memory: whoever sets the shape of theirs does not change these.
         self.model, self.samples = model, samples.own_views()
         self.steps, self.batch_size, self.part = steps, batch_size, part
-        self.optimizer, self.state, self.shuffle = optimizer, state, shuffle
+        self.optimizer, self.rule, self.state = optimizer, optimizer, state  # rule: as it is in this chunk
+        self.shuffle = shuffle
         self.steps_per_epoch = -(-len(samples) // batch_size)
         backend = model.backend
         measured = backend.measured_step
@@ -302,7 +303,8 @@ class Run:
                 lr.check_columns(self.history.names)
             self._lr = lr
         parameters = self.model.parameters
-        self.state = self.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
+        self.rule = self.optimizer.snapshot()
+        self.state = self.rule.state(parameters.owner, len(parameters), parameters.flat.dtype)
 
     @property
     def _spans_epochs(self) -> bool:
@@ -321,8 +323,8 @@ class Run:
     def _end_of_epoch(self) -> bool:
         """What comes after the validation; whether a callback wants to stop."""
         self.meet_optimizer()
-        if isinstance(self.optimizer.lr, Schedule):
-            self.optimizer.lr.epoch_ended(self.history)
+        if isinstance(self.rule.lr, Schedule):
+            self.rule.lr.epoch_ended(self.history)
         stop = self._call_hooks(self.callbacks.epoch_end, self.history.epochs, self.history)
         self.unsettled = False
         return stop
@@ -345,7 +347,7 @@ class Run:
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         first = self.state.steps - len(sums) * steps
-        lr = rates(self.optimizer.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
+        lr = rates(self.rule.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
         seconds = (time.perf_counter() - began) / len(sums)
         self.history._add_epochs(sums / self._divisor(steps), lr, seconds)
 
@@ -363,7 +365,7 @@ class Run:
     ) -> bool:
         """Do these steps (see `Backend.train`); whether all stayed finite."""
         steps = Steps(self.samples, order, first, last, self.batch_size, self.part)
-        return self.model.backend.train(steps, self.optimizer, self.state, losses, only_if_finite=True)
+        return self.model.backend.train(steps, self.rule, self.state, losses, only_if_finite=True)
 
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
         """Run a chunk, timed. Diverged if it blows up."""

@@ -14,7 +14,7 @@ from fastbp.inputs.samples import Samples
 from fastbp.inputs.targets import warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.network.network import Network
-from fastbp.optimizers import Optimizer, State
+from fastbp.optimizer_base import Optimizer, State
 from fastbp.training.batch_run import BatchRun
 from fastbp.training.batches import Batches, gives_batches
 from fastbp.training.options import FitOptions
@@ -22,21 +22,21 @@ from fastbp.training.run import Run
 from fastbp.training.validation import Validation
 
 
-def begin(model: Network, optimizer: Optimizer) -> State:
-    """The optimizer's state for this model, whose parameters are ready to be trained."""
+def begin(model: Network, optimizer: Optimizer) -> tuple[Optimizer, State]:
+    """The optimizer as it is now, and its state for this model, whose parameters are ready to be trained."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
-    optimizer.check()
     parameters = model.parameters
     parameters.adopt()
     parameters.require_updatable()
     parameters.changed()
-    return optimizer.state(parameters.owner, len(parameters), model.architecture.dtype)
+    rule = optimizer.snapshot()
+    return rule, rule.state(parameters.owner, len(parameters), model.architecture.dtype)
 
 
 def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     """One call of `MLP.fit`."""
-    state = begin(model, options.optimizer)
+    _, state = begin(model, options.optimizer)
     held_out = model.reader.validation(options.validation_data, options.check_finite)
     if Y is None:
         run, validation = _run_of_batches(model, X, held_out, state, options)
@@ -65,6 +65,7 @@ def _run_of_arrays(
         raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")
     options.require_for_arrays()
     samples = samples_to_train(model, X, Y, options.sample_weight, options.check_finite)
+    samples.require_some_weight("sample_weight", "trained on")
     checkpoints = options.checkpoints
     if checkpoints is not None:
         checkpoints.open(model, options.described(model.architecture, samples, held_out))
@@ -72,7 +73,10 @@ def _run_of_arrays(
     if options.validation_split:
         rows, held_rows = split_rows(model, len(samples), options.validation_split)
         samples, held_out = samples.picked(rows), samples.picked(held_rows)
+        samples.require_some_weight("sample_weight", "not held out")
+        held_out.require_some_weight("sample_weight", "held out")
     samples = samples.class_weighted(options.class_weight, model.architecture.loss)
+    samples.require_some_weight("class_weight", "trained on")
     warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
     validation = _validation(model, held_out, options)
     _require_trainable(model)

@@ -1,5 +1,7 @@
 """What a callback changes of model, optimizer and data in use: it takes effect as a whole, or is refused."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -181,7 +183,9 @@ def test_training_within_training(module):
     assert_same(model, optimizer, other, again)
 
 
-@pytest.mark.parametrize("name", ["dropout", "dtype", "layer_sizes"])
+@pytest.mark.parametrize(
+    "name", ["dropout", "max_norm", "threads", "seed", "dtype", "layer_sizes", "loss", "hidden"]
+)
 def test_what_is_fixed_when_a_model_is_made_cannot_be_set(module, name):
     model = module.MLP([4, 9, 2], seed=1, max_norm=2.0, threads=1)
     with pytest.raises(AttributeError, match=name):
@@ -290,3 +294,72 @@ def test_a_callback_of_other_arguments_is_refused_before_training(module, callba
     with pytest.raises(TypeError, match=message):
         model.fit(X, Y, epochs=1, optimizer=optimizer, callbacks=[callback])
     assert np.array_equal(model.parameters.flat, before)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------
+
+
+def test_another_thread_may_change_the_optimizer_meanwhile():
+    """A chunk goes by the hyper-parameters at its beginning, whatever is set while it runs."""
+    import fastbp
+
+    X, Y = problem()
+    model, optimizer = fastbp.MLP([4, 9, 2], seed=1), fastbp.SGD(1e-3)
+    over = threading.Event()
+
+    def toggle():
+        while not over.is_set():
+            optimizer.momentum = 0.5
+            optimizer.clip_norm = 1.0
+            optimizer.momentum = 0.0
+            optimizer.clip_norm = None
+
+    thread = threading.Thread(target=toggle)
+    thread.start()
+    try:
+        for _ in range(300):
+            model.fit(X, Y, epochs=2, batch_size=BATCH, optimizer=optimizer, callbacks=lambda *_: None)
+            model.train_step(X, Y, optimizer)
+    finally:
+        over.set()
+        thread.join()
+    state = optimizer.state(model.parameters.owner, model.n_parameters, model.dtype)
+    assert state.steps == 300 * 7
+    assert np.isfinite(model.predict(X)).all()
+
+
+# ---- weights -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample_weight": np.zeros(ROWS)}, "sample_weight is 0 for all 30 rows that are trained on"),
+        ({"validation_data": True}, r"validation_data\[2\] is 0 for all 30 rows that are judged"),
+        (
+            {"sample_weight": np.eye(ROWS)[0], "validation_split": 0.3},
+            "sample_weight is 0 for all (21|9) rows that are (not )?held out",
+        ),
+        ({"class_weight": {0: 0, 1: 0}}, "class_weight is 0 for all 30 rows that are trained on"),
+        ({"class_weight": [0, 1]}, "class_weight is 0 for all 30 rows that are trained on"),
+    ],
+    ids=str,
+)
+def test_weights_that_leave_nothing_to_learn_from_are_refused(module, options, message):
+    X, _ = problem()
+    Y = np.zeros(ROWS, int)
+    if "validation_data" in options:
+        options = {"validation_data": (X, Y, np.zeros(ROWS))}
+    model = module.MLP([4, 9, 2], output="softmax", loss="categorical_crossentropy", seed=1)
+    before = model.parameters.flat.copy()
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y, epochs=1, optimizer=module.SGD(0.1), **options)
+    assert np.array_equal(model.parameters.flat, before)
+
+
+def test_a_batch_without_weight_is_none_of_these(module):
+    """Batches of an iterable may be padded; and one step at a time, nobody knows what else there is."""
+    X, Y = problem()
+    model = module.MLP([4, 9, 2], seed=1)
+    model.fit([(X, Y, np.zeros(ROWS)), (X, Y, np.ones(ROWS))], epochs=1, optimizer=module.SGD(0.1))
+    assert model.train_step(X, Y, module.SGD(0.1), sample_weight=np.zeros(ROWS)) == 0

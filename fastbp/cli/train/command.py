@@ -18,7 +18,7 @@ from fastbp.cli.train import picture, setup
 from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.cli.train.task import classification_quality, regression_quality
-from fastbp.optimizers import Optimizer
+from fastbp.optimizer_base import Optimizer
 from fastbp.training.checkpoint import OtherTraining
 
 

@@ -11,7 +11,8 @@ from fastbp import checks, losses, metrics, schedules
 from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.cli.train.task import Task
-from fastbp.optimizers import OPTIMIZERS, Optimizer
+from fastbp.optimizer_base import Optimizer
+from fastbp.optimizers import OPTIMIZERS
 
 HYPER_PARAMETERS = (
     *("momentum", "nesterov", "betas", "alpha", "eps"),
