@@ -191,6 +191,7 @@ class CompiledBackend(Backend):
         only_if_finite: bool = False,
     ) -> bool:
         """One entry for all steps; parameters and state are unpacked at the end."""
+        buffers = state.buffers  # kept alive to the end, also if another thread gives the state others
         stop = np.zeros(1, np.int64)
         if threading.current_thread() is threading.main_thread():
             self._stop = stop
@@ -209,7 +210,7 @@ class CompiledBackend(Backend):
                 self._put_back(plan)
                 return True
             plan.bind_data(samples.X, samples.Y, steps.order)
-            plan.bind_parameters(parameters.flat, state.buffers)
+            plan.bind_parameters(parameters.flat, buffers)
             settings = self._settings_of(optimizer, state, steps)
             plan.table.steps_before = self.streams.steps_trained - steps.first
             pack = self._packed != (plan, parameters.version)
@@ -246,6 +247,7 @@ class CompiledBackend(Backend):
         One plan adds up the gradients of a step's parts; another one, in which no batch is ever run, keeps
         parameters and optimizer state packed and does the step.
         """
+        buffers = state.buffers  # as in `train`
         samples, threads = steps.samples, self.architecture.threads
         in_step = -(-steps.batch_size // part)
         settings = self._settings_of(optimizer, state, steps)
@@ -257,7 +259,7 @@ class CompiledBackend(Backend):
             weighted, clip_norm = samples.weighted, optimizer.clip_norm is not None
             sums = self._take_plan("train", "sum", part, weighted=weighted)
             plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
-            plan.bind_parameters(parameters, state.buffers)
+            plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
             sums.bind_parameters(parameters, [nothing])  # each step begins with a sum of 0
