@@ -126,6 +126,8 @@ def check_backward(
         moved = [_moved(p, rng) for p in exact]
         results = compute(X, moved)
         _require_usable(results[-1], compute(X, moved)[-1])
+        if loss is half_squared_error:
+            _require_same_shape(y_true, results[-1])
         point = Point(X, y_true, moved, names, results, loss)
         gradients, notes = _gradients(backward, point)
         arrays = [_compare(compute, point, i, gradient) for i, gradient in enumerate(gradients)]
@@ -194,6 +196,16 @@ def _require_usable(y_pred: Any, again: Any) -> None:
     if not np.array_equal(y_pred, again):
         raise ValueError(
             "forward gives different results for the same arguments: switch dropout or noise off"
+        )
+
+
+def _require_same_shape(y_true: Array, y_pred: Array) -> None:
+    """Otherwise the difference would be broadcast: (batch, 1) - (batch,) is (batch, batch)."""
+    if y_true.shape != y_pred.shape:
+        hint = "; y_true.reshape(-1, 1) makes a column of it" if y_pred.shape == (*y_true.shape, 1) else ""
+        raise ValueError(
+            f"y_true has shape {y_true.shape}, the y_pred that forward returned {y_pred.shape}: they must be "
+            f"equal{hint}"
         )
 
 

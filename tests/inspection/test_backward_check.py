@@ -406,6 +406,15 @@ def test_what_cannot_be_called_is_refused(
         fastbp.check_backward(forward, backward, X, Y, PARAMS)
 
 
+def test_targets_that_would_be_broadcast_are_refused() -> None:
+    W1, b1, W2, b2 = PARAMS
+    params = W1, b1, W2[:, :1], b2[:1]
+    with pytest.raises(ValueError, match=r"y_true has shape \(6,\), .* \(6, 1\): .*y_true.reshape\(-1, 1\)"):
+        fastbp.check_backward(reference.forward, no_mistake, X, Y[:, 0], params)
+    with pytest.raises(ValueError, match=r"y_true has shape \(6, 5\), .* \(6, 1\): they must be equal$"):
+        fastbp.check_backward(reference.forward, no_mistake, X, Y, params)
+
+
 def test_none_and_nan_are_named() -> None:
     def backward(X, y_true, z1, a1, y_pred, W2):
         dW1, _, dW2, db2 = no_mistake(X, y_true, z1, a1, y_pred, W2)
