@@ -11,8 +11,7 @@ from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.model import MLP
 from fastbp.optimizers import *  # noqa: F403 - the ones in its __all__
-
-__version__ = "0.1.0"
+from fastbp.version import __version__ as __version__
 
 __all__ = [
     "MLP",

@@ -7,16 +7,12 @@ further, and shown or saved: `fastbp.plot.history(history).savefig("run.png")`.
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks, metrics
-from fastbp.history import History
-
-if TYPE_CHECKING:
-    from fastbp.inspection.diagnosis import Diagnosis
 
 Array = NDArray[Any]
 
@@ -32,7 +28,33 @@ CLASSES = (
 MARGIN = 0.05  # of the data's range, around a decision boundary
 
 
-def history(history: History) -> Any:
+# What is drawn is known here by its shape only: histories, models and diagnoses offer these pictures
+# themselves, so that their modules stand above this one.
+
+
+class Curves(Protocol):
+    """What `history` draws: a `fastbp.History`."""
+
+    best_epoch: int | None
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def loss(self) -> NDArray[np.float64]: ...
+    @property
+    def val_loss(self) -> NDArray[np.float64]: ...
+    @property
+    def val_metrics(self) -> dict[str, NDArray[np.float64]]: ...
+
+
+class Layers(Protocol):
+    """What `diagnosis` draws: what `MLP.diagnose` returned."""
+
+    layers: list[Any]
+    verdicts: list[str]
+
+
+def history(history: Curves) -> Any:
     """Losses over the epochs and a panel for each metric, with the best epoch of early stopping: a Figure.
 
     The losses' axis is logarithmic where they span more than a factor of ten. ValueError without epochs.
@@ -202,7 +224,7 @@ def weights(model: Any) -> Any:
     return figure
 
 
-def diagnosis(diagnosis: Diagnosis) -> Any:
+def diagnosis(diagnosis: Layers) -> Any:
     """What `MLP.diagnose` found: activations, units without gradient, error signal, and gradients; a Figure.
 
     The verdicts stand below the panels.

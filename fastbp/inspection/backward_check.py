@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp.inspection import backward_mistakes
-from fastbp.inspection.backward_mistakes import Point
+from fastbp.inspection.backward_mistakes import ArrayCheck, Point
 
 Array = NDArray[Any]
 Loss = Callable[[Array, Array], float]
@@ -31,26 +31,6 @@ MAX_ENTRIES = 400  # of one array that are compared, spread evenly; each costs t
 NOISE = 0.02
 # One point after another until all agrees: a mistake is one everywhere, a kink next to a point is not.
 SEEDS = (0, 1)
-
-
-@dataclass
-class ArrayCheck:
-    """One gradient.
-
-    `error`: the largest difference from the central differences over the array's largest entry (infinite if
-    the shape is wrong). `entries`: so many were compared. `mistakes`: what is wrong with it, if anything.
-    `silent`: the gradient is 0 at all of them, so that it says little: a layer of dead units, for example.
-    """
-
-    name: str  # "dW1"
-    error: float
-    entries: int
-    mistakes: list[str] = field(default_factory=list)
-    silent: bool = False
-
-    @property
-    def passed(self) -> bool:
-        return not self.mistakes
 
 
 @dataclass

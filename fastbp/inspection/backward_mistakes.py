@@ -8,17 +8,14 @@ and a of dense layers, the chain rule is walked down once as it should be and on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.activations import OUTPUTS, sigmoid
-
-if TYPE_CHECKING:
-    from fastbp.inspection.backward_check import ArrayCheck
 
 Array = NDArray[Any]
 
@@ -44,6 +41,26 @@ def alike(a: Array, b: Array) -> bool:
         return False
     scale = max(float(np.abs(a).max(initial=0)), float(np.abs(b).max(initial=0)))
     return float(np.abs(a - b).max(initial=0)) <= ALIKE * scale
+
+
+@dataclass
+class ArrayCheck:
+    """One gradient.
+
+    `error`: the largest difference from the central differences over the array's largest entry (infinite if
+    the shape is wrong). `entries`: so many were compared. `mistakes`: what is wrong with it, if anything.
+    `silent`: the gradient is 0 at all of them, so that it says little: a layer of dead units, for example.
+    """
+
+    name: str  # "dW1"
+    error: float
+    entries: int
+    mistakes: list[str] = field(default_factory=list)
+    silent: bool = False
+
+    @property
+    def passed(self) -> bool:
+        return not self.mistakes
 
 
 @dataclass

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from fastbp.version import __version__
+
 
 def show_config() -> dict[str, Any]:
     """Print, and return as a dict, what the engine was compiled for and how it would run.
@@ -19,7 +21,6 @@ def show_config() -> dict[str, Any]:
     import numba
     from numba.core.registry import cpu_target
 
-    import fastbp
     from fastbp.engine import plan
     from fastbp.engine.compile import cache
     from fastbp.engine.kernels import matmul
@@ -31,7 +32,7 @@ def show_config() -> dict[str, Any]:
     isa = vector.isa()
     folder = cache.cache_location()
     config: dict[str, Any] = {
-        "fastbp": fastbp.__version__,
+        "fastbp": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "numpy": np.__version__,
         "numba": numba.__version__,

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from fastbp.network.network import Network
 from fastbp.optimizer_base import State
 from fastbp.training.batches import Batches
+from fastbp.training.course import Chunk
 from fastbp.training.options import FitOptions
-from fastbp.training.run import NO_LIMIT, Chunk, Run
+from fastbp.training.run import NO_LIMIT, Run
 
 
 class BatchRun(Run):

@@ -15,21 +15,19 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import checks
+from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.network.network import Network
 from fastbp.schedules import Schedule
 from fastbp.storage import atomic, model_file
+from fastbp.training.course import Course
 from fastbp.training.settings import described, differences
-
-if TYPE_CHECKING:
-    from fastbp.callbacks import Callbacks
-    from fastbp.training.run import Run
 
 Array = NDArray[Any]
 
@@ -122,7 +120,7 @@ class Checkpoints:
         with self._read_strictly():
             return np.random.SeedSequence(self.saved.progress["split"], spawn_key=given.spawn_key)
 
-    def compare(self, run: Run) -> None:
+    def compare(self, run: Course) -> None:
         """Find out whether the run is finished; ValueError if it cannot go on from here."""
         if self.saved is None:
             return
@@ -141,7 +139,7 @@ class Checkpoints:
                 f"of {run.steps_per_epoch}: it cannot go on to {run.steps} steps"
             )
 
-    def _check(self, run: Run) -> None:
+    def _check(self, run: Course) -> None:
         """ValueError, KeyError or TypeError if something is missing in what was saved."""
         assert self.saved is not None
         progress, parameters = self.saved.progress, run.model.parameters.flat
@@ -197,14 +195,14 @@ class Checkpoints:
         columns = {name: arrays[f"history.{name}"] for name in values["columns"]}
         return History.from_dict({**values, "columns": columns, "interrupted": False})
 
-    def restore(self, run: Run, callbacks: Callbacks) -> None:
+    def restore(self, run: Course, callbacks: Callbacks) -> None:
         """Put the run where it was. ValueError if what callbacks had saved is not what they expect."""
         self._restored = True
         if self.saved is not None:
             with self._read_strictly():
                 self._restore(self.saved, run, callbacks)
 
-    def _restore(self, saved: Saved, run: Run, callbacks: Callbacks) -> None:
+    def _restore(self, saved: Saved, run: Course, callbacks: Callbacks) -> None:
         progress, arrays, model = saved.progress, saved.arrays, run.model
         name = "result" if self.finished and "result" in arrays else "parameters"
         model.parameters.flat[...] = arrays[name]
@@ -222,7 +220,7 @@ class Checkpoints:
         model.streams.restore(run.epoch_random)
         model.parameters.changed()
         if self.finished and run.epoch_step:
-            run._order(1)  # the generator goes where it was at the end
+            run.order(1)  # the generator goes where it was at the end
         ended = self.finished and "ended" in progress  # on_train_end may have changed states
         name = "ended" if ended else "callbacks"
         for i, callback in enumerate(callbacks.with_state):
@@ -238,17 +236,17 @@ class Checkpoints:
         spans += [self.every * steps_per_epoch] if self.every is not None else []
         return min((done // span + 1) * span for span in spans)
 
-    def save_if_due(self, run: Run, callbacks: Callbacks, epoch_ended: bool) -> None:
+    def save_if_due(self, run: Course, callbacks: Callbacks, epoch_ended: bool) -> None:
         after_steps = self.every_steps is not None and run.done % self.every_steps == 0
         after_epochs = self.every is not None and epoch_ended and run.history.epochs % self.every == 0
         if after_steps or after_epochs:
             self._write(self._collect(run, callbacks, finished=False))
 
-    def note_states(self, run: Run, callbacks: Callbacks) -> None:
+    def note_states(self, run: Course, callbacks: Callbacks) -> None:
         """Schedule and callbacks are about to be told of an epoch; not all of them, if Ctrl-C comes."""
         self._states_before = _states(run, callbacks)
 
-    def ending(self, run: Run, callbacks: Callbacks) -> None:
+    def ending(self, run: Course, callbacks: Callbacks) -> None:
         """The steps are done, or Ctrl-C came; callbacks that may change the parameters come next."""
         if not self._restored:  # Ctrl-C came first
             return
@@ -257,7 +255,7 @@ class Checkpoints:
         else:
             self._last = self._collect(run, callbacks, finished=True)
 
-    def ended(self, run: Run, callbacks: Callbacks) -> None:
+    def ended(self, run: Course, callbacks: Callbacks) -> None:
         """All is done, on_train_end, too."""
         if self._last is None:
             return
@@ -268,7 +266,7 @@ class Checkpoints:
         self._last.progress["ended"] = _taken_apart("ended", _states(run, callbacks)[1], self._last.arrays)
         self._write(self._last)
 
-    def _collect(self, run: Run, callbacks: Callbacks, *, finished: bool) -> Saved:
+    def _collect(self, run: Course, callbacks: Callbacks, *, finished: bool) -> Saved:
         model, history = run.model, run.history
         model.parameters.adopt()
         arrays = {
@@ -315,7 +313,7 @@ class Checkpoints:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _states(run: Run, callbacks: Callbacks) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _states(run: Course, callbacks: Callbacks) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the schedule and the callbacks have learned from the epochs so far."""
     lr = run.optimizer.lr
     of_schedule = lr.state_dict() if isinstance(lr, Schedule) else {}

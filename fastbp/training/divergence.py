@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fastbp.training.run import Chunk, Run
+from fastbp.inspection.diagnosis import examine
+from fastbp.training.course import Chunk, Course
 
 Array = NDArray[Any]
 
@@ -37,12 +37,12 @@ class Diverged(Exception):
 class Snapshot:
     """What a chunk changes, as it was before."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Course) -> None:
         self.parameters = run.model.parameters.flat.copy()
         self.buffers = [buffer.copy() for buffer in run.state.buffers]
         self.steps, self.steps_trained = run.state.steps, run.model.streams.steps_trained
 
-    def restore(self, run: Run) -> None:
+    def restore(self, run: Course) -> None:
         run.model.parameters.flat[...] = self.parameters
         for buffer, values in zip(run.state.buffers, self.buffers, strict=True):
             buffer[...] = values
@@ -50,14 +50,12 @@ class Snapshot:
         run.model.parameters.changed()
 
 
-def step_back(run: Run, chunk: Chunk, losses: NDArray[np.float64], before: Snapshot) -> Diverged:
+def step_back(run: Course, chunk: Chunk, losses: NDArray[np.float64], before: Snapshot) -> Diverged:
     """Restore the last finite parameters, and say what has happened. ValueError if there were none.
 
     A chunk can be repeated to any of its steps, with the same results. Parameters that are not finite stay
     so, hence bisection finds the last finite ones.
     """
-    from fastbp.inspection.diagnosis import examine
-
     model, first = run.model, chunk.first
     if not np.isfinite(before.parameters).all():
         before.restore(run)
@@ -99,7 +97,7 @@ def step_back(run: Run, chunk: Chunk, losses: NDArray[np.float64], before: Snaps
     )
 
 
-def _rows_of_step(run: Run, chunk: Chunk, step: int) -> Any:
+def _rows_of_step(run: Course, chunk: Chunk, step: int) -> Any:
     """Which rows of the data a step takes, counted as in `Chunk`."""
     epoch, step = divmod(step, run.steps_per_epoch)
     samples = len(run.samples)

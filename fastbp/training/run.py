@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule, rates
 from fastbp.training.checkpoint import Checkpoints
+from fastbp.training.course import Chunk
 from fastbp.training.divergence import Diverged, Snapshot, step_back
 from fastbp.training.interrupt import Interrupts
 from fastbp.training.progress import Progress
@@ -37,18 +38,6 @@ ORDER_ENTRIES = 1 << 20
 FIRST_ROWS_ON_DISK = 64
 # Steps or epochs, where as many are wanted as there are.
 NO_LIMIT = sys.maxsize
-
-
-class Chunk(NamedTuple):
-    """Steps that run without Python: first <= s < last, counted from the beginning of epoch `epoch` (from 0).
-
-    They take the rows of the data that `order` lists, see `Steps`; None: as they lie.
-    """
-
-    order: NDArray[np.int64] | None
-    epoch: int
-    first: int
-    last: int
 
 
 class Run:
@@ -140,7 +129,7 @@ class Run:
             whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.samples), left // per_epoch)
             self._whole = max(1, whole) if self._spans_epochs else 1
         if step == 0 or not self._drawn:
-            self._rows, self._drawn = self._order(self._whole), True
+            self._rows, self._drawn = self.order(self._whole), True
         if self._whole > 1:
             return Chunk(self._rows, epoch, step, self._whole * per_epoch)
         return Chunk(self._rows, epoch, step, min(step + min(self.most_steps, left), per_epoch))
@@ -353,7 +342,7 @@ class Run:
 
     # ---- chunks --------------------------------------------------------------------------------------------
 
-    def _order(self, epochs: int) -> NDArray[np.int64] | None:
+    def order(self, epochs: int) -> NDArray[np.int64] | None:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""
         if not self.shuffle:
             return None
