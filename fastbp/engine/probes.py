@@ -178,7 +178,8 @@ def _repeat_phase(t, n, address):
     job, worker, zero = _phase_at(address), Worker(t, n), np.int64(0)
     plan = structs.plan_at(job.plan)
     first = structs.layer_at(plan, zero)
-    x, batch = input_of(job.x, job.x_row, first.fan_in), Batch(job.rows, zero, zero, zero, plan.coefficients)
+    batch = Batch(job.rows, zero, job.x, job.x_row, zero, zero, plan.coefficients)
+    x = input_of(plan, batch)
     for _ in range(job.times):
         if job.phase == 0:
             forward(plan, first, x, batch, worker)

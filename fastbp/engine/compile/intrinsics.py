@@ -15,18 +15,25 @@ I32 = ir.IntType(32)
 
 @intrinsic
 def call(typingctx, address, args):
-    """call(address, (i, j, ...)): run the callback at that address."""
-    n = len(args)
+    """call(address, (i, j, ...)): run the callback at that address.
+
+    An argument may be a tuple of integers, which stands for all of them.
+    """
+    kinds = [kind if isinstance(kind, types.BaseTuple) else types.int64 for kind in args]
 
     def codegen(context, builder, signature, values):
-        fnty = ir.FunctionType(ir.VoidType(), [I64] * n)
-        builder.call(
-            builder.inttoptr(values[0], fnty.as_pointer()),
-            [builder.extract_value(values[1], i) for i in range(n)],
-        )
+        numbers = []
+        for i, kind in enumerate(kinds):
+            value = builder.extract_value(values[1], i)
+            if isinstance(kind, types.BaseTuple):
+                numbers += [builder.extract_value(value, j) for j in range(len(kind))]
+            else:
+                numbers.append(value)
+        fnty = ir.FunctionType(ir.VoidType(), [I64] * len(numbers))
+        builder.call(builder.inttoptr(values[0], fnty.as_pointer()), numbers)
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.UniTuple(types.int64, n)), codegen
+    return types.void(types.int64, types.Tuple(kinds)), codegen
 
 
 @intrinsic
@@ -115,7 +122,8 @@ if config.DISABLE_JIT:
     # ctypes.
 
     def call(address, args):
-        ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(args))(address)(*map(int, args))
+        numbers = [int(number) for arg in args for number in (arg if isinstance(arg, tuple) else (arg,))]
+        ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(numbers))(address)(*numbers)
 
     def peek(address, index):
         return ctypes.c_int64.from_address(int(address) + 8 * int(index)).value

@@ -16,7 +16,7 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import layer_at, plan_at
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import vectors_of_outputs
-from fastbp.engine.worker.operands import scratch_of, transpose
+from fastbp.engine.worker.operands import batch_of, scratch_of, transpose
 from fastbp.engine.worker.partition import Worker, own_panels, part_of
 
 
@@ -72,8 +72,9 @@ def limit_norms(plan, worker):
                 call(plan.max_norm.constrain, (W.address + p * W.panel, layer.fan_in, plan.vector, limit))
 
 
-def finish_update(address, t, n, coefficients):
+def finish_update(address, t, n, step):
     plan, worker = plan_at(address), Worker(t, n)
+    coefficients = batch_of(plan, step, np.int64(1)).coefficients
     clips = plan.clipping.limit != 0
     if clips:
         sum_squares(plan, worker)

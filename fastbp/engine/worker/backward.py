@@ -16,10 +16,10 @@ from fastbp.engine.structs import layer_at, plan_at
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import deltas, update_narrow
 from fastbp.engine.worker.operands import (
-    Batch,
     Block,
     Left,
     Size,
+    batch_of,
     from_zero,
     input_of,
     matmul_along_k,
@@ -29,6 +29,7 @@ from fastbp.engine.worker.operands import (
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
+    lie_of,
     owns_partial_sums,
     part_of,
     place_of,
@@ -95,18 +96,17 @@ def normalise_backward(plan, layer, batch, worker):
     if norm.forward == 0:
         return
     r0, r1 = part_of(batch.rows, worker)
-    blocks, here = layer.blocks, r0 * layer.blocks.row
-    call(norm.backward, (
-        layer.dz + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize, layer.delta + here, r1 - r0, layer.fan_out, blocks.row,
-        blocks.group, blocks.group_bytes, norm.gain, layer.bias.panel,
-    ))  # fmt: skip
+    here, panel = r0 * layer.blocks.row, layer.bias.panel
+    dz, n, delta = layer.dz + here, norm.n + here, layer.delta + here
+    inverse_std, shape = norm.inverse_std + r0 * plan.itemsize, (r1 - r0, layer.fan_out)
+    call(norm.backward, (dz, n, inverse_std, delta, shape, lie_of(layer), norm.gain, panel))
     barrier(plan, worker)
 
 
-def run_backward(address, t, n, rows, x, x_row, coefficients):
+def run_backward(address, t, n, step):
     """From the last layer's deltas to all parameters' steps, with a barrier after each backward phase."""
-    zero = np.int64(0)
-    plan, worker, batch = plan_at(address), Worker(t, n), Batch(rows, zero, zero, zero, coefficients)
+    plan, worker = plan_at(address), Worker(t, n)
+    batch = batch_of(plan, step, np.int64(1))
     apart = owns_partial_sums(plan, worker) and plan.layers == 2  # workers need nothing of each other
     for i in range(plan.layers - 1, 0, -1):
         layer, below = layer_at(plan, i), layer_at(plan, i - 1)
@@ -118,7 +118,6 @@ def run_backward(address, t, n, rows, x, x_row, coefficients):
             update_narrow(plan, batch, worker)
         else:
             update(plan, layer, output_of(plan, below), batch, worker)
-    first = layer_at(plan, zero)
-    update(plan, first, input_of(x, x_row, first.fan_in), batch, worker)
+    update(plan, layer_at(plan, np.int64(0)), input_of(plan, batch), batch, worker)
     if not apart or plan.gathered_x.address != 0 or plan.clipping.limit != 0 or plan.max_norm.limit != 0:
         barrier(plan, worker)

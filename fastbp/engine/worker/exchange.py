@@ -49,9 +49,8 @@ def exchange_panels(plan, layer, caller, state, inward, p0, p1):
     W, bias, vector = layer.W, layer.bias, plan.vector
     columns = min(layer.fan_out - p0 * plan.lanes, (p1 - p0) * plan.lanes)
     if caller.W != 0 and layer.in_place == 0:
-        call(copy, (
-            caller.W + p0 * vector, layer.fan_out * plan.itemsize, W.address + state + p0 * W.panel, vector, W.panel, layer.fan_in, columns,
-        ))  # fmt: skip
+        outside, inside = (caller.W + p0 * vector, layer.fan_out * plan.itemsize), W.address + state + p0 * W.panel
+        call(copy, (outside, inside, vector, W.panel, layer.fan_in, columns))
     if caller.b != 0:
         call(copy, (caller.b + p0 * vector, 0, bias.address + state + p0 * bias.panel, 0, bias.panel, 1, columns))
     if layer.normalisation.forward != 0:

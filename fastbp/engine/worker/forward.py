@@ -18,11 +18,12 @@ from fastbp.engine.kernels.matmul import FROM_ROW, ZERO
 from fastbp.engine.structs import layer_at, plan_at, top_layer
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import forward_narrow
-from fastbp.engine.worker.operands import Batch, Block, Left, Size, Start, input_of, matmul_along_k, output_of
+from fastbp.engine.worker.operands import Block, Left, Size, Start, batch_of, input_of, matmul_along_k, output_of
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
     columns_of,
+    lie_of,
     owns_partial_sums,
     part_of,
     place_of,
@@ -76,7 +77,7 @@ def product(plan, layer, x, rectangle, start):
         Left(x.address + rectangle.top * x.row, x.row, x.row, x.group, x.group_bytes),
         Block(W.address + p * W.panel, W.panel, W.row),
         Block(layer.z + place_of(plan, layer, rectangle), plan.vector, layer.blocks.row),
-        Start(start, bias.address + p * bias.panel, bias.panel),
+        Start(bias.address + p * bias.panel, bias.panel, start),
     )
 
 
@@ -119,12 +120,11 @@ def activate(plan, layer, rectangle, number):
 @inner
 def output_delta(plan, layer, batch, rectangle):
     """delta = scale * d(loss)/dz in a rectangle of the last layer, and the loss in the place of z. (With a trace it is taken from a.)"""
-    here = place_of(plan, layer, rectangle)
+    here, row = place_of(plan, layer, rectangle), layer.blocks.row
+    z, a, delta = layer.z + here, layer.a + here, layer.delta + here
     y = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
     rows, columns = rectangle.bottom - rectangle.top, columns_of(plan, layer, rectangle)
-    call(layer.output.delta, (
-        layer.z + here, layer.a + here, layer.delta + here, y, batch.y_row, rows, columns, layer.blocks.row, batch.coefficients,
-    ))  # fmt: skip
+    call(layer.output.delta, (z, a, delta, y, batch.y_row, rows, columns, row, batch.coefficients))
 
 
 # ---- phases over whole rows ----------------------------------------------------------------------------
@@ -133,15 +133,13 @@ def output_delta(plan, layer, batch, rectangle):
 @inner
 def normalise(plan, layer, batch, worker):
     """Where the layer is normalised, the worker's rows of its n, z and a, from the products."""
-    norm = layer.normalisation
+    norm, bias = layer.normalisation, layer.bias
     if norm.forward == 0:
         return
     r0, r1 = part_of(batch.rows, worker)
-    blocks, here = layer.blocks, r0 * layer.blocks.row
-    call(norm.forward, (
-        layer.z + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize, r1 - r0, layer.fan_out, blocks.row, blocks.group,
-        blocks.group_bytes, norm.gain, layer.bias.address, layer.bias.panel,
-    ))  # fmt: skip
+    here = r0 * layer.blocks.row
+    z, n, inverse_std = layer.z + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize
+    call(norm.forward, (z, n, inverse_std, r1 - r0, layer.fan_out, lie_of(layer), norm.gain, bias.address, bias.panel))
     p = 0
     while p < layer.panels:
         width = side_by_side(layer, p, layer.panels)
@@ -155,10 +153,8 @@ def softmax_of_rows(plan, batch, worker):
     """The worker's rows of the last layer's a = softmax(z)."""
     layer = top_layer(plan)
     r0, r1 = part_of(batch.rows, worker)
-    blocks, here = layer.blocks, r0 * layer.blocks.row
-    call(layer.output.softmax, (
-        layer.z + here, layer.a + here, r1 - r0, layer.fan_out, blocks.row, blocks.group, blocks.group_bytes,
-    ))  # fmt: skip
+    here = r0 * layer.blocks.row
+    call(layer.output.softmax, (layer.z + here, layer.a + here, r1 - r0, layer.fan_out, lie_of(layer)))
 
 
 @inner
@@ -166,23 +162,22 @@ def output_delta_of_rows(plan, batch, worker):
     """The worker's rows of the last layer's delta and loss."""
     layer = top_layer(plan)
     r0, r1 = part_of(batch.rows, worker)
-    blocks, here = layer.blocks, r0 * layer.blocks.row
-    call(layer.output.delta_of_rows, (
-        layer.z + here, layer.a + here, layer.delta + here, batch.y + r0 * batch.y_row, batch.y_row, r1 - r0, layer.fan_out, blocks.row,
-        blocks.group, blocks.group_bytes, batch.coefficients,
-    ))  # fmt: skip
+    here, y = r0 * layer.blocks.row, batch.y + r0 * batch.y_row
+    z, a, delta = layer.z + here, layer.a + here, layer.delta + here
+    shape = (r1 - r0, layer.fan_out)
+    call(layer.output.delta_of_rows, (z, a, delta, y, batch.y_row, shape, lie_of(layer), batch.coefficients))
 
 
 # ---- the whole -----------------------------------------------------------------------------------------
 
 
-def run_forward(address, t, n, rows, x, x_row, y, y_row, coefficients, number):
+def run_forward(address, t, n, step, training):
     """All layers, with a barrier after each phase."""
-    plan, worker, batch = plan_at(address), Worker(t, n), Batch(rows, number, y, y_row, coefficients)
-    first = layer_at(plan, np.int64(0))
+    plan, worker = plan_at(address), Worker(t, n)
+    batch, first = batch_of(plan, step, training), layer_at(plan, np.int64(0))
     # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is one within that layer.
     unmet = plan.layers - 2 if owns_partial_sums(plan, worker) else -1
-    forward(plan, first, input_of(x, x_row, first.fan_in), batch, worker)
+    forward(plan, first, input_of(plan, batch), batch, worker)
     if unmet != 0:
         barrier(plan, worker)
     normalise(plan, first, batch, worker)
@@ -198,9 +193,9 @@ def run_forward(address, t, n, rows, x, x_row, y, y_row, coefficients, number):
             barrier(plan, worker)
         normalise(plan, layer, batch, worker)
     output = top_layer(plan).output
-    if batch.number != 0 and output.delta_of_rows != 0:
+    if training and output.delta_of_rows != 0:
         output_delta_of_rows(plan, batch, worker)
         barrier(plan, worker)
-    elif batch.number == 0 and output.softmax != 0:
+    elif not training and output.softmax != 0:
         softmax_of_rows(plan, batch, worker)
         barrier(plan, worker)

@@ -58,28 +58,26 @@ def forward_narrow(plan, x, batch, worker):
         p0, p1 = layer.in_panels * q // parts.count, layer.in_panels * (q + 1) // parts.count
         a = x.address + panel_at(plan, below, p0) + lo * lanes * x.row
         start = layer.bias.address if q == 0 else parts.zeros
-        call(plan.kernels.dots, (
-            a, x.row, x.group // lanes, x.group_bytes, p1 - p0, layer.W.address + p0 * layer.W.panel, layer.W.panel, layer.fan_out, start,
-            sums + q * part, layer.blocks.row, hi - lo,
-        ))  # fmt: skip
+        inputs = (a, x.row, x.group // lanes, x.group_bytes, p1 - p0)
+        weights = (layer.W.address + p0 * layer.W.panel, layer.W.panel, layer.fan_out)
+        call(plan.kernels.dots, (inputs, weights, start, sums + q * part, layer.blocks.row, hi - lo))
     if owns_partial_sums(plan, worker):
         barrier(plan, worker)
     if parts.count > 1:
-        call(plan.kernels.add_parts, (sums, part, parts.count, layer.z + offset, layer.fan_out, layer.blocks.row, hi - lo))
+        z, row = layer.z + offset, layer.blocks.row
+        call(plan.kernels.add_parts, (sums, part, parts.count, z, layer.fan_out, row, hi - lo))
     narrow_output_delta(layer, batch, offset, lo * lanes, min(batch.rows, hi * lanes))
 
 
 @inner
 def forward_of_few_rows(plan, layer, x, batch):
     """All of a few rows."""
-    call(plan.kernels.dots_of_rows, (
-        x.address, x.row, batch.rows, layer.in_panels, layer.W.address, layer.W.panel, layer.fan_out, layer.bias.address, layer.z,
-        layer.blocks.row,
-    ))  # fmt: skip
+    z, W, row, outputs = layer.z, layer.W, layer.blocks.row, layer.fan_out
+    inputs, weights = (x.address, x.row, batch.rows, layer.in_panels), (W.address, W.panel, outputs)
+    call(plan.kernels.dots_of_rows, (inputs, weights, layer.bias.address, z, row))
     if layer.narrow == OF_ONE_ROW:
-        call(layer.output.delta, (
-            layer.z, layer.z, layer.delta, batch.y, batch.y_row, batch.rows, layer.fan_out, layer.blocks.row, batch.coefficients,
-        ))  # fmt: skip
+        targets = (batch.y, batch.y_row)
+        call(layer.output.delta, (z, z, layer.delta, targets, batch.rows, outputs, row, batch.coefficients))
     else:
         narrow_output_delta(layer, batch, np.int64(0), np.int64(0), batch.rows)
 
@@ -87,10 +85,9 @@ def forward_of_few_rows(plan, layer, x, batch):
 @inner
 def narrow_output_delta(layer, batch, offset, r0, r1):
     """delta = scale * d(loss)/dz of rows r0 .. r1, which lie at that offset, and the loss in the place of z."""
-    call(layer.output.delta, (
-        layer.z + offset, layer.delta + offset, batch.y + r0 * batch.y_row, batch.y_row, r1 - r0, layer.fan_out, layer.blocks.row,
-        batch.coefficients,
-    ))  # fmt: skip
+    z, delta, y = layer.z + offset, layer.delta + offset, batch.y + r0 * batch.y_row
+    rows, outputs, row = r1 - r0, layer.fan_out, layer.blocks.row
+    call(layer.output.delta, (z, delta, y, batch.y_row, rows, outputs, row, batch.coefficients))
 
 
 @inner

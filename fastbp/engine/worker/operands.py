@@ -9,15 +9,18 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.kernels import matmul
+from fastbp.engine.structs import layer_at
 
 
 class Batch(NamedTuple):
-    """One step's rows, targets and numbers."""
+    """One step's rows, inputs, targets and numbers."""
 
     rows: int
     number: int  # of the step, counted from 1 over the model's life; 0: this is no training
+    x: int  # address of the inputs, (rows, inputs)
+    x_row: int  # bytes from a row to the next
     y: int  # address of the targets, (rows, outputs)
-    y_row: int  # bytes from a row to the next
+    y_row: int
     coefficients: int  # address: the factor of the output's deltas, then the optimizer's numbers
 
 
@@ -59,15 +62,29 @@ class Block(NamedTuple):
 class Start(NamedTuple):
     """What the sums begin with: matmul.ZERO, FROM_C, or FROM_ROW, one row of vectors."""
 
+    row: int  # address
+    vector: int  # bytes from a vector to the next
     kind: int
-    row: int
-    vector: int
 
 
 @inner
-def input_of(x, x_row, columns):
+def batch_of(plan, step, training):
+    """The batch of a step, where it lies or where it was gathered."""
+    start = step % plan.steps_per_epoch * plan.batch
+    rows = min(plan.batch, plan.samples - start)
+    x, x_row, y, y_row = plan.x.address + start * plan.x.row, plan.x.row, plan.y.address + start * plan.y.row, plan.y.row
+    if plan.gathered_x.address != 0:
+        x, x_row = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch, plan.gathered_x.row
+        y, y_row = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch, plan.gathered_y.row
+    number = plan.steps_before + step + 1 if training else 0
+    coefficients = plan.coefficients + (step - plan.first_step) * plan.coefficients_row
+    return Batch(rows, number, x, x_row, y, y_row, coefficients)
+
+
+@inner
+def input_of(plan, batch):
     """The rows of a batch as the first layer's operand."""
-    return Operand(x, x_row, columns, np.int64(0))
+    return Operand(batch.x, batch.x_row, layer_at(plan, np.int64(0)).fan_in, np.int64(0))
 
 
 @inner
@@ -78,12 +95,12 @@ def output_of(plan, layer):
 
 @inner
 def from_zero():
-    return Start(np.int64(matmul.ZERO), np.int64(0), np.int64(0))
+    return Start(np.int64(0), np.int64(0), np.int64(matmul.ZERO))
 
 
 @inner
 def from_itself():
-    return Start(np.int64(matmul.FROM_C), np.int64(0), np.int64(0))
+    return Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C))
 
 
 @inner
@@ -100,10 +117,7 @@ def matmul_along_rows(plan, size, a, b, c, start):
 
 @inner
 def multiply(kernel, size, a, b, c, start):
-    call(kernel, (
-        size.rows, size.vectors, size.depth, a.address, a.row, a.stride, a.group, a.group_bytes, b.address, b.vector, b.row,
-        c.address, c.vector, c.row, start.row, start.vector, start.kind,
-    ))  # fmt: skip
+    call(kernel, (size, a, b, c, start))
 
 
 @inner
@@ -115,10 +129,7 @@ def scratch_of(plan, worker):
 @inner
 def apply_rule(plan, gradient, parameters, rows, vectors, coefficients):
     """The optimizer's step on a block of parameters and its states."""
-    call(plan.kernels.update, (
-        gradient.address, gradient.vector, gradient.row, parameters.address, parameters.vector, parameters.row, plan.state, rows, vectors,
-        coefficients,
-    ))  # fmt: skip
+    call(plan.kernels.update, (gradient, parameters, plan.state, rows, vectors, coefficients))
 
 
 @inner

@@ -107,6 +107,12 @@ def side_by_side(layer, p, p1):
 
 
 @inner
+def lie_of(layer):
+    """How z, a and the deltas of a layer lie, as kernels that go along whole rows take it."""
+    return layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes
+
+
+@inner
 def place_of(plan, layer, rectangle):
     """Where the rectangle begins in z, a and the deltas of a layer."""
     return panel_at(plan, layer, rectangle.panel) + rectangle.top * layer.blocks.row

@@ -42,7 +42,7 @@ from fastbp.engine.worker.after_update import finish_update
 from fastbp.engine.worker.backward import run_backward
 from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
 from fastbp.engine.worker.forward import output_delta, output_delta_of_rows, run_forward
-from fastbp.engine.worker.operands import Batch
+from fastbp.engine.worker.operands import batch_of
 from fastbp.engine.worker.partition import Rectangle, Worker, side_by_side
 
 
@@ -67,22 +67,15 @@ def train(address, t, n):
         call(phases.gather_batch, (address, t, n, first))
         barrier(plan, worker)
     for step in range(first, last):
-        start = step % plan.steps_per_epoch * plan.batch
-        rows = min(plan.batch, plan.samples - start)
-        coefficients = plan.coefficients + (step - first) * plan.coefficients_row
-        x, x_row, y, y_row = plan.x.address + start * plan.x.row, plan.x.row, plan.y.address + start * plan.y.row, plan.y.row
-        if gathering:
-            x, x_row = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch, plan.gathered_x.row
-            y, y_row = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch, plan.gathered_y.row
-            if step + 1 < last:
-                call(phases.gather_batch, (address, t, n, step + 1))
-        number = plan.steps_before + step + 1
-        call(phases.run_forward, (address, t, n, rows, x, x_row, y, y_row, coefficients, number))
+        if gathering and step + 1 < last:  # while this one is trained on
+            call(phases.gather_batch, (address, t, n, step + 1))
+        call(phases.run_forward, (address, t, n, step, 1))
         if t == 0:
+            rows = min(plan.batch, plan.samples - step % plan.steps_per_epoch * plan.batch)
             sum_losses(plan, rows, plan.losses + (step - first) * 8)
-        call(phases.run_backward, (address, t, n, rows, x, x_row, coefficients))
+        call(phases.run_backward, (address, t, n, step))
         if finishing:
-            call(phases.finish_update, (address, t, n, coefficients))
+            call(phases.finish_update, (address, t, n, step))
     barrier(plan, worker)
 
 
@@ -90,36 +83,34 @@ def evaluate(address, t, n):
     """Forward, a batch at a time, and z and a to the caller's arrays."""
     plan, worker = plan_at(address), Worker(t, n)
     for start in range(0, plan.samples, plan.batch):
-        rows = min(plan.batch, plan.samples - start)
-        x, x_row = plan.x.address + start * plan.x.row, plan.x.row
+        step = start // plan.batch
         if plan.gathered_x.address != 0:  # there is room for a single batch, and no Y
-            call(plan.phases.gather_batch, (address, t, n, start // plan.batch))
+            call(plan.phases.gather_batch, (address, t, n, step))
             barrier(plan, worker)
-            x, x_row = plan.gathered_x.address, plan.gathered_x.row
-        call(plan.phases.run_forward, (address, t, n, rows, x, x_row, 0, 0, 0, 0))
+        call(plan.phases.run_forward, (address, t, n, step, 0))
+        rows = min(plan.batch, plan.samples - start)
         for i in range(plan.layers):
             exchange_activations(plan, layer_at(plan, i), worker, start, rows, np.int64(0))
         barrier(plan, worker)
 
 
 def gradients(address, t, n):
-    """Backward from z and a that the caller brings."""
-    plan, worker = plan_at(address), Worker(t, n)
-    rows, zero = plan.samples, np.int64(0)
+    """Backward from z and a that the caller brings, in a single batch."""
+    plan, worker, first = plan_at(address), Worker(t, n), np.int64(0)
+    batch, top = batch_of(plan, first, np.int64(1)), top_layer(plan)
     for i in range(plan.layers):
-        exchange_activations(plan, layer_at(plan, i), worker, zero, rows, np.int64(1))
+        exchange_activations(plan, layer_at(plan, i), worker, first, batch.rows, np.int64(1))
     barrier(plan, worker)
-    batch, top = Batch(rows, zero, plan.y.address, plan.y.row, plan.coefficients), top_layer(plan)
     if top.output.delta_of_rows != 0:
         output_delta_of_rows(plan, batch, worker)
     elif t == 0:
         p = 0
         while p < top.panels:
             width = side_by_side(top, p, top.panels)
-            output_delta(plan, top, batch, Rectangle(zero, rows, p, width))
+            output_delta(plan, top, batch, Rectangle(first, batch.rows, p, width))
             p += width
     barrier(plan, worker)
-    call(plan.phases.run_backward, (address, t, n, rows, plan.x.address, plan.x.row, plan.coefficients))
+    call(plan.phases.run_backward, (address, t, n, 0))
 
 
 def work(t, n, address):
@@ -139,7 +130,7 @@ def work(t, n, address):
     if task & BACKWARD:
         call(phases.gradients, (address, t, n))
     if task & FINISH_UPDATE:
-        call(phases.finish_update, (address, t, n, plan.coefficients))
+        call(phases.finish_update, (address, t, n, plan.first_step))
     if task & UNPACK:
         call(phases.exchange_parameters, (address, t, n, 0, 0))
     if task & UNPACK_STATES:

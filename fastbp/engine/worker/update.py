@@ -85,7 +85,7 @@ def update_by_packed_inputs(plan, layer, x, batch, worker, rectangle):
     pieces = 1 + (batch.rows - 1) // plan.depth if layer.direct else 1
     for piece in range(pieces):
         r0, r1 = batch.rows * piece // pieces, batch.rows * (piece + 1) // pieces
-        piece_of_batch = Batch(r1 - r0, batch.number, batch.y, batch.y_row, batch.coefficients)
+        piece_of_batch = Batch(r1 - r0, batch.number, batch.x, batch.x_row, batch.y, batch.y_row, batch.coefficients)
         sweep = max(2, plan.block // ((r1 - r0) * plan.vector) // 2 * 2)
         for q in range(p0, p1, sweep):
             q1 = min(p1, q + sweep)
