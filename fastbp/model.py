@@ -374,8 +374,9 @@ class MLP(Network):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a safetensors file, all of it or (on an error) nothing.
 
+        A symbolic link stays, the file that it points to is replaced; the mode of an old file is kept.
         Optimizer state is not part of it. OSError if it cannot be written, TypeError if `metadata` is not
-        JSON.
+        JSON, ValueError if a weight, bias or gain is NaN or infinite.
         """
         model_file.save(self, path)
 

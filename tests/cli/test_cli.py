@@ -365,6 +365,18 @@ def test_model_saved_from_python(refused):
     assert "not written by `fastbp train`" in refused("predict m.safetensors flowers.csv")
 
 
+def test_a_model_and_data_that_are_swapped_are_called_that(refused):
+    assert train_flowers() == 0
+    np.save("flowers.npy", np.ones((3, 2)))
+    with open("images.idx", "wb") as file:
+        file.write(bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 2, 5, 6]))
+    for data in ("flowers.csv", "flowers.npy", "images.idx"):
+        message = f"m.safetensors is the model and {data} the data: swap them, the model comes first"
+        assert message in refused(f"predict {data} m.safetensors --out p.csv")
+    assert "is not a model file" in refused("predict flowers.csv flowers.npy")
+    assert "unknown kind of file '.safetensors'" in refused("predict m.safetensors m.safetensors")
+
+
 def test_predictions_are_refused_before_work(refused):
     assert train_flowers() == 0
     assert "can be written as .csv, .npy or .npz" in refused("predict m.safetensors flowers.csv --out p.txt")

@@ -16,7 +16,7 @@ from fastbp.cli import files
 from fastbp.cli.errors import OK, DataError
 from fastbp.cli.output import Results
 from fastbp.cli.tables import idx
-from fastbp.cli.tables.reading import TABLES, read_for_prediction
+from fastbp.cli.tables.reading import read_for_prediction
 from fastbp.cli.tables.table import Table
 from fastbp.cli.train.task import Task
 from fastbp.storage import atomic, model_file
@@ -56,11 +56,16 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
 
 def _load(path: str, data: str) -> fastbp.MLP:
     """The model in a file. DataError if there is none, or if the other file is the model."""
-    if Path(path).suffix.lower() in TABLES and _is_model(data):
-        raise DataError(f"{data} is the model and {path} the data: the model comes first")
     if not Path(path).exists():
         raise DataError(f"no such model file: {path}")
-    return fastbp.MLP.load(path)
+    try:
+        return fastbp.MLP.load(path)
+    except ValueError:
+        if _is_model(data):
+            raise DataError(
+                f"{data} is the model and {path} the data: swap them, the model comes first"
+            ) from None
+        raise
 
 
 def _is_model(path: str) -> bool:
