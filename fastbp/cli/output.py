@@ -99,6 +99,7 @@ class Results:
 def complain(message: str, what: str = "error: ") -> None:
     """An error, or what else the message is, on standard error if there is one."""
     if sys.stderr is not None:
+        progress("")  # what was being done has ended
         with contextlib.suppress(OSError, ValueError):
             print(f"fastbp: {what}{message}", file=sys.stderr)
 

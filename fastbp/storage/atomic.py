@@ -72,9 +72,19 @@ def check_writable(path: str | os.PathLike[str], argument: str = "path") -> Path
     else:
         if not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, "is there and write-protected", name)
+        if _is_kept_by_its_folder(target):
+            raise PermissionError(
+                errno.EPERM, "is another user's, in a folder where none but owners may replace", name
+            )
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(errno.EACCES, f"the directory {target.parent} is not writable", name)
     return target
+
+
+def _is_kept_by_its_folder(target: Path) -> bool:
+    """Whether it is in a folder like /tmp, where files may be written to, but not replaced by others."""
+    folder, user = target.parent.stat(), os.geteuid() if hasattr(os, "geteuid") else 0
+    return bool(folder.st_mode & stat.S_ISVTX) and user not in (0, folder.st_uid, target.stat().st_uid)
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:

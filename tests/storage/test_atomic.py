@@ -189,6 +189,29 @@ def test_a_write_protected_file_is_refused():
     assert in_child(code, None).splitlines() == ["refused: is there and write-protected", "0 1"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_another_users_file_in_a_folder_like_tmp_is_refused_before_the_work():
+    code = """
+        import tempfile
+        folder = tempfile.mkdtemp()
+        os.chmod(folder, 0o1777)
+        path = os.path.join(folder, "file")
+        open(path, "w").close()
+        os.chmod(path, 0o666)
+        os.setresuid(12345, 12345, 0)
+        try:
+            atomic.check_writable(path)
+        except PermissionError as error:
+            print(error.strerror)
+        atomic.write(path + "2", b"of our own")
+        atomic.write(path + "2", b"twice")
+        os.setresuid(0, 0, 0)
+        print(sorted(os.listdir(folder)))
+        """
+    said = in_child(code, None).splitlines()
+    assert said == ["is another user's, in a folder where none but owners may replace", "['file', 'file2']"]
+
+
 # ---- names -------------------------------------------------------------------------------------------------
 
 

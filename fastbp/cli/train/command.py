@@ -25,7 +25,9 @@ from fastbp.training.checkpoint import OtherTraining
 def train(settings: argparse.Namespace) -> int:
     """Train, write the model, report; return the exit code."""
     _check_outputs(settings)
+    output.progress(f"reading {settings.data} ...")
     data = train_data.load(settings)
+    output.progress("")
     task = data.task
     model = setup.network(settings, data)
     model.metadata.update(task.to_metadata())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import fastbp
 from fastbp.cli import files
 from fastbp.cli.errors import OK, DataError
-from fastbp.cli.output import Results
+from fastbp.cli.output import Results, progress
 from fastbp.cli.tables import idx
 from fastbp.cli.tables.reading import read_for_prediction
 from fastbp.cli.tables.table import Table
@@ -35,8 +35,11 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
         raise DataError(f"{path}: predictions can be written as .csv, .npy or .npz")
     model = _load(arguments.model, arguments.data)
     task = Task.from_metadata(arguments.model, model.metadata, model.architecture)
+    progress(f"reading {arguments.data} ...")
     table = _read(arguments.data, arguments.labels, task)
+    progress(f"predicting {len(table):,} rows (compiling the engine, once) ...")
     y_pred = model.predict(task.inputs(table))
+    progress("")
     content = _content(kind, task, y_pred)
     if path is None:
         results.write_file(content)
