@@ -126,7 +126,7 @@ def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", thre
     memory.view(dtype)[:] = np.random.default_rng(0).random(memory.nbytes // itemsize) - 0.5
     a = memory.ctypes.data
     job, job_memory = _job(Product)
-    job.kernel, job.times, job.vector = matmul.address(dtype, matmul.ALONG_K), 1, vector
+    job.kernel, job.times, job.vector = matmul.microkernel(dtype, matmul.ALONG_K), 1, vector
     job.rows, job.vectors, job.depth = rows, vectors, depth
     job.a, job.a_row, job.b, job.c, job.own = a, a_row, a + sizes_of[0], a + sizes_of[0] + sizes_of[1], sum(sizes_of)
     work = jit.address_of("limit", jit.void(3), lambda: _repeat, driver=True)

@@ -76,8 +76,8 @@ def _kernels(plan: Plan, design: Design) -> None:
     """What all networks call, and what a narrow output layer does."""
     kernels, name = plan.kernels, design.dtype.name
     far = design.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS
-    kernels.product_along_k = matmul.address(name, matmul.ALONG_K, prefetch=far)
-    kernels.product_along_rows = matmul.address(name, matmul.ALONG_ROWS, prefetch=far)
+    kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
+    kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
     kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
     kernels.transpose, kernels.gather, kernels.prefetch = copies.transpose(name), copies.gather(name), copies.prefetch_rows()
@@ -216,7 +216,7 @@ def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     scratch.vectors = memory.new(workers * 32 * design.vector)
     plan.packing_rows = packing_rows()
     if design.batch >= plan.packing_rows:
-        plan.kernels.pack_inputs = copies.copy_sliver(design.dtype.name)
+        plan.kernels.pack_inputs = copies.pack_inputs(design.dtype.name)
         scratch.packed_row = -(-matmul.shapes()[2] // design.lanes) * design.vector
         scratch.packed_worker = design.batch * scratch.packed_row + PACKED_APART
         scratch.packed = memory.new(workers * scratch.packed_worker)

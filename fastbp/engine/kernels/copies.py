@@ -125,23 +125,22 @@ def copy_columns(dtype: str, into: bool) -> int:
     return compile_block("columns-in" if into else "columns-out", dtype, 6, emit)
 
 
-def copy_sliver(dtype: str) -> int:
-    """(x, x_row, sliver, sliver_row, rows, columns): copy some columns of x; what fills up the sliver's
-    vectors becomes 0."""
+def pack_inputs(dtype: str) -> int:
+    """(x, x_row, packed, packed_row, rows, columns): a packed panel of A for the weights' gradient, which the
+    literature calls a sliver: some columns of x in whole vectors, filled up with 0."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        x, x_row, sliver, sliver_row, rows, columns = args
+        x, x_row, packed, packed_row, rows, columns = args
         ops = Vectors(b, dtype)
         lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
         with cgutils.for_range(b, b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes), intp=I64) as outer:
-            mask = ops.first_lanes(
-                b.sub(columns, b.mul(outer.index, lanes))
-            )  # once for all rows: this loop costs what it loads
+            # Once for all rows: this loop costs what it loads.
+            mask = ops.first_lanes(b.sub(columns, b.mul(outer.index, lanes)))
             with cgutils.for_range(b, rows, intp=I64) as inner:
                 v = ops.load_masked(vector_at(b, x, inner.index, x_row, outer.index, size), mask)
-                ops.store(v, vector_at(b, sliver, inner.index, sliver_row, outer.index, size))
+                ops.store(v, vector_at(b, packed, inner.index, packed_row, outer.index, size))
 
-    return compile_block("copy-sliver", dtype, 6, emit)
+    return compile_block("pack-inputs", dtype, 6, emit)
 
 
 def gather(dtype: str) -> int:

@@ -251,7 +251,7 @@ class _Variant:
             ops.prefetch(build.add(here, build.mul(row, v["a_stride"])))
 
 
-def address(dtype: str, along: int, *, prefetch: bool = False) -> int:
+def microkernel(dtype: str, along: int, *, prefetch: bool = False) -> int:
     """The compiled microkernel. prefetch: for large matrices; the results are the same."""
     name = f"microkernel-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}"
     return compile_block(name, dtype, len(ARGUMENTS), lambda b, args: _emit(b, dtype, along, prefetch, args))
