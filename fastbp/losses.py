@@ -24,11 +24,21 @@ from fastbp.activations import Activation
 Array = NDArray[Any]
 
 
+def _held(values: Array, in_dtype: Array) -> Array:
+    """(batch,): the sums of these float64 values, infinite where the network's own dtype cannot hold one.
+
+    So float32 networks have an infinite loss from errors of 2.6e19 on, in training and wherever else it is
+    computed.
+    """
+    total: Array = np.where(np.isinf(in_dtype), np.inf, values).sum(axis=1)
+    return total
+
+
 def mse(z: Array, y_pred: Array, y_true: Array) -> Array:
     """1/2 sum over outputs of (y_pred - y_true)²."""
-    squares = np.square(y_pred - y_true, dtype=np.float64)  # float32 squares would overflow from 1e19 on
-    total: Array = 0.5 * squares.sum(axis=1)
-    return total
+    e = y_pred - y_true
+    with np.errstate(over="ignore"):
+        return 0.5 * _held(np.square(e, dtype=np.float64), 0.5 * e * e)
 
 
 def mse_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
@@ -107,10 +117,15 @@ def huber(z: Array, y_pred: Array, y_true: Array, delta: float) -> Array:
 
     Huber, Annals of Mathematical Statistics 35 (1964) 73. With c = e within ±delta, it is c (e - c / 2).
     """
-    e = (y_pred - y_true).astype(np.float64)
-    c = np.clip(e, -delta, delta)
-    total: Array = (c * (e - 0.5 * c)).sum(axis=1)
-    return total
+
+    def of(e: Array) -> Array:
+        c = np.clip(e, -delta, delta)
+        values: Array = c * (e - 0.5 * c)
+        return values
+
+    e = y_pred - y_true
+    with np.errstate(over="ignore"):
+        return _held(of(e.astype(np.float64)), of(e))
 
 
 def huber_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation, delta: float) -> Array:

@@ -73,7 +73,7 @@ def test_files_and_names(loss, tmp_path):
     again = fastbp.MLP.load(tmp_path / "m")
     assert again.architecture.loss.name == model.architecture.loss.name == loss
     assert again.loss(X, Y) == model.loss(X, Y)
-    assert eval(repr(model), {"MLP": fastbp.MLP})._loss.name == loss
+    assert eval(repr(model), {"MLP": fastbp.MLP}).architecture.loss.name == loss
 
 
 @pytest.mark.parametrize("name", ["huber()", "huber(0)", "huber(-1)", "huber(nan)", "huber(inf)", "huber(x)"])
