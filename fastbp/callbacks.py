@@ -76,7 +76,9 @@ class EarlyStopping:
         restore_best: bool = True,
     ) -> None:
         if not isinstance(monitor, str):
-            raise TypeError(f"monitor must be the name of a column of the history, got {monitor!r}")
+            raise TypeError(
+                f"monitor must be the name of a column of the history, got {checks.shown(monitor)}"
+            )
         self.monitor = monitor
         self.patience = checks.count("patience", patience)
         self.min_delta = checks.number("min_delta", min_delta, low=0)
@@ -186,7 +188,7 @@ class Callbacks:
                 expected = ", ".join(HOOKS)
                 raise TypeError(
                     "callbacks must be functions of (model, epoch, history) or objects with some of the "
-                    f"methods {expected}, got {callback!r}"
+                    f"methods {expected}, got {checks.shown(callback)}"
                 )
             _require_arguments(callback, hook, function)
             getattr(self, hook.removeprefix("on_")).append(function)

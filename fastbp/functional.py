@@ -84,7 +84,8 @@ def forward(
     """
     # What is looked at here would cost compiled code more to refuse; it refuses whatever else does not fit.
     if (
-        type(X) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
+        type(check_finite) is bool
+        and type(X) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
         and X.flags.carray
         and X.dtype == W1.dtype
     ):
@@ -136,7 +137,8 @@ def backward(
     ValueError : in the first row, a1 is not max(0, z1), or y_pred is outside [0, 1].
     """
     if (
-        type(X) is type(y_true) is type(z1) is type(a1) is type(y_pred) is type(W2) is ndarray
+        type(check_finite) is bool
+        and type(X) is type(y_true) is type(z1) is type(a1) is type(y_pred) is type(W2) is ndarray
         and X.flags.carray
         and y_true.flags.carray
         and X.dtype == W2.dtype
@@ -168,11 +170,12 @@ def sgd_update(
     ValueError, TypeError : before any parameter is changed.
     """
     parameters, gradients, rate = checks.update_arguments(params, grads, lr, check_finite)
-    for param, grad in zip(parameters, gradients, strict=True):
-        if param.flags.carray:
-            two_layer.descend(param.reshape(-1), _for_kernel(grad).reshape(-1), rate)
-        else:
-            param -= rate * grad
+    with np.errstate(all="ignore"):  # what overflows becomes infinite, whatever np.seterr says
+        for param, grad in zip(parameters, gradients, strict=True):
+            if param.flags.carray:
+                two_layer.descend(param.reshape(-1), _for_kernel(grad).reshape(-1), rate)
+            else:
+                param -= rate * grad
 
 
 def train_step(
@@ -205,7 +208,8 @@ def train_step(
     ValueError, TypeError : as `forward` and `sgd_update`, before any parameter is changed.
     """
     if (
-        type(X) is type(y_true) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
+        type(check_finite) is bool
+        and type(X) is type(y_true) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
         and X.flags.carray
         and y_true.flags.carray
         and X.dtype == W1.dtype
@@ -218,7 +222,8 @@ def train_step(
     if _parameters_overlap(*arrays):
         x, y, *parameters = arrays
         z1, a1, _, y_pred = forward(x, *parameters, check_finite=False)
-        loss = 0.5 * float(np.sum(np.square(y_pred - y, dtype=np.float64)))
+        with np.errstate(all="ignore"):
+            loss = 0.5 * float(np.sum(np.square(y_pred - y, dtype=np.float64)))
         grads = backward(x, y, z1, a1, y_pred, parameters[2], check_finite=False)
         sgd_update(parameters, grads, rate, check_finite=False)
         return loss

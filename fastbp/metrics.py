@@ -62,18 +62,21 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     targets, predictions = _quantities(y_true, y_pred)
     if len(targets) < 2:
         raise ValueError("r2 needs two rows or more, got 1")
-    residual = np.square(targets - predictions).sum(axis=0)
-    spread = np.square(targets - targets.mean(axis=0)).sum(axis=0)
+    with np.errstate(all="ignore"):  # what is not finite gives NaN
+        residual = np.square(targets - predictions).sum(axis=0)
+        spread = np.square(targets - targets.mean(axis=0)).sum(axis=0)
     spread[(targets == targets[0]).all(axis=0)] = 0  # the mean of equal numbers may be off by a rounding
     varies = spread > 0
-    share = np.divide(residual, spread, out=np.where(residual > 0, 1.0, 0.0), where=varies)
-    return float((1 - share).mean())
+    with np.errstate(all="ignore"):
+        share = np.divide(residual, spread, out=np.where(residual > 0, 1.0, 0.0), where=varies)
+        return float((1 - share).mean())
 
 
 def mae(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """The mean of |y_true - y_pred| over all rows and outputs. (The loss "mae" adds the outputs up.)"""
     targets, predictions = _quantities(y_true, y_pred)
-    return float(np.abs(targets - predictions).mean())
+    with np.errstate(all="ignore"):
+        return float(np.abs(targets - predictions).mean())
 
 
 def auc(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -101,7 +104,7 @@ def auc(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 def _arrays(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
     """Both with two dimensions; y_true keeps its dtype, so that labels can be told from rows."""
-    targets, predictions = np.asarray(y_true), np.asarray(y_pred)
+    targets, predictions = checks.as_array("y_true", y_true), checks.as_array("y_pred", y_pred)
     for name, array in (("y_true", targets), ("y_pred", predictions)):
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
@@ -218,8 +221,8 @@ def chosen(
     ValueError or TypeError for what is unknown, asked for twice, or does not fit.
     """
     listed = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
-    if not isinstance(listed, Iterable):
-        raise TypeError(f"metrics must be a list of names or functions, got {metrics!r}")
+    if not isinstance(listed, Iterable) or isinstance(listed, np.ndarray):
+        raise TypeError(f"metrics must be a list of names or functions, got {checks.shown(metrics)}")
     entries = [get(metric) for metric in listed]
     if entries and Y is None:
         raise ValueError("metrics are computed on validation data: give validation_data or validation_split")
@@ -261,5 +264,7 @@ def evaluate(metrics: Sequence[Metric], y_true: Array, y_pred: Array) -> dict[st
         try:
             values[metric.name] = float(value)
         except (TypeError, ValueError):
-            raise TypeError(f"metric {metric.name!r} must return a number, got {value!r}") from None
+            raise TypeError(
+                f"metric {metric.name!r} must return a number, got {checks.shown(value)}"
+            ) from None
     return values

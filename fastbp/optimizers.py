@@ -24,7 +24,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.checks import flag, number
+from fastbp.checks import flag, number, shown
 from fastbp.optimizer_base import Numbers, Optimizer
 from fastbp.schedules import Schedule
 
@@ -115,7 +115,7 @@ class Adam(Optimizer):
             or not isinstance(self.betas, Sequence)
             or len(self.betas) != 2
         ):
-            raise TypeError(f"betas must be a list or tuple of two numbers, got {self.betas!r}")
+            raise TypeError(f"betas must be a list or tuple of two numbers, got {shown(self.betas)}")
         for i, beta in enumerate(self.betas):
             number(f"betas[{i}]", beta, low=0, below=1)
         number("eps", self.eps, low=0)

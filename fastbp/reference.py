@@ -54,8 +54,11 @@ __all__ = [
 __all__ += optimizers.__all__
 
 # ---- 1. the tutorial's network: the equations ---------------------------------------------------------
+#
+# What overflows is infinite and what underflows is 0, whatever np.seterr says (hence np.errstate).
 
 
+@np.errstate(all="ignore")
 def _forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> tuple[Array, Array, Array, Array]:
     z1 = X @ W1 + b1  # (batch, hidden)
     a1 = np.maximum(0, z1)  # (batch, hidden)
@@ -64,6 +67,7 @@ def _forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array) -> tuple[Arra
     return z1, a1, z2, y_pred
 
 
+@np.errstate(all="ignore")
 def _backward(
     X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array
 ) -> tuple[Array, Array, Array, Array]:
@@ -76,11 +80,13 @@ def _backward(
     return dW1, db1, dW2, db2
 
 
+@np.errstate(all="ignore")
 def _sgd_update(params: Sequence[Array], grads: Sequence[Array], lr: float) -> None:
     for param, grad in zip(params, grads, strict=True):
         param -= lr * grad  # in place: the caller's array changes
 
 
+@np.errstate(all="ignore")
 def _half_squared_error(y_pred: Array, y_true: Array) -> float:
     return float(0.5 * np.sum(np.square(y_pred - y_true, dtype=np.float64)))
 
@@ -142,6 +148,7 @@ def train_step(
 class NumPyBackend(Backend):
     """The forward pass, backpropagation and training steps, written as the equations are."""
 
+    @np.errstate(all="ignore")
     def forward(self, X: Array, masks: Sequence[Array | None] | None = None) -> Trace:
         """masks: what dropout multiplies each hidden layer's a with, on the way to the next layer."""
         weights, biases, gains = self.parameters.weights, self.parameters.biases, self.parameters.gains
@@ -208,6 +215,7 @@ class NumPyBackend(Backend):
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 
+    @np.errstate(all="ignore")
     def backward(self, trace: Trace, Y: Array) -> Array:
         """The gradients of a batch as one flat array."""
         flat = np.empty_like(self.parameters.flat)
@@ -228,7 +236,7 @@ class NumPyBackend(Backend):
         """One step after another; see `Backend.train`."""
         buffers = [[*itertools.chain(*self.parameters.split(buffer))] for buffer in state.buffers]
         samples, per_epoch = len(steps.samples), -(-len(steps.samples) // steps.batch_size)
-        with np.errstate(over="ignore", invalid="ignore"):  # fit itself watches for NaN and infinity
+        with np.errstate(all="ignore"):  # fit itself watches for NaN and infinity
             for s in range(steps.first, steps.last):
                 epoch, step = divmod(s, per_epoch)
                 start, stop = step * steps.batch_size, min((step + 1) * steps.batch_size, samples)

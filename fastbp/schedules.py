@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.checks import count, known_name, number
+from fastbp.checks import count, known_name, number, shown
 from fastbp.history import History
 
 Steps = NDArray[np.int64]
@@ -300,7 +300,7 @@ class ReduceOnPlateau(Schedule):
         known_name("mode", self.mode, ("min", "max"))
         if self.monitor is not None and not isinstance(self.monitor, str):
             raise TypeError(
-                f"monitor must be the name of a column of the history or None, got {self.monitor!r}"
+                f"monitor must be the name of a column of the history or None, got {shown(self.monitor)}"
             )
         number("eps", self.eps, low=0)
         self.reset()

@@ -36,7 +36,7 @@ def as_floats(name: str, value: object, dtype: np.dtype[Any]) -> Array:
     array = as_numbers(name, value, dtype)
     if array.dtype == dtype:
         return array
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, which is reported by require_finite
+    with np.errstate(all="ignore"):  # what overflows becomes infinite, which is reported by require_finite
         return array.astype(dtype)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.checks.names import shown
+
 Array = NDArray[Any]
 
 
@@ -118,14 +120,16 @@ def _of_objects(name: str, values: Array) -> Array:
         if isinstance(value, (bool, numbers.Real, np.bool_)):
             continue
         if isinstance(value, str):
-            raise TypeError(f"{name} holds text, {value!r} in row {row}: {TEXT_TO_NUMBERS}")
+            raise TypeError(f"{name} holds text, {shown(value)} in row {row}: {TEXT_TO_NUMBERS}")
         if isinstance(value, (datetime.date, datetime.time, datetime.timedelta)):
-            raise TypeError(f"{name} holds dates or times, {value!r} in row {row}, expected real numbers")
+            raise TypeError(
+                f"{name} holds dates or times, {shown(value)} in row {row}, expected real numbers"
+            )
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
             raise ValueError(
                 f"{name} has no value in row {row} ({value!r}): fill such rows, or leave them out"
             )
-        raise TypeError(f"{name} holds {value!r} in row {row}, expected real numbers")
+        raise TypeError(f"{name} holds {shown(value)} in row {row}, expected real numbers")
     converted = np.array(values.tolist())
     return converted if converted.dtype.kind in "biuf" else converted.astype(np.float64)
 

@@ -53,7 +53,7 @@ def positive(name: str, value: object, otherwise: str) -> float:
     except ValueError:
         result = 0.0
     if result <= 0:
-        raise ValueError(f"{name} is {value!r}, expected {otherwise} or a number finite and above 0")
+        raise ValueError(f"{name} is {shown(value)}, expected {otherwise} or a number finite and above 0")
     return result
 
 

@@ -18,7 +18,7 @@ from fastbp.checks.arrays import (
     require_targets,
     require_updatable,
 )
-from fastbp.checks.scalars import learning_rate
+from fastbp.checks.scalars import flag, learning_rate
 from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
@@ -112,7 +112,7 @@ def forward_arguments(
     _require_parameters(_W1, _b1, _W2, _b2)
     _X = as_floats("X", X, dtype)
     require_inputs(_X, "W1", _W1.shape[0])
-    if check_finite:
+    if flag("check_finite", check_finite):
         require_finite("X", _X)
     return _X, _W1, _b1, _W2, _b2
 
@@ -140,7 +140,7 @@ def backward_arguments(
             f"y_pred must be ({rows}, {outputs})"
         )
     require_targets("y_true", _y_true, rows, outputs)
-    if check_finite:
+    if flag("check_finite", check_finite):
         require_finite("X", _X)
         require_finite("y_true", _y_true)
         _require_of_forward(_z1, _a1, _y_pred)
@@ -168,11 +168,11 @@ def update_arguments(
                 f"grads[{i}] has shape {array.shape}, params[{i}] has {param.shape}: they must be equal"
                 f"{_how_to_fit(array, param)}"
             )
-        if check_finite:
+        if flag("check_finite", check_finite):
             require_finite(f"grads[{i}]", array)
         arrays.append(array)
     common_dtype((f"params[{i}]", param) for i, param in enumerate(params))
-    if check_finite:
+    if flag("check_finite", check_finite):
         _warn_if_all_zero("the matrices of params", [param for param in params if param.ndim == 2])
     return list(params), arrays, rate
 
@@ -194,7 +194,7 @@ def train_step_arguments(
     _X, _W1, _b1, _W2, _b2 = forward_arguments(X, W1, b1, W2, b2, check_finite)
     _y_true = as_floats("y_true", y_true, _W1.dtype)
     require_targets("y_true", _y_true, _X.shape[0], _W2.shape[1])
-    if check_finite:
+    if flag("check_finite", check_finite):
         require_finite("y_true", _y_true)
         _warn_if_all_zero("W1 and W2", (_W1, _W2))
     return _X, _y_true, _W1, _b1, _W2, _b2, rate

@@ -58,7 +58,7 @@ class Reader:
         array = self._matrix(X, name)
         if array.itemsize > 8 or (self.scaling is None and not sources.is_read_as_stored(array, self.dtype)):
             return self._floats(array, check_finite, name)
-        if check_finite and array.dtype.kind == "f":
+        if checks.flag("check_finite", check_finite) and array.dtype.kind == "f":
             unscaled = Rows(array, self.dtype)
             for rows in sources.row_blocks(array):
                 self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
@@ -112,7 +112,7 @@ class Reader:
     def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
         """`inputs` of what `_matrix` has returned."""
         array = checks.as_floats(name, X, self.dtype)
-        if check_finite:
+        if checks.flag("check_finite", check_finite):
             self._require_finite(name, array)
         scaling = self._scaling_of(X)
         if scaling is not None:
@@ -158,7 +158,7 @@ class Reader:
         if read is None:
             array = checks.as_floats(name, Y, self.dtype)
             checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
-            if check_finite:
+            if checks.flag("check_finite", check_finite):
                 self._require_finite(name, array)
                 targets.require_values(name, array, loss)
             read = array

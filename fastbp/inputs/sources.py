@@ -43,7 +43,7 @@ class Rows:
 
     def __getitem__(self, rows: Any) -> Array:
         computed = self.dtype if self.scaling is None else self.scaling[0].dtype
-        with np.errstate(over="ignore", under="ignore"):  # as in as_floats: what overflows becomes infinite
+        with np.errstate(all="ignore"):  # as in as_floats: what overflows becomes infinite
             floats = np.array(self.values[rows], computed, order="C", ndmin=2)
             if self.scaling is not None:
                 floats *= self.scaling[0]
@@ -124,8 +124,12 @@ def opened(name: str, value: Any) -> Any:
         raise ValueError(f"{name} is {path!r}, expected an array or the path of a .npy file")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise type(error)(error.errno, f"{name}: {error.strerror}", path) from None
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{name}: {path} is not a .npy file of numbers, or is truncated: {error}") from None
+        raise ValueError(
+            f"{name}: {path!r} is not a .npy file of numbers, or is truncated: {error}"
+        ) from None
 
 
 def is_on_disk(data: Array | Rows) -> bool:

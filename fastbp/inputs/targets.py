@@ -152,7 +152,7 @@ def class_weights(value: object, Y: Array | Labels, loss: Loss) -> NDArray[np.fl
         value = dict(value.items())  # of a column of a table by its index, which names the classes
         for key in value:
             if key not in names:
-                raise ValueError(f"class_weight has the key {key!r}, {known}")
+                raise ValueError(f"class_weight has the key {checks.shown(key)}, {known}")
         of_class = _weights("class_weight", [value.get(name, 1.0) for name in names], names, known)
     else:
         of_class = _weights("class_weight", value, names, f"one weight for each class; {known}")

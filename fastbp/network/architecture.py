@@ -185,9 +185,9 @@ class Architecture:
 
 def _widths(layer_sizes: object) -> tuple[int, ...]:
     if isinstance(layer_sizes, (str, bytes)) or not isinstance(layer_sizes, (Sequence, np.ndarray)):
-        raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
+        raise TypeError(f"layer_sizes must be a list of integers, got {checks.shown(layer_sizes)}")
     if isinstance(layer_sizes, np.ndarray) and layer_sizes.ndim != 1:
-        raise TypeError(f"layer_sizes must be a list of integers, got {layer_sizes!r}")
+        raise TypeError(f"layer_sizes must be a list of integers, got {checks.shown(layer_sizes)}")
     if len(layer_sizes) < 2:
         raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
     return tuple(checks.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
@@ -203,8 +203,8 @@ def _check_output(layer_sizes: Sequence[int], output: str, loss: losses.Loss) ->
 def _float_type(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         result: np.dtype[Any] = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype is {dtype!r}, expected 'float32' or 'float64'") from None
+    except Exception:  # NumPy asks unknown objects for their dtype attribute
+        raise TypeError(f"dtype is {checks.shown(dtype)}, expected 'float32' or 'float64'") from None
     if result not in (checks.FLOAT32, checks.FLOAT64):
         raise TypeError(f"dtype is {result}, expected 'float32' or 'float64'")
     return result
@@ -221,7 +221,7 @@ def _seed(seed: object) -> int | None:
 
 def _layer_norm(layer_norm: object, layer_sizes: Sequence[int]) -> bool:
     if not isinstance(layer_norm, (bool, np.bool_)):
-        raise TypeError(f"layer_norm must be True or False, got {layer_norm!r}")
+        raise TypeError(f"layer_norm must be True or False, got {checks.shown(layer_norm)}")
     if layer_norm and len(layer_sizes) == 2:
         raise ValueError(
             f"layer_norm is True, but layer_sizes {list(layer_sizes)} has no hidden layer to normalise"

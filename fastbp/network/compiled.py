@@ -155,6 +155,7 @@ class CompiledBackend(Backend):
         if (
             self._reads_in_place
             and type(X) is np.ndarray
+            and type(check_finite) is bool
             and X.ndim == 2
             and 0 < X.shape[0] <= FEW_ROWS
             and X.dtype == self.architecture.dtype

@@ -15,6 +15,7 @@ from fastbp.network.results import Trace
 Array = NDArray[Any]
 
 
+@np.errstate(all="ignore")
 def sample_losses(architecture: Architecture, trace: Trace, Y: Array) -> NDArray[np.float64]:
     """(batch,): the loss of each sample, times its weight."""
     y, weights = split_weights(Y, architecture.outputs)
@@ -22,6 +23,7 @@ def sample_losses(architecture: Architecture, trace: Trace, Y: Array) -> NDArray
     return losses if weights is None else losses * weights
 
 
+@np.errstate(all="ignore")
 def output_delta(architecture: Architecture, trace: Trace, Y: Array) -> Array:
     """(batch, outputs): the derivative of these losses with respect to the last z."""
     y, weights = split_weights(Y, architecture.outputs)

@@ -107,12 +107,14 @@ class Parameters:
             for name, array, view in zip(self.names(), given, views, strict=True)
             if array is not view
         ]
+        copies = []  # as the arrays may be parts of the parameters: two may have changed places
         for name, array, view in replaced:
             values = checks.as_floats(name, array, self.flat.dtype)
             if values.shape != view.shape:
                 raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
-        for _, array, view in replaced:
-            view[...] = array
+            copies.append(values.copy())
+        for values, (_, _, view) in zip(copies, replaced, strict=True):
+            view[...] = values
         self._restore_views()
         self.changed()
 

@@ -15,6 +15,8 @@ import secrets
 import stat
 from pathlib import Path
 
+from fastbp import checks
+
 KINDS_OF_FILES = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFCHR: "a device",
@@ -27,7 +29,7 @@ def file_name(path: object, argument: str = "path") -> str:
     """`path` as text. TypeError or ValueError, with the argument's name, for what cannot name a file."""
     name = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(name, str):
-        raise TypeError(f"{argument} must be a str or a pathlib.Path, got {path!r}")
+        raise TypeError(f"{argument} must be a str or a pathlib.Path, got {checks.shown(path)}")
     if not name:
         raise ValueError(f"{argument} is empty: give the name of a file")
     try:

@@ -56,7 +56,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"give epochs or steps, one of them; got epochs={self.epochs}, steps={self.steps}"
+                f"give epochs or steps, one of them; got epochs={checks.shown(self.epochs)}, "
+                f"steps={checks.shown(self.steps)}"
             )
         if self.epochs is not None:
             self.epochs = checks.count("epochs", self.epochs, low=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import metrics
+from fastbp import checks, metrics
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.inputs.targets import warn_if_out_of_reach
@@ -25,7 +25,7 @@ from fastbp.training.validation import Validation
 def begin(model: Network, optimizer: Optimizer) -> tuple[Optimizer, State]:
     """The optimizer as it is now, and its state for this model, whose parameters are ready to be trained."""
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {optimizer!r}")
+        raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {checks.shown(optimizer)}")
     parameters = model.parameters
     parameters.adopt()
     parameters.require_updatable()
