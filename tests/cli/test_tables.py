@@ -294,6 +294,14 @@ def test_all_columns_that_cannot_be_used_are_named_at_once(write):
     assert "--drop" not in str(refused.value)  # predict has no such option
 
 
+def test_a_column_of_weights_is_not_to_be_left_out(write):
+    path = write("a,b,w,y\n1,2,much,4\nred,2,3,5\n")
+    with pytest.raises(DataError) as refused:
+        read_for_training(path, "y", weights="w")
+    said = str(refused.value)
+    assert "column 'w': 'much' is not a number; so have column 'a'" in said and "--drop" not in said
+
+
 def test_true_and_false_are_one_and_zero(write):
     table = read_for_training(write("a,b,y\nTrue,1,u\nfalse,2,v\nFALSE,True,u\n"), "y")
     np.testing.assert_array_equal(table.features, [[1, 1], [0, 2], [0, 1]])

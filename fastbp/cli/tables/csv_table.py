@@ -46,15 +46,14 @@ def read_for_prediction(path: str, columns: Columns) -> Table:
             if len(header) != len(columns.features):
                 raise wrong_width(path, len(header), columns)
             return file.collect(columns, list(range(len(header))), None, None, training=False)
-        missing = [name for name in columns.features if name not in header]
+        missing = [name for name in columns.features if file.find(name) is None]
         if missing:
             raise DataError(
                 f"{path} lacks {len(missing)} of the {len(columns.features)} columns that the model was "
                 f"trained on: {listed(missing)}"
             )
-        target_at = header.index(columns.target) if columns.target in header else None
-        wanted = [header.index(name) for name in columns.features]
-        return file.collect(columns, wanted, target_at, None, training=False)
+        wanted = [file.position(name, "a feature") for name in columns.features]
+        return file.collect(columns, wanted, file.find(columns.target), None, training=False)
 
 
 @contextmanager
@@ -83,6 +82,7 @@ class _Csv:
         self.path, self.row = path, 0
         self._reader = csv.reader(file, delimiter=max(DELIMITERS, key=first.count), strict=True)
         self.header: list[str] = []
+        self._at: dict[str, int] = {}  # where each of its names stands
 
     @property
     def line(self) -> int:
@@ -96,8 +96,9 @@ class _Csv:
             )
         # A name for columns without one, which is what pandas calls them, so that they can be left out.
         self.header = [name or f"Unnamed: {i}" for i, name in enumerate(given)]
+        self._at = {name: i for i, name in enumerate(self.header)}
         for i, name in enumerate(self.header):
-            if name in self.header[:i]:
+            if self._at[name] != i:
                 raise DataError(f"{self.path}: two columns are called {name!r}")
 
     def check_header(self, target: str) -> None:
@@ -112,13 +113,17 @@ class _Csv:
             )
 
     def position(self, name: str, option: str) -> int:
-        if name not in self.header:
+        if name not in self._at:
             hint = instead(name, self.header)
             with_comma = [known for known in self.header if name in map(str.strip, known.split(","))]
             if option == "--drop" and with_comma:
                 hint = f""": is {with_comma[0]!r} meant? Then put it in quotes: --drop '"{with_comma[0]}"'"""
             raise DataError(f"{self.path} has no column {name!r} ({option}){hint}")
-        return self.header.index(name)
+        return self._at[name]
+
+    def find(self, name: str) -> int | None:
+        """Where the column of this name is, if there is one."""
+        return self._at.get(name)
 
     def rows(self) -> Iterator[list[str]]:
         for row in self._reader:
@@ -160,7 +165,7 @@ class _Csv:
             if not usable:
                 values = [value for i in numeric if (value := cells.feature(row[i])) is not None]
                 if len(values) < len(numeric):
-                    raise self._unusable(row, numeric, training)
+                    raise self._unusable(row, numeric, wanted if training else [])
             numbers.extend(values)
             if target_at is not None:
                 target.append(row[target_at].strip())
@@ -173,24 +178,32 @@ class _Csv:
         features = table[:, : len(wanted)].copy()
         return Table(columns, features, None if target_at is None else target, of_rows)
 
-    def _unusable(self, row: list[str], numeric: list[int], training: bool) -> DataError:
-        """What is wrong with the first cell that is no number, and which other columns have such cells."""
+    def _unusable(self, row: list[str], numeric: list[int], features: list[int]) -> DataError:
+        """What is wrong with the first cell that is no number, and which other columns have such cells.
+
+        features: those of the columns that can be left out, if any can.
+        """
         bad = [i for i in numeric if cells.feature(row[i]) is None]
         column, cell = bad[0], row[bad[0]].strip()
         place = f"{self.path} row {self.row} (line {self.line}), column {self.header[column]!r}"
+        good = set(numeric) - set(bad)
         try:
             for later in self.rows():
-                bad += [i for i in numeric if i not in bad and cells.feature(later[i]) is None]
+                found = sorted(i for i in good if cells.feature(later[i]) is None)
+                bad += found
+                good -= set(found)
         except (DataError, csv.Error, UnicodeDecodeError):
             pass  # one thing after the other
         others = [self.header[i] for i in bad[1:]]
         also = f"; so have {'columns' if len(others) > 1 else 'column'} {listed(others)}" if others else ""
-        drop = f"--drop {_quoted([self.header[i] for i in bad])}" if training else ""
+        droppable = set(features)
+        drop = f"--drop {_quoted([self.header[i] for i in bad if i in droppable])}"
+        drop = drop if column in droppable else ""
         form = cells.unusual_form(cell)
         if not cell:
             hint = f" (or leave the column out: {drop})" if drop else ""
             return DataError(f"{place} is empty: every cell needs a number{hint}{also}")
-        if cells.shown(cell) != "''" and _is_infinite(cell):
+        if _is_infinite(cell):
             return DataError(f"{place}: {cells.shown(cell)} is not a finite number{also}")
         if form is not None:
             return DataError(
