@@ -22,8 +22,8 @@ ARMS = {
 TESTS_OF_COMPUTATION = (
     "engine/test_same_bits.py",
     "engine/test_rounding.py",
-    "engine/test_functions.py",
-    "engine/test_copies.py",
+    "engine/kernels/test_functions.py",
+    "engine/kernels/test_copies.py",
     "test_dropin.py",
     "test_dropin_arguments.py",
     "inspection/test_gradients.py",

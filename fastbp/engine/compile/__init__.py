@@ -1,1 +1,1 @@
-"""How kernels are compiled and cached, and the machine-level intrinsics."""
+"""How kernels are compiled and kept on disk, what they may read of Python's objects, and intrinsics."""

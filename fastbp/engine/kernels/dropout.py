@@ -3,6 +3,9 @@
 A kept unit's activation is scaled by 1 / (1 - p), a dropped one's is -0.0. That mark is the mask which the
 backward pass reads, whatever the activation: it adds nothing to the products of the layer above, and no kept
 unit bears it, because +0.0 is written for -0.0.
+
+Operands are those of activations.py. What a block gets does not depend on where it begins: random numbers go
+by row of the batch and unit of the layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Whether an array is finite: for compiled code that has it as an array, and for Python."""
+"""Whether an array is finite: for compiled code that has it as an array, and for Python.
+
+The numbers are the caller's, adjacent, aligned and in native byte order. They are read in whole vectors, the
+rest with a mask, and never beyond.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,9 @@ The work waits until the products of a row are complete, and sums go vector by v
 lanes, whoever does them. Such a sum, and the root and the division that follow it, take long to come out and
 little to do: so a sweep takes several rows. A row's gain and bias lie in the panels of the weights, `panel`
 bytes from one vector to the next.
+
+Operands are the plan's own panels of z, n and deltas, all lying alike. A worker owns whole rows of them for
+the time of a pass, between two barriers.
 """
 
 from __future__ import annotations

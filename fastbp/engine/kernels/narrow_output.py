@@ -1,8 +1,11 @@
 """A narrow output layer's products: its matrices lie transposed, with the batch along the lanes (see
-step.py).
+worker/narrow_output.py).
 
 z[o, r] = bias[o] + the sum over k of a[r, k] w[k, o], as dot products along the lanes, and sums of their
 parts.
+
+All operands are the plan's own: a in panels, w as panels of [outputs][lanes], z in whole vectors of rows.
+Each worker writes a z, or parts of one, of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Gaussian noise on a batch of inputs: fastbp.formulas.philox.standard_normal in vector registers."""
+"""Gaussian noise on a batch of inputs: fastbp.formulas.philox.standard_normal in vector registers.
+
+The batch is the plan's own copy of rows of X. A worker owns the rows that it adds to; random numbers go by
+row of the batch and column, so it does not matter who owns which.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 Integers and bytes take a half, a quarter, an eighth of the memory of floats, so converting each batch as it
 is gathered costs less than what is saved by reading less. The result has the bits of NumPy's
 `values.astype(dtype) * scale + offset`.
+
+The source is a row of the caller's array or file, whatever its byte order and alignment, of which exactly its
+numbers are read. The target is a row of the plan's own copy of the batch, owned by one worker.
 """
 
 from __future__ import annotations
