@@ -85,7 +85,7 @@ class LookUp:
     Parameters without a figure are skipped.
     """
 
-    timeout = 300  # seconds, of setup_cache, too: it compiles where a machine has not yet done so
+    timeout = 900  # seconds, of setup_cache, too: it compiles, which takes long on a busy machine
 
     def setup(self, figures: dict[Any, Any], *parameters: Any) -> None:
         skip_if(figures)
