@@ -151,6 +151,7 @@ class Reader:
     ) -> Array | Labels:
         """As `targets`, but labels stay what they are."""
         outputs, loss = self.output_count, self.loss
+        sources.require_whole(name, Y)
         Y = self._as_column(name, Y)
         read: Array | Labels | None = None
         if loss.of_classes:

@@ -116,8 +116,12 @@ def picked(data: Array | Rows, rows: NDArray[np.int64]) -> Array | Rows:
 
 
 def opened(name: str, value: Any) -> Any:
-    """A path of a .npy file as an array mapped from it, read-only; anything else as it is."""
+    """A path of a .npy file as an array mapped from it, read-only; anything else as it is.
+
+    OSError if an array is mapped from a file that was cut short.
+    """
     if not isinstance(value, (str, os.PathLike)):
+        require_whole(name, value)
         return value
     path = os.fspath(value)
     if not os.fsdecode(path).endswith(".npy"):
@@ -176,14 +180,21 @@ class MappedFile:
         return self._map is not None
 
     def require_whole(self) -> None:
-        """OSError if the file is too short by now."""
-        assert self._map is not None
+        """OSError if the file is too short by now. (Not where nobody knows.)"""
+        if self._map is None:
+            return
         size = self._map.size()
         if size < self._bytes:
             raise OSError(
                 f"the file that {self._name} is mapped from has been cut to {size} bytes since, "
                 f"expected at least {self._bytes}"
             )
+
+
+def require_whole(name: str, value: Any) -> None:
+    """OSError if it is an array that is mapped from a file that was cut short."""
+    if isinstance(value, np.ndarray) and value.base is not None and is_on_disk(value):
+        MappedFile(name, value).require_whole()
 
 
 def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:

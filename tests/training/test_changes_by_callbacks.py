@@ -270,6 +270,35 @@ def test_a_file_that_is_cut_short_is_an_error(module, hook, tmp_path):
         model.fit(path, Y, epochs=1, optimizer=optimizer)
 
 
+def test_nothing_reads_a_file_that_was_cut_short(module, tmp_path):
+    X, Y = problem()
+    model = module.MLP([4, 9, 2], seed=1)
+    for name, data in (("X", X), ("Y", Y)):
+        np.save(tmp_path / f"{name}.npy", np.tile(data, (1000, 1)))
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in "XY"}
+    expected = model.predict(mapped["X"][:100])
+    for name in "XY":
+        with open(tmp_path / f"{name}.npy", "r+b") as file:
+            file.truncate(8192)
+    message = "is mapped from has been cut to 8192 bytes since"
+    x, y = np.asarray(mapped["X"]), mapped["Y"]
+    for call in (
+        lambda: model.predict(x),
+        lambda: model.forward(mapped["X"]),
+        lambda: model.loss(x, np.tile(Y, (1000, 1))),
+        lambda: model.loss(np.tile(X, (1000, 1)), y),
+        lambda: model.train_step(x, y, module.SGD(0.1)),
+        lambda: model.train_step(np.tile(X, (1000, 1)), y, module.SGD(0.1)),
+        lambda: model.fit(x, y, epochs=1, optimizer=module.SGD(0.1)),
+        lambda: model.fit(
+            np.tile(X, (1000, 1)), y, epochs=1, optimizer=module.SGD(0.1), validation_data=(x, y)
+        ),
+    ):
+        with pytest.raises(OSError, match=message):
+            call()
+    np.testing.assert_array_equal(model.predict(x[:100]), expected)  # what is still there can be read
+
+
 # ---- what a callback must take -------------------------------------------------------------------------
 
 
