@@ -74,6 +74,8 @@ class MLP(Network):
         at 1, are those of the hidden layers with layer_norm, else an empty list. Write into them, or put
         arrays of the same shape in their place (the values are copied).
     metadata : a dict of what can be written as JSON, saved and restored with the model.
+    feature_names : the names of the columns, where X was a table (a DataFrame) when the model was trained;
+        else None. A table given later must have the same columns in the same order.
     architecture, parameters, streams, reader, backend : what the model is made of, for those who work on
         models: what the constructor was told, the numbers, the random generators, what checks and converts
         data, and what computes (see `fastbp.network`).
@@ -190,6 +192,7 @@ class MLP(Network):
         """
         rule, state = start.begin(self, optimizer)
         batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
+        self.reader.learns(batch)
         rows, out = len(batch), np.empty(1)
         self.backend.train(Steps(batch, None, 0, 1, rows), rule, state, out)
         return self.architecture.mean(float(out[0]), rows)
@@ -386,8 +389,8 @@ class MLP(Network):
 
         OSError if it cannot be read, ValueError if it is not a model of fastbp's, truncated or altered.
         """
-        architecture, metadata, parameters = model_file.load(path)
+        architecture, metadata, feature_names, parameters = model_file.load(path)
         model = cls(**architecture.to_json())
         model.parameters.replace(parameters)
-        model.metadata = metadata
+        model.metadata, model.reader.feature_names = metadata, feature_names
         return model

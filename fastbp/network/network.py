@@ -37,8 +37,8 @@ class Network:
         self.metadata: dict[str, Any] = {}
         self.streams = Streams(architecture.seed)
         self.parameters = Parameters(architecture, self.backend_type.slack)
-        self.reset()
         self._connect()
+        self.reset()
 
     def _connect(self) -> None:
         """Make what works on the other parts, for a new network or one restored from a pickle."""
@@ -52,11 +52,14 @@ class Network:
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("architecture", "parameters", "streams", "metadata")}
+        kept = ("architecture", "parameters", "streams", "metadata", "feature_names")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        feature_names = state.pop("feature_names", None)
         vars(self).update(state)
         self._connect()
+        self.reader.feature_names = feature_names
 
     def __copy__(self) -> Self:
         """As a deep copy: two models that share an array or a generator would disturb each other."""
@@ -68,6 +71,7 @@ class Network:
         given = self.architecture
         twin._set_up(Architecture.from_json({**given.to_json(), "dtype": dtype}, given.threads))
         twin.parameters.replace(self.parameters.flat)
+        twin.reader.feature_names = self.reader.feature_names
         return twin
 
     def reset(self) -> None:
@@ -78,6 +82,12 @@ class Network:
         warm_start=True); after reset(), from the start (warm_start=False).
         """
         self.parameters.draw(self.architecture, self.streams.restart())
+        self.reader.feature_names = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The columns of the table that was trained on, as later tables must have them; None without."""
+        return self.reader.feature_names
 
     # ---- parameters -----------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ FORMAT = "fastbp-mlp-1"
 CHECKPOINT_FORMAT = "fastbp-checkpoint-1"
 # Options of MLP that older files do not mention, and what they were then.
 LATER_OPTIONS = {"layer_norm": False}
+# Where a table's column names lie in the metadata of a file; not in the model's own, which are the user's.
+FEATURE_NAMES = "fastbp.feature_names"
 
 
 def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
@@ -55,8 +57,9 @@ def metadata_as_json(model: Network) -> str:
     """TypeError for metadata that could not be read back."""
     if not isinstance(model.metadata, dict):
         raise TypeError(f"metadata must be a dict, got {type(model.metadata).__name__}")
+    names = {} if model.feature_names is None else {FEATURE_NAMES: list(model.feature_names)}
     try:
-        return json.dumps(model.metadata)
+        return json.dumps(model.metadata | names)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata cannot be saved, it must be JSON: {error}") from None
 
@@ -90,8 +93,10 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
     return tensors, texts
 
 
-def load(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, Any], Array]:
-    """Architecture, metadata and flat parameters of a file that `save` wrote, or of a checkpoint.
+def load(
+    path: str | os.PathLike[str],
+) -> tuple[Architecture, dict[str, Any], tuple[str, ...] | None, Array]:
+    """Architecture, metadata, feature names and flat parameters of what `save` wrote, or of a checkpoint.
 
     The file may come from anybody: ValueError, in one line, unless all of it fits together.
     """
@@ -105,10 +110,22 @@ def load(path: str | os.PathLike[str]) -> tuple[Architecture, dict[str, Any], Ar
             options, stored = json_object(texts, "architecture"), tensors
         architecture = _architecture({**LATER_OPTIONS, **options}, stored)
         metadata = json_object(texts, "metadata")
+        feature_names = _feature_names(metadata, architecture)
         parameters = _parameters(architecture, stored)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} does not describe a model: {_reason(error)}") from None
-    return architecture, metadata, parameters
+    return architecture, metadata, feature_names, parameters
+
+
+def _feature_names(metadata: dict[str, Any], architecture: Architecture) -> tuple[str, ...] | None:
+    """The columns of the table trained on, taken out of the metadata; None where there was none."""
+    names = metadata.pop(FEATURE_NAMES, None)
+    if names is None:
+        return None
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_names or len(names) != architecture.inputs:
+        raise ValueError(f"{FEATURE_NAMES} is not a list of a name for each input")
+    return tuple(names)
 
 
 def _parameters(architecture: Architecture, stored: Mapping[str, Array]) -> Array:

@@ -86,6 +86,7 @@ def _run_of_arrays(
     if steps is None:
         assert options.epochs is not None
         steps = options.epochs * -(-len(samples) // rows_of_step)
+    model.reader.learns(samples)
     run = Run(model, samples, steps, rows_of_step, options.optimizer, state, options.shuffle, part)
     return run, validation
 
@@ -99,6 +100,7 @@ def _run_of_batches(
 
     def prepare(X: Any, Y: Any, weights: Any) -> Samples:
         batch = samples_to_train(model, X, Y, weights, options.check_finite)
+        model.reader.learns(batch)
         return batch.class_weighted(options.class_weight, model.architecture.loss)
 
     return BatchRun(model, Batches(X, options.accumulate, prepare), options, state), validation

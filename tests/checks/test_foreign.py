@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from tables import Column, Table
 
 import fastbp
 from fastbp import checks
@@ -18,40 +19,6 @@ def refused(call, error, *parts):
         call()
     for part in parts:
         assert part in str(caught.value), str(caught.value)
-
-
-class Column:
-    """A column of a table, as far as it is looked at."""
-
-    def __init__(self, values, dtype=None):
-        self.values = np.asarray(values) if dtype is None else np.array(values, dtype)
-
-    @property
-    def dtype(self):
-        return self.values.dtype
-
-    def to_numpy(self):
-        return self.values
-
-
-class Table:
-    """A DataFrame, as far as it is looked at."""
-
-    def __init__(self, **columns):
-        self.contents = columns
-
-    @property
-    def columns(self):
-        return list(self.contents)
-
-    def __len__(self):
-        return len(next(iter(self.contents.values())).values)
-
-    def items(self):
-        return self.contents.items()
-
-    def to_numpy(self):
-        return np.array([column.values for column in self.contents.values()], dtype=object).T
 
 
 def net(module, sizes=(2, 3, 1), **options):
