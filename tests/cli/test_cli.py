@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -225,20 +227,21 @@ def test_ctrl_c_ends_a_command_that_trains(monkeypatch, capsys, command):
     assert os.listdir() == []
 
 
-def test_ctrl_c_keeps_what_train_has_reached(monkeypatch, capsys):
+def test_ctrl_c_keeps_what_train_has_reached():
+    """A real one, in the middle of an endless training; the same command goes on."""
     write_flowers("flowers.csv")
-    order = Run._order
-
-    def interrupted(self, epochs):
-        if self.history.epochs == 3:
-            raise KeyboardInterrupt
-        return order(self, epochs)
-
-    monkeypatch.setattr(Run, "_order", interrupted)
-    options = "--target kind --drop note --hidden 8 --validation 0.2"
-    assert call(f"train flowers.csv {options} --out m.safetensors") == 130
-    out = capsys.readouterr().out
-    assert "96 rows, 3 epochs of batches" in out and "interrupted" in out
+    options = "--target kind --drop note --hidden 8 --validation 0.2 --checkpoint run.fastbp"
+    command = f"train flowers.csv {options} --epochs 10000000 --out m.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastbp", *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while not os.path.exists("run.fastbp"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (130, b"")
+    assert b"96 rows, " in out and b"interrupted; the same command goes on from run.fastbp" in out
     assert call("predict m.safetensors flowers.csv --out p.csv") == 0
 
 
