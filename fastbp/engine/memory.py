@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from fastbp.engine.kernels import optimizers
 from fastbp.engine.simd.vector import isa
 
-# Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a product walks through
-# consecutive cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one core). All of them for a few rows, which take
-# wide microkernels.
+# Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a
+# product walks through consecutive cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one
+# core). All of them for a few rows, which take wide microkernels.
 GROUP, FEW_ROWS = 2, 7
 # Rows that a narrow output layer takes one by one, instead of a vector of rows at a time.
 SINGLE_ROWS = 3
 # Outputs up to which the last layer is laid out for few of them (see worker/narrow_output.py).
 # Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
 NARROW_OUTPUTS = 12
-# Panels that a part of a narrow layer's dot products has at least: a part ends with a tree of additions, as long as 3 or 4 panels take.
+# Panels that a part of a narrow layer's dot products has at least: a part ends with a tree of additions, as
+# long as 3 or 4 panels take.
 PART_PANELS = 4
 
 
@@ -64,12 +65,14 @@ class Design:
     layer_sizes, activations, loss : as in MLP, an activation for each layer.
     rule : what becomes of a gradient, a name in optimizers.RULES.
     batch : rows of a step, at most.
-    use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes whose z is wanted and for
-        backward passes from given z and a.
+    use : "train"; "predict", for forward passes; or "trace", which keeps z and a apart, for forward passes
+        whose z is wanted and for backward passes from given z and a.
     weighted : Y will have one more column, the weight of each row.
-    dropout, input_noise : in training only, dropout for each hidden layer. key : of their random numbers, two integers of 32 bits.
-    clip_norm, max_norm : in training, whether the gradient's norm is clipped (the coefficients of each step end with the limit), and the
-        limit of the norm of each unit's incoming weights.
+    dropout, input_noise : in training only, dropout for each hidden layer.
+    key : of their random numbers, two integers of 32 bits.
+    clip_norm : in training, whether the gradient's norm is clipped: the coefficients of each step end with
+        the limit.
+    max_norm : in training, the limit of the norm of each unit's incoming weights.
     layer_norm : the hidden layers are normalised, and their parameters have gains behind the biases.
     """
 
@@ -138,7 +141,8 @@ class Design:
 
     @cached_property
     def parts(self) -> int:
-        """How many parts a narrow layer's dot products have: as many as workers may want to own, each of whole groups of panels."""
+        """How many parts a narrow layer's dot products have: as many as workers may want to own, each of
+        whole groups of panels."""
         panels = self.rounded[-2] // self.lanes
         if not self.narrow or self.batch <= SINGLE_ROWS or len(self.shapes) - 1 == self.normalised:
             return 1

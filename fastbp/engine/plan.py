@@ -1,7 +1,7 @@
 """A network, ready to run: its memory, the tables that compiled code reads, and the ways into compiled code.
 
-A `Plan` belongs to one architecture, dtype, optimizer rule and batch size. It owns the packed parameters and the activations of one batch;
-the caller's arrays are bound to it for the duration of one run.
+A `Plan` belongs to one architecture, dtype, optimizer rule and batch size. It owns the packed parameters and
+the activations of one batch; the caller's arrays are bound to it for the duration of one run.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from fastbp.inputs.sources import Labels, Rows
 
 Array = NDArray[Any]
 
-# Multiply-adds of a single step or forward pass from which a team is worth its barriers. Training tries both ways between the two other
-# bounds and keeps the faster.
+# Multiply-adds of a single step or forward pass from which a team is worth its barriers. Training tries both
+# ways between the two other bounds and keeps the faster.
 TEAM_FROM_MULTIPLY_ADDS = 1_000_000
 TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_000
-# What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is measured, a multiply-add
-# counts as much as on a slow core. (Not for more: OpenMP starts new threads for it, which may begin on one and the same core.)
+# What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is
+# measured, a multiply-add counts as much as on a slow core. (Not for more: OpenMP starts new threads for it,
+# which may begin on one and the same core.)
 LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
 # Bytes of parameters from which threads copy them.
 TEAM_FROM_BYTES = 1 << 20
-# Bytes that a row should not be a multiple of: rows then share cache sets. In `fit` each batch of X is copied then. A single step or
-# forward pass copies so many rows and more, if they meet so many panels of weights (predicting 512 x 1024-1024 takes 5.5 ms instead of
-# 8.3).
+# Bytes that a row should not be a multiple of: rows then share cache sets. In `fit` each batch of X is copied
+# then. A single step or forward pass copies so many rows and more, if they meet so many panels of weights
+# (predicting 512 x 1024-1024 takes 5.5 ms instead of 8.3).
 BAD_STRIDE = 4096
 CROWDED_ROWS, CROWDED_PANELS = 64, 8
-# The stop flag of entries that nobody may end early. A long one gets a flag of its own, which nobody looks at any more when it is over.
+# The stop flag of entries that nobody may end early. A long one gets a flag of its own, which nobody looks at
+# any more when it is over.
 NO_STOP = np.zeros(1, np.int64)
 NO_STOP.setflags(write=False)
 
@@ -48,8 +50,10 @@ NO_STOP.setflags(write=False)
 class Plan:
     """What `design` says, ready to run.
 
-    address : of the tables (structs.py), which are `table` and `layers` for Python. work : of the compiled worker.
-    coefficients : room for one step's, for whoever has no row of them for each step. loss : room for its loss.
+    address : of the tables (structs.py), which are `table` and `layers` for Python. work : of the compiled
+    worker.
+    coefficients : room for one step's, for whoever has no row of them for each step. loss : room for its
+    loss.
     """
 
     def __init__(self, design: Design) -> None:
@@ -78,9 +82,12 @@ class Plan:
     # ---- what is bound ----------------------------------------------------------------------------------
 
     def bind_parameters(self, flat: Array, states: Sequence[Array] = ()) -> None:
-        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see fastbp/network/layout.py)."""
+        """The caller's parameters, and what the rule keeps of each: flat arrays W1, b1, W2, b2, ... (see
+        fastbp/network/layout.py)."""
         arrays = (flat, *states)
-        if len(arrays) == len(self._bound) and all(known() is array for known, array in zip(self._bound, arrays, strict=True)):
+        if len(arrays) == len(self._bound) and all(
+            known() is array for known, array in zip(self._bound, arrays, strict=True)
+        ):
             return
         self._bound = ()  # if this is interrupted, nobody shall think it was done
         itemsize = self.design.dtype.itemsize
@@ -96,7 +103,8 @@ class Plan:
         self._bound = tuple(map(weakref.ref, arrays))
 
     def read_in_place(self) -> None:
-        """Forward passes from now on read the parameters where they were bound, in rows as they are, instead of packed copies."""
+        """Forward passes from now on read the parameters where they were bound, in rows as they are, instead
+        of packed copies."""
         for layer in self.layers:
             caller = layer.caller.parameters
             layer.W.address, layer.bias.address, layer.normalisation.gain = caller.W, caller.b, caller.g
@@ -104,16 +112,17 @@ class Plan:
             layer.W.row = layer.fan_out * self.design.dtype.itemsize
 
     def leave_in_place(self, i: int, *, weights: bool) -> bool:
-        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if asked for, weights, whose
-        addresses are then set for each run. Whether it can."""
+        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if
+        asked for, weights, whose addresses are then set for each run. Whether it can."""
         layer, vector = self.layers[i], self.design.vector
         row = layer.fan_out * self.design.dtype.itemsize
-        long = self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS  # to be interrupted, and then the arrays shall be as they were
+        # To be interrupted, and then the arrays shall be as they were.
+        long = self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS
         if row % vector or layer.narrow or long:
             return False
         self._in_place = True
-        # A panel's lines would all want the same few places in the cache. For one row weights are updated along their rows; many rows use
-        # a line often enough.
+        # A panel's lines would all want the same few places in the cache. For one row weights are updated
+        # along their rows; many rows use a line often enough.
         crowded = row % BAD_STRIDE == 0 and layer.direct and 1 < self.design.batch < tables.PACKING_ROWS
         if weights and not crowded:
             layer.in_place, layer.W.panel, layer.W.row = 1, vector, row
@@ -122,9 +131,11 @@ class Plan:
             layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes = row, row // vector, row
         return True
 
-    def bind_activations(self, z: Sequence[Array], a: Sequence[Array], n: Sequence[Array], inverse_std: Sequence[Array]) -> None:
-        """What a forward pass writes and a backward pass reads: of every layer z and a (rows, fan_out), of normalised ones
-        n (rows, fan_out) and inverse_std (rows,)."""
+    def bind_activations(
+        self, z: Sequence[Array], a: Sequence[Array], n: Sequence[Array], inverse_std: Sequence[Array]
+    ) -> None:
+        """What a forward pass writes and a backward pass reads: of every layer z and a (rows, fan_out), of
+        normalised ones n (rows, fan_out) and inverse_std (rows,)."""
         for layer, z_i, a_i in zip(self.layers, z, a, strict=True):
             layer.caller.z, layer.caller.a = z_i.ctypes.data, a_i.ctypes.data
         for layer, n_i, inverse_i in zip(self.layers, n, inverse_std, strict=False):
@@ -134,9 +145,12 @@ class Plan:
         """Where a forward pass writes the last layer's a, (rows, outputs)."""
         self.layers[-1].caller.a = a.ctypes.data
 
-    def bind_data(self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None) -> None:
-        """X (samples, inputs) and Y (samples, outputs; weighted: a column more), and perhaps the order in which their rows are wanted:
-        C-ordered arrays of the plan's dtype, or, in training, rows to be converted."""
+    def bind_data(
+        self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None
+    ) -> None:
+        """X (samples, inputs) and Y (samples, outputs; weighted: a column more), and perhaps the order in
+        which their rows are wanted: C-ordered arrays of the plan's dtype, or, in training, rows to be
+        converted."""
         table = self.table
         table.samples, table.steps_per_epoch = len(X), -(-len(X) // self.design.batch)
         table.order = 0 if order is None else order.ctypes.data
@@ -166,12 +180,14 @@ class Plan:
     # ---- batches that are copied first ------------------------------------------------------------------
 
     def gather_if_crowded(self, rows: int) -> None:
-        """Have single steps and forward passes of so many rows copy X first, where its rows share cache sets and are read often enough."""
+        """Have single steps and forward passes of so many rows copy X first, where its rows share cache sets
+        and are read often enough."""
         often = min(rows, self.design.batch) >= CROWDED_ROWS and self.layers[0].panels >= CROWDED_PANELS
         self._gather(often and self._is_crowded, batches=1)
 
     def is_ready_for(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
-        """Whether it has run, and such data, as of `bind_data`, need nothing that has still to be compiled."""
+        """Whether it has run, and such data, as of `bind_data`, need nothing that has still to be
+        compiled."""
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
         return self.threads > 0 and not reads and (self._gathered_x > 0 or not self._gathers(X, Y, order))
 
@@ -181,7 +197,8 @@ class Plan:
         return self.design.layer_sizes[0] * self.design.dtype.itemsize % BAD_STRIDE == 0
 
     def _gathers(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
-        """Whether each batch of such data is copied to where its rows are consecutive and far from sharing cache sets."""
+        """Whether each batch of such data is copied to where its rows are consecutive and far from sharing
+        cache sets."""
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
         return order is not None or reads or (self._is_crowded and len(X) >= 8) or bool(self.table.noise)
 
@@ -193,7 +210,8 @@ class Plan:
     def _make_room_for_gathering(self, batches: int) -> None:
         design, table = self.design, self.table
         table.phases.gather_batch = train.address_of("gather_batch")
-        row = -(-design.layer_sizes[0] * design.dtype.itemsize // 128) * 128 + 64  # an odd number of cache lines
+        # An odd number of cache lines.
+        row = -(-design.layer_sizes[0] * design.dtype.itemsize // 128) * 128 + 64
         table.gathered_x.row, table.gathered_x.batch = row, design.batch * row if batches > 1 else 0
         if design.use == "train":
             y_row = (design.layer_sizes[-1] + design.weighted) * design.dtype.itemsize
@@ -221,15 +239,20 @@ class Plan:
     def run_as(self, task: int, threads: int, steps: int, stop: NDArray[np.int64] | None = None) -> int:
         """Do the task with so many threads; steps: how many times `multiply_adds` it is.
 
-        stop : a flag made for this call, which ends it early where it is long: it then raises KeyboardInterrupt, and what was bound is as
-        it was.
+        stop : a flag made for this call, which ends it early where it is long: it then raises
+        KeyboardInterrupt, and what was bound is as it was.
         """
         known = self.choice.seconds_per_step.values()
-        if self._in_place or steps * (min(known) if known else self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS:
+        if (
+            self._in_place
+            or steps * (min(known) if known else self.multiply_adds * SLOW_MULTIPLY_ADD) < LONG_SECONDS
+        ):
             self._enter(task, threads)
         else:
             unpacking = task & (structs.UNPACK + structs.UNPACK_STATES)
-            self._enter_interruptibly(task - unpacking, threads, np.zeros(1, np.int64) if stop is None else stop)
+            self._enter_interruptibly(
+                task - unpacking, threads, np.zeros(1, np.int64) if stop is None else stop
+            )
             if unpacking:
                 self._enter(unpacking, threads)
         return self.threads
@@ -258,7 +281,8 @@ class Plan:
         threads: int | None,
         stop: NDArray[np.int64],
     ) -> None:
-        """Steps first_step <= s < last_step on the data bound; the parameters bound stay as they are until `unpack`.
+        """Steps first_step <= s < last_step on the data bound; the parameters bound stay as they are until
+        `unpack`.
 
         coefficients: (steps, numbers), see settings.py; losses: one a step; stop: as in `run_as`.
         """
@@ -290,7 +314,8 @@ class Plan:
         return self.multiply_adds >= TRY_TEAM_FROM_MULTIPLY_ADDS
 
     def way(self, threads: int, steps: int, now: float) -> tuple[int, int]:
-        """How many threads to take for the next steps, and for how many of them. `choice.note` wants to hear how long it took."""
+        """How many threads to take for the next steps, and for how many of them. `choice.note` wants to hear
+        how long it took."""
         if threads == 1 or self.multiply_adds >= ALWAYS_TEAM_FROM_MULTIPLY_ADDS:
             return threads, steps
         return self.choice.next(threads, steps, now)
@@ -307,12 +332,15 @@ class Plan:
         return team.available(threads) if self._packed_bytes >= TEAM_FROM_BYTES else 1
 
     def step_with(self, sums: Plan, coefficients: Array) -> None:
-        """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum", has added up; coefficients as
-        one row for `train`. Both lie in memory alike, and what fills up vectors stays zero."""
+        """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum",
+        has added up; coefficients as one row for `train`. Both lie in memory alike, and what fills up vectors
+        stays zero."""
         size, vector = self._packed_bytes, self.design.vector
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(self.table.kernels.update)
         gradient = sums._packed_at + size
-        update(gradient, vector, 0, self._packed_at, vector, 0, size, 1, size // vector, coefficients.ctypes.data)
+        update(
+            gradient, vector, 0, self._packed_at, vector, 0, size, 1, size // vector, coefficients.ctypes.data
+        )
         if self.table.clipping.limit or self.table.max_norm.limit:
             self.table.coefficients = coefficients.ctypes.data
             self._enter(structs.FINISH_UPDATE, 1)

@@ -1,14 +1,14 @@
 """What benchmarks may call of the engine: nothing outside of it reaches further in.
 
     blocking                what the engine cuts its work into: a roofline model on paper needs to know
-    tile_speed,             how fast this machine multiplies and adds: the tile on numbers that do not leave the first-level cache
-    multiply_add_limit
+    tile_speed,             how fast this machine multiplies and adds: the microkernel on numbers that do not
+    multiply_add_limit      leave the first-level cache
     one_phase               one of the three products of one layer, again and again
     meetings                a team that does nothing but meet at barriers
     walk                    a team that reads, or changes, all of some memory, again and again
 
-A share of the limit says how much of a figure is the machine's and how much is ours, on any machine and at any clock rate. The last three
-return run(times), and whoever calls it keeps the time.
+A share of the limit says how much of a figure is the machine's and how much is ours, on any machine and at
+any clock rate. The last three return run(times), and whoever calls it keeps the time.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ S = TypeVar("S", bound=Struct)
 
 class Blocking(NamedTuple):
     vector: int  # bytes of a vector register
-    tile_rows: dict[int, int]  # vectors side by side -> rows of the tallest tile
+    tile_rows: dict[int, int]  # vectors side by side -> rows of the tallest microkernel
     panels_side_by_side: int  # of activations, where a batch is no handful of rows
     block: int  # bytes of activations that a sweep over weights takes at a time
     depth: int  # rows of a batch that are added to the weights in one sweep over them
-    narrow_outputs: int  # up to so many outputs the last layer lies the other way round, without a transposed copy
+    narrow_outputs: int  # up to so many, the last layer lies the other way round, without a transposed copy
     packed_panels: int  # panels of a worker from which the update packs its inputs
     packed_rows: int  # rows of a batch from which it does
 
@@ -73,13 +73,15 @@ def available_threads(threads: int) -> int:
     return team.available(threads)
 
 
-# ---- multiply-adds ----------------------------------------------------------------------------------------------------------------------
+# ---- multiply-adds -----------------------------------------------------------------------------------
 
-# Legs that are long enough that starting a team does not count, and short enough that some meet no other process. The best one counts,
-# as soon as so many in a row were not better: threads that were just started may take a while to get cores of their own.
+# Legs that are long enough that starting a team does not count, and short enough that some meet no other
+# process. The best one counts, as soon as so many in a row were not better: threads that were just started
+# may take a while to get cores of their own.
 LEG_SECONDS, LEGS, MOST_SECONDS = 0.004, 20, 2.0
-# Deep enough that filling and storing the accumulators hardly counts, and no deeper than a cache of 32 KB has room for: with AVX-512,
-# A and B of the tallest tile take 25 KB, and at twice the depth the same tile was 2 to 4% slower.
+# Deep enough that filling and storing the accumulators hardly counts, and no deeper than a cache of 32 KB has
+# room for: with AVX-512, A and B of the tallest microkernel take 25 KB, and at twice the depth it was 2 to 4%
+# slower.
 DEPTH = 128
 
 
@@ -110,14 +112,18 @@ def _repeat(t, n, address):
     size = Size(job.rows, job.vectors, job.depth)
     left = Left(job.a + own, job.a_row, job.a_row, job.depth, np.int64(0))
     for _ in range(job.times):
-        multiply(job.kernel, size, left, Block(job.b + own, job.vector, row), Block(job.c + own, job.vector, row), from_zero())
+        right, out = Block(job.b + own, job.vector, row), Block(job.c + own, job.vector, row)
+        multiply(job.kernel, size, left, right, out, from_zero())
 
 
-def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", threads: int = 1, *, legs: int = LEGS) -> float:
-    """flop/s of `threads` cores, each with a tile of `rows` x `vectors` and so many k; heights that the CPU has no tile for are cut."""
+def tile_speed(
+    rows: int, vectors: int, depth: int, dtype: str = "float32", threads: int = 1, *, legs: int = LEGS
+) -> float:
+    """flop/s of `threads` cores, each with a product of `rows` x `vectors` and so many k; heights that the
+    CPU has no microkernel for are cut."""
     vector = isa().bytes
     itemsize = np.dtype(dtype).itemsize
-    a_row = -(-depth * itemsize // 64) * 64 + 64  # an odd number of cache lines, mostly: rows then do not share cache sets
+    a_row = -(-depth * itemsize // 64) * 64 + 64  # an odd number of cache lines, mostly
     sizes_of = [rows * a_row, depth * vectors * vector, rows * vectors * vector]
     sizes_of = [-(-size // 64) * 64 for size in sizes_of]
     threads = team.available(threads)
@@ -128,7 +134,8 @@ def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", thre
     job, job_memory = _job(Product)
     job.kernel, job.times, job.vector = matmul.microkernel(dtype, matmul.ALONG_K), 1, vector
     job.rows, job.vectors, job.depth = rows, vectors, depth
-    job.a, job.a_row, job.b, job.c, job.own = a, a_row, a + sizes_of[0], a + sizes_of[0] + sizes_of[1], sum(sizes_of)
+    job.a, job.a_row, job.own = a, a_row, sum(sizes_of)
+    job.b, job.c = a + sizes_of[0], a + sizes_of[0] + sizes_of[1]
     work = jit.address_of("limit", jit.void(3), lambda: _repeat, driver=True)
     arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
 
@@ -151,11 +158,12 @@ def tile_speed(rows: int, vectors: int, depth: int, dtype: str = "float32", thre
 
 
 def multiply_add_limit(dtype: str = "float32", threads: int = 1) -> float:
-    """flop/s of fused multiply-adds (two flops each) that `threads` cores reach together: the tallest tile of two vectors."""
+    """flop/s of fused multiply-adds (two flops each) that `threads` cores reach together: the tallest
+    microkernel of two vectors."""
     return tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads)
 
 
-# ---- one phase of one layer -------------------------------------------------------------------------------------------------------------
+# ---- one phase of one layer --------------------------------------------------------------------------
 
 PHASES = ("forward", "backward", "update")
 
@@ -190,8 +198,11 @@ def _repeat_phase(t, n, address):
         barrier(plan, worker)
 
 
-def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "float32", threads: int = 1) -> Run:
-    """run(times) of one phase of a layer on `rows` rows: X @ W + b, the deltas of the layer below, or W += X.T @ d.
+def one_phase(
+    phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "float32", threads: int = 1
+) -> Run:
+    """run(times) of one phase of a layer on `rows` rows: X @ W + b, the deltas of the layer below, or W +=
+    X.T @ d.
 
     Each takes 2 rows fan_in fan_out flops. Other values of `phase` than those of PHASES: ValueError.
     """
@@ -215,11 +226,13 @@ def one_phase(phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "fl
         X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
     plan.table.coefficients = plan.coefficients.ctypes.data
     job, job_memory = _job(Phase)
-    job.plan, job.phase, job.rows, job.x, job.x_row = plan.address, PHASES.index(phase), rows, X.ctypes.data, X.strides[0]
+    job.plan, job.phase = plan.address, PHASES.index(phase)
+    job.rows, job.x, job.x_row = rows, X.ctypes.data, X.strides[0]
     work = jit.address_of("one_phase", jit.void(3), lambda: _repeat_phase, driver=True)
     team_size = team.available(threads)
 
-    def run(times: int, kept: Any = (parameters, X, Y)) -> None:  # the arrays must live as long as their addresses
+    # The arrays must live as long as their addresses.
+    def run(times: int, kept: Any = (parameters, X, Y)) -> None:
         job.times = times
         team.run(work, job_memory.ctypes.data, team_size, plan.arrivals)
 
@@ -232,7 +245,7 @@ def _job(kind: type[S]) -> tuple[S, NDArray[np.int64]]:
     return at(kind, memory.ctypes.data), memory
 
 
-# ---- teams that only meet, or only read ------------------------------------------------------------------------------------------------
+# ---- teams that only meet, or only read --------------------------------------------------------------
 
 
 def _meet(t, n, address):
@@ -244,12 +257,14 @@ def _meet(t, n, address):
 def meetings(threads: int) -> Run:
     """run(times): a team of that size comes together, meets at so many barriers, and parts.
 
-    RuntimeError where so many threads do not come together (they are what `available_threads` says, or the machine is busy).
+    RuntimeError where so many threads do not come together (they are what `available_threads` says, or the
+    machine is busy).
     """
     plan, memory = _job(structs.Plan)
     arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
     plan.flags = team.flags_of(arrivals)
-    meet = _all_of_them(jit.address_of("meetings", jit.void(3), lambda: _meet, driver=True), memory, threads, arrivals)
+    work = jit.address_of("meetings", jit.void(3), lambda: _meet, driver=True)
+    meet = _all_of_them(work, memory, threads, arrivals)
 
     def run(times: int) -> None:
         plan.last_step = times
@@ -259,7 +274,8 @@ def meetings(threads: int) -> Run:
 
 
 WALK_VECTORS = 16  # that one turn of the walk loads; for reading, as many sums
-TURN = 64 * WALK_VECTORS  # bytes of which every worker's share of the memory is a multiple, with vectors of up to 64 bytes
+# Bytes of which every worker's share of the memory is a multiple, with vectors of up to 64 bytes.
+TURN = 64 * WALK_VECTORS
 
 
 @struct
@@ -275,7 +291,8 @@ _walk_at = view_of(Walk)
 
 
 def _walk(changes: bool) -> Any:
-    """An intrinsic: (address, bytes, out) loads all vectors there, in code with enough loads under way that none waits for the one before."""
+    """An intrinsic: (address, bytes, out) loads all vectors there, in code with enough loads under way that
+    none waits for the one before."""
 
     @intrinsic
     def walk(typingctx, address, size, out):
@@ -328,15 +345,20 @@ def _walk_again(t, n, address):
 
 
 def walk(memory: np.ndarray[Any, Any], sums: np.ndarray[Any, Any], threads: int, *, changes: bool) -> Run:
-    """run(times): each of `threads` workers loads all float32 numbers of its share of `memory`; with `changes` it writes back -number.
+    """run(times): each of `threads` workers loads all float32 numbers of its share of `memory`; with
+    `changes` it writes back -number.
 
-    `memory` has a multiple of TURN bytes for each worker. `sums` has 64 bytes for each worker: unless it changes, it writes there
-    what the numbers of each lane add up to.
+    `memory` has a multiple of TURN bytes for each worker. `sums` has 64 bytes for each worker: unless it
+    changes, it writes there what the numbers of each lane add up to.
     """
     if memory.nbytes % (TURN * threads) or sums.nbytes != 64 * threads:
-        raise ValueError(f"memory has {memory.nbytes} bytes and sums {sums.nbytes}: they must be a multiple of {TURN} and 64 for each worker")
+        raise ValueError(
+            f"memory has {memory.nbytes} bytes and sums {sums.nbytes}: "
+            f"they must be a multiple of {TURN} and 64 for each worker"
+        )
     job, job_memory = _job(Walk)
-    job.first, job.share, job.changes, job.out = memory.ctypes.data, memory.nbytes // threads, int(changes), sums.ctypes.data
+    job.first, job.share = memory.ctypes.data, memory.nbytes // threads
+    job.changes, job.out = int(changes), sums.ctypes.data
     arrivals = aligned(team.arrivals_bytes(threads)).view(np.int64)
     work = jit.address_of("walk", jit.void(3), lambda: _walk_again, driver=True)
     walk_once = _all_of_them(work, job_memory, threads, arrivals)
@@ -348,7 +370,9 @@ def walk(memory: np.ndarray[Any, Any], sums: np.ndarray[Any, Any], threads: int,
     return run
 
 
-def _all_of_them(work: int, job: NDArray[np.int64], threads: int, arrivals: NDArray[np.int64]) -> Callable[[], None]:
+def _all_of_them(
+    work: int, job: NDArray[np.int64], threads: int, arrivals: NDArray[np.int64]
+) -> Callable[[], None]:
     """Has the compiled worker do the job in a team of exactly so many."""
 
     def run() -> None:

@@ -15,7 +15,8 @@ Array = NDArray[Any]
 
 
 def rule_of(optimizer: Optimizer) -> str:
-    """The rule (kernels/optimizers.py) that does the optimizer's step, on a gradient whose norm was clipped already."""
+    """The rule (kernels/optimizers.py) that does the optimizer's step, on a gradient whose norm was clipped
+    already."""
     if _limited(optimizer):
         return f"{optimizer.rule}-limit-l1"
     # nothing but W - lr * g: the engine adds products with -lr in them
@@ -37,7 +38,8 @@ def settings_of(
     mean: bool,
     dtype: np.dtype[Any],
 ) -> Array:
-    """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings, then clip_norm if there is one."""
+    """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings,
+    then clip_norm if there is one."""
     per_epoch = -(-samples // batch)
     steps = last_step - first_step
     # a number is not made an array of equal numbers: train_step comes here for each step

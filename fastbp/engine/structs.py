@@ -1,15 +1,17 @@
 """What Python tells compiled code of one network: a `Plan`, followed in memory by a `Layer` for each layer.
 
-Every field is a 64-bit integer: a count, a number of bytes from one thing to the next, or an address (of an array, or of a compiled
-callback; 0 where there is none). V stands for the lanes of a vector register. `at` gives Python a struct, `plan_at` and `layer_at`
-compiled code.
+Every field is a 64-bit integer: a count, a number of bytes from one thing to the next, or an address (of an
+array, or of a compiled callback; 0 where there is none). V stands for the lanes of a vector register. `at`
+gives Python a struct, `plan_at` and `layer_at` compiled code.
 
 Three ways in which matrices lie:
 
-    panels      [columns / V][rows][V]                weights; the packed copy of a caller's matrix
-    blocks      [columns / (group V)][rows][group V]  z, a and the deltas: `group` panels side by side are what the microkernel reads of
-                                                      a row, and no two workers write to neighbouring cache lines
-    rows        as the caller has them: C order
+    panels   [columns / V][rows][V]                weights; the packed copy of a caller's matrix
+    blocks   [columns / (group V)][rows][group V]  z, a and the deltas: `group` panels side by side
+    rows     [rows][columns]                       as the caller has them, C order
+
+In blocks, a row of a group is what the microkernel reads of it, and no two workers write to neighbouring
+cache lines.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Blocks(Struct):
 
 @struct
 class Activation(Struct):
-    """Callbacks: a from z, and the deltas of z from those of a. With dropout also the address of what its random numbers depend on."""
+    """Callbacks: a from z, and the deltas of z from those of a. With dropout also the address of what its
+    random numbers depend on."""
 
     forward: int
     backward: int
@@ -99,7 +102,7 @@ class Layer(Struct):
     bias: Panels  # a vector in each panel; a narrow layer's: (fan_out,)
     WT: Panels  # the transpose of W, renewed after each update; 0 where nobody needs it
     mirrors: int  # whether WT is renewed with each square of W
-    direct: int  # what the product x.T @ delta does to W: ADDED, REPLACED, or NOT_DIRECT: the optimizer's rule gets it
+    direct: int  # what x.T @ delta does to W: ADDED, REPLACED or NOT_DIRECT (the rule gets it)
     first_square: int  # where this layer's sums of squares begin, see Clipping
     z: int  # (batch, fan_out) in blocks; a narrow layer's: [fan_out][batch]
     a: int
@@ -115,7 +118,8 @@ class Layer(Struct):
     rows_in_place: int  # whether z and a are
 
 
-# Layer.narrow: a narrow output layer lies the other way round, z and delta as [fan_out][batch]; of a single row they lie as elsewhere.
+# Layer.narrow: a narrow output layer lies the other way round, z and delta as [fan_out][batch]; of a single
+# row they lie as elsewhere.
 NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
 # Layer.direct.
 NOT_DIRECT, ADDED, REPLACED = 0, 1, 2
@@ -147,7 +151,8 @@ class Kernels(Struct):
 
 @struct
 class Phases(Struct):
-    """The callbacks of fastbp/engine/worker, which call each other by address; 0 where a plan does without."""
+    """The callbacks of fastbp/engine/worker, which call each other by address; 0 where a plan does
+    without."""
 
     run_forward: int
     run_backward: int
@@ -194,7 +199,8 @@ class Source(Struct):
 
 @struct
 class Gathered(Struct):
-    """Room for two batches, or for one, whose rows are consecutive; address 0: batches are read where they lie."""
+    """Room for two batches, or for one, whose rows are consecutive; address 0: batches are read where they
+    lie."""
 
     address: int
     row: int
@@ -259,7 +265,7 @@ class Plan(Struct):
     losses: int  # float64, one a step
     noise: int  # a callback, or 0
     noise_stream: int
-    steps_before: int  # training steps of the model's life before step 0 of this run: random numbers are counted by them
+    steps_before: int  # steps of the model's life before step 0 of this run, for random numbers
     parts: Parts
     stop: int  # address of a flag: not 0 ends the work early, its results are then void
 

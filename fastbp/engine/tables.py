@@ -1,10 +1,22 @@
-"""Fills in what compiled code reads of a network (structs.py): sizes, addresses of arrays, addresses of compiled callbacks."""
+"""Fills in what compiled code reads of a network (structs.py): sizes, addresses of arrays, addresses of
+compiled callbacks."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastbp.engine.kernels import activations, copies, dropout, layer_norm, losses, matmul, narrow_output, noise, optimizers, reductions
+from fastbp.engine.kernels import (
+    activations,
+    copies,
+    dropout,
+    layer_norm,
+    losses,
+    matmul,
+    narrow_output,
+    noise,
+    optimizers,
+    reductions,
+)
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
@@ -14,16 +26,19 @@ from fastbp.formulas import philox as philox_numbers
 
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
 BLOCK = 768 * 1024
-# Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all of them at once).
+# Rows of a batch whose part of a weight gradient is summed in one sweep (1024 x 1024-2048: 4% faster than all
+# of them at once).
 DEPTH = 512
-# Multiply-adds of a step from which microkernels prefetch: about where the matrices outgrow the first-level cache.
+# Multiply-adds of a step from which microkernels prefetch: about where the matrices outgrow the first-level
+# cache.
 PREFETCH_FROM_MULTIPLY_ADDS = 30_000_000
-# Rows of a batch from which packed panels of the inputs are worth their copies. Not where a multiply-add takes two passes: then there is
-# time for the loads of a strided column behind it, and none for a copy of it first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at
-# batch 128 1.09 times).
+# Rows of a batch from which packed panels of the inputs are worth their copies. Not where a multiply-add
+# takes two passes: then there is time for the loads of a strided column behind it, and none for a copy of it
+# first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at batch 128 1.09 times).
 PACKING_ROWS, NEVER = 48, 1 << 62
-# Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take lines that the other is about
-# to write (784-256-10 at batch 128: the second worker's copies took twice as long). A page, so that both have the same place in the cache.
+# Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take
+# lines that the other is about to write (784-256-10 at batch 128: the second worker's copies took twice as
+# long). A page, so that both have the same place in the cache.
 PACKED_APART = 4096
 # The callbacks of fastbp/engine/worker that each use of a plan calls, whatever its network.
 CALLED = {
@@ -39,15 +54,16 @@ def packing_rows() -> int:
 
 
 def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> int:
-    """All that does not depend on the caller's arrays. Returns the address of the packed parameters, which are
-    sum(design.packed) bytes; the optimizer's states lie behind them."""
-    plan.layers, plan.lanes, plan.vector, plan.itemsize = len(layers), design.lanes, design.vector, design.dtype.itemsize
+    """All that does not depend on the caller's arrays. Returns the address of the packed parameters, which
+    are sum(design.packed) bytes; the optimizer's states lie behind them."""
+    plan.layers, plan.lanes = len(layers), design.lanes
+    plan.vector, plan.itemsize = design.vector, design.dtype.itemsize
     plan.many_registers, plan.depth, plan.block = int(isa().registers == 32), DEPTH, BLOCK
     plan.batch, plan.steps_per_epoch, plan.last_step, plan.parts.count = design.batch, 1, 1, 1
     plan.states, plan.state = design.states, sum(design.packed)
     _kernels(plan, design)
-    phases = [*CALLED[design.use], *(["finish_update"] if design.clip_norm or design.max_norm is not None else [])]
-    for name in phases:
+    finishes = design.clip_norm or design.max_norm is not None
+    for name in (*CALLED[design.use], *(("finish_update",) if finishes else ())):
         setattr(plan.phases, name, train.address_of(name))
     w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
     wt = memory.new(sum(design.transposed))
@@ -80,7 +96,8 @@ def _kernels(plan: Plan, design: Design) -> None:
     kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
     kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
-    kernels.transpose, kernels.gather, kernels.prefetch = copies.transpose(name), copies.gather(name), copies.prefetch_rows()
+    kernels.transpose, kernels.gather = copies.transpose(name), copies.gather(name)
+    kernels.prefetch = copies.prefetch_rows()
     kernels.update = optimizers.update("gradient" if design.clip_norm else design.rule, name)
     if design.use == "train" and design.rule == "add" and design.batch == 1:
         kernels.add_products = optimizers.add_products(name)
@@ -94,7 +111,8 @@ def _kernels(plan: Plan, design: Design) -> None:
         kernels.row_sums = reductions.row_sums(name)
     if design.parts > 1:
         kernels.add_parts = narrow_output.add_parts(name)
-    kernels.copy_columns_in, kernels.copy_columns_out = copies.copy_columns(name, into=True), copies.copy_columns(name, into=False)
+    kernels.copy_columns_in = copies.copy_columns(name, into=True)
+    kernels.copy_columns_out = copies.copy_columns(name, into=False)
 
 
 def _sizes(layer: Layer, design: Design, i: int) -> None:
@@ -127,8 +145,8 @@ def _activations(layer: Layer, design: Design, memory: Memory, i: int) -> None:
     size = -(-layer.panels // layer.blocks.group) * layer.blocks.group_bytes
     layer.z, layer.delta = memory.new(size), memory.new(size)
     layer.a, layer.dz = layer.z, layer.delta
-    kept = {"predict": False, "train": not last and activations.ACTIVATIONS[name].needs_z, "trace": name != "identity"}
-    if kept[design.use]:
+    needed = not last and activations.ACTIVATIONS[name].needs_z
+    if {"predict": False, "train": needed, "trace": name != "identity"}[design.use]:
         layer.a = memory.new(size)
     if i < design.normalised:
         layer.normalisation.n = memory.new(size)
@@ -167,7 +185,8 @@ def _callbacks(layer: Layer, design: Design, memory: Memory, i: int) -> None:
         return
     p = design.dropout[i] if design.use == "train" and design.dropout else 0.0
     if p:
-        layer.dropout.forward, layer.dropout.backward = dropout.forward(name, dtype), dropout.backward(name, dtype)
+        layer.dropout.forward = dropout.forward(name, dtype)
+        layer.dropout.backward = dropout.backward(name, dtype)
         layer.dropout.stream = _stream(design, memory, i + 1, 1 / philox_numbers.keep(p), p)
     else:
         layer.activation.forward = activations.forward(name, dtype)
@@ -189,7 +208,9 @@ def _output(layer: Layer, design: Design) -> None:
     if layer.narrow == OF_MANY_ROWS:
         layer.output.delta = losses.narrow_output_delta(name, loss, dtype, weighted=weighted)
     elif design.by_rows:
-        layer.output.delta_of_rows = losses.output_delta_of_rows(name, loss, dtype, activated=trace, weighted=weighted)
+        layer.output.delta_of_rows = losses.output_delta_of_rows(
+            name, loss, dtype, activated=trace, weighted=weighted
+        )
     else:
         layer.output.delta = losses.output_delta(name, loss, dtype, activated=trace)
 

@@ -1,4 +1,5 @@
-"""Predictions for a few rows: the weights are read where the caller's arrays have them, and one call does all.
+"""Predictions for a few rows: the weights are read where the caller's arrays have them, and one call does
+all.
 
 Packing pays when weights meet many rows. Here each is met once or a few times, and reading them is the work.
 """
@@ -22,7 +23,8 @@ from fastbp.engine.structs import FORWARD, layer_at, plan_at, top_layer
 
 Array = NDArray[Any]
 
-# A vector may be read that begins inside the parameters and ends outside: they must have so many bytes behind them.
+# A vector may be read that begins inside the parameters and ends outside: they must have so many bytes behind
+# them.
 SLACK = 64
 
 
@@ -45,11 +47,21 @@ def _entry(dtype: str) -> Any:
 
 
 class FewRows:
-    """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes behind it."""
+    """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes
+    behind it."""
 
-    def __init__(self, layer_sizes: tuple[int, ...], activations: list[str], loss: str, parameters: Array, layer_norm: bool) -> None:
+    def __init__(
+        self,
+        layer_sizes: tuple[int, ...],
+        activations: list[str],
+        loss: str,
+        parameters: Array,
+        layer_norm: bool,
+    ) -> None:
         dtype = parameters.dtype
-        design = Design(layer_sizes, tuple(activations), loss, dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm)
+        design = Design(
+            layer_sizes, tuple(activations), loss, dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm
+        )
         self._plan = plan = Plan(design)
         plan.bind_parameters(parameters)
         plan.read_in_place()
@@ -58,7 +70,8 @@ class FewRows:
         self._enter = partial(_entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), plan.bad)
 
     def predict(self, X: Array, check_finite: bool) -> Array | None:
-        """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype, or not finite."""
+        """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype,
+        or not finite."""
         out = np.empty((len(X), self._outputs), self._dtype)
         try:
             return out if self._enter(check_finite, X, out) else None

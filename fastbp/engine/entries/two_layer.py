@@ -1,7 +1,7 @@
 """The tutorial's network on the caller's own arrays: what the drop-in functions enter.
 
-The arrays are C-ordered and of one dtype. Python prepares one call: small networks are done inside it, from the check of the input to
-the result; for larger ones it only fills the plan in, and a team does the work.
+The arrays are C-ordered and of one dtype. Python prepares one call: small networks are done inside it, from
+the check of the input to the result; for larger ones it only fills the plan in, and a team does the work.
 """
 
 from __future__ import annotations
@@ -38,12 +38,15 @@ from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
 
-# Plans are kept by use and shape, for each Python thread: the batch, and the smaller one at the end of an epoch.
+# Plans are kept by use and shape, for each Python thread: the batch, and the smaller one at the end of an
+# epoch.
 KEPT_PLANS = 8
-# What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not fit, numbers are not finite or
-# not what they must be, or a parameter shares memory with another array; Python looks closer.
+# What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not
+# fit, numbers are not finite or not what they must be, or a parameter shares memory with another array;
+# Python looks closer.
 NOTHING, PREPARED = -1.0, -2.0
-FORWARD_TASK, BACKWARD_TASK, STEP_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES, PACK + TRAIN + UNPACK
+FORWARD_TASK, BACKWARD_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES
+STEP_TASK = PACK + TRAIN + UNPACK
 
 
 @inner
@@ -107,9 +110,16 @@ def _forward(address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y
 
 def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
     rows = X.shape[0]
-    if y_true.shape != (rows, W2.shape[1]) or y_pred.shape != y_true.shape or z1.shape != (rows, W2.shape[0]) or a1.shape != z1.shape:
+    if (
+        y_true.shape != (rows, W2.shape[1])
+        or y_pred.shape != y_true.shape
+        or z1.shape != (rows, W2.shape[0])
+        or a1.shape != z1.shape
+    ):
         return NOTHING
-    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad) and _may_be_of_forward(z1, a1, y_pred)):
+    if check and not (
+        all_finite(finite, X, bad) and all_finite(finite, y_true, bad) and _may_be_of_forward(z1, a1, y_pred)
+    ):
         return NOTHING
     plan = plan_at(address)
     first, second = _layers(plan)
@@ -117,7 +127,8 @@ def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, 
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
     _bind_activations(first, z1, a1)
     _bind_activations(second, y_pred, y_pred)
-    # W1 and the biases play no part. The gradients leave by the way of a first state, or stand where W1 is else.
+    # W1 and the biases play no part. The gradients leave by the way of a first state, or stand where W1 is
+    # else.
     first.caller.parameters.W = first.caller.parameters.b = second.caller.parameters.b = 0
     if first.in_place != 0:
         first.W.address = dW1.ctypes.data
@@ -132,7 +143,12 @@ def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, 
 
 
 def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, b1, W2, b2, lr):
-    if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1] or not 0.0 <= lr < np.inf:
+    if (
+        W1.shape != (X.shape[1], W2.shape[0])
+        or b1.shape[0] != W2.shape[0]
+        or b2.shape[0] != W2.shape[1]
+        or not 0.0 <= lr < np.inf
+    ):
         return NOTHING
     if y_true.shape != (X.shape[0], W2.shape[1]):
         return NOTHING
@@ -163,7 +179,11 @@ def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, 
 ENTRIES: dict[str, Any] = {"forward": _forward, "backward": _backward, "step": _step}
 TASKS = {"forward": FORWARD_TASK, "backward": BACKWARD_TASK, "step": STEP_TASK}
 # Dimensions of an entry's arrays, from X on; the step has the learning rate behind them.
-DIMENSIONS = {"forward": (2, 2, 1, 2, 1, 2, 2, 2, 2), "backward": (2, 2, 2, 2, 2, 2, 2, 1, 2, 1), "step": (2, 2, 2, 1, 2, 1)}
+DIMENSIONS = {
+    "forward": (2, 2, 1, 2, 1, 2, 2, 2, 2),
+    "backward": (2, 2, 2, 2, 2, 2, 2, 1, 2, 1),
+    "step": (2, 2, 2, 1, 2, 1),
+}
 
 
 @cache
@@ -173,7 +193,8 @@ def _entry(use: str, dtype: str) -> Any:
     arrays: list[Any] = [CallersArray(types.Array(element, n, "C")) for n in DIMENSIONS[use]]
     bad = types.Array(types.int64, 1, "C")
     if use == "step":
-        own = [bad, types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")]  # bad, coefficients, loss
+        coefficients, loss = types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")
+        own = [bad, coefficients, loss]
         arrays.append(types.float64)
     else:
         own = [bad]
@@ -183,7 +204,9 @@ def _entry(use: str, dtype: str) -> Any:
 class Prepared:
     """What is ready for arrays of one shape."""
 
-    def __init__(self, use: str, dtype: np.dtype[Any], rows: int, inputs: int, hidden: int, outputs: int) -> None:
+    def __init__(
+        self, use: str, dtype: np.dtype[Any], rows: int, inputs: int, hidden: int, outputs: int
+    ) -> None:
         rule, mode = ("add", "train") if use == "step" else ("gradient", "trace")
         plan = Plan(Design((inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, rule, rows, mode))
         table = plan.table
@@ -209,8 +232,9 @@ class Prepared:
         self.enter: Callable[..., float] = self._choose if plan.may_have_a_team else self._alone
 
     def _choose(self, *arguments: Any) -> float:
-        """Alone, or as a team on a plan that compiled code has filled in. Whoever comes while such a call is on its way (a signal handler, a
-        finaliser) gets a plan of its own; where all of a call is one call of compiled code, nobody can."""
+        """Alone, or as a team on a plan that compiled code has filled in. Whoever comes while such a call is
+        on its way (a signal handler, a finaliser) gets a plan of its own; where all of a call is one call of
+        compiled code, nobody can."""
         if self._busy:
             return self._again().enter(*arguments)
         self._busy = True
@@ -234,7 +258,8 @@ class Prepared:
 
 
 class _Kept(dict[Any, Prepared]):
-    """What is ready, by the shapes of X and W2 and their dtype's character; made when it is asked for. None for arrays that kernels do not take."""
+    """What is ready, by the shapes of X and W2 and their dtype's character; made when it is asked for. None
+    for arrays that kernels do not take."""
 
     def __init__(self, use: str) -> None:
         self._use = use
@@ -257,9 +282,11 @@ class _PerThread(threading.local):
 _prepared = _PerThread()
 
 
-def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, lr: float, check_finite: bool) -> float | None:
-    """One training step in place; the loss before it, or None (nothing changed) if an array is not as kernels take it, shapes do not fit, X or
-    y_true is not finite, or a parameter shares memory with another array."""
+def step(
+    X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, lr: float, check_finite: bool
+) -> float | None:
+    """One training step in place; the loss before it, or None (nothing changed) if an array is not as kernels
+    take it, shapes do not fit, X or y_true is not finite, or a parameter shares memory with another array."""
     ready = _prepared.step[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
@@ -270,14 +297,18 @@ def step(X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *,
     return None if loss == NOTHING else loss
 
 
-def forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finite: bool) -> tuple[Array, Array, Array, Array] | None:
-    """z1, a1, z2, y_pred, or None if an array is not as kernels take it, shapes do not fit, or X is not finite."""
+def forward(
+    X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finite: bool
+) -> tuple[Array, Array, Array, Array] | None:
+    """z1, a1, z2, y_pred, or None if an array is not as kernels take it, shapes do not fit, or X is not
+    finite."""
     ready = _prepared.forward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
     dtype = X.dtype
     of_hidden, of_outputs = (X.shape[0], W2.shape[0]), (X.shape[0], W2.shape[1])
-    z1, a1, z2, y_pred = np.empty(of_hidden, dtype), np.empty(of_hidden, dtype), np.empty(of_outputs, dtype), np.empty(of_outputs, dtype)
+    z1, a1 = np.empty(of_hidden, dtype), np.empty(of_hidden, dtype)
+    z2, y_pred = np.empty(of_outputs, dtype), np.empty(of_outputs, dtype)
     try:
         done = ready.enter(check_finite, X, W1, b1, W2, b2, z1, a1, z2, y_pred)
     except TypeError:
@@ -288,13 +319,15 @@ def forward(X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finit
 def backward(
     X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array, *, check_finite: bool
 ) -> tuple[Array, Array, Array, Array] | None:
-    """dW1, db1, dW2, db2, or None if an array is not as kernels take it, shapes do not fit, or X or y_true is not finite."""
+    """dW1, db1, dW2, db2, or None if an array is not as kernels take it, shapes do not fit, or X or y_true is
+    not finite."""
     ready = _prepared.backward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
     dtype = X.dtype
     hidden, outputs = W2.shape
-    dW1, db1, dW2, db2 = np.empty((X.shape[1], hidden), dtype), np.empty(hidden, dtype), np.empty((hidden, outputs), dtype), np.empty(outputs, dtype)
+    dW1, db1 = np.empty((X.shape[1], hidden), dtype), np.empty(hidden, dtype)
+    dW2, db2 = np.empty((hidden, outputs), dtype), np.empty(outputs, dtype)
     try:
         done = ready.enter(check_finite, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2)
     except TypeError:

@@ -1,5 +1,6 @@
-"""Where the workers of a team wait for one another between two phases: 0.2 us, where a fork and join of OpenMP costs 1.4 and one of
-workqueue 130. That is safe only while all of them run at the same time, which `team.join` sees to."""
+"""Where the workers of a team wait for one another between two phases: 0.2 us, where a fork and join of
+OpenMP costs 1.4 and one of workqueue 130. That is safe only while all of them run at the same time, which
+`team.join` sees to."""
 
 from __future__ import annotations
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 
-# A trial goes in legs of so long. A team's ends when it has won or so much time is over: threads that slept may wake on one and the same
-# core, and it takes the system some milliseconds to part them; who works alone shows at once how fast that is. The slower way is tried
-# again after so long, twice as long each time that it stays so.
+# A trial goes in legs of so long. A team's ends when it has won or so much time is over: threads that slept
+# may wake on one and the same core, and it takes the system some milliseconds to part them; who works alone
+# shows at once how fast that is. The slower way is tried again after so long, twice as long each time that it
+# stays so.
 TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 0.05, 6
-# How long a way must have been slower than it was known to be to count as twice as slow: what a step lost because some other program had
-# the core for a moment does not turn a choice over, and the functions on the caller's arrays measure one step at a time.
+# How long a way must have been slower than it was known to be to count as twice as slow: what a step lost
+# because some other program had the core for a moment does not turn a choice over, and the functions on the
+# caller's arrays measure one step at a time.
 DOUBLING_SECONDS = 0.02
-# Whoever calls again after such a pause may have used another library's threads in it, which go on to spin on their cores for some 20 ms
-# (OpenBLAS): the slower way is not tried again before so much time is over, unless the last trial is that long ago (and twice as long each
-# time): there may be such a pause after every few steps.
+# Whoever calls again after such a pause may have used another library's threads in it, which go on to spin on
+# their cores for some 20 ms (OpenBLAS): the slower way is not tried again before so much time is over, unless
+# the last trial is that long ago (and twice as long each time): there may be such a pause after every few
+# steps.
 PAUSE_SECONDS, SETTLING_SECONDS, LONG_AGO_SECONDS = 0.01, 0.03, 1.0
 # After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
 STEPS_TO_WARM = 2
@@ -22,9 +25,9 @@ STEPS_TO_WARM = 2
 class Choice:
     """Alone or as a team, whichever was faster lately.
 
-    A team pays where a core's share of a step is large against the barriers, and where the cores are free; both depend on the machine and
-    on what else it does. So both ways are tried on a few steps of the real work, and the slower one again from time to time. That is
-    possible because the results are the same bits.
+    A team pays where a core's share of a step is large against the barriers, and where the cores are free;
+    both depend on the machine and on what else it does. So both ways are tried on a few steps of the real
+    work, and the slower one again from time to time. That is possible because the results are the same bits.
     """
 
     def __init__(self) -> None:

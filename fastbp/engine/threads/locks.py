@@ -11,8 +11,9 @@ _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def lock_of(owner: Any) -> Any:
-    """A lock for the attribute `_lock` of this object, which its thread may take again. In a child process the object gets a new one: in the
-    parent another thread may have held it, which does not exist in the child and will never give it back."""
+    """A lock for the attribute `_lock` of this object, which its thread may take again. In a child process
+    the object gets a new one: in the parent another thread may have held it, which does not exist in the
+    child and will never give it back."""
     _owners.add(owner)
     return threading.RLock()
 

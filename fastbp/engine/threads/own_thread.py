@@ -1,12 +1,13 @@
 """Long work that is done in a thread of its own, so that the thread that waits for it hears Ctrl-C.
 
-Only the main thread is told of signals, and only between two of its bytecodes: during a call into compiled code it hears nothing. So
-another thread does the work, while this one sleeps and wakes. It must not return before the work is over, since the arrays that the work
-reads and writes are released by whoever called, and a signal handler may raise an exception at any moment, also while an earlier one is
-being dealt with. Therefore the last thing that it does is a single call of compiled code, in which no handler runs.
+Only the main thread is told of signals, and only between two of its bytecodes: during a call into compiled
+code it hears nothing. So another thread does the work, while this one sleeps and wakes. It must not return
+before the work is over, since the arrays that the work reads and writes are released by whoever called, and a
+signal handler may raise an exception at any moment, also while an earlier one is being dealt with. Therefore
+the last thing that it does is a single call of compiled code, in which no handler runs.
 
-`Thread.join` and `Event.wait` will not do: an interrupted `join(timeout)` marks a live thread as finished (Python 3.11, 3.12), and an
-interrupted `wait` may keep the event's own lock.
+`Thread.join` and `Event.wait` will not do: an interrupted `join(timeout)` marks a live thread as finished
+(Python 3.11, 3.12), and an interrupted `wait` may keep the event's own lock.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _await(flag: Any) -> None:
 
 @cache
 def _awaiting() -> Callable[[int], Any]:
-    """Returns when the integer at the address that it is called with is not 0; other threads run meanwhile, signal handlers do not."""
+    """Returns when the integer at the address that it is called with is not 0; other threads run meanwhile,
+    signal handlers do not."""
     if config.DISABLE_JIT:  # for debuggers: then handlers do run
 
         def look(flag: int) -> None:
@@ -48,10 +50,11 @@ def _awaiting() -> Callable[[int], Any]:
 
 
 def run(work: Callable[[], object], stop: NDArray[np.int64]) -> None:
-    """Do the work in a new thread and return when it is over, whatever happens. What it raises is raised here.
+    """Do the work in a new thread and return when it is over, whatever happens. What it raises is raised
+    here.
 
-    An exception that comes while waiting (KeyboardInterrupt, or whatever a signal handler raises) sets stop[0] to 1, which is to end the
-    work early, and is raised after its end.
+    An exception that comes while waiting (KeyboardInterrupt, or whatever a signal handler raises) sets
+    stop[0] to 1, which is to end the work early, and is raised after its end.
     """
     begin, asleep = _thread.allocate_lock(), _thread.allocate_lock()
     begin.acquire()

@@ -1,9 +1,10 @@
 """Who works: threads for one entry into compiled code, and what becomes of them.
 
-A team is started once for a whole chunk of training steps, by one `prange` whose iterations are the workers; between phases they meet at
-barriers of their own (barrier.py). That is safe only while all workers run at the same time. So they first agree who came: the first
-waits a moment for the others, then closes the door, and those who are late (because the runtime was asked for more threads than it gives,
-or runs nested) return at once. The size of the team changes no result.
+A team is started once for a whole chunk of training steps, by one `prange` whose iterations are the workers;
+between phases they meet at barriers of their own (barrier.py). That is safe only while all workers run at the
+same time. So they first agree who came: the first waits a moment for the others, then closes the door, and
+those who are late (because the runtime was asked for more threads than it gives, or runs nested) return at
+once. The size of the team changes no result.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
 from fastbp.engine.threads.barrier import LINE
 
-# The first worker looks for the others so often without leaving its core, and so often letting others run in between; but no longer
-# than so many cycles (some 10 ms), since on a busy machine to let others run takes milliseconds. A team that is complete does not wait.
+# The first worker looks for the others so often without leaving its core, and so often letting others run in
+# between; but no longer than so many cycles (some 10 ms), since on a busy machine to let others run takes
+# milliseconds. A team that is complete does not wait.
 LOOKS, MOST_LOOKS, MOST_CYCLES = 20_000, 30_000, 30_000_000
 CLOSED = 1 << 40
 
 
 def arrivals_bytes(workers: int) -> int:
-    """The memory that a team needs: a cache line for the count of arrivals, one for the size agreed on, and the flags of the barrier."""
+    """The memory that a team needs: a cache line for the count of arrivals, one for the size agreed on, and
+    the flags of the barrier."""
     return (2 + workers) * LINE
 
 
@@ -40,7 +43,8 @@ def flags_of(arrivals: NDArray[np.int64]) -> int:
 
 @njit(nogil=True, error_model="numpy")
 def join(arrivals: Any, expected: Any) -> Any:
-    """Arrive; returns my number and the size of the team, which is 0 if I am too late. `arrivals`: two cache lines."""
+    """Arrive; returns my number and the size of the team, which is 0 if I am too late. `arrivals`: two cache
+    lines."""
     me = fetch_add(arrivals, 1)
     if me >= CLOSED:
         return 0, 0
@@ -101,8 +105,8 @@ _after_fork = False
 
 
 def _forked() -> None:
-    """In a child process: OpenMP's threads did not come along, and starting new ones would kill the process. It does not matter whose
-    parallel region it was that started them."""
+    """In a child process: OpenMP's threads did not come along, and starting new ones would kill the process.
+    It does not matter whose parallel region it was that started them."""
     global _lock, _shares, _after_fork
     _lock, _shares = threading.Lock(), []
     _after_fork = _after_fork or threading_layer() is not None
@@ -142,8 +146,8 @@ def limit() -> str:
 
 
 def _take_cores(share: _Share, wanted: int) -> None:
-    """Some cores for the duration of one entry: fewer than wanted if other Python threads have some, at least one. workqueue can have one
-    team only, so there is one at a time."""
+    """Some cores for the duration of one entry: fewer than wanted if other Python threads have some, at least
+    one. workqueue can have one team only, so there is one at a time."""
     with _lock:
         _shares[:] = [other for other in _shares if other.cores]
         taken = [other.cores for other in _shares]
@@ -153,7 +157,8 @@ def _take_cores(share: _Share, wanted: int) -> None:
 
 
 def run(work: int, plan: int, threads: int, arrivals: np.ndarray[Any, Any]) -> int:
-    """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the team."""
+    """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the
+    team."""
     if threads > 1:
         share = _Share()
         try:
@@ -162,7 +167,8 @@ def run(work: int, plan: int, threads: int, arrivals: np.ndarray[Any, Any]) -> i
                 return int(compiled(True)(share.cores, work, plan, arrivals))
             compiled(False)(work, plan)
         finally:
-            share.cores = 0  # an assignment and no call: an exception of a signal handler cannot come before it
+            # An assignment and no call: an exception of a signal handler cannot come before it.
+            share.cores = 0
     else:
         compiled(False)(work, plan)
     return 1

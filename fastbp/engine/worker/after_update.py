@@ -1,10 +1,12 @@
-"""After the update: what needs all of a gradient, or all of a column of the weights. Only where it was asked for.
+"""After the update: what needs all of a gradient, or all of a column of the weights. Only where it was asked
+for.
 
     clip_norm   g *= min(1, limit / ||g||), over the gradients of all parameters; then the optimizer's step
     max_norm    each column of W is scaled down to the limit of its norm
 
-With clip_norm, the update has only kept the gradient. Parts of it, cut by the shape, are each summed by one worker; every worker then
-adds up all parts. From here on panels are owned whole, however many workers there are.
+With clip_norm, the update has only kept the gradient. Parts of it, cut by the shape, are each summed by one
+worker; every worker then adds up all parts. From here on panels are owned whole, however many workers there
+are.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ def sum_squares(plan, worker):
         out, W = plan.clipping.squares + 8 * layer.first_square, layer.W
         p0, p1 = own_panels(layer, worker)
         for p in range(p0, p1):
-            call(plan.clipping.sum_squares, (W.address + plan.state + p * W.panel, W.panel // plan.vector, out + 8 * p))
+            gradient = W.address + plan.state + p * W.panel
+            call(plan.clipping.sum_squares, (gradient, W.panel // plan.vector, out + 8 * p))
         if layer.narrow and worker.t == worker.n - 1:
             biases = layer.bias.address + plan.state
-            call(plan.clipping.sum_squares, (biases, vectors_of_outputs(plan, layer), out + 8 * layer.in_panels))
+            out += 8 * layer.in_panels
+            call(plan.clipping.sum_squares, (biases, vectors_of_outputs(plan, layer), out))
 
 
 @inner
@@ -49,10 +53,12 @@ def update_by_clipped(plan, worker, coefficients):
                 call(clipping.update, (w, plan.state, layer.fan_out, coefficients, factor))
             else:
                 call(clipping.update, (w, plan.state, layer.fan_in, coefficients, factor))
-                b, vectors = layer.bias.address + p * layer.bias.panel, 1 if layer.normalisation.forward == 0 else 2
+                b = layer.bias.address + p * layer.bias.panel
+                vectors = 1 if layer.normalisation.forward == 0 else 2  # the gain lies behind
                 call(clipping.update, (b, plan.state, vectors, coefficients, factor))
         if layer.narrow and worker.t == worker.n - 1:
-            call(clipping.update, (layer.bias.address, plan.state, vectors_of_outputs(plan, layer), coefficients, factor))
+            vectors = vectors_of_outputs(plan, layer)
+            call(clipping.update, (layer.bias.address, plan.state, vectors, coefficients, factor))
 
 
 @inner
@@ -65,7 +71,8 @@ def limit_norms(plan, worker):
         if layer.narrow:
             o0, o1 = part_of(layer.fan_out, worker)
             for o in range(o0, o1):
-                call(plan.max_norm.constrain_across, (W.address + o * plan.vector, layer.in_panels, W.panel, limit))
+                weights = W.address + o * plan.vector
+                call(plan.max_norm.constrain_across, (weights, layer.in_panels, W.panel, limit))
         else:
             p0, p1 = own_panels(layer, worker)
             for p in range(p0, p1):

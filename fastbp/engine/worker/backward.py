@@ -2,8 +2,8 @@
 
     dz[l-1] = (delta[l] @ W[l].T) * act'(z[l-1])       (batch, fan_in)
 
-act' is the ReLU's mask, the sigmoid's a (1 - a), ...: see kernels/activations.py. In a normalised layer one more phase over whole rows
-leads from dz to delta; elsewhere they are the same.
+act' is the ReLU's mask, the sigmoid's a (1 - a), ...: see kernels/activations.py. In a normalised layer one
+more phase over whole rows leads from dz to delta; elsewhere they are the same.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def backward(plan, layer, below, batch, worker):
             top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
             p = p0
             while p < p1 and not stopped(plan):
-                rectangle = Rectangle(top, bottom, p, width_for(plan, bottom - top, side_by_side(below, p, p1)))
+                width = width_for(plan, bottom - top, side_by_side(below, p, p1))
+                rectangle = Rectangle(top, bottom, p, width)
                 product_with_transpose(plan, layer, delta, below, rectangle)
                 activation_backward(plan, below, rectangle)
-                p += rectangle.width
+                p += width
 
 
 @inner

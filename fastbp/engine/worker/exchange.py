@@ -31,12 +31,14 @@ def exchange_parameters(address, t, n, k, inward):
 
 @inner
 def exchange_narrow(plan, layer, caller, state, inward, worker):
-    """The worker's part of a narrow output layer's parameters; `state` bytes behind them lies what is meant."""
+    """The worker's part of a narrow output layer's parameters; `state` bytes behind them lies what is
+    meant."""
     W, row = layer.W, layer.fan_out * plan.itemsize
     p0, p1 = part_of(layer.in_panels, worker)
     rows = min(layer.fan_in, p1 * plan.lanes) - p0 * plan.lanes
     copy_columns = plan.kernels.copy_columns_in if inward else plan.kernels.copy_columns_out
-    call(copy_columns, (caller.W + p0 * plan.lanes * row, row, W.address + state + p0 * W.panel, W.panel, rows, layer.fan_out))
+    outside, inside = (caller.W + p0 * plan.lanes * row, row), (W.address + state + p0 * W.panel, W.panel)
+    call(copy_columns, (outside, inside, rows, layer.fan_out))
     if worker.t == 0:
         copy = plan.kernels.copy_in if inward else plan.kernels.copy_out
         call(copy, (caller.b, 0, layer.bias.address + state, 0, plan.vector, 1, layer.fan_out))
@@ -49,10 +51,12 @@ def exchange_panels(plan, layer, caller, state, inward, p0, p1):
     W, bias, vector = layer.W, layer.bias, plan.vector
     columns = min(layer.fan_out - p0 * plan.lanes, (p1 - p0) * plan.lanes)
     if caller.W != 0 and layer.in_place == 0:
-        outside, inside = (caller.W + p0 * vector, layer.fan_out * plan.itemsize), W.address + state + p0 * W.panel
-        call(copy, (outside, inside, vector, W.panel, layer.fan_in, columns))
+        outside = (caller.W + p0 * vector, layer.fan_out * plan.itemsize)
+        inside = (W.address + state + p0 * W.panel, vector, W.panel)
+        call(copy, (outside, inside, layer.fan_in, columns))
     if caller.b != 0:
-        call(copy, (caller.b + p0 * vector, 0, bias.address + state + p0 * bias.panel, 0, bias.panel, 1, columns))
+        inside = (bias.address + state + p0 * bias.panel, 0, bias.panel)
+        call(copy, (caller.b + p0 * vector, 0, inside, 1, columns))
     if layer.normalisation.forward != 0:
         gain = layer.normalisation.gain + state + p0 * bias.panel
         call(copy, (caller.g + p0 * vector, 0, gain, 0, bias.panel, 1, columns))
@@ -60,7 +64,8 @@ def exchange_panels(plan, layer, caller, state, inward, p0, p1):
 
 @inner
 def exchange_activations(plan, layer, worker, first, rows, inward):
-    """Copy z, a, n and inverse_std of a layer, for `rows` rows, from or to rows `first` .. of the caller's arrays, where there are any."""
+    """Copy z, a, n and inverse_std of a layer, for `rows` rows, from or to rows `first` .. of the caller's
+    arrays, where there are any."""
     copy = plan.kernels.copy_in if inward else plan.kernels.copy_out
     caller, norm, row, vector = layer.caller, layer.normalisation, layer.blocks.row, plan.vector
     caller_row = layer.fan_out * plan.itemsize
@@ -82,7 +87,8 @@ def exchange_activations(plan, layer, worker, first, rows, inward):
 
 
 def gather_batch(address, t, n, step):
-    """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches alternate."""
+    """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches
+    alternate."""
     plan, worker = plan_at(address), Worker(t, n)
     epoch = step // plan.steps_per_epoch
     start = (step - epoch * plan.steps_per_epoch) * plan.batch

@@ -2,10 +2,12 @@
 
     z = x @ W + b                          (batch, fan_out)
     a = act(z)                             (batch, fan_out)
-    delta = scale * d(loss)/dz             (batch, fan_out), last layer, in training; the loss of each element stands where z was
+    delta = scale * d(loss)/dz             (batch, fan_out), last layer, in training
 
-In a normalised layer z is not the product plus the bias, but gain * normalised(product) + bias. That needs whole rows: one more phase
-behind the product. So do softmax and the weights of samples in the last layer.
+The loss of each element of the last layer stands where its z was.
+
+In a normalised layer z is not the product plus the bias, but gain * normalised(product) + bias. That needs
+whole rows: one more phase behind the product. So do softmax and the weights of samples in the last layer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,16 @@ from fastbp.engine.kernels.matmul import FROM_ROW, ZERO
 from fastbp.engine.structs import layer_at, plan_at, top_layer
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import forward_narrow
-from fastbp.engine.worker.operands import Block, Left, Size, Start, batch_of, input_of, matmul_along_k, output_of
+from fastbp.engine.worker.operands import (
+    Block,
+    Left,
+    Size,
+    Start,
+    batch_of,
+    input_of,
+    matmul_along_k,
+    output_of,
+)
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
@@ -40,8 +51,8 @@ PRODUCTS_A_PREFETCH = 2
 
 @inner
 def forward(plan, layer, x, batch, worker):
-    """The worker's part of z = x @ W + b, and of a = act(z) or (training, last layer) of delta and the loss. Of a normalised layer it is
-    the product alone."""
+    """The worker's part of z = x @ W + b, and of a = act(z) or (training, last layer) of delta and the loss.
+    Of a normalised layer it is the product alone."""
     takes_delta = batch.number != 0 and layer.output.delta != 0
     normalised = layer.normalisation.forward != 0
     at = layer.panels * batch.rows * worker.t // worker.n
@@ -54,7 +65,8 @@ def forward(plan, layer, x, batch, worker):
             top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
             p = p0
             while p < p1 and not stopped(plan):
-                rectangle = Rectangle(top, bottom, p, width_for(plan, bottom - top, side_by_side(layer, p, p1)))
+                width = width_for(plan, bottom - top, side_by_side(layer, p, p1))
+                rectangle = Rectangle(top, bottom, p, width)
                 if takes_delta:
                     if p == p0:
                         prefetch_targets(plan, layer, batch, rectangle)
@@ -64,7 +76,7 @@ def forward(plan, layer, x, batch, worker):
                     product(plan, layer, x, rectangle, ZERO if normalised else FROM_ROW)
                     if not normalised:
                         activate(plan, layer, rectangle, batch.number)
-                p += rectangle.width
+                p += width
 
 
 @inner
@@ -83,7 +95,8 @@ def product(plan, layer, x, rectangle, start):
 
 @inner
 def product_and_targets(plan, layer, x, batch, rectangle, p1):
-    """`product` in the last layer. In between it asks for the targets of the panels to come, below p1: all at once would hold it up."""
+    """`product` in the last layer. In between it asks for the targets of the panels to come, below p1: all at
+    once would hold it up."""
     top, bottom, p, width = rectangle
     height = tallest(plan, width)
     products = (bottom - top + height - 1) // height
@@ -92,7 +105,8 @@ def product_and_targets(plan, layer, x, batch, rectangle, p1):
     for k in range(1, pieces + 1):
         r0, r1 = r1, top + (bottom - top) * (products * k // pieces) // products
         if p + width < p1:
-            prefetch_targets(plan, layer, batch, Rectangle(r0, r1, p + width, min(p + 2 * width, p1) - p - width))
+            following = p + width
+            prefetch_targets(plan, layer, batch, Rectangle(r0, r1, following, min(width, p1 - following)))
         product(plan, layer, x, Rectangle(r0, r1, p, width), np.int64(FROM_ROW))
 
 
@@ -113,13 +127,15 @@ def activate(plan, layer, rectangle, number):
     if layer.activation.forward != 0:
         call(layer.activation.forward, (z, a, rows, rectangle.width, row, columns))
     elif layer.dropout.forward != 0:
-        unit = rectangle.panel * plan.lanes
-        call(layer.dropout.forward, (z, a, rows, rectangle.width, row, columns, layer.dropout.stream, rectangle.top, unit, number))
+        first = (rectangle.top, rectangle.panel * plan.lanes)  # row and unit
+        block = (z, a, rows, rectangle.width, row, columns)
+        call(layer.dropout.forward, (block, layer.dropout.stream, first, number))
 
 
 @inner
 def output_delta(plan, layer, batch, rectangle):
-    """delta = scale * d(loss)/dz in a rectangle of the last layer, and the loss in the place of z. (With a trace it is taken from a.)"""
+    """delta = scale * d(loss)/dz in a rectangle of the last layer, and the loss in the place of z. (With a
+    trace it is taken from a.)"""
     here, row = place_of(plan, layer, rectangle), layer.blocks.row
     z, a, delta = layer.z + here, layer.a + here, layer.delta + here
     y = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
@@ -139,7 +155,8 @@ def normalise(plan, layer, batch, worker):
     r0, r1 = part_of(batch.rows, worker)
     here = r0 * layer.blocks.row
     z, n, inverse_std = layer.z + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize
-    call(norm.forward, (z, n, inverse_std, r1 - r0, layer.fan_out, lie_of(layer), norm.gain, bias.address, bias.panel))
+    shape, parameters = (r1 - r0, layer.fan_out), (norm.gain, bias.address, bias.panel)
+    call(norm.forward, (z, n, inverse_std, shape, lie_of(layer), parameters))
     p = 0
     while p < layer.panels:
         width = side_by_side(layer, p, layer.panels)
@@ -175,7 +192,8 @@ def run_forward(address, t, n, step, training):
     """All layers, with a barrier after each phase."""
     plan, worker = plan_at(address), Worker(t, n)
     batch, first = batch_of(plan, step, training), layer_at(plan, np.int64(0))
-    # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is one within that layer.
+    # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is
+    # one within that layer.
     unmet = plan.layers - 2 if owns_partial_sums(plan, worker) else -1
     forward(plan, first, input_of(plan, batch), batch, worker)
     if unmet != 0:

@@ -1,13 +1,18 @@
-"""A last layer of few outputs, in training: it lies the other way round, since otherwise most lanes would be idle.
+"""A last layer of few outputs, in training: it lies the other way round, since otherwise most lanes would be
+idle.
 
-    W[L]         [fan_in / V] panels of [fan_out][V];  b[L] (fan_out,);  z, delta [fan_out][batch rounded up to V]
+    W[L]        [fan_in / V] panels of [fan_out][V]
+    b[L]        (fan_out,)
+    z, delta    [fan_out][batch rounded up to V]
 
-The forward pass takes dot products, backward and update are products as elsewhere, and no transposed copy is needed. Whoever owns columns
-of a[L-1] owns those rows of W[L], too. For a batch of one row z and delta lie with fan_out along the lanes, as in other layers.
+The forward pass takes dot products, backward and update are products as elsewhere, and no transposed copy is
+needed. Whoever owns columns of a[L-1] owns those rows of W[L], too. For a batch of one row z and delta lie
+with fan_out along the lanes, as in other layers.
 
-Where fan_in is many panels, the dot products are sums of a few parts of it. Workers that own whole parts meet once over such a layer:
-each takes the dot products of its own columns, and after the barrier all of them add up the parts and take the deltas, each for itself.
-In a network of one hidden layer nobody needs more of another worker, so that is the only barrier of a step.
+Where fan_in is many panels, the dot products are sums of a few parts of it. Workers that own whole parts meet
+once over such a layer: each takes the dot products of its own columns, and after the barrier all of them add
+up the parts and take the deltas, each for itself. In a network of one hidden layer nobody needs more of
+another worker, so that is the only barrier of a step.
 """
 
 from __future__ import annotations
@@ -33,8 +38,9 @@ from fastbp.engine.worker.partition import owns_partial_sums, panel_at, part_of,
 
 @inner
 def forward_narrow(plan, x, batch, worker):
-    """The worker's part of z, delta and the loss, for blocks of as many rows as a vector has lanes; a few rows are one worker's, one by
-    one. Where it owns partial sums, z, delta and the loss are the worker's own."""
+    """The worker's part of z, delta and the loss, for blocks of as many rows as a vector has lanes; a few
+    rows are one worker's, one by one. Where it owns partial sums, z, delta and the loss are the worker's
+    own."""
     layer, below = top_layer(plan), layer_at(plan, plan.layers - 2)
     if plan.kernels.dots_of_rows != 0:
         if worker.t == 0:
@@ -84,7 +90,8 @@ def forward_of_few_rows(plan, layer, x, batch):
 
 @inner
 def narrow_output_delta(layer, batch, offset, r0, r1):
-    """delta = scale * d(loss)/dz of rows r0 .. r1, which lie at that offset, and the loss in the place of z."""
+    """delta = scale * d(loss)/dz of rows r0 .. r1, which lie at that offset, and the loss in the place of
+    z."""
     z, delta, y = layer.z + offset, layer.delta + offset, batch.y + r0 * batch.y_row
     rows, outputs, row = r1 - r0, layer.fan_out, layer.blocks.row
     call(layer.output.delta, (z, delta, y, batch.y_row, rows, outputs, row, batch.coefficients))
@@ -93,12 +100,14 @@ def narrow_output_delta(layer, batch, offset, r0, r1):
 @inner
 def deltas(plan, layer, worker):
     """Where the worker finds the deltas of a layer."""
-    return layer.delta + worker.t * plan.parts.own if layer.narrow and owns_partial_sums(plan, worker) else layer.delta
+    own = layer.narrow and owns_partial_sums(plan, worker)
+    return layer.delta + worker.t * plan.parts.own if own else layer.delta
 
 
 @inner
 def update_narrow(plan, batch, worker):
-    """W += delta x a, the worker's panels; the biases are that worker's who adds them in the forward pass, or else the last one's."""
+    """W += delta x a, the worker's panels; the biases are that worker's who adds them in the forward pass, or
+    else the last one's."""
     layer, below = top_layer(plan), layer_at(plan, plan.layers - 2)
     W, row, outputs, scratch = layer.W, layer.blocks.row, layer.fan_out, scratch_of(plan, worker)
     delta = deltas(plan, layer, worker)
@@ -120,13 +129,15 @@ def update_narrow(plan, batch, worker):
         sums = delta
         if layer.narrow != OF_ONE_ROW:
             sums = scratch
-            call(plan.kernels.row_sums, (delta, outputs, (batch.rows + plan.lanes - 1) // plan.lanes, row, sums))
+            vectors = (batch.rows + plan.lanes - 1) // plan.lanes
+            call(plan.kernels.row_sums, (delta, outputs, vectors, row, sums))
         update_narrow_biases(plan, layer, sums, batch.coefficients)
 
 
 @inner
 def update_narrow_biases(plan, layer, sums, coefficients):
-    """b takes the optimizer's step on the sums over the batch, which are adjacent like the biases themselves."""
+    """b takes the optimizer's step on the sums over the batch, which are adjacent like the biases
+    themselves."""
     gradient = Block(sums, plan.vector, np.int64(0))
     biases = Block(layer.bias.address, plan.vector, np.int64(0))
     apply_rule(plan, gradient, biases, np.int64(1), vectors_of_outputs(plan, layer), coefficients)

@@ -72,13 +72,20 @@ def batch_of(plan, step, training):
     """The batch of a step, where it lies or where it was gathered."""
     start = step % plan.steps_per_epoch * plan.batch
     rows = min(plan.batch, plan.samples - start)
-    x, x_row, y, y_row = plan.x.address + start * plan.x.row, plan.x.row, plan.y.address + start * plan.y.row, plan.y.row
+    x, x_row = plan.x.address + start * plan.x.row, plan.x.row
+    y, y_row = plan.y.address + start * plan.y.row, plan.y.row
     if plan.gathered_x.address != 0:
         x, x_row = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch, plan.gathered_x.row
         y, y_row = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch, plan.gathered_y.row
     number = plan.steps_before + step + 1 if training else 0
     coefficients = plan.coefficients + (step - plan.first_step) * plan.coefficients_row
     return Batch(rows, number, x, x_row, y, y_row, coefficients)
+
+
+@inner
+def with_rows(batch, rows):
+    """A batch of so many rows, with all else of this one."""
+    return Batch(rows, batch.number, batch.x, batch.x_row, batch.y, batch.y_row, batch.coefficients)
 
 
 @inner
@@ -111,7 +118,8 @@ def matmul_along_k(plan, size, a, b, c, start):
 
 @inner
 def matmul_along_rows(plan, size, a, b, c, start):
-    """C = start + A @ B, where the numbers of a column of A are adjacent: A is read as the transpose of what lies there."""
+    """C = start + A @ B, where the numbers of a column of A are adjacent: A is read as the transpose of what
+    lies there."""
     multiply(plan.kernels.product_along_rows, size, a, b, c, start)
 
 
@@ -137,7 +145,9 @@ def transpose(plan, layer, k0, k1, p0, p1):
     """Renew the part of WT that mirrors rows k0 V .. k1 V of panels p0 .. p1 of W."""
     W, WT = layer.W, layer.WT
     square = plan.lanes * plan.vector
-    rows = min(layer.fan_in, k1 * plan.lanes) - k0 * plan.lanes  # W may be the caller's own, which has no more rows
+    # W may be the caller's own, which has no more rows.
+    rows = min(layer.fan_in, k1 * plan.lanes) - k0 * plan.lanes
     for p in range(p0, p1):
-        source, target = W.address + p * W.panel + k0 * plan.lanes * W.row, WT.address + k0 * WT.panel + p * square
+        source = W.address + p * W.panel + k0 * plan.lanes * W.row
+        target = WT.address + k0 * WT.panel + p * square
         call(plan.kernels.transpose, (source, W.row, target, rows, WT.panel))

@@ -1,7 +1,8 @@
 """Who computes what: all work is cut by position.
 
-A matrix is a sequence of panels, each one vector wide, and a panel is a sequence of rows; worker t of n takes the t-th n-th of all panels'
-rows. So whoever computes columns of an activation also owns those columns of the weights, and they stay in its cache.
+A matrix is a sequence of panels, each one vector wide, and a panel is a sequence of rows; worker t of n takes
+the t-th n-th of all panels' rows. So whoever computes columns of an activation also owns those columns of the
+weights, and they stay in its cache.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def part_of(count, worker):
 
 @inner
 def share(panels, rows, worker, at):
-    """The next piece of the worker's part of `panels` x `rows`, from position `at` on: first row, row after the last, first panel,
-    panel after the last, next position. There is none if the first panel is the one after the last."""
+    """The next piece of the worker's part of `panels` x `rows`, from position `at` on: first row, row after
+    the last, first panel, panel after the last, next position. There is none if the first panel is the one
+    after the last."""
     end = panels * rows * (worker.t + 1) // worker.n
     if at >= end:
         return 0, 0, 0, 0, at
@@ -58,7 +60,8 @@ def own_panels(layer, worker):
 
 @inner
 def owns_partial_sums(plan, worker):
-    """Whether each worker has, of a narrow output layer and the layer below, whole parts to itself (see narrow_output.py)."""
+    """Whether each worker has, of a narrow output layer and the layer below, whole parts to itself (see
+    narrow_output.py)."""
     return worker.n > 1 and plan.parts.count % worker.n == 0
 
 

@@ -4,14 +4,17 @@ A network is trained by a team of workers that share memory; between phases stan
 
     forward, layer 1 .. L    a[l] = act(a[l-1] @ W[l] + b[l]);  at L also delta[L] and the loss
     backward, layer L .. 2   dz[l-1] = (delta[l] @ W[l].T) * act'(z[l-1])
-    update, layer L .. 1     W[l] += a[l-1].T @ delta[l]  (plain SGD: delta carries -lr), or the optimizer's rule on that product
-    and only if asked for    clip_norm: the norm of all gradients, then the optimizer; max_norm: the norms of the columns of W[l]
+    update, layer L .. 1     W[l] += a[l-1].T @ delta[l]  (plain SGD: delta carries -lr),
+                             or the optimizer's rule on that product
+    and only if asked for    clip_norm: the norm of all gradients, then the optimizer;
+                             max_norm: the norms of the columns of W[l]
 
-Who computes an element does not change its value: every element is one chain of multiply-adds (see matmul.py), elementwise work has no
-order, and sums over the batch are taken by whoever owns the column, in the order of the rows.
+Who computes an element does not change its value: every element is one chain of multiply-adds (see
+matmul.py), elementwise work has no order, and sums over the batch are taken by whoever owns the column, in
+the order of the rows.
 
-The functions here are callbacks of their own, which call each other by address: a network compiles or loads those that it needs, and none
-is linked into another one and optimised again.
+The functions here are callbacks of their own, which call each other by address: a network compiles or loads
+those that it needs, and none is linked into another one and optimised again.
 """
 
 from __future__ import annotations

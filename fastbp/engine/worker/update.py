@@ -3,8 +3,9 @@
     dW = x.T @ delta            (fan_in, fan_out), summed over the batch
     db = the column sums of dz  (fan_out,);  dgain = those of dz * n
 
-With plain SGD delta carries -lr already, and the product is added to W as it is: the gradient exists in registers only. Other rules take
-each block of the product. What needs all of a gradient comes afterwards, in after_update.py.
+With plain SGD delta carries -lr already, and the product is added to W as it is: the gradient exists in
+registers only. Other rules take each block of the product. What needs all of a gradient comes afterwards, in
+after_update.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import ADDED
 from fastbp.engine.worker.operands import (
-    Batch,
     Block,
     Left,
     Operand,
@@ -26,8 +26,17 @@ from fastbp.engine.worker.operands import (
     matmul_along_rows,
     scratch_of,
     transpose,
+    with_rows,
 )
-from fastbp.engine.worker.partition import Rectangle, panel_at, share, side_by_side, stopped, tallest, width_for
+from fastbp.engine.worker.partition import (
+    Rectangle,
+    panel_at,
+    share,
+    side_by_side,
+    stopped,
+    tallest,
+    width_for,
+)
 
 # Inputs are packed when they meet at least so many panels (measured on 784-256-10).
 PACKING_PANELS = 6
@@ -47,7 +56,11 @@ def update(plan, layer, x, batch, worker):
             group = first // x.group
             stop = min(end, (group + 1) * x.group)
             here = x.address + group * x.group_bytes + (first - group * x.group) * plan.itemsize
-            update_rectangle(plan, layer, Operand(here, x.row, x.group, x.group_bytes), batch, worker, Rectangle(first, stop, p0, p1 - p0))
+            inputs, rectangle = (
+                Operand(here, x.row, x.group, x.group_bytes),
+                Rectangle(first, stop, p0, p1 - p0),
+            )
+            update_rectangle(plan, layer, inputs, batch, worker, rectangle)
             first = stop
         if k1 == blocks:
             update_biases(plan, layer, batch, worker, p0, p1)
@@ -74,18 +87,19 @@ def update_rectangle(plan, layer, x, batch, worker, rectangle):
 
 @inner
 def update_by_packed_inputs(plan, layer, x, batch, worker, rectangle):
-    """Where many panels meet the same inputs, a packed panel of these (as many columns as the microkernel is high: the literature calls it
-    a sliver of A) is copied to where its rows are adjacent, and swept over as many panels of deltas as stay in the second-level cache."""
+    """Where many panels meet the same inputs, a packed panel of these (as many columns as the microkernel is
+    high: the literature calls it a sliver of A) is copied to where its rows are adjacent, and swept over as
+    many panels of deltas as stay in the second-level cache."""
     first, end, p0, panels = rectangle
     p1, height = p0 + panels, tallest(plan, np.int64(2))
     packed, row = plan.scratch.packed + worker.t * plan.scratch.packed_worker, plan.scratch.packed_row
     products = (end - first + height - 1) // height
-    # Products that are added to the weights may come a piece of the batch at a time, so that more panels' deltas have room in the cache
-    # and the packed panel meets them all; an optimizer wants whole sums.
+    # Products that are added to the weights may come a piece of the batch at a time, so that more panels'
+    # deltas have room in the cache and the packed panel meets them all; an optimizer wants whole sums.
     pieces = 1 + (batch.rows - 1) // plan.depth if layer.direct else 1
     for piece in range(pieces):
         r0, r1 = batch.rows * piece // pieces, batch.rows * (piece + 1) // pieces
-        piece_of_batch = Batch(r1 - r0, batch.number, batch.x, batch.x_row, batch.y, batch.y_row, batch.coefficients)
+        rows_of_piece = with_rows(batch, r1 - r0)
         sweep = max(2, plan.block // ((r1 - r0) * plan.vector) // 2 * 2)
         for q in range(p0, p1, sweep):
             q1 = min(p1, q + sweep)
@@ -100,21 +114,23 @@ def update_by_packed_inputs(plan, layer, x, batch, worker, rectangle):
                 while p < q1:
                     width = min(2, side_by_side(layer, p, q1))
                     inputs = Operand(packed, row, x.group, x.group_bytes)
-                    update_rows(plan, layer, inputs, piece_of_batch, worker, Rectangle(top, bottom, p, width), r0)
+                    rows_of_w = Rectangle(top, bottom, p, width)
+                    update_rows(plan, layer, inputs, rows_of_piece, worker, rows_of_w, r0)
                     p += width
                 top = bottom
 
 
 @inner
 def update_rows(plan, layer, x, batch, worker, rectangle, r0):
-    """A rectangle of panels that are side by side, from batch.rows rows of the batch, of which r0 is the first; x begins there, too, with
-    the rectangle's first column of the inputs."""
+    """A rectangle of panels that are side by side, from batch.rows rows of the batch, of which r0 is the
+    first; x begins there, too, with the rectangle's first column of the inputs."""
     top, bottom, p, width = rectangle
     W = layer.W
-    delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * layer.blocks.row, plan.vector, layer.blocks.row)
+    row = layer.blocks.row
+    delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * row, plan.vector, row)
     w = Block(W.address + p * W.panel + top * W.row, W.panel, W.row)
     if plan.kernels.add_products != 0:
-        call(plan.kernels.add_products, (x.address, bottom - top, delta.address, width, w.address, w.vector, w.row))
+        call(plan.kernels.add_products, (x.address, bottom - top, delta.address, width, w))
         return
     if layer.direct:
         start = from_itself() if layer.direct == ADDED or r0 > 0 else from_zero()
@@ -129,7 +145,8 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
         end = rows * i // products
         left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, batch.rows, np.int64(0))
         matmul_along_rows(plan, Size(end - first, width, batch.rows), left, delta, gradient, from_zero())
-        apply_rule(plan, gradient, Block(w.address + first * w.row, w.vector, w.row), end - first, width, batch.coefficients)
+        rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
+        apply_rule(plan, gradient, rows_of_w, end - first, width, batch.coefficients)
         first = end
 
 
@@ -144,8 +161,10 @@ def update_biases(plan, layer, batch, worker, p0, p1):
         width = min(8, side_by_side(layer, p, p1))
         here, of_panel = panel_at(plan, layer, p), p * bias.panel
         call(plan.kernels.column_sums, (layer.dz + here, batch.rows, width, row, sums.address, sums.vector))
-        apply_rule(plan, sums, Block(bias.address + of_panel, bias.panel, zero), one, width, batch.coefficients)
+        biases = Block(bias.address + of_panel, bias.panel, zero)
+        apply_rule(plan, sums, biases, one, width, batch.coefficients)
         if norm.forward != 0:
-            call(norm.gain_sums, (layer.dz + here, norm.n + here, batch.rows, width, row, sums.address, sums.vector))
-            apply_rule(plan, sums, Block(norm.gain + of_panel, bias.panel, zero), one, width, batch.coefficients)
+            out, gains = (sums.address, sums.vector), Block(norm.gain + of_panel, bias.panel, zero)
+            call(norm.gain_sums, (layer.dz + here, norm.n + here, batch.rows, width, row, out))
+            apply_rule(plan, sums, gains, one, width, batch.coefficients)
         p += width
