@@ -116,6 +116,16 @@ def fit(X: Any, y_true: Any, X_validation: Any, y_validation: Any) -> list[Any]:
     return [history.loss, history.val_loss, *model.weights, *model.biases]
 
 
+def classify(labels: Any, sample_weight: Any) -> list[Any]:
+    model = fastbp.MLP(
+        [INPUTS, HIDDEN, OUTPUTS], output="softmax", loss="categorical_crossentropy", dropout=0.5, seed=1
+    )
+    X = np.random.default_rng(1).random((ROWS, INPUTS), np.float32)
+    options = {"epochs": 2, "batch_size": 2, "optimizer": fastbp.SGD(0.5), "progress": False}
+    model.fit(X, labels, sample_weight=sample_weight, **options)
+    return [*model.weights, *model.biases]
+
+
 def step(X: Any, y_true: Any) -> list[Any]:
     model = _model()
     return [model.train_step(X, y_true, fastbp.SGD(0.5)), *model.weights, *model.biases]
@@ -152,6 +162,10 @@ def arguments() -> dict[Callable[..., list[Any]], dict[str, np.ndarray]]:
         predict: {"X": X},
         gradients: {"X": X, "y_true": y_true},
         step: {"X": X, "y_true": y_true},
+        classify: {
+            "labels": rng.integers(0, OUTPUTS, ROWS),
+            "sample_weight": rng.integers(1, 4, ROWS).astype(DTYPE),
+        },
         fit: {"X": X, "y_true": y_true, "X_validation": X[:2], "y_validation": y_true[:2]},
     }
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core.boxing import unbox_array
 from numba.core.datamodel import models, register_default
 from numba.extending import NativeValue, unbox
 
@@ -68,6 +67,8 @@ def is_behaved(array: Any) -> bool:
 
 @unbox(CallersArray)
 def _unbox(typ, obj, c):
+    from numba.core.boxing import unbox_array  # only those who compile wait for it
+
     native = unbox_array(typ.plain, obj, c)
     b, byte = c.builder, ir.IntType(8)
 
