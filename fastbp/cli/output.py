@@ -55,7 +55,9 @@ class Results:
         self.flush()
         if self._writable is not None:
             with self._remembering():
-                raw.write(content)
+                left = memoryview(content)
+                while left:  # without a buffer (PYTHONUNBUFFERED), a pipe may take a part only
+                    left = left[raw.write(left) or 0 :]
 
     def flush(self) -> None:
         if self._writable is not None:

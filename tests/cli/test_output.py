@@ -82,10 +82,12 @@ def test_a_model_is_written_though_its_reader_took_one_line_only():
     assert fastbp.MLP.load("new.safetensors").metadata["classes"] == ["größe", "lily", "rose"]
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_letters_that_stdouts_encoding_lacks_cost_nothing(encoding):
+@pytest.mark.parametrize(
+    ("encoding", "unbuffered"), [("ascii", ""), ("latin-1", ""), ("cp1252", "1"), ("utf-8", "1")]
+)
+def test_letters_that_stdouts_encoding_lacks_cost_nothing(encoding, unbuffered):
     """Words are written with escapes; predictions in UTF-8, as to a file."""
-    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUNBUFFERED": unbuffered}
     done = run(f"{TRAIN} --out new.safetensors", stdout=subprocess.PIPE, env=env)
     assert (done.returncode, done.stderr) == (0, b"")
     assert "3 classes (größe, lily, rose)".encode(encoding, "backslashreplace") in done.stdout
