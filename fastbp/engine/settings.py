@@ -28,6 +28,7 @@ def _limited(optimizer: Optimizer) -> bool:
     return bool(optimizer.l1) or optimizer.clip_value is not None
 
 
+@np.errstate(all="ignore")  # beta^t becomes 0, and a rate beyond the dtype infinite
 def settings_of(
     optimizer: Optimizer,
     steps_done: int,

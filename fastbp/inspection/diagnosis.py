@@ -29,6 +29,9 @@ SATURATED_SHARE = 0.5
 # Saturated: the derivative is below 4% of its largest value, for at least nine rows in ten.
 SATURATED = {"sigmoid": lambda a: (a < 0.01) | (a > 0.99), "tanh": lambda a: np.abs(a) > 0.98}
 SATURATED_ROWS = 0.9
+# The root mean square of inputs or targets up to which nobody is told to scale them.
+WELL_SCALED = 10.0
+FINE = "fine: signals and gradients pass through every layer"
 # Share of outputs that are saturated at the wrong end, so that mse's gradient is lost there.
 WRONG_SHARE = 0.1
 
@@ -101,17 +104,20 @@ def examine(model: Network, x: Array, y: Array) -> Diagnosis:
             _layer(model, i, a[i].astype(np.float64), deltas[i], dW[i].astype(np.float64), len(x))
             for i in range(len(z))
         ]
+        targets = y[:, : model.architecture.outputs]
+        scaling = _scaling(x, targets)
         verdicts = (
-            _not_finite(z)
+            _not_finite(z, scaling)
             or [
-                *_dead(layers, len(x)),
-                *_saturated(layers[:-1]),
-                *_wrong_outputs(model, a[-1], y[:, : model.architecture.outputs]),
-                *_activations(layers, float(_rms(x))),
-                *_gradients(layers),
+                *_dead(layers, len(x), scaling),
+                *_saturated(layers[:-1], scaling),
+                *_wrong_outputs(model, a[-1], targets),
+                *_activations(model, layers, float(_rms(x))),
+                *_exploding_gradients(layers, scaling),
+                *_vanishing_gradients(model, layers),
                 *_symmetric(model),
             ]
-            or ["fine: signals and gradients pass through every layer"]
+            or [FINE]
         )
     return Diagnosis(layers, verdicts)
 
@@ -156,17 +162,41 @@ def _layer(model: Network, i: int, a: Array, delta: Array, dW: Array, rows: int)
     )
 
 
-def _not_finite(z: list[Array]) -> list[str]:
+# ---- advice -----------------------------------------------------------------------------------------------
+
+
+def _scaling(x: Array, y: Array) -> list[str]:
+    """What is to be scaled, if anything is: not what has a reasonable size already."""
+    return [
+        f"scale the {name} (their root mean square is {_rms(values):.2g})"
+        for name, values in (("inputs", x), ("targets", y))
+        if not _rms(values) <= WELL_SCALED
+    ]
+
+
+def _and(*advice: str) -> str:
+    return " and ".join(filter(None, (", ".join(advice[:-1]), advice[-1])))
+
+
+def _initial(model: Network) -> str:
+    """How to get weights of the right size, where that has not been asked for."""
+    return "" if model.architecture.init == "auto" else " (init='auto')"
+
+
+# ---- verdicts ---------------------------------------------------------------------------------------------
+
+
+def _not_finite(z: list[Array], scaling: list[str]) -> list[str]:
     for i, values in enumerate(z, 1):
         if not np.isfinite(values).all():
             return [
                 f"numbers overflow in layer {i}: {int((~np.isfinite(values)).sum())} of its {values.size} "
-                "pre-activations are NaN or infinite; use a smaller learning rate, and scale the inputs"
+                f"pre-activations are NaN or infinite; {_and(*scaling, 'use a smaller learning rate')}"
             ]
     return []
 
 
-def _dead(layers: list[LayerDiagnosis], rows: int) -> list[str]:
+def _dead(layers: list[LayerDiagnosis], rows: int, scaling: list[str]) -> list[str]:
     # With few rows a healthy unit is off in all of them by chance: half of the units with one row, and so on.
     least = min(1.0, DEAD_SHARE + 0.75 * 0.5 ** (rows - 1))
     verdicts = []
@@ -175,16 +205,16 @@ def _dead(layers: list[LayerDiagnosis], rows: int) -> list[str]:
             passes = "; no gradient passes this layer" if s.dead == s.units else ""
             verdicts.append(
                 f"layer {s.layer}: {s.dead} of {s.units} units are dead: their ReLU is 0 for every one of "
-                f"the {rows} rows, so they do not learn{passes}; use a smaller learning rate, check biases "
-                "and scale of the inputs"
+                f"the {rows} rows, so they do not learn{passes}; "
+                + _and(*scaling, "use a smaller learning rate", "check the biases")
             )
     return verdicts
 
 
-def _saturated(hidden: list[LayerDiagnosis]) -> list[str]:
+def _saturated(hidden: list[LayerDiagnosis], scaling: list[str]) -> list[str]:
     return [
         f"layer {s.layer}: {s.saturated} of {s.units} units are saturated: their {s.activation} is flat for "
-        "nearly every row, so hardly any gradient passes; use smaller weights, and scale the inputs"
+        f"nearly every row, so hardly any gradient passes; {_and(*scaling, 'use smaller weights')}"
         for s in hidden
         if s.saturated_share >= SATURATED_SHARE
     ]
@@ -204,54 +234,63 @@ def _wrong_outputs(model: Network, y_pred: Array, Y: Array) -> list[str]:
     ]
 
 
-def _activations(layers: list[LayerDiagnosis], input_size: float) -> list[str]:
+def _activations(model: Network, layers: list[LayerDiagnosis], input_size: float) -> list[str]:
     """Signals on their way up. A layer's size is its root mean square, its signal the spread."""
     for s in layers[:-1]:
         if math.hypot(s.mean, s.spread) > EXPLODED * max(1.0, input_size):
             return [
                 f"activations explode from layer {s.layer} up: there they are "
                 f"{math.hypot(s.mean, s.spread):.2g} in size (root mean square), the inputs "
-                f"{input_size:.2g}; use smaller weights (init='auto')"
+                f"{input_size:.2g}; use smaller weights{_initial(model)}"
             ]
     for s in layers[:-1]:
         if s.activation != "sigmoid" and s.dead < s.units and s.spread < VANISHED * min(1.0, input_size):
             return [
                 f"the signal vanishes from layer {s.layer} up: its activations vary by {s.spread:.1e} only, "
-                f"the inputs are {input_size:.2g} in size; use larger weights (init='auto')"
+                f"the inputs are {input_size:.2g} in size; use larger weights{_initial(model)}"
             ]
     return []
 
 
-def _gradients(layers: list[LayerDiagnosis]) -> list[str]:
-    """Error signals on their way down, compared with the output layer's."""
+def _exploding_gradients(layers: list[LayerDiagnosis], scaling: list[str]) -> list[str]:
+    """Error signals on their way down, compared with the output layer's, and gradients with the weights."""
     top = layers[-1].delta
-    verdicts = []
     exploded = [s for s in layers if s.delta > EXPLODED * top > 0]
     # not the ratio to weights that are all zero
     steep = [s for s in layers if s.weight_norm > 0 and not s.ratio <= GRADIENT_TO_WEIGHT]
     if exploded:
         s = exploded[-1]
-        verdicts.append(
+        return [
             f"gradients explode from layer {s.layer} down: the error signal is {s.delta / top:.1e} times "
             "that of the output layer; use smaller weights or fewer layers"
-        )
-    elif steep:
+        ]
+    if steep:
         s = steep[0]
         which = ", ".join(str(s.layer) for s in steep)
-        verdicts.append(
+        cure = _and(*scaling) + ", or use" if scaling else "use"
+        return [
             f"gradients explode: in layer {which} the gradient is up to {max(s.ratio for s in steep):.1e} "
-            "times as long as the weights, so that a step overshoots; scale inputs and targets, or use a "
-            "much smaller learning rate"
-        )
+            f"times as long as the weights, so that a step overshoots; {cure} a much smaller learning rate"
+        ]
+    return []
+
+
+def _vanishing_gradients(model: Network, layers: list[LayerDiagnosis]) -> list[str]:
+    """The same where they get smaller."""
+    top, architecture = layers[-1].delta, model.architecture
     # A layer without any signal because all units above it are dead has had its verdict.
     vanished = [s for s in layers if 0 < s.delta < VANISHED * top]
-    if vanished:
-        s = vanished[-1]
-        verdicts.append(
-            f"gradients vanish from layer {s.layer} down: the error signal is {s.delta / top:.1e} of that of "
-            "the output layer, so these layers hardly learn; use ReLU, fewer layers or init='auto'"
-        )
-    return verdicts
+    if not vanished:
+        return []
+    s = vanished[-1]
+    cures = ["fewer layers"]
+    cures += ["ReLU"] if s.activation in SATURATED else []
+    cures += ["init='auto'"] if architecture.init != "auto" else []
+    cures += ["layer_norm=True"] if not architecture.layer_norm else []
+    return [
+        f"gradients vanish from layer {s.layer} down: the error signal is {s.delta / top:.1e} of that of "
+        f"the output layer, so these layers hardly learn; use {' or '.join(cures)}"
+    ]
 
 
 def _symmetric(model: Network) -> list[str]:

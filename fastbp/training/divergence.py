@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.inspection.diagnosis import examine
+from fastbp.inspection.diagnosis import FINE, examine
 from fastbp.training.course import Chunk, Course
 
 Array = NDArray[Any]
@@ -93,7 +93,19 @@ def step_back(run: Course, chunk: Chunk, losses: NDArray[np.float64], before: Sn
     return Diverged(
         f"{what} at epoch {at_epoch}, step {at_step}{of}",
         f"step {before_step} of epoch {before_epoch}",
-        "; ".join(examine(model, run.samples.X[rows], run.samples.Y[rows]).verdicts),
+        _diagnosis(run, rows),
+    )
+
+
+def _diagnosis(run: Course, rows: Any) -> str:
+    """What is to be seen with the model's parameters, of the rows of the step that they do not survive."""
+    verdicts = examine(run.model, run.samples.X[rows], run.samples.Y[rows]).verdicts
+    if verdicts != [FINE]:
+        return "; ".join(verdicts)
+    (rate,) = run.optimizer.rates(run.state.steps, run.state.steps + 1)
+    return (
+        f"signals and gradients pass through every layer, so it is the step that is too long: use a smaller "
+        f"learning rate than {rate:g}"
     )
 
 

@@ -150,3 +150,50 @@ def test_model_is_not_changed(module):
     before = model.parameters.flat.copy()
     model.diagnose(X, Y)
     assert np.array_equal(model.parameters.flat, before)
+
+
+# ---- advice -------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_told_what_he_does_already(module):
+    X, Y = data()
+    deep = {"hidden": "sigmoid", "seed": 0}
+    for init, advised in (("auto", False), ("normal", True)):
+        verdict = verdict_of(module.MLP([10, *[20] * 8, 2], init=init, **deep), X, Y)
+        assert "gradients vanish" in verdict
+        assert ("init='auto'" in verdict) == advised
+        assert "fewer layers or ReLU" in verdict
+    model = module.MLP([10, *[20] * 4, 2], hidden="relu", seed=0)
+    for W in model.weights:
+        W *= 1e-2
+    verdict = verdict_of(model, X, Y)
+    assert "vanish" in verdict
+    assert "init='auto'" not in verdict
+    assert "ReLU" not in verdict
+
+
+def test_what_is_to_be_scaled_is_named(module):
+    X, Y = data()
+    model = module.MLP([10, 20, 2], output="identity", seed=0)
+    of_targets = verdict_of(model, X, Y * 1e6)
+    assert "scale the targets (their root mean square is 6.7e+05), or use a much smaller" in of_targets
+    assert "inputs" not in of_targets
+    of_inputs = verdict_of(model, X * 1e4, Y)
+    assert "scale the inputs (their root mean square is 1e+04), or use a much smaller" in of_inputs
+    assert "targets" not in of_inputs
+    saturated = module.MLP([10, 20, 2], hidden="tanh", seed=0)
+    for W in saturated.weights[:1]:
+        W *= 100
+    assert "flat for nearly every row, so hardly any gradient passes; use smaller weights" in verdict_of(
+        saturated, X, Y
+    )
+
+
+def test_a_step_that_is_too_long_is_not_fine(module):
+    X, Y = data()
+    for dtype, rate in (("float32", 1e39), ("float64", 1e308)):
+        model = module.MLP([10, 20, 2], output="identity", dtype=dtype, seed=0)
+        with pytest.raises(FloatingPointError, match="use a smaller learning rate") as caught:
+            model.fit(X, 30 * Y, epochs=2, optimizer=module.SGD(rate, momentum=0.5), progress=False)
+        assert "fine" not in str(caught.value)
+    assert "so it is the step that is too long: use a smaller learning rate than 1e+308" in str(caught.value)
