@@ -117,9 +117,13 @@ class Reader:
         scaling = self._scaling_of(X)
         if scaling is not None:
             array = Rows(X, self.dtype, scaling)[:]
-        return np.require(array, requirements=("C", "A", "E"))
+        return _plain(array)
 
     def _require_finite(self, name: str, array: Array) -> None:
+        if array.size <= CHECKED_AT_ONCE:
+            if not self._is_finite(array):
+                checks.require_finite(name, array)
+            return
         for rows in sources.row_blocks(array, CHECKED_AT_ONCE):
             if not self._is_finite(array[rows]):
                 return checks.require_finite(name, array)
@@ -165,7 +169,7 @@ class Reader:
             read = array
         if sample_weight is not None:
             read = targets.weighted(read, targets.sample_weights(weight_name, sample_weight, rows))
-        return read if isinstance(read, Labels) else np.require(read, requirements=("C", "A", "E"))
+        return read if isinstance(read, Labels) else _plain(read)
 
     def target_rows(
         self,
@@ -232,6 +236,13 @@ class Reader:
         samples = Samples(x, y, self.output_count)
         samples.require_some_weight("validation_data[2]", "judged")
         return samples
+
+
+def _plain(array: Array) -> Array:
+    """The array as compiled code can read it where it lies; a copy, unless it is so already."""
+    if type(array) is np.ndarray and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.require(array, requirements=("C", "A", "E"))
 
 
 def _name_of_block(name: str, rows: slice, array: Array) -> str:

@@ -199,6 +199,7 @@ class CompiledBackend(Backend):
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
         samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
+        count = len(steps)
         with self._lock:
             plan = self._take_plan(
                 "train",
@@ -207,7 +208,7 @@ class CompiledBackend(Backend):
                 weighted=samples.weighted,
                 clip_norm=optimizer.clip_norm is not None,
             )
-            if not len(steps) and plan.is_ready_for(samples.X, samples.Y, steps.order):
+            if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
                 self._put_back(plan)
                 return True
             plan.bind_data(samples.X, samples.Y, steps.order)
@@ -221,8 +222,8 @@ class CompiledBackend(Backend):
             if keep:
                 plan.unpack(threads)
                 self._packed = plan, parameters.version
-                state.steps += len(steps)
-                self.streams.steps_trained += len(steps)
+                state.steps += count
+                self.streams.steps_trained += count
             self._put_back(plan)
         return keep
 
