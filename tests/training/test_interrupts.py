@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from interrupts import Subject, differences, everything
+from interrupted import Subject, differences, everything
 
 PROGRAM = pathlib.Path(__file__).parents[1] / "support" / "interrupts.py"
 # For each of twelve things that are interrupted; FASTBP_STORM_SIGNALS=400 for a long look.
@@ -40,6 +40,12 @@ def test_ctrl_c_in_a_large_step_ends_it_before_its_arrays_are_gone(times):
     result = run_storm("--large", times, seconds=60 + 10 * times)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("ended") > times // 2, result.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_engine_is_compiled_leaves_a_sound_engine():
+    result = run_storm("--cold", 2, "--seed", 3, seconds=400)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_storm_finds_what_is_wrong(monkeypatch):
