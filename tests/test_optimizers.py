@@ -31,18 +31,18 @@ class Formula:
     """An optimizer's definition on one flat vector in float64, after what every optimizer can do first."""
 
     def __init__(self, name, options):
-        self.definition, self.t, self.memory = OPTIMIZERS[name], 0, {}
+        self.definition, self.memory = OPTIMIZERS[name], {"t": 0}
         self.own = self.definition.defaults | options
         self.first = {key: self.own.pop(key) for key in ("l1", "clip_value", "clip_norm") if key in self.own}
 
     def step(self, p, g):
         first = self.first
-        self.t += 1
+        self.memory["t"] += 1
         if "clip_norm" in first:
             g = g * min(1, first["clip_norm"] / (np.linalg.norm(g) + 1e-6))
         if "clip_value" in first:
             g = np.clip(g, -first["clip_value"], first["clip_value"])
-        return self.definition.step(self.memory, p, g + first.get("l1", 0) * np.sign(p), self.t, **self.own)
+        return self.definition.step(self.memory, p, g + first.get("l1", 0) * np.sign(p), **self.own)
 
 
 def problem():

@@ -8,7 +8,7 @@ from bits import assert_same_bits, rng_of, run_bits
 from engine_bits import OPTIMIZERS
 
 import fastbp
-from fastbp.engine import plan
+from fastbp.engine import plan, tables
 from fastbp.engine.entries import two_layer
 from fastbp.engine.simd.vector import isa
 
@@ -23,7 +23,7 @@ def test_same_bits_for_any_number_of_threads():
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("sizes", [(33, 209, 31, 3), (47, 130, 17)])
 def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer, dtype):
-    """Blocks for the caches, slivers, prefetching tiles: all of them on matrices small enough for a test."""
+    """Blocks for the caches, packed inputs, prefetching: all of them on matrices small enough for a test."""
     rng = rng_of(5)
     X, Y = rng.standard_normal((131, sizes[0])).astype(dtype), rng.random((131, sizes[-1])).astype(dtype)
 
@@ -34,11 +34,11 @@ def test_how_large_matrices_are_cut_changes_no_bit(monkeypatch, sizes, optimizer
         return model.parameters.flat.tobytes(), model.predict(X).tobytes()
 
     whole = trained()
-    monkeypatch.setattr(plan, "sliver_rows", lambda: plan.SLIVER_ROWS)  # on every CPU
+    monkeypatch.setattr(tables, "packing_rows", lambda: tables.PACKING_ROWS)  # on every CPU
     for block, depth in ((768 * 1024, 7), (4096, 512), (2048, 20)):
-        monkeypatch.setattr(plan, "BLOCK", block)
-        monkeypatch.setattr(plan, "DEPTH", depth)
-        monkeypatch.setattr(plan, "PREFETCH_FROM_MULTIPLY_ADDS", 0)
+        monkeypatch.setattr(tables, "BLOCK", block)
+        monkeypatch.setattr(tables, "DEPTH", depth)
+        monkeypatch.setattr(tables, "PREFETCH_FROM_MULTIPLY_ADDS", 0)
         assert trained() == whole
 
 

@@ -252,9 +252,10 @@ def smoothed(loss, Y):
 
 @dataclass
 class OptimizerDefinition:
-    """step(memory, p, g, t, **options): new parameters, as torch.optim's documentation has them.
+    """step(memory, p, g, **options): new parameters, as torch.optim's documentation has them.
 
-    memory is a dict, empty before the first step. Clipping and l1 have been done to g, weight_decay has not.
+    memory is a dict; `t` in it counts steps from 1, and before the first step it holds nothing else. Clipping
+    and l1 have been done to g, weight_decay has not.
     """
 
     step: Callable
@@ -264,47 +265,48 @@ class OptimizerDefinition:
     small_steps: dict[str, dict] = field(default_factory=dict)  # by a name: for tests of the engine's bits
 
 
-def _sgd(memory, p, g, t, lr, momentum, nesterov, weight_decay):
+def _sgd(memory, p, g, lr, momentum, nesterov, weight_decay):
     g = g + weight_decay * p
     if momentum:
-        m = memory["m"] = g if t == 1 else momentum * memory["m"] + g
+        m = memory["m"] = g if memory["t"] == 1 else momentum * memory["m"] + g
         g = g + momentum * m if nesterov else m
     return p - lr * g
 
 
-def _moments(memory, g, t, betas):
+def _moments(memory, g, betas):
     """Adam's m and v, without their bias."""
     for name, beta, term in (("m", betas[0], g), ("v", betas[1], g**2)):
         memory[name] = beta * memory.get(name, 0.0) + (1 - beta) * term
+    t = memory["t"]
     return memory["m"] / (1 - betas[0] ** t), memory["v"] / (1 - betas[1] ** t)
 
 
-def _adam(memory, p, g, t, lr, betas, eps, weight_decay):
-    m_hat, v_hat = _moments(memory, g + weight_decay * p, t, betas)
+def _adam(memory, p, g, lr, betas, eps, weight_decay):
+    m_hat, v_hat = _moments(memory, g + weight_decay * p, betas)
     return p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
-def _adamw(memory, p, g, t, lr, betas, eps, weight_decay):
-    m_hat, v_hat = _moments(memory, g, t, betas)
+def _adamw(memory, p, g, lr, betas, eps, weight_decay):
+    m_hat, v_hat = _moments(memory, g, betas)
     return p - lr * weight_decay * p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
-def _nadam(memory, p, g, t, lr, betas, eps, weight_decay, momentum_decay):
+def _nadam(memory, p, g, lr, betas, eps, weight_decay, momentum_decay):
     g = g + weight_decay * p
-    _, v_hat = _moments(memory, g, t, betas)
-    mu, mu_next = (betas[0] * (1 - 0.96 ** (s * momentum_decay) / 2) for s in (t, t + 1))
+    _, v_hat = _moments(memory, g, betas)
+    mu, mu_next = (betas[0] * (1 - 0.96 ** (s * momentum_decay) / 2) for s in (memory["t"], memory["t"] + 1))
     memory["product"] = memory.get("product", 1.0) * mu
     of_g, of_m = (1 - mu) / (1 - memory["product"]), mu_next / (1 - memory["product"] * mu_next)
     return p - lr * (of_g * g + of_m * memory["m"]) / (np.sqrt(v_hat) + eps)
 
 
-def _adagrad(memory, p, g, t, lr, eps, weight_decay):
+def _adagrad(memory, p, g, lr, eps, weight_decay):
     g = g + weight_decay * p
     memory["v"] = memory.get("v", 0.0) + g**2
     return p - lr * g / (np.sqrt(memory["v"]) + eps)
 
 
-def _rmsprop(memory, p, g, t, lr, alpha, eps, momentum, weight_decay):
+def _rmsprop(memory, p, g, lr, alpha, eps, momentum, weight_decay):
     g = g + weight_decay * p
     memory["v"] = alpha * memory.get("v", 0.0) + (1 - alpha) * g**2
     memory["m"] = momentum * memory.get("m", 0.0) + g / (np.sqrt(memory["v"]) + eps)

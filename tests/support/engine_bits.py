@@ -1,4 +1,4 @@
-"""Prints digests of what the engine computes, for test_engine.py: python engine_bits.py.
+"""Prints digests of what the engine computes, for test_same_bits.py: python engine_bits.py.
 
 A process of its own, because the number of Numba's threads is fixed when a process starts. One line for each
 way of working, `name digest team`: the digest is over all results in order, `team` the usual size of the
@@ -24,7 +24,6 @@ import fastbp.model
 from fastbp import activations, losses
 from fastbp.activations import ACTIVATIONS
 from fastbp.engine import plan
-from fastbp.engine.entries import two_layer
 from fastbp.engine.threads import team
 
 # Around one, two and four vectors of every width there is, and around the heights of tiles (6, 8, 14, 16).
@@ -62,9 +61,10 @@ REGULAR: list[dict[str, Any]] = [
 
 def force_teams() -> None:
     """A team for everything, however small, and never a trial whether that is faster."""
-    for module in (plan, two_layer, fastbp.model):
-        for name in [name for name in vars(module) if "TEAM_FROM" in name]:
-            setattr(module, name, 0)
+    bounds = [name for name in vars(plan) if "TEAM_FROM" in name]
+    assert bounds
+    for name in bounds:
+        setattr(plan, name, 0)
 
 
 def cases() -> list[tuple[str, str, str, str, str]]:
@@ -91,9 +91,8 @@ def network(
     return sizes, batch, X, rng.random((samples, sizes[-1])).astype(dtype)
 
 
-def results(threads: int, every: int = 1) -> Iterator[bytes]:
-    """The bytes of everything that is computed, with at most `threads` threads, for every `every`-th case."""
-    rng = np.random.default_rng(11)
+def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Every activation, output, optimizer and dtype: parameters, losses, and of some all that there is."""
     for i, (hidden, output, loss, optimizer, dtype) in enumerate(cases()):
         sizes, batch, X, Y = network(rng, output, dtype)
         Y = targets(loss, Y)
@@ -105,25 +104,15 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
         scale = 1.0
         if i % 4 == 1:  # rows that are converted as they are gathered
             X, scale = (20 * X).astype(np.int8), 0.05
-        model = fastbp.MLP(
-            sizes,
-            hidden=hidden,
-            output=output,
-            loss=loss,
-            dtype=dtype,
-            seed=i,
-            threads=threads,
-            input_scale=scale,
-            max_norm=0.8 if i % 3 == 1 else None,
-            **regular,
-        )
+        max_norm = 0.8 if i % 3 == 1 else None
+        kind = {"hidden": hidden, "output": output, "loss": loss, "dtype": dtype, "max_norm": max_norm}
+        model = fastbp.MLP(sizes, seed=i, threads=threads, input_scale=scale, **kind, **regular)
         for b in model.biases:
             b[...] = np.linspace(-0.5, 0.5, len(b))
-        epochs = -(-STEPS // -(-len(X) // batch))
         history = model.fit(
             X,
             Y,
-            epochs=epochs,
+            epochs=-(-STEPS // -(-len(X) // batch)),
             batch_size=batch,
             accumulate=2 if i // every % 7 == 5 else 1,
             optimizer=OPTIMIZERS[optimizer](),
@@ -134,12 +123,20 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
         yield model.parameters.flat.tobytes()
         yield history.loss.tobytes()
         if i % 8 == 0:
-            trace = model.forward(X)
-            gradients = model.backward(trace, Y)
-            of_trace = *trace.z, *trace.a, *trace.n, *trace.inverse_std
-            of_loss = *gradients.weights, *gradients.biases, *gradients.gains
-            for array in (*of_trace, *of_loss, model.predict(X)):
-                yield array.tobytes()
+            yield from _passes(model, X, Y)
+
+
+def _passes(model: fastbp.MLP, X: np.ndarray, Y: np.ndarray) -> Iterator[bytes]:
+    trace = model.forward(X)
+    gradients = model.backward(trace, Y)
+    of_trace = *trace.z, *trace.a, *trace.n, *trace.inverse_std
+    of_loss = *gradients.weights, *gradients.biases, *gradients.gains
+    for array in (*of_trace, *of_loss, model.predict(X)):
+        yield array.tobytes()
+
+
+def _partial_sums(threads: int, rng: np.random.Generator) -> Iterator[bytes]:
+    """Narrow output layers, whose dot products are cut into parts."""
     for i, (batch, sizes) in enumerate(IN_PARTS):
         for j, optimizer in enumerate(["sgd", "adam", "sgd-norm"]):
             dtype = ("float32", "float64")[(i + j) % 2]
@@ -157,14 +154,12 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             )
             yield model.parameters.flat.tobytes()
             yield history.loss.tobytes()
-    numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
+
+
+def _drop_in_functions(rng: np.random.Generator) -> Iterator[bytes]:
+    shapes = [(1, 1, 1, 1), (7, 13, 33, 2), (64, 100, 31, 17), (13, 2, 100, 33)]
     for dtype in ("float32", "float64"):
-        for batch, inputs, hidden_units, outputs in [
-            (1, 1, 1, 1),
-            (7, 13, 33, 2),
-            (64, 100, 31, 17),
-            (13, 2, 100, 33),
-        ]:
+        for batch, inputs, hidden_units, outputs in shapes:
             X = rng.standard_normal((batch, inputs)).astype(dtype)
             Y = rng.random((batch, outputs)).astype(dtype)
             model = fastbp.MLP([inputs, hidden_units, outputs], dtype=dtype, seed=0)
@@ -175,6 +170,15 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
             for _ in range(STEPS):
                 yield np.float64(fastbp.train_step(X, Y, W1, b1, W2, b2, 0.01)).tobytes()
             yield model.parameters.flat.tobytes()
+
+
+def results(threads: int, every: int = 1) -> Iterator[bytes]:
+    """The bytes of everything that is computed, with at most `threads` threads, for every `every`-th case."""
+    rng = np.random.default_rng(11)
+    yield from _many_kinds(threads, every, rng)
+    yield from _partial_sums(threads, rng)
+    numba.set_num_threads(threads)  # the drop-in functions have no other way to be told
+    yield from _drop_in_functions(rng)
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
 
 
