@@ -36,7 +36,7 @@ class OverShapes:
 
     params = [list(SHAPES), DTYPES, list(IMPLEMENTATIONS)]
     param_names = ["shape", "dtype", "implementation"]
-    timeout = 300  # seconds; setup compiles where a machine has not yet done so
+    timeout = 900  # seconds; setup compiles, which takes long on a busy machine
     rounds = 1
     repeat = (3, 10, 1.0)  # at least 3 samples, then up to 10 within a second
     warmup_time = 0.05

@@ -78,7 +78,7 @@ class Product(LookUp):
 
 
 class _Timed:
-    timeout = 300
+    timeout = 900
     rounds = 1
     repeat = (3, 10, 0.5)  # at least 3 samples, then up to 10 within half a second
     warmup_time = 0.05

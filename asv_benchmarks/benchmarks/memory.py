@@ -8,7 +8,7 @@ from .common import DTYPES, IMPLEMENTATIONS, Fit, OverShapes, require
 class FitMemory:
     params = [["tiny 32 x 8-16-1", "mnist 128 x 784-256-10"], DTYPES, list(IMPLEMENTATIONS)]
     param_names = OverShapes.param_names
-    timeout = 300
+    timeout = 900
     steps = 64
 
     def setup_cache(self) -> None:
@@ -21,7 +21,7 @@ class FitMemory:
                 except NotImplementedError:
                     return
 
-    setup_cache.timeout = 300
+    setup_cache.timeout = 900
 
     def setup(self, shape: str, dtype: str, implementation: str) -> None:
         self.fit = Fit(shape, dtype, implementation, self.steps)
@@ -35,7 +35,7 @@ class FitMemory:
 class ImportMemory:
     params = [list(IMPLEMENTATIONS)]
     param_names = ["implementation"]
-    timeout = 120
+    timeout = 300
 
     def setup(self, implementation: str) -> None:
         require(implementation, "MLP")

@@ -43,7 +43,7 @@ class Import:
     # numba and numpy are what `import fastbp` cannot be faster than
     params = [["fastbp", "fastbp.reference", "numba", "numpy"]]
     param_names = ["module"]
-    timeout = 120
+    timeout = 300
     number = 1
     rounds = 1
     repeat = (5, 10, 2.0)
@@ -61,7 +61,7 @@ class Import:
 class _FirstCall:
     params = [list(FIRST_CALLS)]
     param_names = ["call"]
-    timeout = 300
+    timeout = 900
     number = 1
     rounds = 1
 

@@ -55,7 +55,7 @@ def seconds_of_a_step(optimizer: str, options: dict[str, Any], **network: Any) -
 
 
 class OptimizerStep:
-    timeout = 300  # seconds, of setup, too: it compiles where a machine has not yet done so
+    timeout = 900  # seconds, of setup, too: it compiles, which takes long on a busy machine
     params = [list(OPTIMIZERS)]
     param_names = ["optimizer"]
 
@@ -71,7 +71,7 @@ class OptimizerStep:
 
 
 class ActivationStep:
-    timeout = 300
+    timeout = 900
     params = [ACTIVATIONS]
     param_names = ["hidden"]
 
@@ -86,7 +86,7 @@ class ActivationStep:
 
 
 class RegularisationStep:
-    timeout = 300
+    timeout = 900
     params = [list(REGULARISATION)]
     param_names = ["regularisation"]
 
