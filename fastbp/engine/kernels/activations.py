@@ -174,13 +174,13 @@ def exponentials(ops: Vectors, row: Row, z: ir.Value, out: ir.Value) -> tuple[Ve
 
 
 def softmax(dtype: str) -> int:
-    """(z, a, rows, columns, row, chunk, chunk_bytes): a = softmax of each row of z, 0 beyond the columns. a
+    """(z, a, rows, columns, row, group, group_stride): a = softmax of each row of z, 0 beyond the columns. a
     may be z."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        z, a, rows, columns, stride, chunk, chunk_bytes = args
+        z, a, rows, columns, stride, group, group_stride = args
         ops = Vectors(b, dtype)
-        row = wide(ops, columns, chunk, chunk_bytes, I64(0))
+        row = wide(ops, columns, group, group_stride, I64(0))
         with cgutils.for_range(b, rows, intp=I64) as loop:
             from_z, to = (b.add(base, b.mul(loop.index, stride)) for base in (z, a))
             _, total = exponentials(ops, row, from_z, to)

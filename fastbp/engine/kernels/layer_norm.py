@@ -42,7 +42,7 @@ def _sums(ops: Vectors, row: Row, terms: Sequence[Callable[[Place], Vec]]) -> li
 
 
 def forward(dtype: str) -> int:
-    """(z, n, inverse_std, rows, columns, row, chunk, chunk_bytes, gain, bias, panel): z = gain * n + bias,
+    """(z, n, inverse_std, rows, columns, row, group, group_stride, gain, bias, panel): z = gain * n + bias,
     where z is the product at first.
 
     n = (z - mean) * inverse_std, and inverse_std (one number a row) = 1 / sqrt(variance + EPS). The variance
@@ -51,9 +51,9 @@ def forward(dtype: str) -> int:
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        z, n, inverse_std, rows, columns, stride, chunk, chunk_bytes, gain, bias, panel = args
+        z, n, inverse_std, rows, columns, stride, group, group_stride, gain, bias, panel = args
         ops = Vectors(b, dtype)
-        row = wide(ops, columns, chunk, chunk_bytes, I64(0))
+        row = wide(ops, columns, group, group_stride, I64(0))
         count = ops.splat(b.sitofp(columns, ops.scalar))
 
         def visit(numbers: list[ir.Value]) -> None:
@@ -97,16 +97,16 @@ def forward(dtype: str) -> int:
 
 
 def backward(dtype: str) -> int:
-    """(dz, n, inverse_std, d, rows, columns, row, chunk, chunk_bytes, gain, panel): d = inverse_std * (dn -
+    """(dz, n, inverse_std, d, rows, columns, row, group, group_stride, gain, panel): d = inverse_std * (dn -
     mean(dn) - n * mean(dn * n)).
 
     dn = gain * dz; d is the product's derivative. dz and gain are 0 beyond the columns, and so becomes d.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        dz, n, inverse_std, d, rows, columns, stride, chunk, chunk_bytes, gain, panel = args
+        dz, n, inverse_std, d, rows, columns, stride, group, group_stride, gain, panel = args
         ops = Vectors(b, dtype)
-        row = wide(ops, columns, chunk, chunk_bytes, I64(0))
+        row = wide(ops, columns, group, group_stride, I64(0))
         count = ops.splat(b.sitofp(columns, ops.scalar))
 
         def visit(numbers: list[ir.Value]) -> None:

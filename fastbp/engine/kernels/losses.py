@@ -214,20 +214,20 @@ def output_delta(activation: str, loss: str, dtype: str, *, activated: bool) -> 
 
 
 def output_delta_of_rows(activation: str, loss: str, dtype: str, *, activated: bool, weighted: bool) -> int:
-    """(z, a, d, y_true, y_row, rows, columns, row, chunk, chunk_bytes, scale): as `output_delta`, for whole
+    """(z, a, d, y_true, y_row, rows, columns, row, group, group_stride, scale): as `output_delta`, for whole
     rows.
 
     weighted: the number behind a row of y_true is the row's weight, and multiplies its delta and loss.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        z, a, d, y, y_row, rows, columns, stride, chunk, chunk_bytes, scale = args
+        z, a, d, y, y_row, rows, columns, stride, group, group_stride, scale = args
         ops = Vectors(b, dtype)
         factor = ops.load_splat(scale)
         with cgutils.for_range(b, rows, intp=I64) as loop:
             z_here, a_here, d_here = (b.add(base, b.mul(loop.index, stride)) for base in (z, a, d))
             y_here = b.add(y, b.mul(loop.index, y_row))
-            row = wide(ops, columns, chunk, chunk_bytes, y_here)
+            row = wide(ops, columns, group, group_stride, y_here)
             weight = ops.load_splat(b.add(y_here, b.mul(columns, I64(ops.itemsize)))) if weighted else None
             a_or_none = a_here if activated else None
             _OutputDelta(

@@ -49,7 +49,7 @@ AHEAD, PREFETCH_FROM = 8, 8
 ARGUMENTS = (
     *("rows", "vectors", "depth"),
     *("a", "a_row", "a_stride"),  # a_row: from one row of A to the next
-    *("chunk", "a_chunk"),  # A's k come in chunks of that many, that many bytes from one to the next
+    *("group", "a_group_stride"),  # A's k come in groups of that many, that many bytes from one to the next
     *("b", "b_vector", "b_k"),  # B[k, vector j] at b + j * b_vector + k * b_k
     *("c", "c_vector", "c_row"),
     *("row", "row_vector"),  # FROM_ROW: every row of C starts as this row (the bias)
@@ -182,24 +182,24 @@ class _Variant:
         return head, first
 
     def _sum(self, head: ir.Block, first: Cells, tail: ir.Block) -> tuple[ir.Block, Cells]:
-        """The loops over chunks of k, and over k; the block from which they end, and the sums there."""
+        """The loops over groups of k, and over k; the block from which they end, and the sums there."""
         v, function = self.v, head.function
         outer, body, latch = (function.append_basic_block(n) for n in ("outer", "body", "latch"))
         b = ir.IRBuilder(head)
         b.cbranch(b.icmp_signed(">", v["depth"], I64(0)), outer, tail)
 
-        b = ir.IRBuilder(outer)  # once a chunk
-        left, chunk_a, chunk_b = (_phi(b, (v[name], head)) for name in ("depth", "a", "b"))
-        chunk_acc = {ij: _phi(b, (first[ij], head)) for ij in self.cells}
-        count = b.select(b.icmp_signed("<", left, v["chunk"]), left, v["chunk"])
-        # where A will be read some time from now: in the next chunk, or two cache lines on
-        ahead = b.select(b.icmp_signed("==", v["a_chunk"], I64(0)), I64(128), v["a_chunk"])
+        b = ir.IRBuilder(outer)  # once a group
+        left, group_a, group_b = (_phi(b, (v[name], head)) for name in ("depth", "a", "b"))
+        group_acc = {ij: _phi(b, (first[ij], head)) for ij in self.cells}
+        count = b.select(b.icmp_signed("<", left, v["group"]), left, v["group"])
+        # where A will be read some time from now: in the next group, or two cache lines on
+        ahead = b.select(b.icmp_signed("==", v["a_group_stride"], I64(0)), I64(128), v["a_group_stride"])
         b.branch(body)
 
         b = ir.IRBuilder(body)
         ops = Vectors(b, self.dtype)
-        k, pa, pb = _phi(b, (count, outer)), _phi(b, (chunk_a, outer)), _phi(b, (chunk_b, outer))
-        acc = {ij: _phi(b, (chunk_acc[ij], outer)) for ij in self.cells}
+        k, pa, pb = _phi(b, (count, outer)), _phi(b, (group_a, outer)), _phi(b, (group_b, outer))
+        acc = {ij: _phi(b, (group_acc[ij], outer)) for ij in self.cells}
         last = self._multiply_add(ops, k, pa, pb, acc, ahead)
         k_next, pb_next = b.sub(k, I64(1)), b.add(pb, v["b_k"])
         k.add_incoming(k_next, body)
@@ -212,10 +212,10 @@ class _Variant:
         b = ir.IRBuilder(latch)
         left_next = b.sub(left, count)
         left.add_incoming(left_next, latch)
-        chunk_a.add_incoming(b.add(chunk_a, v["a_chunk"]), latch)
-        chunk_b.add_incoming(pb_next, latch)
+        group_a.add_incoming(b.add(group_a, v["a_group_stride"]), latch)
+        group_b.add_incoming(pb_next, latch)
         for ij in self.cells:
-            chunk_acc[ij].add_incoming(last[ij], latch)
+            group_acc[ij].add_incoming(last[ij], latch)
         b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
         return latch, last
 

@@ -20,16 +20,16 @@ from fastbp.engine.simd.vector import I32, I64, Vectors
 
 
 def dots(dtype: str) -> int:
-    """(a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o]
+    """(a, a_row, group, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o]
     + the sum over k of a[r, k] w[k, o].
 
-    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `chunk` of them side by side;
+    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `group` of them side by side;
     w: panels of [outputs][lanes]. Each dot product is kept in a vector of its own; at the end a tree of
     additions turns one vector for each row into one vector.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        a, a_row, chunk, chunk_bytes, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
+        a, a_row, group, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
         sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(n)]
@@ -41,7 +41,7 @@ def dots(dtype: str) -> int:
             with cgutils.for_range(b, panels, intp=I64) as loop:
                 p = loop.index
                 weights = ops.load(vector_at(b, w, p, w_panel, o, I64(size)))
-                here = vector_at(b, rows, b.sdiv(p, chunk), chunk_bytes, b.srem(p, chunk), I64(size))
+                here = vector_at(b, rows, b.sdiv(p, group), group_stride, b.srem(p, group), I64(size))
                 for r, s in enumerate(sums):
                     v = ops.load(b.add(here, b.mul(a_row, I64(r))))
                     b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)

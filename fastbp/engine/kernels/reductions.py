@@ -100,11 +100,11 @@ def row_sums(dtype: str) -> int:
 
 
 def total(dtype: str) -> int:
-    """(z, rows, panels, chunk, row, chunk_bytes, out): out (one float64) = the sum of all panels, `chunk` of
+    """(z, rows, panels, group, row, group_stride, out): out (one float64) = the sum of all panels, `group` of
     them side by side."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        z, rows, panels, chunk, row, chunk_bytes, out = args
+        z, rows, panels, group, row, group_stride, out = args
         ops = Vectors(b, dtype)
         step = I64(ops.lanes * ops.itemsize)
         double = ir.DoubleType()
@@ -117,11 +117,11 @@ def total(dtype: str) -> int:
             v = ops.load(vector_at(b, z, i, row, j, step)).value
             b.store(b.fadd(b.load(acc), b.fpext(v, wide) if ops.single else v), acc)
 
-        chunks = b.sdiv(b.add(panels, b.sub(chunk, I64(1))), chunk)
-        with cgutils.for_range(b, chunks, intp=I64) as loop:
-            z = b.add(args[0], b.mul(loop.index, chunk_bytes))
-            left = b.sub(panels, b.mul(loop.index, chunk))
-            each_vector(b, rows, b.select(b.icmp_signed("<", left, chunk), left, chunk), visit)
+        groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
+        with cgutils.for_range(b, groups, intp=I64) as loop:
+            z = b.add(args[0], b.mul(loop.index, group_stride))
+            left = b.sub(panels, b.mul(loop.index, group))
+            each_vector(b, rows, b.select(b.icmp_signed("<", left, group), left, group), visit)
         sums = b.load(acc)
         result: ir.Value = ir.Constant(double, 0.0)
         for lane in range(ops.lanes):

@@ -2,7 +2,7 @@
 
 Sums over a row go vector by vector and then across the lanes, whoever does them.
 
-    wide      a row of z is `columns` numbers in panels, `chunk` of them side by side; the lanes are columns
+    wide      a row of z is `columns` numbers in panels, `group` of them side by side; the lanes are columns
     narrow    z is [outputs][rows]: the lanes are rows, and a sum over outputs needs nothing across them
 """
 
@@ -37,20 +37,20 @@ class Row:
     across: Callable[[Vec, Callable[[Vec, Vec], Vec]], Vec]  # combines what lies in different lanes of a row
 
 
-def wide(ops: Vectors, columns: ir.Value, chunk: ir.Value, chunk_bytes: ir.Value, y: ir.Value) -> Row:
+def wide(ops: Vectors, columns: ir.Value, group: ir.Value, group_stride: ir.Value, y: ir.Value) -> Row:
     b, lanes, size = ops.b, I64(ops.lanes), I64(ops.lanes * ops.itemsize)
     panels = b.sdiv(b.add(columns, b.sub(lanes, I64(1))), lanes)
-    chunks = b.sdiv(b.add(panels, b.sub(chunk, I64(1))), chunk)
+    groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
 
     def each(visit: Callable[[Place], None]) -> None:
-        with cgutils.for_range(b, chunks, intp=I64) as outer:
-            first = b.mul(outer.index, chunk)
+        with cgutils.for_range(b, groups, intp=I64) as outer:
+            first = b.mul(outer.index, group)
             left = b.sub(panels, first)
-            here = b.select(b.icmp_signed("<", left, chunk), left, chunk)
+            here = b.select(b.icmp_signed("<", left, group), left, group)
             with cgutils.for_range(b, here, intp=I64) as inner:
                 p = b.add(first, inner.index)
                 mask = ops.first_lanes(b.sub(columns, b.mul(p, lanes)))
-                offset = b.add(b.mul(outer.index, chunk_bytes), b.mul(inner.index, size))
+                offset = b.add(b.mul(outer.index, group_stride), b.mul(inner.index, size))
                 visit(Place(p, offset, mask, lambda: ops.load_masked(b.add(y, b.mul(p, size)), mask)))
 
     return Row(each, ops.across)
