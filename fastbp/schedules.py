@@ -271,7 +271,8 @@ class ReduceOnPlateau(Schedule):
         the validation loss if there is validation data, else the training loss.
 
     In a training loop of your own, call `observe(value)` after each epoch. `rate` is the learning rate now;
-    it is kept when training goes on, as is the count of epochs, and `reset` begins anew.
+    it is kept when the training of this model goes on, as is the count of epochs; `reset` begins anew, and so
+    does the training of another model.
     """
 
     lr: float
