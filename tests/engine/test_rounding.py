@@ -8,6 +8,7 @@ from rounding import SHAPES, assert_within, expected, make
 from rounding_of_steps import check_step
 
 import fastbp
+from fastbp.engine.memory import Design
 
 # Every hidden activation with every output. Kernels are compiled for one or the other: in those that are not
 # marked, each of either occurs.
@@ -52,6 +53,7 @@ def test_steps_are_right_to_rounding(optimizer, dtype):
 )
 def test_dot_products_in_parts_are_right_to_rounding(batch, sizes, optimizer, dtype):
     """A last layer of few outputs and many inputs; for what several threads do there see engine_bits."""
+    assert Design(tuple(sizes), ("relu", "sigmoid"), "mse", dtype, "add", batch, "train").parts > 1
     for output, loss in (("sigmoid", "mse"), ("softmax", "categorical_crossentropy")):
         model, X, Y, activations = make((batch, sizes), "relu", output, loss, dtype)
         o = OPTIMIZERS[optimizer]()

@@ -30,6 +30,7 @@ from fastbp.engine.worker.operands import (
     matmul_along_k,
     output_of,
 )
+from fastbp.engine.worker.output import output_delta, output_delta_of_rows, softmax_of_rows
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
@@ -132,17 +133,6 @@ def activate(plan, layer, rectangle, number):
         call(layer.dropout.forward, (block, layer.dropout.stream, first, number))
 
 
-@inner
-def output_delta(plan, layer, batch, rectangle):
-    """delta = scale * d(loss)/dz in a rectangle of the last layer, and the loss in the place of z. (With a
-    trace it is taken from a.)"""
-    here, row = place_of(plan, layer, rectangle), layer.blocks.row
-    z, a, delta = layer.z + here, layer.a + here, layer.delta + here
-    y = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
-    rows, columns = rectangle.bottom - rectangle.top, columns_of(plan, layer, rectangle)
-    call(layer.output.delta, (z, a, delta, y, batch.y_row, rows, columns, row, batch.coefficients))
-
-
 # ---- phases over whole rows ----------------------------------------------------------------------------
 
 
@@ -163,26 +153,6 @@ def normalise(plan, layer, batch, worker):
         activate(plan, layer, Rectangle(r0, r1, p, width), batch.number)
         p += width
     barrier(plan, worker)
-
-
-@inner
-def softmax_of_rows(plan, batch, worker):
-    """The worker's rows of the last layer's a = softmax(z)."""
-    layer = top_layer(plan)
-    r0, r1 = part_of(batch.rows, worker)
-    here = r0 * layer.blocks.row
-    call(layer.output.softmax, (layer.z + here, layer.a + here, r1 - r0, layer.fan_out, lie_of(layer)))
-
-
-@inner
-def output_delta_of_rows(plan, batch, worker):
-    """The worker's rows of the last layer's delta and loss."""
-    layer = top_layer(plan)
-    r0, r1 = part_of(batch.rows, worker)
-    here, y = r0 * layer.blocks.row, batch.y + r0 * batch.y_row
-    z, a, delta = layer.z + here, layer.a + here, layer.delta + here
-    shape = (r1 - r0, layer.fan_out)
-    call(layer.output.delta_of_rows, (z, a, delta, y, batch.y_row, shape, lie_of(layer), batch.coefficients))
 
 
 # ---- the whole -----------------------------------------------------------------------------------------

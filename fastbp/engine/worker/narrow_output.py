@@ -33,7 +33,15 @@ from fastbp.engine.worker.operands import (
     matmul_along_k,
     scratch_of,
 )
-from fastbp.engine.worker.partition import owns_partial_sums, panel_at, part_of, side_by_side, width_for
+from fastbp.engine.worker.output import narrow_output_delta, output_delta
+from fastbp.engine.worker.partition import (
+    Rectangle,
+    owns_partial_sums,
+    panel_at,
+    part_of,
+    side_by_side,
+    width_for,
+)
 
 
 @inner
@@ -82,19 +90,9 @@ def forward_of_few_rows(plan, layer, x, batch):
     inputs, weights = (x.address, x.row, batch.rows, layer.in_panels), (W.address, W.panel, outputs)
     call(plan.kernels.dots_of_rows, (inputs, weights, layer.bias.address, z, row))
     if layer.narrow == OF_ONE_ROW:
-        targets = (batch.y, batch.y_row)
-        call(layer.output.delta, (z, z, layer.delta, targets, batch.rows, outputs, row, batch.coefficients))
+        output_delta(plan, layer, batch, Rectangle(np.int64(0), batch.rows, np.int64(0), layer.panels))
     else:
         narrow_output_delta(layer, batch, np.int64(0), np.int64(0), batch.rows)
-
-
-@inner
-def narrow_output_delta(layer, batch, offset, r0, r1):
-    """delta = scale * d(loss)/dz of rows r0 .. r1, which lie at that offset, and the loss in the place of
-    z."""
-    z, delta, y = layer.z + offset, layer.delta + offset, batch.y + r0 * batch.y_row
-    rows, outputs, row = r1 - r0, layer.fan_out, layer.blocks.row
-    call(layer.output.delta, (z, delta, y, batch.y_row, rows, outputs, row, batch.coefficients))
 
 
 @inner

@@ -44,8 +44,9 @@ from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.after_update import finish_update
 from fastbp.engine.worker.backward import run_backward
 from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
-from fastbp.engine.worker.forward import output_delta, output_delta_of_rows, run_forward
+from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of
+from fastbp.engine.worker.output import output_delta, output_delta_of_rows
 from fastbp.engine.worker.partition import Rectangle, Worker, side_by_side
 
 
