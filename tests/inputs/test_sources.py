@@ -200,9 +200,9 @@ def test_a_wrong_file_is_refused(module, tmp_path):
     for name, error, message in [
         ("X.csv", ValueError, r"X is '.*X.csv', expected an array or the path of a .npy file"),
         ("missing.npy", FileNotFoundError, "missing.npy"),
-        ("short.npy", ValueError, r"X: .*short.npy is not a .npy file of numbers, or is truncated"),
-        ("empty.npy", ValueError, r"X: .*empty.npy is not a .npy file of numbers, or is truncated"),
-        ("objects.npy", ValueError, r"X: .*objects.npy is not a .npy file of numbers"),
+        ("short.npy", ValueError, r"X: '.*short.npy' is not a .npy file of numbers, or is truncated"),
+        ("empty.npy", ValueError, r"X: '.*empty.npy' is not a .npy file of numbers, or is truncated"),
+        ("objects.npy", ValueError, r"X: '.*objects.npy' is not a .npy file of numbers"),
         ("texts.npy", TypeError, "X has dtype <U3, expected real numbers"),
     ]:
         with pytest.raises(error, match=message):

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -188,3 +189,17 @@ def test_messages_name_what_users_call(module):
         module.MLP(SIZES).fit(*data(), epochs=1)
     assert "Base" not in str(caught.value)
     assert isinstance(fastbp.MLP(SIZES), fastbp.MLP)
+
+
+def test_a_model_takes_its_optimizer_states_along(module):
+    """An optimizer that is used for many models holds on to none of them, nor to what it knew of them."""
+    optimizer = module.Adam(0.01)
+    model = trained(module, optimizer)
+    state = weakref.ref(optimizer.state(model.parameters.owner, len(model.parameters), model.dtype))
+    assert len(optimizer._states) == 1
+    model.reset()
+    assert state() is None and len(optimizer._states) == 0
+    goes_on(model, optimizer)
+    flat = weakref.ref(model.parameters)
+    del model
+    assert flat() is None and len(optimizer._states) == 0  # without a garbage collection
