@@ -228,7 +228,8 @@ class MLP(Network):
 
         Parameters
         ----------
-        X, Y : (samples, inputs), (samples, outputs). Arrays, among them np.memmap, or paths of .npy files.
+        X, Y : (samples, inputs), (samples, outputs), with one output also (samples,). Arrays, among them
+            np.memmap, tables of numbers (the columns' names are remembered), or paths of .npy files.
             Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
             bytes a sample). A file that somebody cuts short is an error, unless it happens while some of
             its rows are being read, which ends the process. Shapes are those at the start, values may be

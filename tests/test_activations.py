@@ -73,6 +73,19 @@ def test_like_torch(module, name, dtype):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_range(name):
+    """What is said of its values holds, and no more than that is said; inf where there is no bound."""
+    activation = ACTIVATIONS[name]
+    values = activation.value(np.linspace(-60, 60, 240_001)[:, None])
+    for bound, extreme, outwards in ((activation.low, values.min(), -1), (activation.high, values.max(), 1)):
+        if np.isinf(bound):
+            assert abs(extreme) > 0.5
+        else:
+            assert outwards * (extreme - bound) <= 0
+            assert abs(extreme - bound) < 1e-6
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nothing_overflows(module, name, dtype):
     """|z| up to 1e4: warnings are errors here, results finite and at the function's limits."""
     z = np.array([-1e4, -1e3, -100, 100, 1e3, 1e4])

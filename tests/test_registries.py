@@ -9,6 +9,7 @@ import inspect
 import definitions
 import engine_bits
 import pytest
+import rounding_of_steps
 import test_gradients
 import test_losses
 import test_optimizers
@@ -44,6 +45,7 @@ def missing():
         ("definition", ACTIVATIONS, DEFINITIONS),
         ("definition", LOSSES, definitions.LOSSES),
         ("definition", optimizer_names, definitions.OPTIMIZERS),
+        ("rounding of a step", optimizer_names, {getattr(k, "__name__", k) for k in rounding_of_steps.MOVES}),
         ("engine's formula", ACTIVATIONS, activations_of_engine.ACTIVATIONS),
         ("engine's formula", LOSSES, losses_of_engine.FORMULAS),
         ("engine's formula", optimizer_names, {
