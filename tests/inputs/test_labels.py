@@ -32,7 +32,7 @@ def net(module, dtype="float32", loss="categorical_crossentropy", classes=CLASSE
         {"accumulate": 3},
         {"validation_split": 0.3, "metrics": ["accuracy", "top_k(2)", lambda y, p: float((y * p).sum())]},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options) or "plain",
 )
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", "categorical_crossentropy(0.1)"])
 def test_fit_has_the_bits_of_one_hot_rows(module, dtype, loss, options):
