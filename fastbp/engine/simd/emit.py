@@ -41,6 +41,7 @@ def compile_block(
 
 
 def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit: Callable[..., None]) -> None:
+    """visit(i, j) in compiled code for vector j of row i, row by row."""
     with (
         cgutils.for_range(builder, rows, intp=I64) as outer,
         cgutils.for_range(builder, vectors, intp=I64) as inner,
@@ -51,4 +52,5 @@ def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit:
 def vector_at(
     b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value
 ) -> ir.Value:
+    """The address of vector j of row i; row and vector: bytes from one to the next."""
     return b.add(b.add(base, b.mul(i, row)), b.mul(j, vector))
