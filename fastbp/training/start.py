@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import checks, metrics
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
+from fastbp.inputs.sources import Labels
 from fastbp.inputs.targets import warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.network.network import Network
@@ -108,7 +109,10 @@ def _run_of_batches(
 
 def _validation(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
     """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
-    targets = held_out.targets[:] if held_out and options.metrics else None
+    targets = None
+    if held_out and options.metrics:
+        given = held_out.targets
+        targets = given.labels if isinstance(given, Labels) else given[:]
     architecture = model.architecture
     entries = metrics.chosen(options.metrics, targets, architecture.outputs, architecture.loss.name)
     return Validation(held_out, entries) if held_out else None

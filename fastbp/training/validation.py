@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbp import metrics
 from fastbp.inputs.samples import Samples
+from fastbp.inputs.sources import Labels
 from fastbp.metrics import Metric
 from fastbp.network.evaluation import evaluate
 from fastbp.network.network import Network
+
+Array = NDArray[Any]
 
 
 @dataclass
@@ -38,7 +43,15 @@ class Validation:
             return {"loss": evaluate(model.backend, self.samples)}
         y_pred = np.empty((len(self.samples), model.architecture.outputs), model.architecture.dtype)
         loss = evaluate(model.backend, self.samples, y_pred)
-        return {"loss": loss} | metrics.evaluate(self.metrics, self.samples.targets[:], y_pred)
+        values = {"loss": loss}
+        for metric in self.metrics:
+            values |= metrics.evaluate([metric], self._targets_for(metric), y_pred)
+        return values
+
+    def _targets_for(self, metric: Metric) -> Array:
+        """Labels where the metric takes them; a function of the caller's sees a row for each."""
+        targets = self.samples.targets
+        return targets.labels if isinstance(targets, Labels) and metric.of_classes else targets[:]
 
     def compile(self, model: Network) -> None:
         """Have what `evaluate` needs compiled, so that the first epoch's time is that of training."""
