@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -27,6 +28,7 @@ class Interrupts:
         self.pressed = False  # one waits
         self._hearing = False
         self._before: Any = None  # the handler in whose place this one is; None: there is no such handler
+        self._home: FrameType | None = None  # of the function that has this context
 
     def check(self) -> None:
         """KeyboardInterrupt if one waits."""
@@ -49,7 +51,20 @@ class Interrupts:
         if isinstance(outer, Interrupts):
             outer.pressed = True
 
+    def _goes_on(self, frame: FrameType | None) -> bool:
+        """Whether the function that has this context is among the callers of the frame.
+
+        It is not if an exception came between the handler's installation and the context, or at its end: from
+        the handler of some other signal. Then nobody puts the handler back, and nobody waits for Ctrl-C.
+        """
+        while frame is not None and frame is not self._home:
+            frame = frame.f_back
+        return frame is not None
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self._goes_on(frame):
+            signal.signal(signal.SIGINT, self._before)
+            raise KeyboardInterrupt
         if self._hearing:
             raise KeyboardInterrupt
         self.pressed = True
@@ -57,9 +72,13 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            handler = signal.getsignal(signal.SIGINT)
-            nested = isinstance(getattr(handler, "__self__", None), Interrupts)
-            if nested or handler is signal.default_int_handler:
+            self._home = sys._getframe(1)
+            handler: Any = signal.getsignal(signal.SIGINT)
+            outer = getattr(handler, "__self__", None)
+            while isinstance(outer, Interrupts) and not outer._goes_on(self._home):
+                handler = outer._before
+                outer = getattr(handler, "__self__", None)
+            if isinstance(outer, Interrupts) or handler is signal.default_int_handler:
                 self._before = handler
                 signal.signal(signal.SIGINT, self._handle)
         return self
@@ -69,6 +88,7 @@ class Interrupts:
     ) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
+        self._home = None
 
 
 class _Hearing:

@@ -1,6 +1,7 @@
 """A storm of real SIGINTs: Ctrl-C at many moments of each thing a model does, and what it leaves behind.
 
     python interrupts.py --module fastbp --signals 400 --seed 1 [--only fit]
+    python interrupts.py --signals 100 --alarm
     python interrupts.py --large 20
     python interrupts.py --cold 5
 
@@ -11,7 +12,8 @@ state and random state: what both then predict and how they train must be the sa
 interrupted `fit` leaves must be what as many steps make of a model that nobody interrupted. Prints one line a
 scenario: signals, how many of them ended what ran, faults.
 
-With --large: in one large `train_step` or `forward` after another, with one SIGINT or two, after which all
+With --alarm: another signal, whose handler raises an exception that `fit` does not keep waiting. With
+--large: in one large `train_step` or `forward` after another, with one SIGINT or two, after which all
 arrays are dropped and others lie in their place, in which nobody may write. With --cold: in the first
 training of processes that have to compile the engine.
 """
@@ -56,11 +58,22 @@ PACKAGE = str(Path(fastbp.__file__).parent)
 # ---- signals --------------------------------------------------------------------------------------------
 
 
-class AtLine:
-    """SIGINT at the n-th line of fastbp that runs in this thread; `seen` counts them."""
+class Alarm(BaseException):
+    """Raised by the handler of another signal, which `fit` does not keep waiting.
 
-    def __init__(self, moment: int, signals: int = 1) -> None:
-        self.moment, self.signals, self.seen = moment, signals, 0
+    No Exception: where checks ask foreign objects for their values, whatever these raise becomes a TypeError.
+    """
+
+
+def raise_alarm(number: int, frame: FrameType | None) -> None:
+    raise Alarm
+
+
+class AtLine:
+    """A signal at the n-th line of fastbp that runs in this thread; `seen` counts them."""
+
+    def __init__(self, moment: int, signals: int = 1, number: int = signal.SIGINT) -> None:
+        self.moment, self.signals, self.number, self.seen = moment, signals, number, 0
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
@@ -68,7 +81,7 @@ class AtLine:
         if event == "line":
             self.seen += 1
             if self.moment <= self.seen < self.moment + self.signals:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(self.number)
         return self._trace
 
     def __enter__(self) -> "AtLine":
@@ -106,9 +119,19 @@ def interrupted(run: Callable[[Subject], Any], subject: Subject, sender: AtLine 
         with sender:
             history = run(subject)
         time.sleep(0)  # a signal that came late is heard here
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Alarm):
         return True
     return bool(history is not None and history.interrupted)
+
+
+def faults_of_handler() -> list[str]:
+    """Ctrl-C must be heard, now that nothing runs, and Python's own handler must be in its place then."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return [] if own else ["the handler of SIGINT"]
+    return ["SIGINT is not heard"]
 
 
 def faults_after(run: Callable[[Subject], Any], subject: Subject, *, same_as_unbroken: bool) -> list[str]:
@@ -145,15 +168,19 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
-def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> Iterator[tuple[str, Tally]]:
-    """So many signals for each scenario, half of them between lines."""
+def storm(
+    module: ModuleType, signals: int, seed: int, only: str = "", alarm: bool = False
+) -> Iterator[tuple[str, Tally]]:
+    """So many signals for each scenario, half of them between lines. alarm: all of them, and not SIGINT."""
     moments = random.Random(seed)
+    if alarm:
+        signal.signal(signal.SIGUSR1, raise_alarm)
     folder = tempfile.TemporaryDirectory()
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((ROWS, SIZES[0])).astype(np.float32)
     Y = rng.random((ROWS, SIZES[-1])).astype(np.float32)
     for name, (run, same_as_unbroken) in SCENARIOS.items():
-        if only not in name:
+        if only not in name or (alarm and name == "long fit"):
             continue
         tally = Tally()
         for make in models(module):
@@ -175,12 +202,15 @@ def storm(module: ModuleType, signals: int, seed: int, only: str = "") -> Iterat
                 # two in a row, now and then: the second one while the first is dealt with
                 at_line = AtLine(moments.randint(1, max(1, lines)), 1 + (i % 4 == 0))
                 sender = at_line if i % 2 == 0 and lines else AfterTime(moments.uniform(0, seconds))
+                if alarm:
+                    sender = at_line = AtLine(at_line.moment, 1, signal.SIGUSR1)
                 tally.signals += 1
                 tally.ended += interrupted(run, subject, sender)
                 at = f"line {at_line.moment}" if sender is at_line else "some time"
-                found = faults_after(run, subject, same_as_unbroken=same_as_unbroken)
+                found = faults_after(run, subject, same_as_unbroken=same_as_unbroken and not alarm)
                 new = differences(everything(whole.fresh()), expected)
                 found += [f"a new model's {fault}" for fault in new]
+                found += faults_of_handler()
                 tally.faults += [f"{make.__name__}, {at}: {fault}" for fault in found]
         yield name, tally
     folder.cleanup()
@@ -282,6 +312,7 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=40, help="for each scenario")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="scenarios with this in their names")
+    parser.add_argument("--alarm", action="store_true", help="exceptions of another signal's handler")
     parser.add_argument("--large", type=int, default=0, help="so many large steps instead")
     parser.add_argument("--cold", type=int, default=0, help="so many processes that compile, instead")
     parser.add_argument("--cold-child", action="store_true", help="one of them")
@@ -294,7 +325,9 @@ def main() -> int:
         print("\n".join(found))
         return int(bool(found))
     faults = 0
-    for name, tally in storm(importlib.import_module(given.module), given.signals, given.seed, given.only):
+    for name, tally in storm(
+        importlib.import_module(given.module), given.signals, given.seed, given.only, given.alarm
+    ):
         print(
             f"{name}: {tally.signals} signals, {tally.ended} ended it, {len(tally.faults)} faults", flush=True
         )

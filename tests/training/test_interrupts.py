@@ -35,6 +35,13 @@ def test_after_ctrl_c_at_any_moment_all_is_as_if_it_had_not_come(name, seed):
     assert sum(ended) > 3 * signals  # most of them came while something ran
 
 
+def test_after_what_a_signal_handler_raises_anywhere_the_model_is_a_sound_one():
+    """No handler of ours keeps that waiting: it comes in the middle of anything."""
+    result = run_storm("--alarm", "--signals", SIGNALS // 2, "--seed", 4)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(result.stdout.splitlines()) == 11
+
+
 @pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_ctrl_c_in_a_large_step_ends_it_before_its_arrays_are_gone(times):
     result = run_storm("--large", times, seconds=60 + 10 * times)
