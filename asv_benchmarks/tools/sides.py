@@ -12,8 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,10 @@ def export(commit: str | None, folder: Path) -> str:
     name = subprocess.run(parse, capture_output=True, text=True)
     if name.returncode != 0:
         raise RegressionError(f"{commit!r} is no commit of {ROOT}")
-    packed = subprocess.run([*git, "archive", name.stdout.strip(), "fastbp"], capture_output=True, check=True)
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    command = [*git, "archive", "--format=zip", name.stdout.strip(), "fastbp"]
+    packed = subprocess.run(command, capture_output=True, check=True)
+    with zipfile.ZipFile(io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder)
     return f"{commit} ({name.stdout.strip()})"
 
 
