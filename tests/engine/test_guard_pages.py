@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import AVX2, GENERIC, host_has, on_linux, on_x86, python
 
-PROGRAM = pathlib.Path(__file__).parents[1] / "support" / "guard_pages.py"
+PROGRAM = pathlib.Path(__file__).parents[1] / "programs" / "guard_pages.py"
 # Cases of a run; for a longer search: FASTBP_GUARDED_CASES=5000 pytest tests/engine/test_guard_pages.py
 CASES = int(os.environ.get("FASTBP_GUARDED_CASES", "150"))
 NEEDS_AVX2 = pytest.mark.skipif(not host_has("avx2", "fma"), reason="this CPU has no AVX2")

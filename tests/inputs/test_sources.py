@@ -157,7 +157,7 @@ def test_memory_stays_small_however_large_the_file(tmp_path, name):
     rows, inputs = 50_000, 1000
     for file, shape in (("X.npy", (rows, inputs)), ("Y.npy", (rows, 1))):
         np.lib.format.open_memmap(tmp_path / file, "w+", np.float64, shape)
-    program = pathlib.Path(__file__).parents[1] / "support" / "memory_of_fit.py"
+    program = pathlib.Path(__file__).parents[1] / "programs" / "memory_of_fit.py"
     command = [sys.executable, program, tmp_path / "X.npy", tmp_path / "Y.npy", name]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert float(done.stdout) < 50

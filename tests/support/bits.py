@@ -1,5 +1,6 @@
-"""Runs engine_bits.py in a process of its own and compares what it prints."""
+"""Runs engine_bits.py in a process of its own and compares what it prints; calls one compiled callback."""
 
+import ctypes
 import os
 import pathlib
 import subprocess
@@ -27,3 +28,8 @@ def assert_same_bits(results):
     assert len({digest for digest, _ in results.values()}) == 1, results
     for name, (_, team) in results.items():
         assert not name.startswith("threads") or name == f"threads-{team}"  # there were so many
+
+
+def callback(address, count):
+    """The compiled callback of `count` integers at that address, for Python."""
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(address)

@@ -93,7 +93,11 @@ def test_ctrl_c_in_the_validation_leaves_no_gap(module, tmp_path):
 @pytest.mark.parametrize(("name", "seed"), [("fastbp", 5), ("fastbp.reference", 6)])
 def test_killed_at_random_moments_it_gets_to_the_same_bits(tmp_path, name, seed):
     def result(*arguments):
-        program = [sys.executable, pathlib.Path(__file__).parents[1] / "support" / "killed_training.py", name]
+        program = [
+            sys.executable,
+            pathlib.Path(__file__).parents[1] / "programs" / "killed_training.py",
+            name,
+        ]
         done = subprocess.run([*program, *map(str, arguments)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

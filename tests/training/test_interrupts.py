@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from interrupted import Subject, differences, everything
 
-PROGRAM = pathlib.Path(__file__).parents[1] / "support" / "interrupts.py"
+PROGRAM = pathlib.Path(__file__).parents[1] / "programs" / "interrupts.py"
 # For each of twelve things that are interrupted; FASTBP_STORM_SIGNALS=400 for a long look.
 SIGNALS = int(os.environ.get("FASTBP_STORM_SIGNALS", "20"))
 

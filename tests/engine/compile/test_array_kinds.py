@@ -6,7 +6,7 @@ import pytest
 from array_kinds import KINDS
 from processes import python
 
-PROGRAM = pathlib.Path(__file__).parents[2] / "support" / "array_kinds.py"
+PROGRAM = pathlib.Path(__file__).parents[2] / "programs" / "array_kinds.py"
 # Numba keeps what it once found out about arrays of these kinds.
 KEPT = ["misaligned", "other-byte-order", "subclass", "read-only"]
 

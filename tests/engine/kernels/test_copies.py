@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from bits import rng_of
-from callbacks_of_engine import callback
+from bits import callback, rng_of
 
 import fastbp
 from fastbp.engine import plan

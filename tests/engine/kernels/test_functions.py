@@ -1,8 +1,7 @@
 """Elementary functions, in units of the last place."""
 
 import numpy as np
-from bits import rng_of
-from callbacks_of_engine import callback
+from bits import callback, rng_of
 from definitions import normal_cdf
 
 from fastbp.engine.simd.emit import compile_block, each_vector

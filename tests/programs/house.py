@@ -1,6 +1,6 @@
 """What the house is measured by: lengths of modules and functions, parameters, folders, format skips.
 
-As a program it prints what is over a limit: `python tests/support/house.py [folder ...]`.
+As a program it prints what is over a limit: `python tests/programs/house.py [folder ...]`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def modules(folders: Iterable[str] = CODE) -> list[Path]:
-    return sorted(
-        path for folder in folders for path in (ROOT / folder).rglob("*.py") if "assets" not in path.parts
-    )
+    found = (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    own = (path for path in found if not any(part == "assets" or part[0] == "." for part in path.parts))
+    return sorted(ROOT / path for path in own)
 
 
 def name(path: Path) -> str:
