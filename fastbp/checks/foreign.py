@@ -39,7 +39,12 @@ def as_array(name: str, value: Any) -> Array:
 
 
 def refuse_masked(name: str, value: object) -> None:
-    """TypeError if this is a masked array, whose masked numbers would be taken for data."""
+    """TypeError if this is a masked array, or rows of them, whose masked numbers would be taken for data."""
+    if isinstance(value, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in value):
+        raise TypeError(
+            f"{name} is a list of masked arrays, and what lies behind their masks is no data: leave those "
+            "rows out, or fill each with filled(value)"
+        )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, and what lies behind its mask is no data: leave those rows out, or "

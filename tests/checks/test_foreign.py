@@ -57,6 +57,8 @@ def test_masked_arrays_are_refused(module):
     for name, call in calls(module, X, masked_y).items():
         if name not in ONLY_X:
             refused(call, TypeError, "is a masked array")
+    refused(lambda: net(module).predict(list(masked_x)), TypeError, "X is a list of masked arrays")
+    refused(lambda: net(module).predict((X[0], masked_x[3])), TypeError, "X is a list of masked arrays")
     weights = np.ma.masked_equal([1.0, 1, 0, 1], 0)
     refused(lambda: net(module).loss(X, Y, sample_weight=weights), TypeError, "sample_weight is a masked")
 
