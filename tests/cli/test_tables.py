@@ -255,6 +255,16 @@ def test_cells_that_nobody_uses_may_hold_anything(tmp_path, write, bad):
         read_for_training(path + ".npy", "0")
 
 
+def test_arrays_of_an_archive_that_nobody_uses_may_be_anything(tmp_path):
+    path = str(tmp_path / "d.npz")
+    names = np.array([None, "a", {}], dtype=object)
+    np.savez(path, X=np.ones((3, 2)), y=np.arange(3), names=names, times=np.zeros(9, "M8[s]"))
+    assert read_for_training(path, "y").features.shape == (3, 2)
+    assert read_for_prediction(path, Columns(["0", "1"], "y", named=False, width=2)).features.shape == (3, 2)
+    with pytest.raises(DataError, match=r"cannot be read as \.npz: Object arrays"):
+        read_for_training(path, "names")
+
+
 # ---- headers and cells -------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,31 @@ def read_for_prediction(path: str, columns: Columns) -> Table:
 # ---- files -------------------------------------------------------------------------------------------------
 
 
-def _load(path: str) -> Stored | dict[str, Stored]:
-    """The array of a .npy file, the arrays by name of an .npz file; the content decides which it is."""
+class Archive(Mapping[str, Stored]):
+    """The arrays of an .npz file, each read when it is asked for: those that nobody needs may be anything."""
+
+    def __init__(self, path: str, names: list[str]) -> None:
+        self._path, self._names = path, names
+
+    def __getitem__(self, name: str) -> Stored:
+        array = _load(self._path, name)
+        assert isinstance(array, np.ndarray)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def _load(path: str, name: str | None = None) -> Stored | Archive:
+    """The array of a .npy file, or the archive in an .npz file (the content decides which it is), or of that
+    the array of this name.
+    """
     # The file is opened here because np.load leaves its own open when the content is damaged.
     with open(path, "rb") as file:
         try:
@@ -95,7 +118,7 @@ def _load(path: str) -> Stored | dict[str, Stored]:
             if isinstance(loaded, np.ndarray):
                 return loaded
             with loaded:
-                return {name: loaded[name] for name in loaded.files}
+                return Archive(path, loaded.files) if name is None else loaded[name]
         except (ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
             kind = Path(path).suffix.lower()
             raise DataError(f"{path} cannot be read as {kind}: {' '.join(str(error).split())}") from error
@@ -103,14 +126,14 @@ def _load(path: str) -> Stored | dict[str, Stored]:
 
 def _load_npy(path: str) -> Stored:
     loaded = _load(path)
-    if isinstance(loaded, dict):
+    if isinstance(loaded, Archive):
         raise DataError(f"{path} is an archive of arrays: name it .npz")
     return loaded
 
 
-def _load_npz(path: str) -> dict[str, Stored]:
+def _load_npz(path: str) -> Archive:
     loaded = _load(path)
-    if not isinstance(loaded, dict):
+    if not isinstance(loaded, Archive):
         raise DataError(f"{path} is a single array: name it .npy")
     if not loaded:
         raise DataError(f"{path} holds no arrays")
@@ -120,7 +143,7 @@ def _load_npz(path: str) -> dict[str, Stored]:
 # ---- arrays ------------------------------------------------------------------------------------------------
 
 
-def _features_of(path: str, archive: dict[str, Stored], taken: Sequence[str | None]) -> tuple[str, Stored]:
+def _features_of(path: str, archive: Archive, taken: Sequence[str | None]) -> tuple[str, Stored]:
     """The array with the features, which is none of those."""
     others = [name for name in archive if name not in taken]
     if ARRAY_FEATURES in others:
