@@ -78,6 +78,11 @@ class Architecture:
         self.layer_norm = _layer_norm(layer_norm, self.layer_sizes)
         self._derive()
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if "arrays" in vars(self):  # the last one that the constructor sets
+            raise AttributeError(f"{name} is fixed when a model is made: MLP(..., {name}=...)")
+        super().__setattr__(name, value)
+
     def _derive(self) -> None:
         self.shapes = list(itertools.pairwise(self.layer_sizes))
         names = [self.hidden] * (len(self.shapes) - 1) + [self.output]

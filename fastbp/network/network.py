@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 # What a constructor is told: set later, it would be set for nothing.
 _FIXED = frozenset(inspect.signature(Architecture).parameters)
+# What a network is made of: each part holds others, and one put in its place would not be theirs.
+_PARTS = frozenset(("architecture", "parameters", "streams", "backend", "reader"))
 
 
 class Network:
@@ -49,6 +51,8 @@ class Network:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED:
             raise AttributeError(f"{name} is fixed when a model is made: MLP(..., {name}=...)")
+        if name in _PARTS and name in vars(self):
+            raise AttributeError(f"{name} is a part of the model and cannot be replaced: make another model")
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -42,15 +42,20 @@ class Parameters:
 
     def _allocate(self, values: Array) -> None:
         memory = np.zeros(values.nbytes + self._slack, np.uint8)
-        self.flat = memory[: values.nbytes].view(values.dtype)
-        self.flat[...] = values
-        self._split = self.split(self.flat)
+        self._flat = memory[: values.nbytes].view(values.dtype)
+        self._flat[...] = values
+        self._split = self.split(self._flat)
         self.views: list[Array] = [array for kind in self._split for array in kind]
         self._shapes = [view.shape for view in self.views]
         self._restore_views()
 
     def _restore_views(self) -> None:
         self.weights, self.biases, self.gains = map(list, self._split)
+
+    @property
+    def flat(self) -> Array:
+        """All numbers: to write into, never another array, as compiled code knows where these lie."""
+        return self._flat
 
     def __len__(self) -> int:
         return self.flat.size
@@ -61,9 +66,10 @@ class Parameters:
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        values = state.pop("flat")
         vars(self).update(state)
         self.version = 0
-        self._allocate(state["flat"])
+        self._allocate(values)
 
     # ---- views ----------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What a callback changes of model, optimizer and data in use: it takes effect as a whole, or is refused."""
 
+import copy
 import threading
 
 import numpy as np
@@ -190,6 +191,22 @@ def test_what_is_fixed_when_a_model_is_made_cannot_be_set(module, name):
     model = module.MLP([4, 9, 2], seed=1, max_norm=2.0, threads=1)
     with pytest.raises(AttributeError, match=name):
         setattr(model, name, 3)
+    with pytest.raises(AttributeError, match=name):
+        setattr(model.architecture, name, 3)
+
+
+@pytest.mark.parametrize("name", ["architecture", "parameters", "streams", "backend", "reader"])
+def test_a_models_parts_cannot_be_replaced(module, hook, name):
+    """Compiled code holds the addresses of the parts that it was made for."""
+    X, Y = problem()
+    model, other = module.MLP([4, 9, 2], seed=1), module.MLP([40, 90, 20], seed=1)
+    replace = Change(hook, lambda model: setattr(model, name, getattr(other, name)))
+    with pytest.raises(AttributeError, match=f"{name} is a part of the model"):
+        model.fit(X, Y, epochs=EPOCHS, batch_size=BATCH, optimizer=module.SGD(0.1), callbacks=replace)
+    replace = Change(hook, lambda model: setattr(model.parameters, "flat", np.zeros(3, model.dtype)))
+    with pytest.raises(AttributeError, match="flat"):
+        model.fit(X, Y, epochs=EPOCHS, batch_size=BATCH, optimizer=module.SGD(0.1), callbacks=replace)
+    np.testing.assert_array_equal(copy.deepcopy(model).predict(X), model.predict(X))
 
 
 @pytest.mark.parametrize(
