@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -51,6 +52,11 @@ class _Parser(argparse.ArgumentParser):
             else:
                 joined.append(word)
         return joined
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # Before 3.11.4 argparse raised AttributeError where the stream is closed.
+        with contextlib.suppress(AttributeError):
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(
