@@ -118,7 +118,7 @@ def yield_core(typingctx):
 
 
 if config.DISABLE_JIT:
-    # For debuggers and coverage: drivers run as Python, alone, and call the compiled tile and blocks through
+    # For debuggers and coverage: drivers run as Python, alone, and call the compiled kernels through
     # ctypes.
 
     def call(address, args):

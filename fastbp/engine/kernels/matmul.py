@@ -40,12 +40,12 @@ ALONG_K, ALONG_ROWS = 0, 1
 ZERO, FROM_C, FROM_ROW = 0, 1, 2
 
 # Where A and B come from beyond the first-level cache, the loop would wait for them; a variant that
-# prefetches asks for those of so many k later, in tiles of so many accumulators. Worth 15 to 30% in products
+# prefetches asks for those of so many k later, in cuts of so many accumulators. Worth 15 to 30% in products
 # of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
 AHEAD, PREFETCH_FROM = 8, 8
 
-# Any number of rows may be asked for: the callback cuts them into tiles of nearly equal height, since a low
-# tile waits for its own sums. Strides are in bytes.
+# Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
+# one waits for its own sums. Strides are in bytes.
 ARGUMENTS = (
     *("rows", "vectors", "depth"),
     *("a", "a_row", "a_stride"),  # a_row: from one row of A to the next
