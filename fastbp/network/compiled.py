@@ -25,7 +25,7 @@ from fastbp.optimizer_base import Optimizer, State
 
 Array = NDArray[Any]
 
-# Rows that a forward pass takes at a time: enough for the microkernel's speed, few enough for the level-2 cache.
+# Rows that a forward pass takes at a time: enough for the microkernel, few enough for the level-2 cache.
 FORWARD_ROWS = 512
 # Rows that one entry predicts, in multiply-adds: some 0.1 s, after which Ctrl-C is heard.
 ENTRY_MULTIPLY_ADDS = 1_500_000_000

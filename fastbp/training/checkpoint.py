@@ -77,7 +77,7 @@ class Checkpoints:
             every = 1
         self.every = None if every is None else checks.count("every", every)
         self.every_steps = None if every_steps is None else checks.count("every_steps", every_steps)
-        self.on_error = checks.known_name("on_checkpoint_error", on_error, ON_ERROR)
+        self.on_error = on_error
         self.settings: dict[str, Any] = {}
         self.saved: Saved | None = None  # what the run begins with
         self.finished = False  # nothing is left to be done

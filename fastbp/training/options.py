@@ -15,7 +15,7 @@ from fastbp.inputs.samples import ClassWeight, Samples
 from fastbp.metrics import Function
 from fastbp.network.architecture import Architecture
 from fastbp.optimizer_base import Optimizer
-from fastbp.training.checkpoint import Checkpoints
+from fastbp.training.checkpoint import ON_ERROR, Checkpoints
 
 BATCH_SIZE = 32
 
@@ -66,9 +66,11 @@ class FitOptions:
         self.batch_size = checks.count("batch_size", self.batch_size)
         self.accumulate = checks.count("accumulate", self.accumulate)
         self.shuffle = checks.flag("shuffle", self.shuffle)
+        self.progress = checks.flag("progress", self.progress)
         if self.steps_per_epoch is not None:
             self.steps_per_epoch = checks.count("steps_per_epoch", self.steps_per_epoch)
         self.sorted_callbacks = Callbacks(self.callbacks)
+        checks.known_name("on_checkpoint_error", self.on_checkpoint_error, ON_ERROR)
         self.checkpoints = self._checkpoints()
         self.validation_split = checks.number("validation_split", self.validation_split, low=0, below=1)
         if self.validation_split and self.validation_data is not None:

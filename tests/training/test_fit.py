@@ -228,6 +228,8 @@ def test_bad_settings_are_refused_before_training(module):
         (ValueError, "batch_size is 0, expected at least 1", {"batch_size": 0}),
         (TypeError, "batch_size must be an integer, got None", {"batch_size": None}),
         (TypeError, "shuffle must be True or False, got 'no'", {"shuffle": "no"}),
+        (TypeError, "progress must be True or False, got 'x'", {"progress": "x"}),
+        (ValueError, "unknown on_checkpoint_error 'ignore'", {"on_checkpoint_error": "ignore"}),
     ]:
         with pytest.raises(error, match=re.escape(message)):
             model.fit(X, Y, **{"epochs": 1, "optimizer": module.SGD(0.1)} | options)
