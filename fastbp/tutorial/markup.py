@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,17 +87,25 @@ def symbol(text: str) -> str:
     return f"<msup>{element}{high}</msup>" if upper else element
 
 
-def row(formula: str) -> str:
-    """Symbols between spaces in MathML; what stands between ⟦ and ⟧, as a / b, is a fraction."""
-    pieces = re.split(r"⟦(.*?)⟧", formula)
+def _parts(formula: str, symbol: Callable[[str], str], fraction: Callable[[str, str], str]) -> list[str]:
+    """What becomes of the symbols between spaces, and of each fraction, which stands between ⟦ and ⟧."""
     done = []
-    for i, piece in enumerate(pieces):
+    for i, piece in enumerate(re.split(r"⟦(.*?)⟧", formula)):
         if i % 2:
             above, below = piece.split(" // ")
-            done.append(f"<mfrac><mrow>{row(above)}</mrow><mrow>{row(below)}</mrow></mfrac>")
+            done.append(fraction(above, below))
         else:
             done.extend(map(symbol, piece.split()))
-    return "".join(done)
+    return done
+
+
+def row(formula: str) -> str:
+    """Symbols between spaces in MathML; what stands between ⟦ and ⟧, as a / b, is a fraction."""
+
+    def fraction(above: str, below: str) -> str:
+        return f"<mfrac><mrow>{row(above)}</mrow><mrow>{row(below)}</mrow></mfrac>"
+
+    return "".join(_parts(formula, symbol, fraction))
 
 
 def math(formula: str, *, block: bool = True) -> str:
@@ -143,15 +152,11 @@ _LATEX = {
 
 def latex(formula: str) -> str:
     """A formula in the notation of `math` as LaTeX."""
-    pieces = re.split(r"⟦(.*?)⟧", formula)
-    done = []
-    for i, piece in enumerate(pieces):
-        if i % 2:
-            above, below = piece.split(" // ")
-            done.append(rf"\frac{{{latex(above)}}}{{{latex(below)}}}")
-        else:
-            done.extend(map(_latex_symbol, piece.split()))
-    return " ".join(done)
+
+    def fraction(above: str, below: str) -> str:
+        return rf"\frac{{{latex(above)}}}{{{latex(below)}}}"
+
+    return " ".join(_parts(formula, _latex_symbol, fraction))
 
 
 def _latex_symbol(text: str) -> str:
