@@ -209,6 +209,7 @@ class MLP(Network):
         steps_per_epoch: int | None = None,
         batch_size: int = BATCH_SIZE,
         accumulate: int = 1,
+        shards: int = 1,
         optimizer: Optimizer,
         shuffle: bool = True,
         sample_weight: ArrayLike | None = None,
@@ -254,11 +255,12 @@ class MLP(Network):
             accumulate * batch_size rows (other random numbers in dropout apart), but in memory for the
             activations of batch_size rows. The steps of `steps`, callbacks and learning rates are these.
             Batches of an iterable are put together for it.
+        shards : cut each step's batch into so many parts, whose gradients are added along one fixed tree: the
+            bits of a training by several processes (see `fastbp.mpi`), in memory for a part's activations.
         optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         sample_weight : (samples,), each at least 0, and not all of them: a sample's loss and error are
-            multiplied by its weight.
-            Reduction "mean" still divides by the number of rows (as in Keras and scikit-learn).
+            multiplied by its weight. Reduction "mean" still divides by the number of rows (as in Keras).
         class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
             that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
             For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
@@ -304,6 +306,7 @@ class MLP(Network):
             steps_per_epoch=steps_per_epoch,
             batch_size=batch_size,
             accumulate=accumulate,
+            shards=shards,
             optimizer=optimizer,
             shuffle=shuffle,
             sample_weight=sample_weight,

@@ -251,9 +251,8 @@ class NumPyBackend(Backend):
     ) -> tuple[float, list[Array]]:
         """Of rows start to stop of an epoch, `part` rows at a time, all with the same parameters."""
         loss, grads = 0.0, list[Array]()
-        part = steps.part or steps.batch_size
-        for begin in range(start, stop, part):
-            x, y = _rows_of(steps, epoch, begin, min(begin + part, stop))
+        for begin, end in _parts(steps, start, stop):
+            x, y = _rows_of(steps, epoch, begin, end)
             self.streams.steps_trained += 1
             x = self._noisy(x, self.streams.steps_trained)
             masks = self._masks(len(x), self.streams.steps_trained)
@@ -277,6 +276,14 @@ class NumPyBackend(Backend):
 class MLP(model.MLP):
     __doc__ = model.MLP.__doc__
     backend_type = NumPyBackend
+
+
+def _parts(steps: Steps, start: int, stop: int) -> list[tuple[int, int]]:
+    """Where the parts of a batch begin and end, whose rows go from start to stop."""
+    if steps.shards is not None:
+        return [steps.shards.bounds(k, start, stop) for k in range(steps.shards.count)]
+    part = steps.part or steps.batch_size
+    return [(begin, min(begin + part, stop)) for begin in range(start, stop, part)]
 
 
 def _rows_of(steps: Steps, epoch: int, begin: int, end: int) -> tuple[Array, Array]:

@@ -27,6 +27,7 @@ FLOORS = (
     ("optimizer_base",),
     ("optimizers",),
     ("engine",),
+    ("mpi",),
     ("network",),
     ("inspection", "storage"),
     ("training",),

@@ -78,6 +78,7 @@ class Plan:
         self.threads = 0  # that did the last run
         self._in_place = False  # whether a layer works on the caller's own weights
         self._bound: tuple[weakref.ref[Array], ...] = ()  # parameters and states
+        self._limits = 0, 0  # while updates are held
 
     # ---- what is bound ----------------------------------------------------------------------------------
 
@@ -344,6 +345,35 @@ class Plan:
         if self.table.clipping.limit or self.table.max_norm.limit:
             self.table.coefficients = coefficients.ctypes.data
             self._enter(structs.FINISH_UPDATE, 1)
+
+    def hold_updates(self) -> None:
+        """From now on a step leaves the parameters as they are, and its gradient in `gradient`, until
+        `update` does what comes after. Of a design with clip_norm, when parameters and states are packed."""
+        self._limits = self.table.clipping.limit, self.table.max_norm.limit
+        self.table.clipping.limit = self.table.max_norm.limit = 0
+
+    def release_updates(self) -> None:
+        """The end of `hold_updates`."""
+        self.table.clipping.limit, self.table.max_norm.limit = self._limits
+
+    @property
+    def gradient(self) -> Array:
+        """What the design with clip_norm keeps of a step: packed like the parameters; what fills up vectors
+        is zero. To read and to write into."""
+        return _numbers(self._packed_at + self._packed_bytes, self._packed_bytes, self.design.dtype)
+
+    def update(self, coefficients: Array) -> None:
+        """The optimizer's step with what stands in `gradient`, clipped; coefficients as one row for
+        `train`."""
+        self.release_updates()
+        self.table.coefficients = coefficients.ctypes.data
+        self._enter(structs.FINISH_UPDATE, self.threads)
+        self.hold_updates()
+
+    def take_rows(self, order: int, rows: int) -> None:
+        """Train on the rows listed at that address, of the data that were bound with an order: a single
+        batch."""
+        self.table.order, self.table.samples, self.table.steps_per_epoch = order, rows, 1
 
     def parameters_are_finite(self) -> bool:
         """Whether the packed parameters are (what fills up vectors is)."""

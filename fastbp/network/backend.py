@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.inputs.samples import Samples
+from fastbp.mpi.shards import Shards
 from fastbp.network.architecture import Architecture
 from fastbp.network.parameters import Parameters
 from fastbp.network.results import Trace
@@ -27,6 +28,7 @@ class Steps:
     (steps per epoch) of epoch s div (steps per epoch), and takes the rows of the samples in order (`order` is
     None) or those that `order` lists: one permutation of the samples after another, one for each epoch from
     epoch 0 on. It takes its rows `part` at a time, which is all that there are activations of (None: all).
+    With `shards`, gradients of parts of each batch are added up as these say, perhaps by several processes.
     """
 
     samples: Samples
@@ -35,6 +37,7 @@ class Steps:
     last: int
     batch_size: int
     part: int | None = None
+    shards: Shards | None = None
 
     def __len__(self) -> int:
         return self.last - self.first

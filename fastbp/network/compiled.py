@@ -16,6 +16,8 @@ from fastbp.engine.memory import FEW_ROWS, Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.engine.threads.locks import lock_of
+from fastbp.mpi.shards import Shards
+from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
 from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.parameters import Parameters
@@ -196,6 +198,8 @@ class CompiledBackend(Backend):
         stop = np.zeros(1, np.int64)
         if threading.current_thread() is threading.main_thread():
             self._stop = stop
+        if steps.shards is not None:
+            return self._train_in_shards(steps, steps.shards, optimizer, state, losses_out, stop)
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
         samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
@@ -284,6 +288,53 @@ class CompiledBackend(Backend):
                 state.steps += len(steps)
                 self.streams.steps_trained = trained
             self._put_back(sums)
+            self._put_back(plan)
+        return keep
+
+    def _train_in_shards(
+        self,
+        steps: Steps,
+        shards: Shards,
+        optimizer: Optimizer,
+        state: State,
+        losses_out: NDArray[np.float64],
+        stop: NDArray[np.int64],
+    ) -> bool:
+        """`train` with gradients of shards added up. Nothing is updated unless all is finite.
+
+        The plan is one that clips the gradient's norm: it keeps gradients apart, and its update, which is
+        done when they are added up, takes place where the parameters lie packed.
+        """
+        buffers = state.buffers  # as in `train`
+        samples, parameters = steps.samples, self.parameters
+        rule = kept_apart(optimizer)
+        threads = fewest(self.architecture.threads, shards.threads)
+        order = np.arange(len(samples)) if steps.order is None else steps.order
+        with self._lock:
+            plan = self._take_plan(
+                "train",
+                rule_of(rule),
+                shards.most_rows(steps.batch_size),
+                weighted=samples.weighted,
+                clip_norm=True,
+            )
+            plan.bind_data(samples.X, samples.Y, order)
+            plan.bind_parameters(parameters.flat, buffers)
+            settings = self._settings_of(rule, state, steps)
+            pack = self._packed != (plan, parameters.version)
+            self._packed = None
+            plan.train(0, 0, settings, np.empty(0), pack=pack, threads=threads, stop=stop)
+            plan.hold_updates()
+            trained = self.streams.steps_trained
+            run = ShardedSteps(plan, shards, order, len(samples), steps.batch_size, trained, stop)
+            losses_out[:] = run.train(steps.first, settings, threads)
+            plan.release_updates()
+            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
+            if keep:
+                plan.unpack(threads)
+                self._packed = plan, parameters.version
+                state.steps += len(steps)
+                self.streams.steps_trained += len(steps) * shards.count
             self._put_back(plan)
         return keep
 

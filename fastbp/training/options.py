@@ -25,6 +25,7 @@ _FOR_ARRAYS = {
     "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
     "class_weight='balanced'": "it counts all labels first; give the weight of each class",
     "validation_split": "give validation_data",
+    "shards": "what they share is known by its rows",
     "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
 }
 
@@ -52,6 +53,7 @@ class FitOptions:
     on_checkpoint_error: str = "raise"
     progress: bool = True
     check_finite: bool = True
+    shards: int = 1
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -65,6 +67,12 @@ class FitOptions:
             self.steps = checks.count("steps", self.steps, low=0)
         self.batch_size = checks.count("batch_size", self.batch_size)
         self.accumulate = checks.count("accumulate", self.accumulate)
+        self.shards = checks.count("shards", self.shards)
+        if self.shards > 1 and self.accumulate > 1:
+            raise ValueError(
+                f"give shards or accumulate, not both; got {self.shards} and {self.accumulate}. (Shards cut "
+                "batches into parts already: a larger batch_size takes no more memory.)"
+            )
         self.shuffle = checks.flag("shuffle", self.shuffle)
         self.progress = checks.flag("progress", self.progress)
         if self.steps_per_epoch is not None:
@@ -94,6 +102,7 @@ class FitOptions:
             "class_weight='balanced'": balanced,
             "validation_split": self.validation_split > 0,
             "checkpoint": self.checkpoint is not None,
+            "shards": self.shards > 1,
         }
         for name, is_given in given.items():
             if is_given:
@@ -113,6 +122,7 @@ class FitOptions:
         self, architecture: Architecture, samples: Samples, held_out: Samples | None
     ) -> dict[str, Any]:
         """What must be the same for a training to go on from a checkpoint."""
+        shards = {} if self.shards == 1 else {"shards": self.shards}
         return {
             "model": architecture.to_json(),
             "optimizer": self.optimizer,
@@ -127,4 +137,5 @@ class FitOptions:
             "validation_split": self.validation_split,
             "metrics": self.metrics,
             "callbacks": self.sorted_callbacks.with_state,
+            **shards,
         }

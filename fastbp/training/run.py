@@ -15,6 +15,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs import sources
 from fastbp.inputs.samples import Samples
+from fastbp.mpi.shards import Shards
 from fastbp.network.backend import Steps
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
@@ -62,6 +63,7 @@ class Run:
         self.steps, self.batch_size, self.part = steps, batch_size, part
         self.optimizer, self.rule, self.state = optimizer, optimizer, state  # rule: as it is in this chunk
         self.shuffle = shuffle
+        self.shards: Shards | None = None  # how batches are cut, if they are
         self.steps_per_epoch = -(-len(samples) // batch_size)
         backend = model.backend
         measured = backend.measured_step
@@ -353,7 +355,7 @@ class Run:
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
     ) -> bool:
         """Do these steps (see `Backend.train`); whether all stayed finite."""
-        steps = Steps(self.samples, order, first, last, self.batch_size, self.part)
+        steps = Steps(self.samples, order, first, last, self.batch_size, self.part, self.shards)
         return self.model.backend.train(steps, self.rule, self.state, losses, only_if_finite=True)
 
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:

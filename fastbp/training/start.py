@@ -14,6 +14,7 @@ from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Labels
 from fastbp.inputs.targets import warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
+from fastbp.mpi.shards import Shards
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.training.batch_run import BatchRun
@@ -89,6 +90,8 @@ def _run_of_arrays(
         steps = options.epochs * -(-len(samples) // rows_of_step)
     model.reader.learns(samples)
     run = Run(model, samples, steps, rows_of_step, options.optimizer, state, options.shuffle, part)
+    if options.shards > 1:
+        run.shards = Shards(options.shards)
     return run, validation
 
 
