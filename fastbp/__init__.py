@@ -9,6 +9,7 @@ from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
+from fastbp.many.fit import fit_many
 from fastbp.model import MLP
 from fastbp.optimizers import *  # noqa: F403 - the ones in its __all__
 from fastbp.version import __version__ as __version__
@@ -20,6 +21,7 @@ __all__ = [
     "backward",
     "callbacks",
     "check_backward",
+    "fit_many",
     "forward",
     "metrics",
     "plot",

@@ -27,6 +27,8 @@ class History:
     interrupted : whether Ctrl-C ended it.
     best_epoch : the epoch (counted from 1) that `EarlyStopping` found best; None without it.
     stopped_early : whether `EarlyStopping` ended it.
+    diverged : where a loss or the parameters became NaN or infinite among many networks (`fit_many`), what
+        `fit` raises as FloatingPointError; else None.
 
     An epoch is in the history when all its steps were done; where Ctrl-C came during its validation,
     `val_loss` and metrics of that last epoch are NaN. `fit(steps=...)` may end within an epoch, whose part is
@@ -41,6 +43,7 @@ class History:
         self.interrupted = False
         self.best_epoch: int | None = None
         self.stopped_early = False
+        self.diverged: str | None = None
 
     @property
     def loss(self) -> Values:
@@ -173,4 +176,5 @@ class History:
         if self.best_epoch is not None:
             text += f", best_epoch={self.best_epoch}"
         text += ", stopped early" if self.stopped_early else ""
+        text += ", diverged" if self.diverged else ""
         return text + (", interrupted" if self.interrupted else "") + ")"

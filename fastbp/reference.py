@@ -28,6 +28,7 @@ from fastbp.formulas import layer_norm, philox
 from fastbp.history import History
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
+from fastbp.many.fit import fit_many
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import output_delta, sample_losses
 from fastbp.network.results import Trace
@@ -43,6 +44,7 @@ __all__ = [
     "backward",
     "callbacks",
     "check_backward",
+    "fit_many",
     "forward",
     "metrics",
     "plot",

@@ -32,6 +32,7 @@ FLOORS = (
     ("inspection", "storage"),
     ("training",),
     ("model", "functional"),
+    ("many",),
     ("reference",),
     ("fastbp",),  # the package's __init__.py
     ("cli", "tutorial"),

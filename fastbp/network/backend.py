@@ -99,6 +99,13 @@ class Backend(ABC):
         parameters and losses are finite; elsewhere it means nothing.
         """
 
+    def share_plans(self, spare: Any) -> None:  # noqa: B027 - there may be nothing to share
+        """Take what is prepared for a use from there (`spare_plans.SparePlans`), if it is there: while many
+        networks are trained one after another."""
+
+    def give_plans_back(self) -> None:  # noqa: B027
+        """Put all that is prepared there; what is needed later will be made anew."""
+
     def request_stop(self) -> None:  # noqa: B027 - there may be nothing to do
         """Ctrl-C came while steps run: a long run may raise KeyboardInterrupt instead of finishing."""
 

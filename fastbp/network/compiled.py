@@ -22,6 +22,7 @@ from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.parameters import Parameters
 from fastbp.network.results import Trace
+from fastbp.network.spare_plans import SparePlans
 from fastbp.network.streams import Streams
 from fastbp.optimizer_base import Optimizer, State
 
@@ -50,6 +51,7 @@ class CompiledBackend(Backend):
         self._plans: dict[tuple[Any, ...], Plan] = {}
         # The plan whose packed parameters are those of the model, if these have this version.
         self._packed: tuple[Plan, int] | None = None
+        self._spare: SparePlans | None = None  # of networks that share theirs
         self._few_rows: few_rows.FewRows | None = None
         self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
@@ -86,12 +88,12 @@ class CompiledBackend(Backend):
                 weighted=weighted,
                 dropout=architecture.dropout,
                 input_noise=architecture.input_noise,
-                key=noise_key,
+                key=noise_key if any(architecture.dropout) or architecture.input_noise else (0, 0),
                 clip_norm=clip_norm,
                 max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
                 layer_norm=architecture.layer_norm,
             )
-            plan = Plan(design)
+            plan = (self._spare and self._spare.take(design)) or Plan(design)
             plan.key = key
         return plan
 
@@ -100,6 +102,17 @@ class CompiledBackend(Backend):
         while len(self._plans) >= PLANS:
             self._plans.pop(next(iter(self._plans)))
         self._plans[plan.key] = plan  # the one used last stands last
+
+    def share_plans(self, spare: Any) -> None:
+        self._spare = spare
+
+    def give_plans_back(self) -> None:
+        with self._lock:
+            spare, plans = self._spare, self._plans
+            self._spare, self._plans, self._packed = None, {}, None
+        for plan in plans.values():
+            if spare is not None:
+                spare.put(plan)
 
     # ---- the passes -----------------------------------------------------------------------------------
 

@@ -77,10 +77,17 @@ def _run_of_arrays(
         samples, held_out = samples.picked(rows), samples.picked(held_rows)
         samples.require_some_weight("sample_weight", "not held out")
         held_out.require_some_weight("sample_weight", "held out")
+    return run_of_samples(model, samples, held_out, state, options)
+
+
+def run_of_samples(
+    model: Network, samples: Samples, held_out: Samples | None, state: State, options: FitOptions
+) -> tuple[Run, Validation | None]:
+    """A run on samples of this model's reader, and what judges it on those that are held out."""
     samples = samples.class_weighted(options.class_weight, model.architecture.loss)
     samples.require_some_weight("class_weight", "trained on")
     warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
-    validation = _validation(model, held_out, options)
+    validation = validation_of(model, held_out, options)
     _require_trainable(model)
     rows_of_step = min(options.accumulate * options.batch_size, len(samples))
     part = options.batch_size if options.batch_size < rows_of_step else None
@@ -99,7 +106,7 @@ def _run_of_batches(
     model: Network, X: Any, held_out: Samples | None, state: State, options: FitOptions
 ) -> tuple[Run, Validation | None]:
     options.require_for_batches()
-    validation = _validation(model, held_out, options)
+    validation = validation_of(model, held_out, options)
     _require_trainable(model)
 
     def prepare(X: Any, Y: Any, weights: Any) -> Samples:
@@ -110,7 +117,7 @@ def _run_of_batches(
     return BatchRun(model, Batches(X, options.accumulate, prepare), options, state), validation
 
 
-def _validation(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
+def validation_of(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
     """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
     targets = None
     if held_out and options.metrics:

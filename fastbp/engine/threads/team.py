@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -102,6 +104,7 @@ class _Share:
 _lock = threading.Lock()
 _shares: list[_Share] = []  # of the entries that run, and of some that are over
 _after_fork = False
+_own = threading.local()  # of each Python thread: whether it works alone
 
 
 def _forked() -> None:
@@ -126,12 +129,24 @@ if hasattr(os, "register_at_fork"):
 
 def available(threads: int | None) -> int:
     """How many threads a model with that setting may use."""
-    if _after_fork or numba.config.DISABLE_JIT:
+    if _after_fork or numba.config.DISABLE_JIT or getattr(_own, "alone", False):
         return 1
     most = int(numba.config.NUMBA_NUM_THREADS)
     if threading_layer() is not None:  # else asking for it would start the threads
         most = min(most, numba.get_num_threads())
     return most if threads is None else min(threads, most)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A context in which this Python thread takes no other threads to help: where several Python threads
+    train a network each, every core has its own."""
+    before = getattr(_own, "alone", False)
+    _own.alone = True
+    try:
+        yield
+    finally:
+        _own.alone = before
 
 
 def limit() -> str:

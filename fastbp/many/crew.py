@@ -1,0 +1,116 @@
+"""A queue of networks, and a thread for each core, which takes the next one when it has finished one.
+
+A network is trained by one core from beginning to end, by the run that `fit` makes: so it has the bits of its
+own `fit`, whoever trains it and whatever the others do. Compiled code (steps, shuffling) runs without
+Python's lock, hence the cores work side by side; Python between the chunks of steps is done by one at a time.
+Networks of equal design take the same prepared plans one after another: memory grows with the cores.
+
+A network that would keep a core busy when all others are done, and whose step is large enough for a team,
+gets all cores first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fastbp.engine.plan import TRY_TEAM_FROM_MULTIPLY_ADDS
+from fastbp.engine.threads import own_thread, team
+from fastbp.many.members import Member
+from fastbp.network.spare_plans import SparePlans
+from fastbp.training.interrupt import Interrupts
+
+# Steps from which a team loses nothing against as many networks side by side, whose weights and activations
+# would crowd one another out of the caches.
+TEAM_MULTIPLY_ADDS = 20_000_000
+# Plans that wait for the next network, for each core.
+PLANS_PER_CORE = 8
+
+
+class Crew:
+    """Trains all members; afterwards each has its history.
+
+    threads : how many cores. told : called after each member, perhaps in other threads, one at a time.
+    """
+
+    def __init__(self, members: Sequence[Member], threads: int, told: Callable[[Member], None]) -> None:
+        self.threads, self._told = min(threads, len(members)), told
+        total = sum(member.seconds for member in members)
+        by_length = sorted(members, key=lambda member: -member.seconds)
+        self._teams = [m for m in by_length if threads > 1 and _wants_a_team(m, total / threads)]
+        for_teams = set(map(id, self._teams))
+        self._queue = deque(m for m in by_length if id(m) not in for_teams)  # the longest first
+        self._spare = SparePlans(PLANS_PER_CORE * threads)
+        self._turn, self._telling = threading.RLock(), threading.Lock()
+        self._stop = np.zeros(1, np.int64)
+        self.errors: list[BaseException] = []
+
+    @property
+    def interrupted(self) -> bool:
+        return bool(self._stop[0])
+
+    def run(self) -> None:
+        """Train all. Ctrl-C ends the trainings after the chunk that each is in."""
+        with Interrupts(self._end) as interrupts:
+            try:
+                for member in self._teams:
+                    self._train_here(member)
+                if self.threads > 1 and len(self._queue) > 1:
+                    own_thread.run(self._work_side_by_side, self._stop)
+                else:
+                    with team.alone():
+                        while self._queue:
+                            self._train_here(self._queue.popleft())
+            except KeyboardInterrupt:
+                self._end()
+        if interrupts.pressed:
+            interrupts.pass_on()
+        if self.errors:
+            raise self.errors[0]
+
+    def _end(self) -> None:
+        self._stop[0] = 1
+
+    def _train_here(self, member: Member) -> None:
+        """In the calling thread, which hears Ctrl-C itself."""
+        if self.interrupted:
+            return
+        member.train(self._spare, None, self._turn)
+        if member.history.interrupted:
+            self._end()
+        self._tell(member)
+
+    def _work_side_by_side(self) -> None:
+        """In a thread that gets no signals: until all others are done."""
+        others = [threading.Thread(target=self._work) for _ in range(self.threads - 1)]
+        for thread in others:
+            thread.start()
+        self._work()
+        for thread in others:
+            thread.join()
+
+    def _work(self) -> None:
+        with team.alone():
+            while not self.interrupted:
+                try:
+                    member = self._queue.popleft()
+                except IndexError:
+                    return
+                try:
+                    member.train(self._spare, self._stop, self._turn)
+                    self._tell(member)
+                except BaseException as error:
+                    self.errors.append(error)
+                    self._end()
+
+    def _tell(self, member: Member) -> None:
+        with self._telling:
+            self._told(member)
+
+
+def _wants_a_team(member: Member, fair_share: float) -> bool:
+    work = member.step_multiply_adds
+    return work >= TEAM_MULTIPLY_ADDS or (work >= TRY_TEAM_FROM_MULTIPLY_ADDS and member.seconds > fair_share)
