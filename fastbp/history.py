@@ -49,7 +49,9 @@ class History:
     def loss(self) -> Values:
         """(epochs,): made of the losses of the epoch's batches, each before that batch's update.
 
-        Their mean over all samples with reduction="mean", their sum with "sum".
+        With reduction="mean" their mean over all samples, with "sum" their sum, with "weighted_mean" the mean
+        of the batches' losses (each of which is divided by its weights), where a batch counts as often as it
+        has rows, and one that is skipped does not count.
         """
         return self._array("loss")
 

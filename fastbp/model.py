@@ -14,13 +14,12 @@ from fastbp.history import History
 from fastbp.inputs import sources
 from fastbp.inputs.samples import ClassWeight
 from fastbp.inputs.sources import Rows
-from fastbp.inspection import diagnosis, gradient_check
+from fastbp.inspection.inspected import Inspected
 from fastbp.metrics import Function
 from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.compiled import CompiledBackend
 from fastbp.network.evaluation import evaluate
-from fastbp.network.network import Network
 from fastbp.network.results import Gradients, Trace, checked_trace
 from fastbp.optimizer_base import Optimizer
 from fastbp.storage import model_file
@@ -31,7 +30,7 @@ from fastbp.training.options import BATCH_SIZE, FitOptions
 Array = NDArray[Any]
 
 
-class MLP(Network):
+class MLP(Inspected):
     """A multi-layer perceptron: dense layers, each with a bias and an activation.
 
     Parameters
@@ -46,7 +45,9 @@ class MLP(Network):
         "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
         output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
         "categorical_crossentropy(0.1)". All are sums over the outputs.
-    reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up.
+    reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up,
+        "weighted_mean" divides by the sum of the batch's sample weights (without weights by its size). A
+        batch whose weights sum to 0 is then skipped: loss and gradients are 0, no step is taken.
     init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
         and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
@@ -195,7 +196,7 @@ class MLP(Network):
         self.reader.learns(batch)
         rows, out = len(batch), np.empty(1)
         self.backend.train(Steps(batch, None, 0, 1, rows), rule, state, out)
-        return self.architecture.mean(float(out[0]), rows)
+        return float(out[0]) if self.architecture.reduction == "sum" else float(out[0]) / rows
 
     # ---- training -------------------------------------------------------------------------------------
 
@@ -260,12 +261,13 @@ class MLP(Network):
         optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         sample_weight : (samples,), each at least 0, and not all of them: a sample's loss and error are
-            multiplied by its weight. Reduction "mean" still divides by the number of rows (as in Keras).
+            multiplied by its weight. Reduction "mean" still divides by the number of rows (as Keras
+            does), "weighted_mean" by the sum of the batch's weights (as scikit-learn does).
         class_weight : a weight for each class, as if its samples had it; both kinds multiply. A dict (classes
             that it leaves out have 1), an array, or "balanced": samples / (classes * samples of the class).
             For loss "categorical_crossentropy" with classes 0, 1, ...; with one output also for
             "binary_crossentropy", classes 0 and 1, and "hinge", -1 and 1. Validation takes no notice of it.
-            (PyTorch's class weights divide by the sum of the weights instead of the number of rows.)
+            (PyTorch's class weights divide by the sum of the weights: reduction "weighted_mean".)
         validation_data : (X, Y) or (X, Y, sample_weight), whose loss is computed after each epoch.
         validation_split : instead, this share of the samples, which are not trained on. They are drawn from
             the model's seed, the same ones in every call with so many samples. (Both parts are copies in
@@ -354,27 +356,6 @@ class MLP(Network):
         if history.interrupted:
             raise KeyboardInterrupt
         return history.last("loss")
-
-    # ---- looking into it ------------------------------------------------------------------------------
-
-    def check_gradients(
-        self,
-        X: ArrayLike,
-        Y: ArrayLike,
-        *,
-        sample_weight: ArrayLike | None = None,
-        max_entries: int | None = 200,
-    ) -> gradient_check.GradientCheck:
-        """Compare `backward` with central differences of the loss, in float64. The model is not changed.
-
-        `max_entries` parameters of each array are looked at, spread evenly (None: all of them; each costs two
-        forward passes). Returns the largest relative error of each array; see `GradientCheck`.
-        """
-        return gradient_check.check_gradients(self, X, Y, sample_weight, max_entries)
-
-    def diagnose(self, X: ArrayLike, Y: ArrayLike) -> diagnosis.Diagnosis:
-        """How signals and gradients do in each layer, for this data; print it, or see `Diagnosis`."""
-        return diagnosis.diagnose(self, X, Y)
 
     # ---- files ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_tru
 
 Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
 `fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp.formulas.layer_norm`);
-parts 3 and 4 are one step of each optimizer.
+part 3 is what is done around an optimizer's step, and the steps are in `fastbp.formulas.optimizer_steps`.
 
 Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
 judges the kernels, so it stays simple. `import fastbp.reference as fastbp` works.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,9 @@ from fastbp import callbacks, checks, metrics, model, optimizers, plot, schedule
 from fastbp.activations import sigmoid
 from fastbp.callbacks import EarlyStopping
 from fastbp.formulas import layer_norm, philox
+from fastbp.formulas.optimizer_steps import STEPS
 from fastbp.history import History
+from fastbp.inputs.samples import split_weights
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.many.fit import fit_many
@@ -33,7 +35,7 @@ from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import output_delta, sample_losses
 from fastbp.network.results import Trace
 from fastbp.optimizer_base import Optimizer, State
-from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop
+from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop  # noqa: F401  (offered, too)
 
 Array = NDArray[Any]
 
@@ -196,14 +198,13 @@ class NumPyBackend(Backend):
         return masks
 
     def _gradients(
-        self, trace: Trace, Y: Array, rows: int, masks: Sequence[Array | None] | None = None
+        self, trace: Trace, Y: Array, divisor: float, masks: Sequence[Array | None] | None = None
     ) -> list[Array]:
-        """dW of every layer, then every db, every dg. rows: of the step, the trace may be of some of them."""
+        """dW of every layer, then every db, every dg. divisor: of the step, see `Architecture.divisor`."""
         z, a, weights, gains = trace.z, trace.a, self.parameters.weights, self.parameters.gains
         inputs = [trace.X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
         delta = output_delta(self.architecture, trace, Y)  # (batch, outputs)
-        if self.architecture.reduction == "mean":
-            delta = delta / rows
+        delta = delta / divisor if divisor else np.zeros_like(delta)
         dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
         dg: list[Array] = []
         for i in range(len(z) - 2, -1, -1):
@@ -217,12 +218,16 @@ class NumPyBackend(Backend):
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 
+    def _divisor(self, Y: Array) -> float:
+        """What loss and gradients of a batch are divided by; 0 if all of its rows have weight 0."""
+        return self.architecture.divisor(len(Y), split_weights(Y, self.architecture.outputs)[1])
+
     @np.errstate(all="ignore")
     def backward(self, trace: Trace, Y: Array) -> Array:
         """The gradients of a batch as one flat array."""
         flat = np.empty_like(self.parameters.flat)
         parts = itertools.chain(*self.parameters.split(flat))
-        for part, gradient in zip(parts, self._gradients(trace, Y, len(Y)), strict=True):
+        for part, gradient in zip(parts, self._gradients(trace, Y, self._divisor(Y)), strict=True):
             part[...] = gradient
         return flat
 
@@ -244,6 +249,8 @@ class NumPyBackend(Backend):
                 start, stop = step * steps.batch_size, min((step + 1) * steps.batch_size, samples)
                 loss, grads = self._loss_and_gradients(steps, epoch, start, stop)
                 losses_out[s - steps.first] = loss
+                if not grads:  # a batch without weight
+                    continue
                 state.steps += 1
                 self._update(optimizer, _clipped(optimizer, grads), state.steps, buffers)
         return True
@@ -251,8 +258,12 @@ class NumPyBackend(Backend):
     def _loss_and_gradients(
         self, steps: Steps, epoch: int, start: int, stop: int
     ) -> tuple[float, list[Array]]:
-        """Of rows start to stop of an epoch, `part` rows at a time, all with the same parameters."""
+        """Of rows start to stop of an epoch, `part` rows at a time, all with the same parameters.
+
+        The loss is the batch's, times its rows unless it is a sum. No gradients: there is no weight.
+        """
         loss, grads = 0.0, list[Array]()
+        divisor = self._divisor(_rows_of(steps, epoch, start, stop)[1])
         for begin, end in _parts(steps, start, stop):
             x, y = _rows_of(steps, epoch, begin, end)
             self.streams.steps_trained += 1
@@ -260,13 +271,17 @@ class NumPyBackend(Backend):
             masks = self._masks(len(x), self.streams.steps_trained)
             trace = self.forward(x, masks)
             loss += float(sample_losses(self.architecture, trace, y).sum())
-            more = self._gradients(trace, y, stop - start, masks)
+            more = self._gradients(trace, y, divisor, masks)
             grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
+        if divisor == 0:
+            return 0.0, []
+        if self.architecture.reduction == "weighted_mean":
+            loss *= (stop - start) / divisor
         return loss, grads
 
     def _update(self, o: Optimizer, grads: list[Array], t: int, buffers: list[list[Array]]) -> None:
         """Step t of the optimizer, on every parameter array and its part of each of the state's buffers."""
-        step_of = _OPTIMIZER_STEPS[type(o)]
+        step_of = STEPS[type(o).__name__]
         for i, (param, grad) in enumerate(zip(self.parameters.views, grads, strict=True)):
             if o.l1:
                 grad = grad + o.l1 * np.sign(param)
@@ -322,77 +337,3 @@ def _limit_norms(weights: list[Array], max_norm: float) -> None:
     for W in weights:  # (fan_in, fan_out): a unit's incoming weights are a column
         norms = np.sqrt(np.square(W, dtype=np.float64).sum(axis=0))  # (fan_out,)
         W *= np.where(norms > max_norm, max_norm / (norms + 1e-7), 1.0).astype(W.dtype)
-
-
-# ---- 4. one step of each optimizer, in place on one parameter array and its state ------------------------
-
-
-def _lr(o: Optimizer, t: int) -> float:
-    """The learning rate of step t = 1, 2, ..."""
-    return float(o.rates(t - 1, t)[0])
-
-
-def _sgd_step(o: SGD, param: Array, grad: Array, t: int, m: Array | None = None) -> None:
-    if o.weight_decay:
-        grad = grad + o.weight_decay * param
-    if m is not None:
-        m[...] = o.momentum * m + grad
-        grad = grad + o.momentum * m if o.nesterov else m
-    param -= _lr(o, t) * grad
-
-
-def _adam_step(o: Adam, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
-    beta1, beta2 = o.betas
-    if o.weight_decay:
-        grad = grad + o.weight_decay * param
-    m[...] = beta1 * m + (1 - beta1) * grad
-    v[...] = beta2 * v + (1 - beta2) * grad**2
-    m_hat_factor, v_hat_factor = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
-    param -= _lr(o, t) * m_hat_factor * m / (np.sqrt(v) * math.sqrt(v_hat_factor) + o.eps)
-
-
-def _adamw_step(o: AdamW, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
-    param *= 1 - _lr(o, t) * o.weight_decay
-    _adam_step(Adam(o.lr, o.betas, o.eps), param, grad, t, m, v)
-
-
-def _nadam_step(o: NAdam, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
-    beta1, beta2 = o.betas
-    if o.weight_decay:
-        grad = grad + o.weight_decay * param
-    m[...] = beta1 * m + (1 - beta1) * grad
-    v[...] = beta2 * v + (1 - beta2) * grad**2
-    mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, t + 2) * o.momentum_decay))  # (t + 1,): of steps 1 .. t + 1
-    of_grad = (1 - mu[t - 1]) / (1 - mu[:t].prod())
-    of_m = mu[t] / (1 - mu.prod())
-    root = np.sqrt(v) * math.sqrt(1 / (1 - beta2**t)) + o.eps
-    param -= param.dtype.type(_lr(o, t) * of_grad) * grad / root
-    param -= param.dtype.type(_lr(o, t) * of_m) * m / root
-
-
-def _rmsprop_step(o: RMSprop, param: Array, grad: Array, t: int, v: Array, m: Array | None = None) -> None:
-    if o.weight_decay:
-        grad = grad + o.weight_decay * param
-    v[...] = o.alpha * v + (1 - o.alpha) * grad**2
-    grad = grad / (np.sqrt(v) + o.eps)
-    if m is not None:
-        m[...] = o.momentum * m + grad
-        grad = m
-    param -= _lr(o, t) * grad
-
-
-def _adagrad_step(o: Adagrad, param: Array, grad: Array, t: int, v: Array) -> None:
-    if o.weight_decay:
-        grad = grad + o.weight_decay * param
-    v += grad**2
-    param -= _lr(o, t) * grad / (np.sqrt(v) + o.eps)
-
-
-_OPTIMIZER_STEPS: dict[type[Optimizer], Callable[..., None]] = {
-    SGD: _sgd_step,
-    Adam: _adam_step,
-    AdamW: _adamw_step,
-    NAdam: _nadam_step,
-    RMSprop: _rmsprop_step,
-    Adagrad: _adagrad_step,
-}

@@ -25,6 +25,7 @@ from fastbp.engine import settings
 from fastbp.engine.kernels import activations as activations_of_engine
 from fastbp.engine.kernels import losses as losses_of_engine
 from fastbp.engine.kernels import optimizers as rules_of_engine
+from fastbp.formulas import optimizer_steps
 from fastbp.losses import LOSSES
 
 
@@ -51,7 +52,7 @@ def missing():
         ("engine's formula", optimizer_names, {
             name for name, o in engine_optimizers().items() if o.rule in rules_of_engine.RULES
         }),
-        ("reference's step", optimizer_names, {kind.__name__ for kind in fastbp.reference._OPTIMIZER_STEPS}),
+        ("reference's step", optimizer_names, optimizer_steps.STEPS),
         ("gradient check as hidden", ACTIVATIONS, hidden),
         ("gradient check as output", OUTPUTS, outputs),
         ("engine bits as output", OUTPUTS, {output for output, _ in engine_bits.OUTPUTS}),

@@ -32,21 +32,17 @@ def _limited(optimizer: Optimizer) -> bool:
 def settings_of(
     optimizer: Optimizer,
     steps_done: int,
-    first_step: int,
-    last_step: int,
-    samples: int,
-    batch: int,
-    mean: bool,
+    steps: int,
+    divisors: float | NDArray[Any],
     dtype: np.dtype[Any],
 ) -> Array:
     """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings,
-    then clip_norm if there is one."""
-    per_epoch = -(-samples // batch)
-    steps = last_step - first_step
+    then clip_norm if there is one.
+
+    divisors : what the loss of each step is divided by, one number or (steps,).
+    """
     # a number is not made an array of equal numbers: train_step comes here for each step
-    scale: Any = 1 / batch if mean else 1.0
-    if mean and samples % batch:
-        scale = 1 / np.minimum(batch, samples - np.arange(first_step, last_step) % per_epoch * batch)
+    scale: Any = 1 / divisors
     coefficients = optimizer.coefficients(steps_done, steps_done + steps)
     if "eps" in coefficients:
         # Never 0: where vectors are filled up, gradients and states are 0, and 0 / (0 + eps) must be 0.

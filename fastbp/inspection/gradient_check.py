@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
+from fastbp.inputs.samples import split_weights
 from fastbp.network import layout
 from fastbp.network.evaluation import evaluate, sample_losses
 from fastbp.network.network import Network
@@ -104,4 +105,5 @@ def _central_difference(model: Network, flat: Array, i: int, X: Array, Y: Array)
         return float("nan")
     # sample by sample, so that the samples' losses do not swallow the difference
     difference = float((values[0] - values[1]).sum()) / float(up - down)
-    return difference / len(X) if model.architecture.reduction == "mean" else difference
+    divisor = model.architecture.divisor(len(X), split_weights(Y, model.architecture.outputs)[1])
+    return difference / divisor if divisor else 0.0

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 EVALUATE_MULTIPLY_ADDS = 20_000_000
 # Seeds are below that: more bits than a SeedSequence has would say nothing.
 SEED_LIMIT = 1 << 128
+REDUCTIONS = ("mean", "sum", "weighted_mean")
 
 
 class Architecture:
@@ -62,7 +63,7 @@ class Architecture:
         activations.output(output)
         self.loss = losses.get(loss)
         _check_output(self.layer_sizes, output, self.loss)
-        self.reduction = checks.known_name("reduction", reduction, ("mean", "sum"))
+        self.reduction = checks.known_name("reduction", reduction, REDUCTIONS)
         self.init = initializers.check(init)
         self.dtype = _float_type(dtype)
         self.seed = _seed(seed)
@@ -119,9 +120,14 @@ class Architecture:
         """The name of each layer's activation."""
         return [activation.name for activation in self.activations]
 
-    def mean(self, total: float, rows: int) -> float:
-        """The loss of so many rows, from the sum of their losses, as `reduction` says."""
-        return total / rows if self.reduction == "mean" else total
+    def divisor(self, rows: int, weights: Array | None) -> float:
+        """What the sum of a batch's losses, and their gradient, is divided by, as `reduction` says.
+
+        weights : (rows,), or None. 0: the batch has no weight at all, and counts for nothing.
+        """
+        if self.reduction == "weighted_mean" and weights is not None:
+            return float(weights.sum(dtype=np.float64))
+        return 1.0 if self.reduction == "sum" else float(rows)
 
     def row_blocks(self, rows: int) -> list[slice]:
         """So many rows in blocks that are evaluated at once."""

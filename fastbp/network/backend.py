@@ -42,6 +42,64 @@ class Steps:
     def __len__(self) -> int:
         return self.last - self.first
 
+    @property
+    def per_epoch(self) -> int:
+        """How many steps an epoch has."""
+        return -(-len(self.samples) // self.batch_size)
+
+    def rows(self) -> NDArray[np.int64]:
+        """(steps,) the number of rows of each step."""
+        starts = np.arange(self.first, self.last) % self.per_epoch * self.batch_size
+        return np.minimum(self.batch_size, len(self.samples) - starts)
+
+    def weights(self) -> NDArray[np.float64] | None:
+        """(steps,) the sum of the weights of each step's rows, or None where rows have no weights."""
+        stored = self.samples.stored_weights
+        if stored is None:
+            return None
+        samples, size, per_epoch = len(self.samples), self.batch_size, self.per_epoch
+        epoch, step = divmod(self.first, per_epoch)
+        last = self.last - epoch * per_epoch
+        if last <= per_epoch:  # of a large epoch only the rows of these steps
+            taken = slice(epoch * samples + step * size, epoch * samples + min(samples, last * size))
+            rows = slice(step * size, last * size) if self.order is None else self.order[taken]
+            of_rows = stored[rows].astype(np.float64)
+            return np.add.reduceat(of_rows, np.arange(0, len(of_rows), size)) if len(self) else np.empty(0)
+        epochs = -(-last // per_epoch)
+        order = np.arange(samples)[None] if self.order is None else self._epochs(epoch, epochs)
+        sums = np.add.reduceat(stored[order].astype(np.float64), np.arange(0, samples, size), axis=1)
+        repeated = np.broadcast_to(sums, (epochs, per_epoch)).reshape(-1)
+        return repeated[step:last].copy()
+
+    def _epochs(self, first: int, count: int) -> NDArray[np.int64]:
+        """(count, samples): the order of so many epochs."""
+        assert self.order is not None
+        samples = len(self.samples)
+        return self.order[first * samples : (first + count) * samples].reshape(count, samples)
+
+    def divisors(self, reduction: str) -> float | NDArray[Any]:
+        """What each step's sum of losses is divided by: one number where they are all the same, as an array
+        would take time, else (steps,). A step of divisor 0 is skipped."""
+        if reduction == "sum":
+            return 1.0
+        weights = self.weights() if reduction == "weighted_mean" else None
+        if weights is not None:
+            return weights
+        return self.batch_size if len(self.samples) % self.batch_size == 0 else self.rows()
+
+    def weigh(self, losses: NDArray[np.float64], reduction: str) -> None:
+        """Make the batches' sums of losses, of all steps, the losses of the batches times their rows."""
+        weights = self.weights() if reduction == "weighted_mean" else None
+        if weights is not None:
+            weight = weights != 0
+            losses *= np.divide(self.rows(), weights, out=np.zeros(len(self)), where=weight)
+            losses[~weight] = 0
+
+    def taken(self, divisors: NDArray[Any]) -> list[tuple[int, int]]:
+        """The steps without those that are skipped: first and last of each run of steps."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], divisors != 0, [0]])))
+        return [(self.first + int(a), self.first + int(b)) for a, b in edges.reshape(-1, 2)]
+
 
 class Backend(ABC):
     """Computes with one model's parameters; its arguments are checked already, and of the model's dtype.
@@ -93,8 +151,10 @@ class Backend(ABC):
     ) -> bool:
         """Run these training steps; whether parameters and state were updated.
 
-        losses_out[s - first] becomes the loss of step s before its update, summed over the batch whatever the
-        reduction. With no steps to run, it compiles what is needed.
+        losses_out[s - first] becomes the loss of step s before its update: summed over the batch, or, which
+        with "mean" is the same, the batch's loss times its rows. A step whose rows all have weight 0 is
+        skipped where weights are divided by: its loss is 0, and parameters and state stay as they are. With
+        no steps to run, it compiles what is needed.
         only_if_finite: where `chunks_are_atomic`, parameters and state are updated at the end, and only if
         parameters and losses are finite; elsewhere it means nothing.
         """

@@ -16,6 +16,7 @@ from fastbp.engine.memory import FEW_ROWS, Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import rule_of, settings_of
 from fastbp.engine.threads.locks import lock_of
+from fastbp.inputs.samples import split_weights
 from fastbp.mpi.shards import Shards
 from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
 from fastbp.network.architecture import Architecture
@@ -142,7 +143,8 @@ class CompiledBackend(Backend):
             plan.bind_parameters(self.parameters.flat, [gradient])
             plan.bind_data(trace.X, Y)
             plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
-            plan.coefficients[0] = 1 / rows if architecture.reduction == "mean" else 1
+            divisor = architecture.divisor(rows, split_weights(Y, architecture.outputs)[1])
+            plan.coefficients[0] = 1 / divisor if divisor else 0
             plan.run(structs.PACK + structs.BACKWARD + structs.UNPACK_STATES, architecture.threads)
             self._put_back(plan)
         return gradient
@@ -216,7 +218,11 @@ class CompiledBackend(Backend):
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
         samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
-        count = len(steps)
+        count, runs, settings = len(steps), *self._settings_of(optimizer, state, steps)
+        if not runs:  # none of these rows has any weight
+            losses_out[:] = 0
+            self.streams.steps_trained += count
+            return True
         with self._lock:
             plan = self._take_plan(
                 "train",
@@ -230,27 +236,34 @@ class CompiledBackend(Backend):
                 return True
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.bind_parameters(parameters.flat, buffers)
-            settings = self._settings_of(optimizer, state, steps)
             plan.table.steps_before = self.streams.steps_trained - steps.first
-            pack = self._packed != (plan, parameters.version)
+            pack, done = self._packed != (plan, parameters.version), 0
             self._packed = None
-            plan.train(steps.first, steps.last, settings, losses_out, pack=pack, threads=threads, stop=stop)
+            for first, last in runs:
+                losses = losses_out[first - steps.first : last - steps.first]
+                plan.train(first, last, settings[done:], losses, pack=pack, threads=threads, stop=stop)
+                pack, done = False, done + last - first
+            steps.weigh(losses_out, self.architecture.reduction)
             keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
             if keep:
                 plan.unpack(threads)
                 self._packed = plan, parameters.version
-                state.steps += count
+                state.steps += done
                 self.streams.steps_trained += count
             self._put_back(plan)
         return keep
 
-    def _settings_of(self, optimizer: Optimizer, state: State, steps: Steps) -> Array:
-        """What each of the steps takes from the optimizer."""
-        mean, dtype = self.architecture.reduction == "mean", self.architecture.dtype
-        rows = len(steps.samples)
-        return settings_of(
-            optimizer, state.steps, steps.first, steps.last, rows, steps.batch_size, mean, dtype
-        )
+    def _settings_of(
+        self, optimizer: Optimizer, state: State, steps: Steps
+    ) -> tuple[list[tuple[int, int]], Array]:
+        """The runs of steps that are not skipped, and what each of their steps takes from the optimizer."""
+        reduction, dtype = self.architecture.reduction, self.architecture.dtype
+        divisors, runs = steps.divisors(reduction), [(steps.first, steps.last)]
+        count = len(steps)
+        if reduction == "weighted_mean" and isinstance(divisors, np.ndarray) and not divisors.all():
+            runs, divisors = steps.taken(divisors), divisors[divisors != 0]
+            count = len(divisors)
+        return runs, settings_of(optimizer, state.steps, count, divisors, dtype)
 
     def _train_in_parts(
         self,
@@ -269,8 +282,8 @@ class CompiledBackend(Backend):
         buffers = state.buffers  # as in `train`
         samples, threads = steps.samples, self.architecture.threads
         in_step = -(-steps.batch_size // part)
-        settings = self._settings_of(optimizer, state, steps)
-        losses = np.empty(in_step)
+        runs, settings = self._settings_of(optimizer, state, steps)
+        losses, rows = np.empty(in_step), iter(settings)
         trained = self.streams.steps_trained
         parameters, nothing = self.parameters.flat.copy(), np.zeros_like(self.parameters.flat)
         with self._lock:
@@ -285,8 +298,13 @@ class CompiledBackend(Backend):
             sums.bind_data(samples.X, samples.Y, steps.order)
             if not len(steps):
                 sums.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
-            for s, row in zip(range(steps.first, steps.last), settings, strict=True):
+            for s in range(steps.first, steps.last):
                 first, last = _parts_of_step(s, steps, part)
+                if not any(a <= s < b for a, b in runs):
+                    losses_out[s - steps.first] = 0
+                    trained += last - first
+                    continue
+                row = next(rows)
                 scales = np.repeat(row[:1, None], last - first, axis=0)
                 sums.table.steps_before = trained - first
                 sums.train(first, last, scales, losses, pack=True, threads=threads, stop=stop)
@@ -294,11 +312,12 @@ class CompiledBackend(Backend):
                 trained += last - first
                 plan.step_with(sums, row)
                 plan.unpack_parameters(threads)
+            steps.weigh(losses_out, self.architecture.reduction)
             keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
             if keep:
                 plan.unpack(threads)
                 self.parameters.flat[...] = parameters
-                state.steps += len(steps)
+                state.steps += len(settings)
                 self.streams.steps_trained = trained
             self._put_back(sums)
             self._put_back(plan)
@@ -333,20 +352,25 @@ class CompiledBackend(Backend):
             )
             plan.bind_data(samples.X, samples.Y, order)
             plan.bind_parameters(parameters.flat, buffers)
-            settings = self._settings_of(rule, state, steps)
+            runs, settings = self._settings_of(rule, state, steps)
             pack = self._packed != (plan, parameters.version)
             self._packed = None
             plan.train(0, 0, settings, np.empty(0), pack=pack, threads=threads, stop=stop)
             plan.hold_updates()
-            trained = self.streams.steps_trained
-            run = ShardedSteps(plan, shards, order, len(samples), steps.batch_size, trained, stop)
-            losses_out[:] = run.train(steps.first, settings, threads)
+            losses_out[:], done = 0, 0
+            for first, last in runs:
+                trained = self.streams.steps_trained + (first - steps.first) * shards.count
+                run = ShardedSteps(plan, shards, order, len(samples), steps.batch_size, trained, stop)
+                of_run = run.train(first, settings[done : done + last - first], threads)
+                losses_out[first - steps.first : last - steps.first] = of_run
+                done += last - first
+            steps.weigh(losses_out, self.architecture.reduction)
             plan.release_updates()
             keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
             if keep:
                 plan.unpack(threads)
                 self._packed = plan, parameters.version
-                state.steps += len(steps)
+                state.steps += done
                 self.streams.steps_trained += len(steps) * shards.count
             self._put_back(plan)
         return keep

@@ -39,4 +39,5 @@ def evaluate(backend: Backend, samples: Samples, y_pred: Array | None = None) ->
         total += float(sample_losses(architecture, trace, samples.Y[rows]).sum())
         if y_pred is not None:
             y_pred[rows] = trace.y_pred
-    return architecture.mean(total, len(samples))
+    divisor = architecture.divisor(len(samples), samples.stored_weights)
+    return total / divisor if divisor else 0.0

@@ -87,7 +87,10 @@ class BatchRun(Run):
             if step == len(self.epoch_losses):
                 self.epoch_losses = np.concatenate([self.epoch_losses, np.empty_like(self.epoch_losses)])
             self.epoch_losses[step] = losses[0]
-            self._steps_of_epoch, self._rows_of_epoch = step + 1, self._rows_of_epoch + len(self.samples)
+            weights = self.samples.stored_weights
+            counts = self.model.architecture.divisor(len(self.samples), weights) != 0
+            self._steps_of_epoch = step + 1
+            self._rows_of_epoch += len(self.samples) if counts else 0
         steps = self._steps_of_epoch
         full = steps == self._per_epoch or self.done == self.steps
         if not steps or (chunk and not full):
@@ -97,7 +100,7 @@ class BatchRun(Run):
         return True
 
     def _divisor(self, steps: int) -> int:
-        return max(1, self._rows_of_epoch) if self.model.architecture.reduction == "mean" else 1
+        return 1 if self.model.architecture.reduction == "sum" else max(1, self._rows_of_epoch)
 
     def _steps_expected(self) -> int | None:
         if self.steps < NO_LIMIT or not self.batches.steps_in_pass:

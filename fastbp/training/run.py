@@ -93,6 +93,8 @@ class Run:
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
         self._rows: NDArray[np.int64] | None = None  # that order
         self._compiling = 0.0  # seconds before the first step
+        weights = self.samples.stored_weights if model.architecture.reduction == "weighted_mean" else None
+        self._may_skip = weights is not None and not weights.all()  # steps without any weight
 
     # ---- what another kind of run decides for itself ------------------------------------------------------
 
@@ -151,8 +153,15 @@ class Run:
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""
-        mean = self.model.architecture.reduction == "mean"
-        return min(steps * self.batch_size, len(self.samples)) if mean else 1
+        if self.model.architecture.reduction == "sum":
+            return 1
+        rows = min(steps * self.batch_size, len(self.samples))
+        if self._may_skip:
+            done = Steps(self.samples, self._rows, 0, steps, self.batch_size)
+            weights = done.weights()
+            assert weights is not None
+            rows = int(done.rows()[weights != 0].sum())
+        return max(1, rows)
 
     def _steps_expected(self) -> int | None:
         return self.steps
@@ -302,7 +311,7 @@ class Run:
         """Whether a chunk may, because nobody wants to be asked after each epoch."""
         lr = self.optimizer.lr
         watches = isinstance(lr, Schedule) and lr.watches
-        return self.validation is None and not self.callbacks.epoch_end and not watches
+        return self.validation is None and not self.callbacks.epoch_end and not watches and not self._may_skip
 
     def _validate(self) -> None:
         if self.validation is not None:
@@ -338,7 +347,8 @@ class Run:
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         first = self.state.steps - len(sums) * steps
-        lr = rates(self.rule.lr, first + steps * np.arange(1, len(sums) + 1) - 1)
+        last = first + steps * np.arange(1, len(sums) + 1) - 1
+        lr = rates(self.rule.lr, np.maximum(last, 0))  # below 0: where all steps were skipped
         seconds = (time.perf_counter() - began) / len(sums)
         self.history._add_epochs(sums / self._divisor(steps), lr, seconds)
 
