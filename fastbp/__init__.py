@@ -9,7 +9,7 @@ from fastbp.functional import backward, forward, sgd_update, train_step
 from fastbp.history import History
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
-from fastbp.many.fit import fit_many
+from fastbp.many import Ensemble, fit_many, sweep
 from fastbp.model import MLP
 from fastbp.optimizers import *  # noqa: F403 - the ones in its __all__
 from fastbp.version import __version__ as __version__
@@ -17,6 +17,7 @@ from fastbp.version import __version__ as __version__
 __all__ = [
     "MLP",
     "EarlyStopping",
+    "Ensemble",
     "History",
     "backward",
     "callbacks",
@@ -29,6 +30,7 @@ __all__ = [
     "schedules",
     "sgd_update",
     "show_config",
+    "sweep",
     "train_step",
 ]
 __all__ += optimizers.__all__

@@ -54,6 +54,20 @@ class Layers(Protocol):
     verdicts: list[str]
 
 
+class Table(Protocol):
+    """What `sweep` draws: a `fastbp.many.table.Sweep`."""
+
+    rows: list[dict[str, Any]]
+    parameters: list[str]
+    metric: str
+
+
+class Members(Protocol):
+    """What `band` draws: a `fastbp.Ensemble`."""
+
+    def predict(self, X: Any) -> Array: ...
+
+
 def history(history: Curves) -> Any:
     """Losses over the epochs and a panel for each metric, with the best epoch of early stopping: a Figure.
 
@@ -270,6 +284,67 @@ def _log_bars(axes: Any, number: Array, values: list[float], title: str) -> None
 
 
 # ---- matplotlib ---------------------------------------------------------------------------------------
+
+
+def sweep(table: Table) -> Any:
+    """The metric against each parameter of a sweep, a dot for each configuration, the best one marked: a
+    Figure.
+
+    Numbers that span more than a factor of ten have a logarithmic axis; other values stand side by side.
+    """
+    names = [name for name in table.parameters if len({str(row[name]) for row in table.rows}) > 1]
+    names = names or table.parameters
+    figure, cells = _figure(1, len(names), width=6.0 if len(names) == 1 else 3.6, height=3.4)
+    scores = [row[table.metric] for row in table.rows]
+    for axes, name in zip(cells[0], names, strict=True):
+        values = [row[name] for row in table.rows]
+        if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            if min(values) > 0 and max(values) > 10 * min(values):
+                axes.set_xscale("log")
+            places = values
+        else:
+            texts = [_text_of(value) for value in values]
+            labels = sorted(set(texts))
+            places = [labels.index(text) for text in texts]
+            axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 3 else 0)
+        axes.scatter(places, scores, color=TRAINING, alpha=0.6, s=18)
+        axes.scatter(places[:1], scores[:1], color=VALIDATION, s=40, label="best")
+        axes.set_title(name.replace("_", " "), loc="left")
+    cells[0][0].set_ylabel(table.metric)
+    cells[0][0].legend(frameon=False)
+    return figure
+
+
+def _text_of(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def band(ensemble: Members, X: ArrayLike, Y: ArrayLike, *, points: int = 200) -> Any:
+    """What an ensemble of one input and one output makes of it: its mean, one and two standard deviations of
+    its members around it, beyond the data X (rows,) or (rows, 1) and Y, too: a Figure.
+
+    ValueError for data of more than one column.
+    """
+    x, y = (np.asarray(values, np.float64) for values in (X, Y))
+    if any(values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1) for values in (x, y)):
+        raise ValueError(f"a band is for one input and one output, X has shape {x.shape}, Y {y.shape}")
+    x, y = x.ravel(), y.ravel()
+    margin = 0.25 * (x.max() - x.min() or 1.0)
+    grid = np.linspace(x.min() - margin, x.max() + margin, points)
+    predictions = ensemble.predict(grid[:, None])[:, :, 0].astype(np.float64)
+    mean, std = predictions.mean(axis=0), predictions.std(axis=0)
+    figure, cells = _figure(1, 1, width=6.4, height=3.8)
+    axes = cells[0][0]
+    for times, alpha in ((2, 0.15), (1, 0.3)):
+        label = f"{times} standard deviation{'s' if times > 1 else ''}"
+        axes.fill_between(
+            grid, mean - times * std, mean + times * std, color=TRAINING, alpha=alpha, lw=0, label=label
+        )
+    axes.plot(grid, mean, color=TRAINING, label="mean")
+    axes.scatter(x, y, color=INK, s=8, alpha=0.6, label="data", zorder=3)
+    axes.set_title(f"{len(predictions)} networks", loc="left")
+    axes.legend(frameon=False)
+    return figure
 
 
 def _figure(rows: int, columns: int, *, width: float, height: float, ratios: list[int] | None = None) -> Any:

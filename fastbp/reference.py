@@ -30,7 +30,7 @@ from fastbp.history import History
 from fastbp.inputs.samples import split_weights
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
-from fastbp.many.fit import fit_many
+from fastbp.many import Ensemble, fit_many, sweep
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import output_delta, sample_losses
 from fastbp.network.results import Trace
@@ -42,6 +42,7 @@ Array = NDArray[Any]
 __all__ = [
     "MLP",
     "EarlyStopping",
+    "Ensemble",
     "History",
     "backward",
     "callbacks",
@@ -53,6 +54,7 @@ __all__ = [
     "schedules",
     "sgd_update",
     "show_config",
+    "sweep",
     "train_step",
 ]
 __all__ += optimizers.__all__

@@ -47,6 +47,14 @@ def networks(models: object) -> list[Network]:
     return listed
 
 
+def reading_of(model: Network) -> tuple[Any, ...]:
+    """Equal for networks that read data alike; the first four are about inputs."""
+    reader = model.reader
+    scaling = reader.scaling and tuple(part.tobytes() for part in reader.scaling)
+    inputs = reader.input_count, reader.dtype, scaling, reader.feature_names
+    return *inputs, reader.output_count, reader.loss.name
+
+
 def _is_data(value: object, dimensions: tuple[int, ...]) -> bool:
     """Whether it is a data set, and not a row of one."""
     if isinstance(value, (str, os.PathLike)):

@@ -93,16 +93,9 @@ class Reading:
         self._held_out: dict[Any, Samples | None] = {}
         self._judged: set[Any] = set()
 
-    def _way(self, i: int) -> Any:
-        """Equal for networks that read data alike."""
-        reader = self._networks[i].reader
-        scaling = reader.scaling and tuple(part.tobytes() for part in reader.scaling)
-        names = reader.feature_names
-        return reader.input_count, reader.output_count, reader.dtype, reader.loss.name, scaling, names
-
     def of(self, i: int) -> tuple[Samples, NDArray[np.int64] | None, Samples | None]:
         """Samples of network i, its rows of them, and what is held out."""
-        model, way = self._networks[i], self._way(i)
+        model, way = self._networks[i], arguments.reading_of(self._networks[i])
         X, Y, weights, held = self._X[i], self._Y[i], self._weights[i], self._validation[i]
         key = (way, id(X), id(Y), id(weights))
         if key not in self._samples:

@@ -94,7 +94,8 @@ class CompiledBackend(Backend):
                 max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
                 layer_norm=architecture.layer_norm,
             )
-            plan = (self._spare and self._spare.take(design)) or Plan(design)
+            spare = self._spare
+            plan = (spare and spare.take(design)) or Plan(design)
             plan.key = key
         return plan
 

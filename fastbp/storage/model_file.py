@@ -23,6 +23,8 @@ Array = NDArray[Any]
 
 FORMAT = "fastbp-mlp-1"
 CHECKPOINT_FORMAT = "fastbp-checkpoint-1"
+ENSEMBLE_FORMAT = "fastbp-ensemble-1"
+FORMATS = {FORMAT: "model", CHECKPOINT_FORMAT: "checkpoint", ENSEMBLE_FORMAT: "ensemble"}
 # Options of MLP that older files do not mention, and what they were then.
 LATER_OPTIONS = {"layer_norm": False}
 # Where a table's column names lie in the metadata of a file; not in the model's own, which are the user's.
@@ -41,16 +43,21 @@ def _checksum(tensors: Mapping[str, Array], texts: Mapping[str, str]) -> str:
 
 def save(model: Network, path: str | os.PathLike[str]) -> None:
     """ValueError for parameters that are not finite: no such file could be loaded."""
-    model.parameters.adopt()
-    if not np.isfinite(model.parameters.flat).all():
-        raise ValueError("weights, biases or gains hold NaN or infinity: such a model is not saved")
-    tensors = {name: array.copy() for name, array in model.parameters.named().items()}
+    tensors = tensors_of(model)
     texts = {
         "format": FORMAT,
         "architecture": json.dumps(model.architecture.to_json()),
         "metadata": metadata_as_json(model),
     }
     write(path, tensors, texts)
+
+
+def tensors_of(model: Network) -> dict[str, Array]:
+    """Copies of all parameters by their names. ValueError for parameters that are not finite."""
+    model.parameters.adopt()
+    if not np.isfinite(model.parameters.flat).all():
+        raise ValueError("weights, biases or gains hold NaN or infinity: such a model is not saved")
+    return {name: array.copy() for name, array in model.parameters.named().items()}
 
 
 def metadata_as_json(model: Network) -> str:
@@ -84,8 +91,9 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
             texts = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{name} is not a {kind} file, or is truncated: {error}") from None
-    if texts.get("format") not in (FORMAT, CHECKPOINT_FORMAT):
+        article = "an" if kind == "ensemble" else "a"
+        raise ValueError(f"{name} is not {article} {kind} file, or is truncated: {error}") from None
+    if texts.get("format") not in FORMATS:
         raise ValueError(f"{name} is a safetensors file, but not a {kind} that fastbp saved")
     stated = texts.pop("sha256", None)
     if stated != _checksum(tensors, texts):
@@ -102,19 +110,28 @@ def load(
     """
     name = atomic.file_name(path)
     tensors, texts = read(path, "model")
+    if texts["format"] == ENSEMBLE_FORMAT:
+        raise ValueError(
+            f"{name} is an ensemble of models, expected one model: fastbp.Ensemble.load reads it"
+        )
     try:
         if texts["format"] == CHECKPOINT_FORMAT:
             options = json_object(texts, "settings")["model"]
             stored = {"": tensors.get("result", tensors["parameters"])}
         else:
             options, stored = json_object(texts, "architecture"), tensors
-        architecture = _architecture({**LATER_OPTIONS, **options}, stored)
-        metadata = json_object(texts, "metadata")
-        feature_names = _feature_names(metadata, architecture)
-        parameters = _parameters(architecture, stored)
+        return described(options, json_object(texts, "metadata"), stored)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{name} does not describe a model: {_reason(error)}") from None
-    return architecture, metadata, feature_names, parameters
+        raise ValueError(f"{name} does not describe a model: {reason(error)}") from None
+
+
+def described(
+    options: dict[str, Any], metadata: dict[str, Any], stored: Mapping[str, Array]
+) -> tuple[Architecture, dict[str, Any], tuple[str, ...] | None, Array]:
+    """As `load`, of what a file says of one model. Any of several errors if it does not fit together."""
+    architecture = _architecture({**LATER_OPTIONS, **options}, stored)
+    feature_names = _feature_names(metadata, architecture)
+    return architecture, metadata, feature_names, _parameters(architecture, stored)
 
 
 def _feature_names(metadata: dict[str, Any], architecture: Architecture) -> tuple[str, ...] | None:
@@ -164,7 +181,7 @@ def json_object(texts: Mapping[str, str], key: str) -> dict[str, Any]:
     return found
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """In one line, and not a long one: the words may be the file's."""
     text = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."
