@@ -3,6 +3,8 @@
 `fastbp.reference` offers the same names in plain NumPy. Importing compiles nothing and starts no threads.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from fastbp import callbacks, metrics, optimizers, plot, reference, schedules
 from fastbp.callbacks import EarlyStopping
 from fastbp.functional import backward, forward, sgd_update, train_step
@@ -24,6 +26,7 @@ __all__ = [
     "check_backward",
     "fit_many",
     "forward",
+    "load",
     "metrics",
     "plot",
     "reference",
@@ -32,5 +35,18 @@ __all__ = [
     "show_config",
     "sweep",
     "train_step",
+    "train_table",
 ]
 __all__ += optimizers.__all__
+
+if TYPE_CHECKING:
+    from fastbp.tables import load, train_table
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is asked for: not everybody has tables."""
+    if name in ("load", "train_table"):
+        from fastbp import tables
+
+        return getattr(tables, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,7 +33,7 @@ FLOORS = (
     ("training",),
     ("model", "functional"),
     ("many",),
-    ("reference",),
+    ("reference", "tables"),
     ("fastbp",),  # the package's __init__.py
     ("cli", "tutorial"),
     ("__main__",),

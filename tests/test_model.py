@@ -58,7 +58,7 @@ def test_same_public_names(name):
 
 
 def test_same_public_list():
-    assert set(fastbp.__all__) == {*fastbp.reference.__all__, "reference"}
+    assert set(fastbp.__all__) == {*fastbp.reference.__all__, "reference", "load", "train_table"}
     for name in ("callbacks", "metrics", "plot", "schedules"):
         assert getattr(fastbp, name) is getattr(fastbp.reference, name)
 

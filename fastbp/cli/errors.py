@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from fastbp.tables.wording import DataError
+
+__all__ = ["INTERRUPTED", "NOT_AS_EXPECTED", "OK", "REFUSED", "DataError", "one_line"]
+
 OK = 0
 NOT_AS_EXPECTED = 1  # all was done and written, but the outcome is not what it should be: it is said why
 REFUSED = 2  # it could not be done; one line on standard error says why
 INTERRUPTED = 130  # by Ctrl-C; `train` has written what it had reached
-
-
-class DataError(ValueError):
-    """A file that cannot be used, with the reason in one line."""
 
 
 def one_line(error: BaseException) -> str:

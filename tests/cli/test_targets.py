@@ -8,8 +8,8 @@ import pytest
 import fastbp
 from fastbp.cli.errors import DataError
 from fastbp.cli.main import main
-from fastbp.cli.tables import cells
-from fastbp.cli.train.targets import check_classes, choose_kind, labels, quantities
+from fastbp.tables import cells
+from fastbp.tables.targets import check_classes, choose_kind, labels, quantities
 
 
 @pytest.fixture(autouse=True)

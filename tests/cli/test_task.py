@@ -6,7 +6,6 @@ import pytest
 import fastbp
 from fastbp.cli.errors import DataError
 from fastbp.cli.tables.reading import read_for_training
-from fastbp.cli.train.targets import choose_kind
 from fastbp.cli.train.task import (
     Scaling,
     Task,
@@ -14,6 +13,7 @@ from fastbp.cli.train.task import (
     regression_quality,
     split_rows,
 )
+from fastbp.tables.targets import choose_kind
 
 
 @pytest.fixture

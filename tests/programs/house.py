@@ -15,7 +15,7 @@ CODE = ("fastbp", "tests", "asv_benchmarks")
 MODULE_LINES, FUNCTION_LINES, PARAMETERS, FORMAT_SKIPS = 400, 60, 8, 9
 FOLDER_MODULES = 12  # __init__.py not counted
 # Where users name what they mean, a long list of keywords is what they expect.
-MANY_PARAMETERS = ("__init__", "__new__", "fit", "fit_many", "sweep")
+MANY_PARAMETERS = ("__init__", "__new__", "fit", "fit_many", "sweep", "train_table")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
-from fastbp.cli.tables.table import Columns, Table, Target, instead, listed, remaining, weights, wrong_width
+from fastbp.cli.tables.table import Columns, Table, instead, listed, remaining, weights, wrong_width
+from fastbp.tables.targets import Target
 
 ARRAY_FEATURES = "X"  # the array that holds the features in an .npz file, unless it has only one candidate
 

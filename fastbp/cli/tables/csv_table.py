@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from fastbp.cli.errors import DataError
-from fastbp.cli.tables import cells
 from fastbp.cli.tables.table import Columns, Table, instead, listed, remaining, weights, wrong_width
+from fastbp.tables import cells
 
 DELIMITERS = ",;\t"
 YEARS = range(1000, 2200)  # a header of nothing but such numbers is one of years

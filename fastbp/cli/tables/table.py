@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
+from fastbp.tables.targets import Target
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,6 @@ class Columns:
     target: str
     named: bool  # True for CSV; the columns of an array have only their positions
     width: int  # columns of what was trained on, dropped ones and an array's target included
-
-
-Target = list[str] | NDArray[np.float64]  # of each row: text as it was read, or numbers
 
 
 @dataclass(frozen=True)

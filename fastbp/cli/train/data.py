@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from fastbp.cli.errors import DataError
 from fastbp.cli.tables import idx
 from fastbp.cli.tables.reading import read_for_prediction, read_for_training
-from fastbp.cli.tables.table import Table, Target
+from fastbp.cli.tables.table import Table
 from fastbp.cli.train.options import TEST_SIZE
-from fastbp.cli.train.targets import check_classes, choose_kind
 from fastbp.cli.train.task import Task, scaling_of_images, split_rows
+from fastbp.tables.targets import Target, check_classes, choose_kind
 
 Array = NDArray[Any]
 

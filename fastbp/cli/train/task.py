@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fastbp import metrics
 from fastbp.cli.errors import DataError
-from fastbp.cli.tables.table import Columns, Table, Target
-from fastbp.cli.train import targets
-from fastbp.cli.train.targets import Label
+from fastbp.cli.tables.table import Columns, Table
 from fastbp.network.architecture import Architecture
+from fastbp.tables import targets
+from fastbp.tables.targets import Label, Target
 
 FORMAT = 1  # of the metadata below; raised when an older fastbp could misread it
 ROWS_AT_ONCE = 4096  # of images whose spread is computed

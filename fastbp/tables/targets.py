@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.cli.errors import DataError
-from fastbp.cli.tables import cells
-from fastbp.cli.tables.table import Target
+from fastbp.tables import cells, series
+from fastbp.tables.wording import DataError
 
 MANY_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity, not as classes
 EXACT = 2**53  # from here on, float64 has no longer every whole number: long identifiers would fall together
+INTERNED = 100_000  # different texts of a target that are kept as they are written
 
 Label = int | str
+Target = list[str] | NDArray[np.float64]  # of each row: text as it was read, or numbers
 
 
 def choose_kind(target: Target, name: str) -> str:
@@ -128,3 +130,77 @@ def _refuse_missing(cell: str, row: int, name: str) -> None:
 
 def _place(row: int, name: str) -> str:
     return f"row {row + 1}, column {name!r} (the target)"
+
+
+# ---- from a table --------------------------------------------------------------------------------------
+
+
+class Collector:
+    """The target column of a table that comes piece by piece, as text as it is written, or as numbers.
+
+    Each distinct text is kept once; of more than INTERNED, which are numbers, only their values are kept.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._rows = name, 0
+        self._known: dict[str, str] = {}
+        self._pieces: list[Target] = []
+        self._only_values = False
+
+    def add(self, column: Any) -> None:
+        """column: a Series. DataError for what can be no target."""
+        if series.is_moment(column) or series.is_duration(column):
+            raise DataError(
+                f"the target {self._name!r} is of dates or times: a number, text, or True and False "
+                "can be predicted"
+            )
+        piece: Target
+        if series.is_number(column) and not series.is_boolean(column):
+            piece = series.floats(column)
+        else:
+            piece = self._texts(series.coded(column))
+        self._pieces.append(piece)
+        self._rows += len(column)
+        if len(self._known) > INTERNED:
+            self._keep_values()
+
+    def _texts(self, found: series.Coded) -> Target:
+        if self._only_values:
+            return self._values([*found.distinct, ""])[found.codes]
+        table = [self._known.setdefault(text, text) for text in found.distinct] + [""]
+        return [table[code] for code in found.codes.tolist()]
+
+    def _keep_values(self) -> None:
+        self._only_values = True
+        for i, piece in enumerate(self._pieces):
+            if isinstance(piece, list):
+                self._pieces[i] = self._values(piece)
+        self._known = {}
+
+    def _values(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        found = [np.nan if cells.is_missing(text) else cells.number(text) for text in texts]
+        if None in found:
+            text = texts[found.index(None)]
+            raise DataError(
+                f"the target {self._name!r} has more than {INTERNED:,} different values, among them "
+                f"{cells.shown(text)}, which is not a number: text of that kind cannot be predicted"
+            )
+        return np.array(found, dtype=np.float64)
+
+    def collected(self) -> Target:
+        if all(isinstance(piece, np.ndarray) for piece in self._pieces):
+            return np.concatenate(self._pieces) if self._pieces else np.empty(0)
+        return [text for piece in self._pieces for text in _texts(piece)]
+
+
+def known_rows(target: Target) -> NDArray[np.intp]:
+    """The rows whose target is not missing."""
+    if isinstance(target, np.ndarray):
+        return np.flatnonzero(~np.isnan(target))
+    missing = {text for text in {*target} if cells.is_missing(text)}
+    return np.flatnonzero([text not in missing for text in target])
+
+
+def picked(target: Target, rows: NDArray[np.intp]) -> Target:
+    """The target of these rows."""
+    return target[rows] if isinstance(target, np.ndarray) else [target[i] for i in rows.tolist()]
