@@ -38,7 +38,7 @@ class MLP(Inspected):
     layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
     hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
         "gelu", "gelu_tanh", "silu", "mish", "softplus", "sigmoid", "tanh" or "identity" (see
-        `fastbp.activations`); output also "softmax".
+        `fastbp.activations`); hidden also a list, one for each hidden layer; output also "softmax".
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
         "huber" or, with a delta other than 1, "huber(0.5)"; "pinball(0.9)" for that
         quantile of the targets; "hinge" (targets -1 and 1);
@@ -88,7 +88,7 @@ class MLP(Inspected):
         self,
         layer_sizes: Sequence[int],
         *,
-        hidden: str = "relu",
+        hidden: str | Sequence[str] = "relu",
         output: str = "sigmoid",
         loss: str = "mse",
         reduction: str = "mean",

@@ -42,7 +42,7 @@ class Architecture:
         self,
         layer_sizes: Sequence[int],
         *,
-        hidden: str,
+        hidden: str | Sequence[str],
         output: str,
         loss: str,
         reduction: str,
@@ -58,8 +58,7 @@ class Architecture:
         layer_norm: bool,
     ) -> None:
         self.layer_sizes = _widths(layer_sizes)
-        self.hidden, self.output = hidden, output
-        activations.hidden(hidden)
+        self.hidden, self.output = _hidden_of_layers(hidden, self.layer_sizes), output
         activations.output(output)
         self.loss = losses.get(loss)
         _check_output(self.layer_sizes, output, self.loss)
@@ -86,8 +85,9 @@ class Architecture:
 
     def _derive(self) -> None:
         self.shapes = list(itertools.pairwise(self.layer_sizes))
-        names = [self.hidden] * (len(self.shapes) - 1) + [self.output]
-        self.activations = [activations.OUTPUTS[name] for name in names]
+        hidden = self.hidden
+        names = [hidden] * (len(self.shapes) - 1) if isinstance(hidden, str) else hidden
+        self.activations = [activations.OUTPUTS[name] for name in (*names, self.output)]
         self.arrays = layout.shapes(self.layer_sizes, self.layer_norm)
 
     def _scaling(self) -> tuple[Array, Array] | None:
@@ -202,6 +202,19 @@ def _widths(layer_sizes: object) -> tuple[int, ...]:
     if len(layer_sizes) < 2:
         raise ValueError(f"layer_sizes is {list(layer_sizes)}, expected two widths or more, inputs first")
     return tuple(checks.count(f"layer_sizes[{i}]", size) for i, size in enumerate(layer_sizes))
+
+
+def _hidden_of_layers(hidden: object, layer_sizes: Sequence[int]) -> str | list[str]:
+    """The name for all hidden layers, or a list of one for each."""
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        return activations.hidden(hidden).name  # type: ignore[arg-type]
+    layers = len(layer_sizes) - 2
+    if len(hidden) != layers:
+        raise ValueError(
+            f"hidden has {len(hidden)} names, layer_sizes {list(layer_sizes)} has {layers} hidden layers: "
+            "hidden must be a name, or one for each hidden layer"
+        )
+    return [activations.hidden(name).name for name in hidden]
 
 
 def _check_output(layer_sizes: Sequence[int], output: str, loss: losses.Loss) -> None:
