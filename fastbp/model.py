@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp.callbacks import Callback
+from fastbp.embed.methods import Embeddable
 from fastbp.history import History
-from fastbp.inputs import sources
 from fastbp.inputs.samples import ClassWeight
-from fastbp.inputs.sources import Rows
 from fastbp.inspection.inspected import Inspected
 from fastbp.metrics import Function
 from fastbp.network.architecture import Architecture
@@ -27,10 +26,8 @@ from fastbp.training import start
 from fastbp.training.batches import BatchSource
 from fastbp.training.options import BATCH_SIZE, FitOptions
 
-Array = NDArray[Any]
 
-
-class MLP(Inspected):
+class MLP(Embeddable, Inspected):
     """A multi-layer perceptron: dense layers, each with a bias and an activation.
 
     Parameters
@@ -148,20 +145,6 @@ class MLP(Inspected):
         trace = checked_trace(trace, self.architecture)
         y = self.reader.targets(Y, len(trace.X), check_finite, sample_weight=sample_weight)
         return Gradients(*self.parameters.split(self.backend.backward(trace, y)))
-
-    def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
-        """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
-        self.parameters.adopt()
-        out = self.backend.predict_few_rows(X, check_finite)
-        if out is not None:
-            return out
-        x = self.reader.input_rows(X, check_finite)
-        if not isinstance(x, Rows):
-            return self.backend.predict(x)
-        out = np.empty((len(x), self.architecture.outputs), self.architecture.dtype)
-        for rows in sources.row_blocks(x):
-            out[rows] = self.backend.predict(x[rows])
-        return out
 
     def loss(
         self,

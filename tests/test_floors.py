@@ -31,6 +31,7 @@ FLOORS = (
     ("network",),
     ("inspection", "storage"),
     ("training",),
+    ("embed",),
     ("model", "functional"),
     ("many",),
     ("reference", "tables"),

@@ -178,6 +178,11 @@ class Plan:
         if scaling is not None:
             source.scale, source.offset = scaling[0].ctypes.data, scaling[1].ctypes.data
 
+    def convert_rows(self, rows: Rows) -> None:
+        """Forward passes from now on read X in rows stored like these, adjacent ones, and convert them."""
+        self._bind_rows(self.table.x, rows)
+        self._gather(True, batches=1)
+
     # ---- batches that are copied first ------------------------------------------------------------------
 
     def gather_if_crowded(self, rows: int) -> None:

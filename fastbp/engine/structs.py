@@ -270,11 +270,40 @@ class Plan(Struct):
     stop: int  # address of a flag: not 0 ends the work early, its results are then void
 
 
+@struct
+class Slot(Struct):
+    """What one call of an embedded network has for itself, SLOT_BYTES from the next one."""
+
+    busy: int  # whether a call has it
+    few: int  # address of a plan that reads the parameters in place
+    many: int  # of one that packs them
+    sample: int  # room for one row of inputs and one of outputs
+
+
+@struct
+class Embedded(Struct):
+    """A network as other people's compiled code holds it."""
+
+    predict: int  # callbacks, see entries/embedded.py
+    finite: int  # of kernels/finite.py
+    work: int  # of worker/train.py
+    inputs: int
+    outputs: int
+    row: int  # bytes of a row of inputs
+    parameters: int  # address of the first one
+    parameters_end: int
+    slot: int  # address of the first slot
+    slots: int  # how many, a power of two
+
+
 PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 8, 16, 32, 64
 
 PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_of(Parameters)
+SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 
 plan_at = view_of(Plan)
+embedded_at = view_of(Embedded)
+slot_at = view_of(Slot)
 _layer = view_of(Layer)
 _parameters = view_of(Parameters)
 

@@ -40,7 +40,7 @@ class Reader:
     ) -> None:
         self.input_count, self.output_count, self.dtype, self.loss = inputs, outputs, dtype, loss
         self.scaling, self._is_finite = scaling, is_finite
-        self._rounded_scaling = scaling and (scaling[0].astype(dtype), scaling[1].astype(dtype))
+        self.rounded_scaling = scaling and (scaling[0].astype(dtype), scaling[1].astype(dtype))
         self.feature_names: tuple[str, ...] | None = None  # the columns' of the table that was trained on
 
     def learns(self, samples: Samples) -> None:
@@ -105,9 +105,9 @@ class Reader:
         seconds since 1970, float32 knows multiples of 128. Then it is float64.
         """
         if self.scaling is None or not self.scaling[1].any():
-            return self._rounded_scaling
+            return self.rounded_scaling
         exact = np.can_cast(stored.dtype, self.dtype)
-        return self._rounded_scaling if exact else self.scaling
+        return self.rounded_scaling if exact else self.scaling
 
     def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
         """`inputs` of what `_matrix` has returned."""

@@ -74,30 +74,37 @@ class CompiledBackend(Backend):
         child that was forked) gets another one. If the call ends with an exception, it is not put back, so
         that nobody finds what that call has left behind.
         """
-        architecture, noise_key = self.architecture, self.streams.noise_key
-        key = (use, rule, batch, weighted, clip_norm, noise_key)  # the last changes at `reset`
+        # The last changes at `reset`.
+        key = (use, rule, batch, weighted, clip_norm, self.streams.noise_key)
         plan = self._plans.pop(key, None)
         if plan is None:
-            design = Design(
-                architecture.layer_sizes,
-                tuple(architecture.activation_names),
-                architecture.loss.name,
-                architecture.dtype,
-                rule,
-                batch,
-                use,
-                weighted=weighted,
-                dropout=architecture.dropout,
-                input_noise=architecture.input_noise,
-                key=noise_key if any(architecture.dropout) or architecture.input_noise else (0, 0),
-                clip_norm=clip_norm,
-                max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
-                layer_norm=architecture.layer_norm,
-            )
+            design = self.design(use, rule, batch, weighted=weighted, clip_norm=clip_norm)
             spare = self._spare
             plan = (spare and spare.take(design)) or Plan(design)
             plan.key = key
         return plan
+
+    def design(
+        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
+    ) -> Design:
+        """What a plan for a use is made of."""
+        architecture, noisy = self.architecture, any(self.architecture.dropout)
+        return Design(
+            architecture.layer_sizes,
+            tuple(architecture.activation_names),
+            architecture.loss.name,
+            architecture.dtype,
+            rule,
+            batch,
+            use,
+            weighted=weighted,
+            dropout=architecture.dropout,
+            input_noise=architecture.input_noise,
+            key=self.streams.noise_key if noisy or architecture.input_noise else (0, 0),
+            clip_norm=clip_norm,
+            max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
+            layer_norm=architecture.layer_norm,
+        )
 
     def _put_back(self, plan: Plan) -> None:
         self._plans.pop(plan.key, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
+import time
 
 from llvmlite import ir
 from numba import config, types
@@ -75,6 +77,28 @@ def fetch_add(typingctx, address, value):
 
 
 @intrinsic
+def exchange(typingctx, address, value):
+    """Store an integer, and return what was there: to take what others may want to take, too."""
+
+    def codegen(context, builder, signature, values):
+        pointer = builder.inttoptr(values[0], I64.as_pointer())
+        return builder.atomic_rmw("xchg", pointer, values[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def room(typingctx):
+    """The address of a 64-bit integer on the stack, there until the function returns. It differs from thread
+    to thread."""
+
+    def codegen(context, builder, signature, values):
+        return builder.ptrtoint(cgutils.alloca_once(builder, I64), I64)
+
+    return types.int64(), codegen
+
+
+@intrinsic
 def cpu_pause(typingctx):
     """Tell the core that this is a waiting loop (x86 only; elsewhere nothing)."""
 
@@ -130,3 +154,21 @@ if config.DISABLE_JIT:
 
     def observe(address):
         return peek(address, 0)
+
+    def publish(address, value):
+        ctypes.c_int64.from_address(int(address)).value = int(value)
+
+    def exchange(address, value):
+        before = peek(address, 0)
+        publish(address, value)
+        return before
+
+    def yield_core():
+        time.sleep(0)
+
+    _own = threading.local()
+
+    def room():
+        if not hasattr(_own, "integer"):
+            _own.integer = ctypes.c_int64()
+        return ctypes.addressof(_own.integer)

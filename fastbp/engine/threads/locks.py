@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free."""
+"""Locks, and what else a thread may have taken, that a forked child finds free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import weakref
 from typing import Any
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
+_to_free: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def lock_of(owner: Any) -> Any:
@@ -18,7 +19,14 @@ def lock_of(owner: Any) -> Any:
     return threading.RLock()
 
 
+def free_after_fork(taken: Any) -> None:
+    """Have `taken.free()` called in a child process: for what compiled code takes without a lock."""
+    _to_free.add(taken)
+
+
 def _renew() -> None:
+    for taken in list(_to_free):
+        taken.free()
     for owner in list(_owners):
         owner._lock = threading.RLock()
 

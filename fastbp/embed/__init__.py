@@ -1,0 +1,7 @@
+"""Models in other people's compiled code: `@njit` functions, C, SciPy's integrators.
+
+methods         what a model can do there, as methods of the model in Python
+handle          what compiled code holds of a model, and keeps alive with it
+numba_types     the same methods in functions that Numba compiles
+errors          what they raise
+"""

@@ -1,0 +1,90 @@
+"""What a model offers to other people's compiled code, as a part of the model in Python.
+
+The same methods exist in functions that Numba compiles (`numba_types`), so that code runs there, and with
+NUMBA_DISABLE_JIT=1, as it is.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastbp import checks
+from fastbp.embed.errors import SharedMemoryError
+from fastbp.inputs import sources
+from fastbp.inputs.sources import Rows
+from fastbp.network.network import Network
+
+if TYPE_CHECKING:
+    from fastbp.embed.numba_types import ModelType
+    from fastbp.engine.entries.embedded import EmbeddedNetwork
+
+Array = NDArray[Any]
+
+
+class Embeddable(Network):
+    """A network that predicts: for Python, and for compiled code that holds it."""
+
+    _embedded: EmbeddedNetwork | None = None
+
+    def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
+        """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
+        self.parameters.adopt()
+        out = self.backend.predict_few_rows(X, check_finite)
+        if out is not None:
+            return out
+        x = self.reader.input_rows(X, check_finite)
+        if not isinstance(x, Rows):
+            return self.backend.predict(x)
+        out = np.empty((len(x), self.architecture.outputs), self.architecture.dtype)
+        for rows in sources.row_blocks(x):
+            out[rows] = self.backend.predict(x[rows])
+        return out
+
+    def predict_into(self, X: ArrayLike, out: Array, *, check_finite: bool = True) -> None:
+        """`predict` into an array that there is already: `out` (batch, outputs), C-ordered, of the model's
+        dtype.
+
+        ValueError (shape, shared memory with X or the parameters) or TypeError, and as `predict`; then `out`
+        stays as it was.
+        """
+        dtype = self.architecture.dtype
+        if not isinstance(out, np.ndarray) or out.dtype != dtype:
+            raise TypeError(f"out is {checks.shown(out)}, expected an array of dtype {dtype}")
+        checks.require_updatable("out", out)
+        if not out.flags.c_contiguous:
+            raise ValueError("out is not C-ordered: its rows must lie one after another")
+        for name, other in (("X", X), ("the model's parameters", self.parameters.flat)):
+            if isinstance(other, np.ndarray) and np.may_share_memory(out, other):
+                raise SharedMemoryError("out", name)
+        y_pred = self.predict(X, check_finite=check_finite)
+        if out.shape != y_pred.shape:
+            raise ValueError(f"out has shape {out.shape}, expected {y_pred.shape}")
+        out[...] = y_pred
+
+    # ---- compiled code --------------------------------------------------------------------------------
+
+    def embedded(self) -> EmbeddedNetwork:
+        """What compiled code reads of this model, made when it is first wanted; parameters that were put in
+        the place of others are taken over now."""
+        self.parameters.adopt()
+        if self._embedded is None:
+            from fastbp.embed import handle  # which few processes need
+
+            self._embedded = handle.make(self)
+        return self._embedded
+
+    @property
+    def _embedded_at_(self) -> int:
+        """The address of that, which compiled code asks for whenever it is given the model."""
+        return self.embedded().address
+
+    @cached_property
+    def _numba_type_(self) -> ModelType:
+        """The model's type in functions that Numba compiles, which asks for this attribute in each call."""
+        from fastbp.embed.numba_types import type_of  # Numba's compiler comes with it
+
+        return type_of(self)
