@@ -97,11 +97,15 @@ class History:
         """Of what validation finds."""
         self._columns |= {VALIDATION + name: array("d") for name in names}
 
-    def _add_epochs(self, losses: Values, lr: Values, seconds: float) -> None:
+    def _add_epochs(self, losses: Values, lr: Values | float, seconds: float) -> None:
         """Note epochs; what comes from validation is NaN until `_add_validation`."""
         known: dict[str, Any] = {"loss": losses, "lr": lr, "epoch_seconds": seconds}
         for name, column in self._columns.items():
-            column.frombytes(np.full(len(losses), known.get(name, math.nan), np.float64).tobytes())
+            value = known.get(name, math.nan)
+            if isinstance(value, float):
+                column.extend(array("d", [value]) * len(losses))
+            else:
+                column.frombytes(np.asarray(value, np.float64).tobytes())
 
     def _add_validation(self, values: Mapping[str, float], seconds: float) -> None:
         """Note what was found on the validation data after the last epoch; `seconds` in addition."""

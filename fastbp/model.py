@@ -174,8 +174,10 @@ class MLP(Embeddable, Inspected):
 
         Y, sample_weight and errors as in `fit`.
         """
-        rule, state = start.begin(self, optimizer)
-        batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(self.parameters.flat)
+        start.make_ready(self, optimizer)
+        rule, parameters = optimizer.snapshot(), self.parameters
+        state = rule.state(parameters.owner, len(parameters), self.architecture.dtype)
+        batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(parameters.flat)
         self.reader.learns(batch)
         rows, out = len(batch), np.empty(1)
         self.backend.train(Steps(batch, None, 0, 1, rows), rule, state, out)

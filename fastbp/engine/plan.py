@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.engine import structs, tables
+from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.struct import at
+from fastbp.engine.kernels.finite import is_finite
 from fastbp.engine.kernels.reading import label_reader, row_reader
 from fastbp.engine.memory import Design, Memory, aligned, most_workers
 from fastbp.engine.threads import own_thread, team
@@ -71,8 +73,8 @@ class Plan:
         self.arrivals = aligned(team.arrivals_bytes(most_workers())).view(np.int64)
         self.loss, self.bad, self.coefficients = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, design.dtype)
         self.table.flags = team.flags_of(self.arrivals)
-        self.table.stop, self.table.losses = NO_STOP.ctypes.data, self.loss.ctypes.data
-        self.table.coefficients = self.coefficients.ctypes.data
+        self.table.stop, self.table.losses = data_at(NO_STOP), data_at(self.loss)
+        self.table.coefficients = data_at(self.coefficients)
         self._gathered_x = 0  # where there is room for batches of X, once they had to be gathered
         self.choice = Choice()
         self.threads = 0  # that did the last run
@@ -93,7 +95,7 @@ class Plan:
         self._bound = ()  # if this is interrupted, nobody shall think it was done
         itemsize = self.design.dtype.itemsize
         for k, array in enumerate(arrays):
-            place = array.ctypes.data
+            place = data_at(array)
             for i, layer in enumerate(self.layers):
                 caller = (layer.caller.parameters, layer.caller.first_state, layer.caller.second_state)[k]
                 caller.W, caller.b = place, place + layer.fan_in * layer.fan_out * itemsize
@@ -138,13 +140,13 @@ class Plan:
         """What a forward pass writes and a backward pass reads: of every layer z and a (rows, fan_out), of
         normalised ones n (rows, fan_out) and inverse_std (rows,)."""
         for layer, z_i, a_i in zip(self.layers, z, a, strict=True):
-            layer.caller.z, layer.caller.a = z_i.ctypes.data, a_i.ctypes.data
+            layer.caller.z, layer.caller.a = data_at(z_i), data_at(a_i)
         for layer, n_i, inverse_i in zip(self.layers, n, inverse_std, strict=False):
-            layer.caller.n, layer.caller.inverse_std = n_i.ctypes.data, inverse_i.ctypes.data
+            layer.caller.n, layer.caller.inverse_std = data_at(n_i), data_at(inverse_i)
 
     def bind_output(self, a: Array) -> None:
         """Where a forward pass writes the last layer's a, (rows, outputs)."""
-        self.layers[-1].caller.a = a.ctypes.data
+        self.layers[-1].caller.a = data_at(a)
 
     def bind_data(
         self, X: Array | Rows, Y: Array | Rows | None, order: NDArray[np.int64] | None = None
@@ -154,7 +156,7 @@ class Plan:
         converted."""
         table = self.table
         table.samples, table.steps_per_epoch = len(X), -(-len(X) // self.design.batch)
-        table.order = 0 if order is None else order.ctypes.data
+        table.order = 0 if order is None else data_at(order)
         self._bind_rows(table.x, X)
         if Y is None:
             table.y_columns = 0
@@ -166,17 +168,17 @@ class Plan:
 
     def _bind_rows(self, source: structs.Source, data: Array | Rows) -> None:
         if not isinstance(data, Rows):
-            source.address, source.row, source.read = data.ctypes.data, data.shape[1] * data.itemsize, 0
+            source.address, source.row, source.read = data_at(data), data.shape[1] * data.itemsize, 0
             return
         values, scaling, dtype = data.values, data.scaling, self.design.dtype.name
-        source.address, source.row = values.ctypes.data, values.strides[0]
+        source.address, source.row = data_at(values), values.strides[0]
         if isinstance(data, Labels):
             source.read = label_reader(dtype, weighted=data.weights is not None)
             return
         source.column = values.strides[1]
         source.read = row_reader(values.dtype, dtype, scaled=scaling and scaling[0].dtype)
         if scaling is not None:
-            source.scale, source.offset = scaling[0].ctypes.data, scaling[1].ctypes.data
+            source.scale, source.offset = data_at(scaling[0]), data_at(scaling[1])
 
     def convert_rows(self, rows: Rows) -> None:
         """Forward passes from now on read X in rows stored like these, adjacent ones, and convert them."""
@@ -264,11 +266,11 @@ class Plan:
         return self.threads
 
     def _enter(self, task: int, threads: int, stop: NDArray[np.int64] = NO_STOP) -> None:
-        self.table.task, self.table.stop = task, stop.ctypes.data
+        self.table.task, self.table.stop = task, data_at(stop)
         try:
             self.threads = team.run(self.work, self.address, threads, self.arrivals)
         finally:
-            self.table.stop = NO_STOP.ctypes.data
+            self.table.stop = data_at(NO_STOP)
 
     def _enter_interruptibly(self, task: int, threads: int, stop: NDArray[np.int64]) -> None:
         """Work in another thread, so that this one hears Ctrl-C."""
@@ -300,8 +302,8 @@ class Plan:
             n, steps = self.way(most, last_step - step, started)
             done = step - first_step
             table.first_step, table.last_step = step, step + steps
-            table.coefficients = coefficients.ctypes.data + done * coefficients.strides[0]
-            table.losses = losses.ctypes.data + done * losses.itemsize
+            table.coefficients = data_at(coefficients) + done * coefficients.strides[0]
+            table.losses = data_at(losses) + done * losses.itemsize
             self.run_as(structs.TRAIN + (structs.PACK if pack and step == first_step else 0), n, steps, stop)
             step += steps
             if steps:
@@ -345,10 +347,10 @@ class Plan:
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(self.table.kernels.update)
         gradient = sums._packed_at + size
         update(
-            gradient, vector, 0, self._packed_at, vector, 0, size, 1, size // vector, coefficients.ctypes.data
+            gradient, vector, 0, self._packed_at, vector, 0, size, 1, size // vector, data_at(coefficients)
         )
         if self.table.clipping.limit or self.table.max_norm.limit:
-            self.table.coefficients = coefficients.ctypes.data
+            self.table.coefficients = data_at(coefficients)
             self._enter(structs.FINISH_UPDATE, 1)
 
     def hold_updates(self) -> None:
@@ -382,8 +384,7 @@ class Plan:
 
     def parameters_are_finite(self) -> bool:
         """Whether the packed parameters are (what fills up vectors is)."""
-        with np.errstate(all="ignore"):
-            return bool(np.isfinite(self._packed.sum()) or np.isfinite(self._packed).all())
+        return is_finite(self._packed)
 
 
 def _numbers(address: int, size: int, dtype: np.dtype[Any]) -> Array:

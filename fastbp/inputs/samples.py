@@ -65,8 +65,8 @@ class Samples:
 
     def mapped_files(self, name_of_X: str, name_of_Y: str) -> list[MappedFile]:
         """The files that the data are mapped from, to be asked before they are read."""
-        files = [MappedFile(name_of_X, self.X), MappedFile(name_of_Y, self.Y)]
-        return [file for file in files if file.can_be_asked]
+        named = ((name_of_X, self.X), (name_of_Y, self.Y))
+        return [MappedFile(name, data) for name, data in named if sources.is_on_disk(data)]
 
     def picked(self, rows: NDArray[np.int64]) -> Samples:
         """Copies of these rows, stored like them."""

@@ -174,11 +174,6 @@ class MappedFile:
             self._map = root.base
             self._bytes = root.offset + array_utils.byte_bounds(values)[1] - root.ctypes.data
 
-    @property
-    def can_be_asked(self) -> bool:
-        """Whether there is a file, whose size the system knows."""
-        return self._map is not None
-
     def require_whole(self) -> None:
         """OSError if the file is too short by now. (Not where nobody knows.)"""
         if self._map is None:

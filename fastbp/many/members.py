@@ -14,7 +14,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.network.network import Network
-from fastbp.optimizer_base import Optimizer, State
+from fastbp.optimizer_base import Optimizer
 from fastbp.training.interrupt import Interrupts
 from fastbp.training.options import FitOptions
 from fastbp.training.run import Run
@@ -44,7 +44,6 @@ class Member:
     index: int
     model: Network
     optimizer: Optimizer
-    state: State
     samples: Samples
     rows: NDArray[np.int64] | None
     held_out: Samples | None
@@ -77,7 +76,7 @@ class Member:
         samples = self.samples if self.rows is None else self.samples.picked(self.rows)
         samples.require_some_weight("sample_weight", "trained on")
         self.model.reader.learns(samples)
-        return run_of_samples(self.model, samples, self.held_out, self.state, self.options)
+        return run_of_samples(self.model, samples, self.held_out, self.options)
 
     def train(self, spare: Any, stop: NDArray[np.int64] | None, turn: threading.RLock) -> None:
         """Train it; `stop`: where this thread gets no signals, the flag that ends it. `turn`: callbacks are

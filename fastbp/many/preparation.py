@@ -16,7 +16,7 @@ from fastbp.many.members import Member
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer
 from fastbp.training.options import FitOptions
-from fastbp.training.start import begin, validation_of
+from fastbp.training.start import make_ready, validation_of
 
 Array = NDArray[Any]
 
@@ -63,11 +63,11 @@ def prepared(
         with arguments.naming(i):
             own = options[_options_key(i, rules[i], all_epochs[i], sizes[i], listed[i])]
             samples, rows, held_out = reading.of(i)
-            _, state = begin(model, rules[i])
+            make_ready(model, rules[i])
             if not model.parameters.are_finite():
                 raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start")
             reading.judge(model, held_out, own)
-            members.append(Member(i, model, rules[i], state, samples, rows, held_out, own))
+            members.append(Member(i, model, rules[i], samples, rows, held_out, own))
     return members
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.network.network import Network
-from fastbp.optimizer_base import State
 from fastbp.training.batches import Batches
 from fastbp.training.course import Chunk
 from fastbp.training.options import FitOptions
@@ -19,13 +18,7 @@ class BatchRun(Run):
     epochs, steps : one of them. steps_per_epoch : None: an epoch is a pass over the iterable.
     """
 
-    def __init__(
-        self,
-        model: Network,
-        batches: Batches,
-        options: FitOptions,
-        state: State,
-    ) -> None:
+    def __init__(self, model: Network, batches: Batches, options: FitOptions) -> None:
         self.batches, self.epochs, self._per_epoch = batches, options.epochs, options.steps_per_epoch
         steps = options.steps
         if self.epochs is not None and self._per_epoch is not None:
@@ -38,7 +31,6 @@ class BatchRun(Run):
             NO_LIMIT if steps is None else steps,
             len(first.samples),
             options.optimizer,
-            state,
             shuffle=False,
             part=first.part,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 # The bar is not drawn anew for chunks more often than that; but its clock moves at least so often, however
@@ -26,27 +24,24 @@ class Progress:
         self._total, self._done, self._text = total, done, ""
         self._began = self._shown = self._printed = time.monotonic()
         self._bar: Any = None
-        self._over = threading.Event()
         self._clock: threading.Thread | None = None
         if self._wanted and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True)
 
-    @contextmanager
-    def compiling(self) -> Iterator[None]:
-        """While the engine is compiled, or loaded: the bar says so if that takes a moment, and its clock
-        begins when it is over."""
+    def compiling(self) -> None:
+        """The engine is going to be compiled, or loaded: the bar says so if that takes a moment."""
         if self._bar is not None:
             self._bar.set_postfix_str(COMPILING, refresh=False)
             self._start_clock()
-        try:
-            yield
-        finally:
-            self._began = self._printed = time.monotonic()
-            if self._bar is not None:
-                self._bar.set_postfix_str("", refresh=False)
-                self._bar.unpause()
+
+    def compiled(self) -> None:
+        """That is over, or was given up: the bar's time begins now."""
+        self._began = self._printed = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_postfix_str("", refresh=False)
+            self._bar.unpause()
 
     def is_due(self, epoch_ended: bool) -> bool:
         """Whether it is time to say how far it is: at every epoch's end on a bar, else not all the time."""
@@ -63,13 +58,14 @@ class Progress:
             self._start_clock()
 
     def close(self) -> None:
-        self._over.set()
         if self._clock is not None:
+            self._over.set()
             self._clock.join()
         if self._bar is not None:
             self._bar.close()
 
     def _start_clock(self) -> None:
+        self._over = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
         self._clock.start()
 

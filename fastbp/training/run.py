@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from fastbp.callbacks import Callbacks
 from fastbp.history import History
-from fastbp.inputs import sources
 from fastbp.inputs.samples import Samples
 from fastbp.mpi.shards import Shards
 from fastbp.network.backend import Steps
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
-from fastbp.schedules import Schedule, rates
+from fastbp.schedules import Schedule
 from fastbp.training.checkpoint import Checkpoints
 from fastbp.training.course import Chunk
 from fastbp.training.divergence import Diverged, Snapshot, step_back
@@ -54,15 +53,15 @@ class Run:
         steps: int,
         batch_size: int,
         optimizer: Optimizer,
-        state: State,
         shuffle: bool,
         part: int | None = None,
     ) -> None:
         # Arrays of our own over the same memory: whoever sets the shape of theirs does not change these.
         self.model, self.samples = model, samples.own_views()
         self.steps, self.batch_size, self.part = steps, batch_size, part
-        self.optimizer, self.rule, self.state = optimizer, optimizer, state  # rule: as it is in this chunk
-        self.shuffle = shuffle
+        self.optimizer, self.shuffle = optimizer, shuffle
+        self.rule: Optimizer  # the optimizer as it is in this chunk, and its state, see `meet_optimizer`
+        self.state: State
         self.shards: Shards | None = None  # how batches are cut, if they are
         self.steps_per_epoch = -(-len(samples) // batch_size)
         backend = model.backend
@@ -73,9 +72,8 @@ class Run:
             work = 3 * batch_size * len(model.parameters)
             self.step_seconds = backend.step_overhead_seconds + work * backend.seconds_per_multiply_add
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
-        X, Y = self.samples.X, self.samples.Y
         self._files = self.samples.mapped_files("X", "Y")
-        if sources.is_on_disk(X) or sources.is_on_disk(Y):  # nobody knows yet how fast the disk is
+        if self._files:  # nobody knows yet how fast the disk is
             self.most_steps = min(self.most_steps, max(1, FIRST_ROWS_ON_DISK // batch_size))
         self.history = History()
         # Where it is: steps done; the losses of the epoch in progress, and the random state that its order
@@ -87,7 +85,7 @@ class Run:
         self.stopped = False  # by a callback
         self.checkpoints: Checkpoints | None = None
         self.validation: Validation | None = None
-        self.callbacks = Callbacks(())
+        self.callbacks: Callbacks
         self.interrupts = Interrupts(backend.request_stop)
         self._lr: float | Schedule | None = None  # what the history was last found to have the columns for
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
@@ -245,10 +243,14 @@ class Run:
     def _compile(self, bar: Progress) -> None:
         """Compile now, where Ctrl-C need not wait and no clock runs."""
         started = time.perf_counter()
-        with bar.compiling(), self.interrupts.heard():
-            self.chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
-            if self.validation is not None:
-                self.validation.compile(self.model)
+        bar.compiling()
+        try:
+            with self.interrupts.heard():
+                self.chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
+                if self.validation is not None:
+                    self.validation.compile(self.model)
+        finally:
+            bar.compiled()
         self._compiling = time.perf_counter() - started
 
     def _run(self, bar: Progress) -> None:
@@ -322,9 +324,9 @@ class Run:
 
     def _end_of_epoch(self) -> bool:
         """What comes after the validation; whether a callback wants to stop."""
-        self.meet_optimizer()
-        if isinstance(self.rule.lr, Schedule):
-            self.rule.lr.epoch_ended(self.history)
+        if isinstance(self.optimizer.lr, Schedule):
+            self.meet_optimizer()  # it may be another one since a metric or a callback was called
+            self.optimizer.lr.epoch_ended(self.history)
         stop = self._call_hooks(self.callbacks.epoch_end, self.history.epochs, self.history)
         self.unsettled = False
         return stop
@@ -346,9 +348,13 @@ class Run:
 
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
-        first = self.state.steps - len(sums) * steps
-        last = first + steps * np.arange(1, len(sums) + 1) - 1
-        lr = rates(self.rule.lr, np.maximum(last, 0))  # below 0: where all steps were skipped
+        lr: float | NDArray[np.float64]
+        if isinstance(self.rule.lr, Schedule):
+            first = self.state.steps - len(sums) * steps
+            last = first + steps * np.arange(1, len(sums) + 1) - 1
+            lr = self.rule.lr(np.maximum(last, 0))  # below 0: where all steps were skipped
+        else:
+            lr = float(self.rule.lr)
         seconds = (time.perf_counter() - began) / len(sums)
         self.history._add_epochs(sums / self._divisor(steps), lr, seconds)
 
@@ -358,6 +364,8 @@ class Run:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""
         if not self.shuffle:
             return None
+        if epochs == 1:  # the same numbers, in a third of the time
+            return self.model.streams.shuffling.permutation(len(self.samples))
         rows = np.tile(np.arange(len(self.samples), dtype=np.int64), (epochs, 1))
         return self.model.streams.shuffling.permuted(rows, axis=1, out=rows).ravel()
 

@@ -16,7 +16,7 @@ from fastbp.inputs.targets import warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.mpi.shards import Shards
 from fastbp.network.network import Network
-from fastbp.optimizer_base import Optimizer, State
+from fastbp.optimizer_base import Optimizer
 from fastbp.training.batch_run import BatchRun
 from fastbp.training.batches import Batches, gives_batches
 from fastbp.training.options import FitOptions
@@ -24,26 +24,24 @@ from fastbp.training.run import Run
 from fastbp.training.validation import Validation
 
 
-def begin(model: Network, optimizer: Optimizer) -> tuple[Optimizer, State]:
-    """The optimizer as it is now, and its state for this model, whose parameters are ready to be trained."""
+def make_ready(model: Network, optimizer: Optimizer) -> None:
+    """Have the parameters as training takes them. TypeError or ValueError for what cannot be trained."""
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an object like SGD(0.1) or Adam(), got {checks.shown(optimizer)}")
     parameters = model.parameters
     parameters.adopt()
     parameters.require_updatable()
     parameters.changed()
-    rule = optimizer.snapshot()
-    return rule, rule.state(parameters.owner, len(parameters), model.architecture.dtype)
 
 
 def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     """One call of `MLP.fit`."""
-    _, state = begin(model, options.optimizer)
+    make_ready(model, options.optimizer)
     held_out = model.reader.validation(options.validation_data, options.check_finite)
     if Y is None:
-        run, validation = _run_of_batches(model, X, held_out, state, options)
+        run, validation = _run_of_batches(model, X, held_out, options)
     else:
-        run, validation = _run_of_arrays(model, X, Y, held_out, state, options)
+        run, validation = _run_of_arrays(model, X, Y, held_out, options)
     if options.checkpoints is not None:
         options.checkpoints.compare(run)
         run.checkpoints = options.checkpoints
@@ -61,7 +59,7 @@ def samples_to_train(
 
 
 def _run_of_arrays(
-    model: Network, X: Any, Y: Any, held_out: Samples | None, state: State, options: FitOptions
+    model: Network, X: Any, Y: Any, held_out: Samples | None, options: FitOptions
 ) -> tuple[Run, Validation | None]:
     if gives_batches(X):
         raise TypeError(f"X is a {type(X).__name__}, which gives batches (X, Y): leave Y out")
@@ -77,11 +75,11 @@ def _run_of_arrays(
         samples, held_out = samples.picked(rows), samples.picked(held_rows)
         samples.require_some_weight("sample_weight", "not held out")
         held_out.require_some_weight("sample_weight", "held out")
-    return run_of_samples(model, samples, held_out, state, options)
+    return run_of_samples(model, samples, held_out, options)
 
 
 def run_of_samples(
-    model: Network, samples: Samples, held_out: Samples | None, state: State, options: FitOptions
+    model: Network, samples: Samples, held_out: Samples | None, options: FitOptions
 ) -> tuple[Run, Validation | None]:
     """A run on samples of this model's reader, and what judges it on those that are held out."""
     samples = samples.class_weighted(options.class_weight, model.architecture.loss)
@@ -96,14 +94,14 @@ def run_of_samples(
         assert options.epochs is not None
         steps = options.epochs * -(-len(samples) // rows_of_step)
     model.reader.learns(samples)
-    run = Run(model, samples, steps, rows_of_step, options.optimizer, state, options.shuffle, part)
+    run = Run(model, samples, steps, rows_of_step, options.optimizer, options.shuffle, part)
     if options.shards > 1:
         run.shards = Shards(options.shards)
     return run, validation
 
 
 def _run_of_batches(
-    model: Network, X: Any, held_out: Samples | None, state: State, options: FitOptions
+    model: Network, X: Any, held_out: Samples | None, options: FitOptions
 ) -> tuple[Run, Validation | None]:
     options.require_for_batches()
     validation = validation_of(model, held_out, options)
@@ -114,7 +112,7 @@ def _run_of_batches(
         model.reader.learns(batch)
         return batch.class_weighted(options.class_weight, model.architecture.loss)
 
-    return BatchRun(model, Batches(X, options.accumulate, prepare), options, state), validation
+    return BatchRun(model, Batches(X, options.accumulate, prepare), options), validation
 
 
 def validation_of(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
@@ -130,7 +128,8 @@ def validation_of(model: Network, held_out: Samples | None, options: FitOptions)
 
 def _require_trainable(model: Network) -> None:
     """ValueError for parameters that are not finite; a warning where units are all alike."""
-    if not model.parameters.are_finite():
+    parameters = model.parameters
+    if not (model.backend.is_finite(parameters.flat) or parameters.are_finite()):
         raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
     warn_if_symmetric(model, stacklevel=6)
 

@@ -65,6 +65,15 @@ def is_behaved(array: Any) -> bool:
     return bool(array.flags.carray and array.dtype.isnative)
 
 
+_word_at = ctypes.c_int64.from_address
+
+
+def data_at(array: np.ndarray[Any, Any]) -> int:
+    """Where the array's numbers begin. (`array.ctypes.data` makes objects on its way there, for 1.4 us: two
+    small training steps.)"""
+    return _word_at(id(array) + _HEADER).value
+
+
 @unbox(CallersArray)
 def _unbox(typ, obj, c):
     from numba.core.boxing import unbox_array  # only those who compile wait for it

@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.simd.emit import compile_block
@@ -86,5 +87,5 @@ def _finite(dtype: np.dtype[Any]) -> int:
 def is_finite(array: Array) -> bool:
     """Whether a C-ordered array holds neither NaN nor infinity; in half the time of NumPy's sum."""
     bad = np.zeros(1, np.int64)
-    _all_finite_entry()(_finite(array.dtype), array.ctypes.data, array.size, bad)
+    _all_finite_entry()(_finite(array.dtype), data_at(array), array.size, bad)
     return not bad[0]

@@ -2,9 +2,12 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 from array_kinds import KINDS
 from processes import python
+
+from fastbp.engine.compile.arrays import data_at
 
 PROGRAM = pathlib.Path(__file__).parents[2] / "programs" / "array_kinds.py"
 # Numba keeps what it once found out about arrays of these kinds.
@@ -41,6 +44,14 @@ def test_what_was_called_before_changes_nothing(first, expected):
 @pytest.mark.parametrize("first", sorted(KINDS.keys() - set(KEPT)))
 def test_what_else_was_called_before_changes_nothing(first, expected):
     assert python(PROGRAM, first).splitlines() == expected
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_the_numbers_of_an_array_begin(kind):
+    array = KINDS[kind](np.arange(12.0).reshape(3, 4))
+    for part in (array, array.T, array[:2], array[:0]) if array.ndim else (array,):
+        assert data_at(part) == part.ctypes.data
 
 
 @pytest.mark.slow
