@@ -5,6 +5,7 @@ preparation from what fit_many is given to members
 members     a network among many: its data, its settings, and the run that `fit` would make of them
 crew        a queue of networks, and a thread for each core that takes the next one
 fit         fit_many
+remote      the same by the workers of an executor
 ensemble    models that are asked together
 splits      the rows that are trained on and those that judge
 grid        from a grid of hyper-parameters to models and optimizers

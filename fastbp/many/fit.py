@@ -13,6 +13,7 @@ from fastbp.history import History
 from fastbp.many.crew import Crew
 from fastbp.many.members import Member
 from fastbp.many.preparation import Data, prepared
+from fastbp.many.remote import Dispatch
 from fastbp.metrics import Function
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer
@@ -35,6 +36,7 @@ def fit_many(
     callbacks: Callback | Sequence[Any] | None = None,
     shuffle: bool = True,
     threads: int | None = None,
+    executor: Any = None,
     progress: bool = True,
     check_finite: bool = True,
 ) -> list[History]:
@@ -60,6 +62,11 @@ def fit_many(
     threads : how many cores work; None: as many as there are. (What models have as `threads` is about a team
         of their own, which large networks get: those whose step is worth it and that would last longer than
         all others, or whose steps are so large that a team is as good.)
+    executor : one of `concurrent.futures`, or what has its method submit: Dask's `client.get_executor()`,
+        `mpi4py.futures.MPIPoolExecutor()`, joblib's loky. Networks are trained by its workers, each on
+        `threads` cores (None: one), to the same bits. Callbacks are called there, on copies of them. A group
+        of networks whose worker dies is sent again, twice; a pool of processes takes no more work when it
+        has lost one, so give a function that makes one, such as `lambda: ProcessPoolExecutor(4)`.
     progress : as in `fit`.
 
     Returns
@@ -71,6 +78,7 @@ def fit_many(
     Raises
     ------
     ValueError, TypeError : before anything trains; a note says which model it is about.
+    RuntimeError : names the networks that the workers of an executor could not train.
     What a callback raises : the others end as at Ctrl-C; the error's attribute `histories` has all of them.
     """
     progress = checks.flag("progress", progress)
@@ -79,11 +87,11 @@ def fit_many(
     data = Data(X, Y, rows, sample_weight, validation_data, checks.flag("check_finite", check_finite))
     common = {"metrics": metrics, "shuffle": shuffle, "check_finite": check_finite}
     members = prepared(models, data, epochs, optimizers, batch_size, callbacks, common)
-    train(members, threads, progress)
+    train(members, threads, progress, executor)
     return [member.history for member in members]
 
 
-def train(members: Sequence[Member], threads: int | None, progress: bool) -> None:
+def train(members: Sequence[Member], threads: int | None, progress: bool, executor: Any = None) -> None:
     """Train them all; what their histories are afterwards."""
     bar = Progress(progress, sum(member.steps for member in members), 0)
     done = [0, 0]
@@ -93,15 +101,21 @@ def train(members: Sequence[Member], threads: int | None, progress: bool) -> Non
         if bar.is_due(True):
             bar.show(done[1], f"{done[0]} of {len(members)} networks")
 
-    crew = Crew(members, team.available(threads), told)
     try:
-        crew.run()
+        if executor is None:
+            crew = Crew(members, team.available(threads), told)
+            crew.run()
+            interrupted = crew.interrupted
+        else:
+            dispatch = Dispatch(members, executor, threads)
+            interrupted = dispatch.run(told)
+            dispatch.require_all()
     except BaseException as error:
         error.histories = [member.history for member in members]  # type: ignore[attr-defined]
         raise
     finally:
         bar.close()
-    if crew.interrupted:
+    if interrupted:
         for member in members:
             member.history.interrupted |= not member.ended
     diverged = [member for member in members if member.history.diverged]

@@ -68,6 +68,7 @@ def sweep(
     halving: bool = False,
     seed: int = 0,
     threads: int | None = None,
+    executor: Any = None,
     progress: bool = True,
 ) -> Sweep:
     """Train every configuration of a grid on every fold, all side by side, and rank them.
@@ -88,7 +89,7 @@ def sweep(
     random : draw so many configurations instead of taking all.
     halving : all are trained for a part of their epochs; the best third goes on three times as long, and so
         on. (Successive halving: Jamieson and Talwalkar, AISTATS 2016.)
-    threads, progress : as in `fit_many`.
+    threads, executor, progress : as in `fit_many`.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def sweep(
     candidates = [
         _candidate(base, default, configuration, len(pairs), epochs, batch_size) for configuration in found
     ]
-    field_of = Field(X, Y, pairs, judge, threads, progress)
+    field_of = Field(X, Y, pairs, judge, threads, progress, executor)
     for share, kept in _rounds(len(candidates), halving):
         going_on = _ranked(candidates, judge)[:kept]
         field_of.train(going_on, share)
@@ -209,6 +210,7 @@ class Field:
     judge: Judge
     threads: int | None
     progress: bool
+    executor: Any
 
     def train(self, candidates: list[Candidate], share: float) -> None:
         """Go on until that share of each one's epochs is done."""
@@ -224,7 +226,7 @@ class Field:
             None,
             {},
         )
-        train(members, self.threads, self.progress)
+        train(members, self.threads, self.progress, self.executor)
         histories = [member.history for member in members]
         if any(history.interrupted for history in histories):
             raise KeyboardInterrupt
