@@ -3,5 +3,6 @@
 methods         what a model can do there, as methods of the model in Python
 handle          what compiled code holds of a model, and keeps alive with it
 numba_types     the same methods in functions that Numba compiles
+c_function      addresses and a header for C, and SciPy's integrators
 errors          what they raise
 """

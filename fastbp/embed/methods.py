@@ -19,6 +19,7 @@ from fastbp.inputs.sources import Rows
 from fastbp.network.network import Network
 
 if TYPE_CHECKING:
+    from fastbp.embed.c_function import CFunction
     from fastbp.embed.numba_types import ModelType
     from fastbp.engine.entries.embedded import EmbeddedNetwork
 
@@ -76,6 +77,27 @@ class Embeddable(Network):
 
             self._embedded = handle.make(self)
         return self._embedded
+
+    def c_function(self) -> CFunction:
+        """`predict` as a C function, with what C needs for it: address, user_data, ctypes, header.
+
+        It reads the parameters that the model has at each call; arrays that are put in the place of others
+        (`model.weights[0] = W`) are seen once the model is next used from Python.
+        """
+        from fastbp.embed import c_function  # which few processes need
+
+        return c_function.c_function(self, self._embedded_at_)
+
+    def low_level_callable(self) -> Any:
+        """The model as a `scipy.LowLevelCallable`, double (int n, double *x, void *user_data): an integrand
+        for scipy.integrate.quad, nquad and the like, of as many variables as the model has inputs.
+
+        float32 models take and return rounded numbers. The integrand is NaN if there are more or fewer
+        variables. ValueError if the model has several outputs, ImportError without SciPy.
+        """
+        from fastbp.embed import c_function
+
+        return c_function.low_level_callable(self, self._embedded_at_)
 
     @property
     def _embedded_at_(self) -> int:

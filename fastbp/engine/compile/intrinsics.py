@@ -6,6 +6,7 @@ import ctypes
 import threading
 import time
 
+import numpy
 from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
@@ -99,6 +100,28 @@ def room(typingctx):
 
 
 @intrinsic
+def load_number(typingctx, address, like):
+    """The number at address, of the type of `like`."""
+
+    def codegen(context, builder, signature, values):
+        kind = context.get_value_type(signature.return_type)
+        return builder.load(builder.inttoptr(values[0], kind.as_pointer()))
+
+    return like(types.int64, like), codegen
+
+
+@intrinsic
+def store_number(typingctx, address, value):
+    """Store a number, of whatever type it is."""
+
+    def codegen(context, builder, signature, values):
+        builder.store(values[1], builder.inttoptr(values[0], values[1].type.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
 def cpu_pause(typingctx):
     """Tell the core that this is a waiting loop (x86 only; elsewhere nothing)."""
 
@@ -157,6 +180,12 @@ if config.DISABLE_JIT:
 
     def publish(address, value):
         ctypes.c_int64.from_address(int(address)).value = int(value)
+
+    def load_number(address, like):
+        return numpy.frombuffer(ctypes.string_at(int(address), like.itemsize), like.dtype)[0]
+
+    def store_number(address, value):
+        ctypes.memmove(int(address), value.tobytes(), value.itemsize)
 
     def exchange(address, value):
         before = peek(address, 0)

@@ -23,6 +23,13 @@ from fastbp.engine.compile.arrays import CallersArray, is_behaved
 from fastbp.engine.compile.cache import Cache
 
 _compiled: dict[str, Any] = {}
+# What the types of drivers are called in C, for where they run as Python.
+_OF_C: dict[Any, Any] = {
+    types.void: None,
+    types.int64: ctypes.c_int64,
+    types.intc: ctypes.c_int,
+    types.float64: ctypes.c_double,
+}
 
 
 def address_of(
@@ -47,7 +54,8 @@ def _compile(key: str, signature: Any, make: Callable[[], Callable[..., Any]], d
             return
         function = make()
         if driver and config.DISABLE_JIT:
-            _compiled[key] = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(signature.args))(function)
+            result, *arguments = (_OF_C[kind] for kind in (signature.return_type, *signature.args))
+            _compiled[key] = ctypes.CFUNCTYPE(result, *arguments)(function)
             return
         callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
         callback._cache = Cache(function, key)

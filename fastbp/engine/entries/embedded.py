@@ -12,10 +12,21 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call, exchange, observe, publish, room, yield_core
+from fastbp.engine.compile.intrinsics import (
+    call,
+    exchange,
+    load_number,
+    observe,
+    publish,
+    room,
+    store_number,
+    yield_core,
+)
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import at, size_of
 from fastbp.engine.kernels.finite import not_finite
@@ -63,25 +74,61 @@ def give_back(slot):
     publish(slot.here, 0)
 
 
-def predict(x, rows, out, address):
-    """out (rows, outputs) = the network's output for x (rows, inputs), both C-ordered and of its dtype."""
-    network = embedded_at(address)
-    if rows < 1:
-        return
-    slot = take_slot(network)
+@inner
+def run(network, slot, x, rows, out):
+    """out (rows, outputs) = the network's output for x (rows, inputs): addresses."""
     packs = rows >= PACKED_ROWS
     plan = plan_at(slot.many if packs else slot.few)
     plan.x.address, plan.samples, plan.task = x, rows, FORWARD + PACK if packs else FORWARD
     plan.steps_per_epoch = (rows + plan.batch - 1) // plan.batch
     top_layer(plan).caller.a = out
     call(network.work, (0, 1, plan.here))
+
+
+def predict(x, rows, out, address):
+    """out (rows, outputs) = the network's output for x (rows, inputs), both C-ordered and of its dtype."""
+    network = embedded_at(address)
+    if rows < 1:
+        return
+    slot = take_slot(network)
+    run(network, slot, x, rows, out)
     give_back(slot)
+
+
+def _integrand(zero: Any) -> Any:
+    """The integrand for a network whose numbers are of the type of `zero`."""
+
+    number = type(zero)
+
+    def integrand(n, x, address):
+        """The output for one row of n doubles; NaN unless there are as many as inputs."""
+        network = embedded_at(address)
+        if n != network.inputs:
+            return np.nan
+        slot = take_slot(network)
+        sample, size = slot.sample, network.row // network.inputs
+        for i in range(n):
+            store_number(sample + i * size, number(load_number(x + i * 8, np.float64(0))))
+        run(network, slot, sample, np.int64(1), sample + network.row)
+        y = np.float64(load_number(sample + network.row, zero))
+        give_back(slot)
+        return y
+
+    return integrand
 
 
 @cache
 def predict_address() -> int:
     """The address of `predict`: void (const T *X, int64_t rows, T *out, void *network)."""
     return jit.address_of("embedded_predict", jit.void(4), lambda: predict, driver=True)
+
+
+@cache
+def integrand_address(dtype: str) -> int:
+    """The address of an integrand as SciPy calls it: double (int n, double *x, void *network)."""
+    signature = types.float64(types.intc, types.int64, types.int64)
+    zero = np.dtype(dtype).type(0)
+    return jit.address_of(f"embedded_integrand-{dtype}", signature, lambda: _integrand(zero), driver=True)
 
 
 class EmbeddedNetwork:
