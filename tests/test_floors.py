@@ -28,7 +28,7 @@ FLOORS = (
     ("optimizers",),
     ("engine",),
     ("mpi",),
-    ("network",),
+    ("network", "kernels"),
     ("inspection", "storage"),
     ("training",),
     ("embed",),

@@ -37,7 +37,8 @@ def compiled_sources() -> list[pathlib.Path]:
     """The files that compiled code comes from: the engine, and the definitions whose constants it takes
     over."""
     definitions = [PACKAGE / "activations.py", PACKAGE / "losses.py", *(PACKAGE / "formulas").glob("*.py")]
-    return sorted([*(PACKAGE / "engine").rglob("*.py"), *definitions])
+    folders = (PACKAGE / "engine", PACKAGE / "kernels")
+    return sorted([*(path for folder in folders for path in folder.rglob("*.py")), *definitions])
 
 
 @cache

@@ -33,22 +33,29 @@ _OF_C: dict[Any, Any] = {
 
 
 def address_of(
-    key: str, signature: Any, make: Callable[[], Callable[..., Any]], *, driver: bool = False
+    key: str,
+    signature: Any,
+    make: Callable[[], Callable[..., Any]],
+    *,
+    driver: bool = False,
+    parallel: bool = False,
 ) -> int:
     """Address of the C callback named `key`, compiled (or loaded from the cache) on first use.
 
     make: returns the Python function; called only when the callback is needed. driver: it calls other jitted
-    functions.
+    functions. parallel: its `prange` loops have threads.
     """
     if key not in _compiled:
-        uninterrupted(lambda: _compile(key, signature, make, driver))
+        uninterrupted(lambda: _compile(key, signature, make, driver, parallel))
     callback = _compiled[key]
     if isinstance(callback, CFunc):
         return int(callback.address)  # type: ignore[arg-type]
     return int(ctypes.cast(callback, ctypes.c_void_p).value)  # type: ignore[arg-type]
 
 
-def _compile(key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool) -> None:
+def _compile(
+    key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool, parallel: bool
+) -> None:
     with global_compiler_lock:
         if key in _compiled:  # by another thread
             return
@@ -57,7 +64,8 @@ def _compile(key: str, signature: Any, make: Callable[[], Callable[..., Any]], d
             result, *arguments = (_OF_C[kind] for kind in (signature.return_type, *signature.args))
             _compiled[key] = ctypes.CFUNCTYPE(result, *arguments)(function)
             return
-        callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=OPTIONS)
+        options = OPTIONS | {"parallel": True} if parallel else OPTIONS
+        callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=options)
         callback._cache = Cache(function, key)
         callback.compile()
         _compiled[key] = callback
@@ -68,9 +76,9 @@ def uninterrupted(compile: Callable[[], Any]) -> None:
     once; the other goes on to its end.
 
     In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a
-    function behind.
+    function behind. Who is compiling already (code of his own, which uses a kernel) goes on himself.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
         compile()
     else:
         _compile_elsewhere(compile)

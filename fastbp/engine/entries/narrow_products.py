@@ -1,0 +1,163 @@
+"""Products with fewer columns than a vector has lanes, and those of a few rows with a transposed matrix.
+
+    A @ B, A @ B.T    dot products along the depth, as in a narrow output layer (kernels/narrow_output.py)
+    A.T @ B           C.T = B.T @ A, by the microkernel, since the rows of A are long enough
+
+The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
+filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbp.engine.compile import jit
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.entries.launch import links_at
+from fastbp.engine.entries.products import B_TRANSPOSED, DEPTH, product_at
+from fastbp.engine.kernels import copies, matmul, narrow_output
+from fastbp.engine.worker.operands import Block, Left, Size, Start
+from fastbp.engine.worker.partition import Worker, part_of
+
+
+@inner
+def whole(count, lanes):
+    """How many vectors hold so many numbers."""
+    return (count + lanes - 1) // lanes
+
+
+@inner
+def block_of_dots(links, x, x_row, size_of, places):
+    """z[o, r] = bias[o] + x[r] . w[o] for a vector of rows or fewer. x: the caller's. size_of: rows, depth,
+    outputs. places: addresses of w, bias, z, and room for a copy of these rows."""
+    (rows, depth, outputs), (w, bias, z, room) = size_of, places
+    lanes, size = links.lanes, links.itemsize
+    vector, panels = lanes * size, whole(depth, lanes)
+    if depth % lanes != 0:
+        call(links.k0, (x, x_row, room, panels * vector, vector, rows, depth))
+        x, x_row = room, panels * vector
+    if rows == lanes:
+        call(
+            links.k4,
+            (
+                x,
+                x_row,
+                panels,
+                np.int64(0),
+                panels,
+                w,
+                outputs * vector,
+                outputs,
+                bias,
+                z,
+                vector,
+                np.int64(1),
+            ),
+        )
+    else:
+        call(links.k5, (x, x_row, rows, panels, w, outputs * vector, outputs, bias, z, vector))
+
+
+def _dots(t, n, address):
+    """Worker t's part: C[r, o] (or where B is transposed and rows are few, C[o, r]) as dot products."""
+    job = product_at(address)
+    links, worker = links_at(job.links), Worker(t, n)
+    lanes, size = links.lanes, links.itemsize
+    vector, panels = lanes * size, whole(job.depth, lanes)
+    swapped = job.columns >= lanes  # then the few rows of A are what others call the weights
+    x, rows, outputs = (job.b, job.columns, job.rows) if swapped else (job.a, job.rows, job.columns)
+    first, last = part_of(whole(rows, lanes), worker)
+    if first == last:
+        return
+    of_w, of_z, of_room = panels * outputs * vector, outputs * vector, lanes * panels * vector
+    memory = np.empty(of_w + 2 * of_z + of_room + vector, np.uint8)
+    w = (memory.ctypes.data + vector - 1) // vector * vector
+    z, zeros, room = w + of_w, w + of_w + of_z, w + of_w + 2 * of_z
+    if swapped or job.kind == B_TRANSPOSED:
+        source = job.a if swapped else job.b
+        call(links.k0, (source, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
+    else:
+        call(links.k1, (job.b, outputs * size, w, outputs * vector, job.depth, outputs))
+    bias = job.bias
+    if bias == 0:
+        bias = zeros
+        memory[zeros - memory.ctypes.data : room - memory.ctypes.data] = 0
+    for i in range(first, last):
+        r = i * lanes
+        count, here = min(lanes, rows - r), x + r * job.depth * size
+        block_of_dots(links, here, job.depth * size, (count, job.depth, outputs), (w, bias, z, room))
+        if swapped:
+            row = job.columns * size
+            call(links.k2, (job.c + r * size, row, z, vector, np.int64(0), outputs, count))
+        else:
+            row = outputs * size
+            call(links.k3, (job.c + r * row, row, z, of_z, count, outputs))
+
+
+def dots_of(dtype: str) -> list[int]:
+    """What `_dots` calls."""
+    return [
+        copies.copy_rows(dtype, into=True),
+        copies.copy_columns(dtype, into=True),
+        copies.copy_rows(dtype, into=False),
+        copies.copy_columns(dtype, into=False),
+        narrow_output.dots(dtype),
+        narrow_output.dots_of_rows(dtype),
+    ]
+
+
+def _transposed(t, n, address):
+    """Worker t's panels of C.T = B.T @ A, for A.T @ B of few columns."""
+    job = product_at(address)
+    links, worker = links_at(job.links), Worker(t, n)
+    lanes, size, columns = links.lanes, links.itemsize, job.columns
+    vector, panels = lanes * size, whole(job.rows, lanes)
+    p0, p1 = part_of(panels, worker)
+    if p0 == p1:
+        return
+    padded = job.rows < lanes
+    memory = np.empty((p1 - p0) * columns * vector + (job.depth * vector if padded else 0) + vector, np.uint8)
+    out = (memory.ctypes.data + vector - 1) // vector * vector
+    a, a_row = job.a, job.rows * size
+    if padded:
+        packed = out + columns * vector
+        call(links.k1, (a, a_row, packed, vector, vector, job.depth, job.rows))
+        a, a_row = packed, vector
+    pieces = max(1, whole(job.depth, DEPTH))
+    for piece in range(pieces):
+        k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
+        start = Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C if piece > 0 else matmul.ZERO))
+        left = Left(job.b + k * columns * size, size, columns * size, k1 - k, np.int64(0))
+        p = p0
+        while p < p1:
+            width = min(2, p1 - p)
+            column, last = p * lanes, (p + width - 1) * lanes
+            if not padded:
+                column, last = min(column, job.rows - lanes), min(last, job.rows - lanes)
+            right = Block(a + k * a_row + column * size, (last - column) * size, a_row)
+            c = Block(out + (p - p0) * columns * vector, columns * vector, vector)
+            call(links.k0, (Size(columns, width, k1 - k), left, right, c, start))
+            p += width
+    for p in range(p0, p1):
+        first = p * lanes if padded else min(p * lanes, job.rows - lanes)
+        here = out + (p - p0) * columns * vector
+        row = columns * size
+        call(links.k2, (job.c + first * row, row, here, columns * vector, min(lanes, job.rows), columns))
+
+
+def transposed_of(dtype: str) -> list[int]:
+    """What `_transposed` calls."""
+    return [
+        matmul.microkernel(dtype, matmul.ALONG_ROWS),
+        copies.copy_rows(dtype, into=True),
+        copies.copy_columns(dtype, into=False),
+    ]
+
+
+def dots_body() -> int:
+    return jit.address_of("kernels-dots", jit.void(3), lambda: _dots, driver=True)
+
+
+def transposed_body() -> int:
+    return jit.address_of("kernels-transposed-product", jit.void(3), lambda: _transposed, driver=True)

@@ -1,0 +1,241 @@
+"""Products of a caller's own matrices: C = A @ B + bias, A.T @ B, A @ B.T, by the engine's microkernel.
+
+    A @ B      A (rows, depth)   B (depth, columns)      forward
+    A.T @ B    A (depth, rows)   B (depth, columns)      the weights' gradient
+    A @ B.T    A (rows, depth)   B (columns, depth)      the deltas of the layer below
+
+All are C-ordered and have exactly these numbers: nothing beyond is read or written. Where the columns do not
+fill whole vectors, the last vector is moved back to where the matrix ends, so that it and the one before
+share some columns; both go into one microkernel, which writes the same numbers twice. Fewer columns than a
+vector has lanes: see narrow_products.py.
+
+B is packed into pairs of panels where so many rows meet it that this pays, a piece of the depth at a time.
+Each element of C remains one chain of multiply-adds in the order of k, however the work was cut.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from fastbp.engine.compile import jit
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.compile.struct import Struct, struct, view_of
+from fastbp.engine.entries.launch import links_at
+from fastbp.engine.kernels import copies, matmul
+from fastbp.engine.worker.operands import Block, Left, Size, Start
+from fastbp.engine.worker.partition import Worker, part_of
+
+PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
+
+# So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
+# stays in the first-level cache anyway.
+PACKING_ROWS, SMALL = 30, 24 * 1024
+# Numbers that are added up in one sweep: a pair of panels of so many stays in the first-level cache. Bytes of
+# A in one sweep over B: they stay in the second-level cache.
+DEPTH, BLOCK = 256, 192 * 1024
+# Pairs of panels from which A.T is copied to where its rows are adjacent.
+PACKING_PAIRS = 3
+
+
+@struct
+class Product(Struct):
+    """C (rows, columns) = bias + the product over `depth`."""
+
+    links: int
+    kind: int  # PLAIN, A_TRANSPOSED, B_TRANSPOSED
+    a: int
+    b: int
+    bias: int  # 0: there is none
+    c: int
+    rows: int
+    depth: int
+    columns: int
+
+
+product_at = view_of(Product)
+
+
+@inner
+def column_of(job, lanes, panel):
+    """Where a panel begins: the last one ends with the matrix."""
+    return min(panel * lanes, job.columns - lanes)
+
+
+@inner
+def pair_of(panels, i):
+    """The i-th pair's first panel and its width: where panels are odd, the first pair is a single one, since
+    the last panel, which may be moved back, must have its neighbour with it."""
+    if panels % 2 == 0:
+        return 2 * i, 2
+    return (0, 1) if i == 0 else (2 * i - 1, 2)
+
+
+@inner
+def a_from(job, size, row, k, count):
+    """A from that row and k on, as the microkernel wants it."""
+    if job.kind == A_TRANSPOSED:
+        stride = job.rows * size
+        return Left(job.a + k * stride + row * size, size, stride, count, np.int64(0))
+    stride = job.depth * size
+    return Left(job.a + row * stride + k * size, stride, stride, count, np.int64(0))
+
+
+@inner
+def start_of(job, k, column, distance, size):
+    """What the sums begin with: zero or the bias, and from the second piece of the depth on what is there."""
+    if k > 0:
+        return Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C))
+    if job.bias != 0:
+        return Start(job.bias + column * size, distance, np.int64(matmul.FROM_ROW))
+    return Start(np.int64(0), np.int64(0), np.int64(matmul.ZERO))
+
+
+@inner
+def pack_pair(job, links, to, k, count, panel, width):
+    """A piece of a pair of panels of B, where both vectors of a k are adjacent (or B is transposed: panel
+    behind panel)."""
+    size, lanes = links.itemsize, links.lanes
+    vector = size * lanes
+    for j in range(width):
+        column = column_of(job, lanes, panel + j)
+        if job.kind != B_TRANSPOSED:
+            row = job.columns * size
+            source = job.b + k * row + column * size
+            call(links.k2, (source, row, to + j * vector, width * vector, vector, count, lanes))
+        else:
+            row = job.depth * size
+            source, target = job.b + column * row + k * size, to + j * DEPTH * vector
+            if count < lanes:  # of the whole depth: pieces have more
+                call(links.k5, (source, row, target, vector, lanes, count))
+                continue
+            for i in range((count + lanes - 1) // lanes):
+                # As with columns: the last square is moved back to where the piece ends.
+                first = min(i * lanes, count - lanes)
+                call(links.k3, (source + first * size, row, target + first * vector, lanes, np.int64(0)))
+
+
+@inner
+def b_of(job, links, packed, k, panel, width):
+    """A pair of panels of B, packed or where it lies."""
+    size, lanes = links.itemsize, links.lanes
+    vector = size * lanes
+    if packed == 0:
+        column = column_of(job, lanes, panel)
+        distance = (column_of(job, lanes, panel + width - 1) - column) * size
+        return Block(job.b + k * job.columns * size + column * size, distance, job.columns * size)
+    if job.kind == B_TRANSPOSED:
+        return Block(packed, DEPTH * vector, vector)
+    return Block(packed, vector, width * vector)
+
+
+@inner
+def sweep(job, links, rows, piece, pair, packed):
+    """Rows r0 to r1 of a pair of panels, for a piece of the depth; packed: addresses of A's and B's, or 0."""
+    (r0, r1), (k, count), (packed_a, packed_b) = rows, piece, packed
+    size, lanes = links.itemsize, links.lanes
+    panel, width = pair
+    column = column_of(job, lanes, panel)
+    distance = (column_of(job, lanes, panel + width - 1) - column) * size
+    start = start_of(job, k, column, distance, size)
+    b = b_of(job, links, packed_b, k, panel, width)
+    row = job.columns * size
+    c = Block(job.c + r0 * row + column * size, distance, row)
+    if job.kind != A_TRANSPOSED:
+        call(links.k0, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
+        return
+    if packed_a == 0:
+        call(links.k1, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
+        return
+    height, vector = links.height, size * lanes * ((links.height + lanes - 1) // lanes)
+    first = r0
+    while first < r1:
+        tall = min(height, r1 - first)
+        left = Left(packed_a + (first - r0) // height * DEPTH * vector, size, vector, count, np.int64(0))
+        here = Block(c.address + (first - r0) * row, c.vector, c.row)
+        call(links.k1, (Size(tall, width, count), left, b, here, start))
+        first += tall
+
+
+@inner
+def pack_rows(job, links, to, r0, r1, k, count):
+    """Rows r0 to r1 of A.T, as many side by side as the microkernel is high."""
+    size, lanes, height = links.itemsize, links.lanes, links.height
+    vector = size * lanes * ((height + lanes - 1) // lanes)
+    row = job.rows * size
+    first = r0
+    while first < r1:
+        rows = min(height, r1 - first)
+        source, target = job.a + k * row + first * size, to + (first - r0) // height * DEPTH * vector
+        call(links.k4, (source, row, target, vector, count, rows))
+        first += rows
+
+
+@inner
+def rectangle(job, links, r0, r1, q0, q1):
+    """Rows r0 to r1 and pairs of panels q0 to q1 of C."""
+    size, lanes, height = links.itemsize, links.lanes, links.height
+    vector = size * lanes
+    panels = (job.columns + lanes - 1) // lanes
+    transposed = job.kind == B_TRANSPOSED
+    packs_b = transposed or (r1 - r0 >= PACKING_ROWS and job.depth * job.columns * size >= SMALL)
+    packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
+    pieces = max(1, (job.depth + DEPTH - 1) // DEPTH)
+    block = max(height, BLOCK // (DEPTH * size) // height * height)
+    of_pair = 2 * DEPTH * vector
+    tall = vector * ((height + lanes - 1) // lanes)
+    memory = np.empty(
+        (of_pair * (q1 - q0) if packs_b else 0)
+        + ((block + height - 1) // height * DEPTH * tall if packs_a else 0)
+        + 64,
+        np.uint8,
+    )
+    packed_b = (memory.ctypes.data + 63) // 64 * 64
+    packed_a = packed_b + (of_pair * (q1 - q0) if packs_b else 0)
+    for piece in range(pieces):
+        k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
+        for top in range(r0, r1, block):
+            bottom = min(r1, top + block)
+            if packs_a:
+                pack_rows(job, links, packed_a, top, bottom, k, k1 - k)
+            for q in range(q0, q1):
+                pair = pair_of(panels, q)
+                of_b = packed_b + (q - q0) * of_pair
+                if packs_b and top == r0:
+                    pack_pair(job, links, of_b, k, k1 - k, pair[0], pair[1])
+                packed = (packed_a if packs_a else 0, of_b if packs_b else 0)
+                sweep(job, links, (top, bottom), (k, k1 - k), pair, packed)
+    return memory[0]  # which lives as long as it is used
+
+
+def _product(t, n, address):
+    """Worker t's part of a product of at least a vector of columns: some pairs of panels, or some rows."""
+    job = product_at(address)
+    links, worker = links_at(job.links), Worker(t, n)
+    pairs = ((job.columns + links.lanes - 1) // links.lanes + 1) // 2
+    r0, r1, q0, q1 = 0, job.rows, 0, pairs
+    if pairs >= 4 * n or (pairs >= n and job.rows < 2 * n * links.height):
+        q0, q1 = part_of(pairs, worker)
+    else:
+        r0, r1 = part_of(job.rows, worker)
+    if r0 < r1 and q0 < q1:
+        rectangle(job, links, r0, r1, q0, q1)
+
+
+@cache
+def kernels_of(dtype: str) -> list[int]:
+    """What the bodies of products call, in the order of the links' fields."""
+    return [
+        matmul.microkernel(dtype, matmul.ALONG_K),
+        matmul.microkernel(dtype, matmul.ALONG_ROWS),
+        copies.copy_rows(dtype, into=True),
+        copies.transpose(dtype),
+        copies.pack_inputs(dtype),
+        copies.copy_columns(dtype, into=True),
+    ]
+
+
+def body() -> int:
+    return jit.address_of("kernels-product", jit.void(3), lambda: _product, driver=True)

@@ -1,0 +1,162 @@
+"""Activations, their derivatives, exp, softmax, sums over rows, and the output's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbp.engine.compile import jit
+from fastbp.kernels.arguments import (
+    alike,
+    check,
+    kernel,
+    lanes,
+    no_overlap,
+    result,
+    unlike_overlap,
+)
+from fastbp.kernels.linking import run
+
+# What a number takes one core, in thousandths of a nanosecond, about: for the choice whether a team pays.
+SIMPLE, OF_EXP = 100, 500
+# Rows that are added up before their sums are.
+SUMS_BLOCK = 512
+
+
+@kernel
+def relu(z: Any, out: Any = None) -> Any:
+    """max(0, z), number by number; NaN stays NaN.
+
+    z: C-ordered, float32 or float64, of any shape. out: of the same shape, for the result; it may be z.
+    Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `np.maximum(z, 0)`.
+    """
+    check("z", z, 0, z)
+    a = result(out, z.shape, z)
+    unlike_overlap(out, z, z, z)
+    x = z.ctypes.data
+    run("relu", z, z.size * SIMPLE // 1000, (x, x, x, a.ctypes.data, z.size))
+    return a
+
+
+@kernel
+def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
+    """delta where z > 0, else 0: the deltas of a ReLU layer. (The value a = relu(z) does as well as z.)
+
+    delta, z: C-ordered, of one dtype, float32 or float64, and of one shape. out: of the same shape, for the
+    result; it may be delta or z. Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `delta * (z > 0)`.
+    """
+    check("delta", delta, 0, delta)
+    check("z", z, 0, delta)
+    alike("delta and z have shapes %s and %s: they must be the same", delta, z)
+    d = result(out, delta.shape, delta)
+    unlike_overlap(out, delta, z, z)
+    x, y = delta.ctypes.data, z.ctypes.data
+    run("relu_mask", z, z.size * SIMPLE // 1000, (x, y, x, d.ctypes.data, z.size))
+    return d
+
+
+@kernel
+def sigmoid(z: Any, out: Any = None) -> Any:
+    """1 / (1 + exp(-z)), number by number, at most 2.5 ulp off; nothing overflows, NaN stays NaN.
+
+    z: C-ordered, float32 or float64, of any shape. out: of the same shape, for the result; it may be z.
+    Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `1 / (1 + np.exp(-z))`.
+    """
+    check("z", z, 0, z)
+    a = result(out, z.shape, z)
+    unlike_overlap(out, z, z, z)
+    x = z.ctypes.data
+    run("sigmoid", z, z.size * OF_EXP // 1000, (x, x, x, a.ctypes.data, z.size))
+    return a
+
+
+@kernel
+def sigmoid_derivative(delta: Any, y: Any, out: Any = None) -> Any:
+    """delta * y * (1 - y), with y = sigmoid(z): the deltas of a sigmoid layer.
+
+    delta, y: C-ordered, of one dtype, float32 or float64, and of one shape. out: of the same shape, for the
+    result; it may be delta or y. Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `delta * (y * (1 - y))`.
+    """
+    check("delta", delta, 0, delta)
+    check("y", y, 0, delta)
+    alike("delta and y have shapes %s and %s: they must be the same", delta, y)
+    d = result(out, delta.shape, delta)
+    unlike_overlap(out, delta, y, y)
+    x, a = delta.ctypes.data, y.ctypes.data
+    run("sigmoid_derivative", y, y.size * SIMPLE // 1000, (x, a, x, d.ctypes.data, y.size))
+    return d
+
+
+@kernel
+def bias_sums(delta: Any, out: Any = None) -> Any:
+    """The sums of the columns: the gradient of a layer's biases.
+
+    delta: (batch, units), C-ordered, float32 or float64. out: (units,), for the result; it may not share
+    memory with delta. Returns out, or a new array. The order of the additions depends on the shape alone.
+
+    Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
+
+    NumPy: `delta.sum(axis=0)`.
+    """
+    check("delta", delta, 2, delta)
+    rows, columns = delta.shape
+    sums = result(out, (columns,), delta)
+    no_overlap(out, delta)
+    if rows == 0 or columns == 0:
+        sums[:] = 0
+    elif columns >= lanes(delta):
+        _sums(delta.ctypes.data, rows, columns, sums, delta)
+    else:
+        _narrow_sums(delta, sums)
+    return sums
+
+
+@jit.inner
+def _sums(address: Any, rows: Any, columns: Any, sums: Any, like: Any) -> None:
+    """Of at least as many columns as a vector has lanes."""
+    cost = rows * columns * SIMPLE // 1000
+    blocks = (rows + SUMS_BLOCK - 1) // SUMS_BLOCK
+    if blocks == 1:
+        run("sums", like, cost, (address, sums.ctypes.data, rows, columns, rows))
+        return
+    of_blocks = np.empty((blocks, columns), like.dtype)
+    run("sums", like, cost, (address, of_blocks.ctypes.data, rows, columns, SUMS_BLOCK))
+    run("sums", like, 0, (of_blocks.ctypes.data, sums.ctypes.data, blocks, columns, blocks))
+
+
+@jit.inner
+def _narrow_sums(delta: Any, sums: Any) -> None:
+    """Of fewer columns: as many rows as a vector has lanes are taken for one."""
+    rows, columns = delta.shape
+    count = rows // lanes(delta)
+    sums[:] = 0
+    if count > 0:
+        wide = np.empty(columns * lanes(delta), delta.dtype)
+        _sums(delta.ctypes.data, count, columns * lanes(delta), wide, delta)
+        for i in range(lanes(delta)):
+            for j in range(columns):
+                sums[j] += wide[i * columns + j]
+    for i in range(count * lanes(delta), rows):
+        for j in range(columns):
+            sums[j] += delta[i, j]

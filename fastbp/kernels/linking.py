@@ -1,0 +1,118 @@
+"""How compiled code of anybody reaches the engine's kernels, also when it comes from a cache.
+
+A kernel's machine code is never part of the caller's. The caller's code knows it by a name that only the
+process resolves: a symbol, behind which lie the addresses of this process. Who compiles the caller's code, or
+loads it from a cache, makes them known first: a `Link` is among the constants of the compiled function, and
+to unpickle it is to load the kernel. Where fastbp has changed since, that fails as a missing cache file does
+(OSError), and Numba compiles the caller's function again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastbp.engine.compile.cache import source_digest
+from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.entries import elementwise, flat, launch, narrow_products, products
+
+_I64 = ir.IntType(64)
+
+# kernel -> what makes its body, and the kernels that the body calls for a dtype
+KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
+    "product": (products.body, products.kernels_of),
+    "dots": (narrow_products.dots_body, narrow_products.dots_of),
+    "transposed_product": (narrow_products.transposed_body, narrow_products.transposed_of),
+    "softmax": (elementwise.softmax, elementwise.softmax_of),
+    "sums": (elementwise.sums, elementwise.sums_of),
+    **{
+        name: (elementwise.elementwise, lambda dtype, name=name: [flat.flat(name, dtype)])
+        for name in flat.FORMULAS
+    },
+}
+
+_kept: list[Any] = []  # memory that symbols stand for
+
+
+def symbol(kernel: str, dtype: str) -> str:
+    return f"fastbp_{kernel}_{dtype}_{source_digest()}"
+
+
+@cache
+def load(kernel: str, dtype: str) -> None:
+    """Compile a kernel, or load it from the cache, and make its symbol known to this process."""
+    body, kernels = KERNELS[kernel]
+    address, memory = launch.links(body(), dtype, kernels(dtype))
+    _kept.append(memory)
+    binding.add_symbol(symbol(kernel, dtype), address)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A constant of compiled code that uses a kernel."""
+
+    kernel: str
+    dtype: str
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
+        return _unpickled, (self.kernel, self.dtype, source_digest())
+
+
+def _unpickled(kernel: str, dtype: str, digest: str) -> Link:
+    if digest != source_digest():
+        raise OSError("this was compiled with another version of fastbp")
+    load(kernel, dtype)
+    return Link(kernel, dtype)
+
+
+@intrinsic(prefer_literal=True)
+def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any) -> Any:
+    """run("kernel", array's dtype, nanoseconds, (i, j, ...)): do the job that the numbers describe, as the
+    kernel's struct has them behind `links`; nanoseconds: what it takes one worker, about."""
+    if not isinstance(kernel, types.Literal):
+        return None  # Numba asks with literals, too
+    link = Link(kernel.literal_value, dtype.dtype.name)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        load(link.kernel, link.dtype)
+        # (Whoever asks for the environment has it among those that are kept with the code.)
+        context.get_env_manager(builder).add_const(link)
+        name = symbol(link.kernel, link.dtype)
+        fields = ir.ArrayType(_I64, launch.LINK_FIELDS)
+        if name in builder.module.globals:
+            links = builder.module.globals[name]
+        else:
+            links = cgutils.add_global_variable(builder.module, fields, name)
+            links.linkage = "external"
+        count = len(signature.args[3])
+        job = cgutils.alloca_once(builder, ir.ArrayType(_I64, count + 1))
+        parts = [
+            builder.ptrtoint(links, _I64),
+            *(builder.extract_value(values[3], i) for i in range(count)),
+        ]
+        for i, part in enumerate(parts):
+            builder.store(part, builder.gep(job, [ir.IntType(32)(0), ir.IntType(32)(i)]))
+        entry = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(launch.LAUNCH_FIELD)]))
+        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64])
+        builder.call(builder.inttoptr(entry, kind.as_pointer()), [builder.ptrtoint(job, _I64), values[2]])
+        return context.get_dummy_value()
+
+    signature = types.void(kernel, dtype, types.int64, types.UniTuple(types.int64, len(numbers)))
+    return signature, codegen
+
+
+if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python
+
+    def run(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
+        body, kernels = KERNELS[kernel]
+        links, _memory = launch.links(body(), dtype.dtype.name, kernels(dtype.dtype.name))
+        job = np.array([links, *numbers], np.int64)
+        call(body(), (0, 1, job.ctypes.data))

@@ -1,0 +1,97 @@
+"""fastbp.kernels' elementwise functions and sums against NumPy."""
+
+import numba
+import numpy as np
+import pytest
+
+from fastbp import kernels
+
+DTYPES = ["float32", "float64"]
+SHAPES = [(1,), (7,), (3, 5), (33, 17), (200, 31), (2, 3, 4), (0,), (0, 3), (), (70_001,)]
+
+
+def arrays(dtype, shape):
+    rng = np.random.default_rng(0)
+    return [np.asarray(3 * rng.standard_normal(shape), dtype) for _ in range(2)]
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+CASES = {
+    "relu": (lambda d, z: (z,), lambda d, z: np.maximum(z, 0)),
+    "relu_mask": (lambda d, z: (d, z), lambda d, z: d * (z > 0)),
+    "sigmoid": (lambda d, z: (z,), lambda d, z: sigmoid(z)),
+    "sigmoid_derivative": (lambda d, z: (d, sigmoid(z)), lambda d, z: d * sigmoid(z) * (1 - sigmoid(z))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpy_agrees(name, dtype):
+    arguments, formula = CASES[name]
+    for shape in SHAPES if name == "relu" else [(33, 17), (0, 3), (70, 1001)]:
+        d, z = arrays(dtype, shape)
+        given, want = [np.asarray(x, dtype) for x in arguments(d, z)], formula(d, z)
+        got = getattr(kernels, name)(*given)
+        assert got.dtype == dtype and got.shape == shape
+        np.testing.assert_allclose(got, want, rtol=20 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+        copy = [x.copy() for x in given]
+        assert getattr(kernels, name)(*copy, copy[0]).tobytes() == got.tobytes()
+        assert copy[0].tobytes() == got.tobytes()  # in place
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_beyond_out_is_written(name):
+    for count in (1, 5, 15, 31, 100):
+        d, z = arrays("float32", (1, count))
+        room = np.full(count + 2, np.nan, np.float32)
+        getattr(kernels, name)(*CASES[name][0](d, z), room[1:-1].reshape(1, count))
+        assert np.isnan(room[[0, -1]]).all() and np.isfinite(room[1:-1]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [1, 3, 4, 8, 15, 16, 17, 40, 130])
+def test_bias_sums(dtype, columns):
+    for rows in (1, 2, 7, 64, 511, 513, 3000):
+        d, _ = arrays(dtype, (rows, columns))
+        exact, size = d.sum(axis=0, dtype=np.float64), np.abs(d).sum(axis=0)
+        room = np.full(columns + 2, np.nan, dtype)
+        got = kernels.bias_sums(d, room[1:-1])
+        assert np.all(np.abs(got - exact) <= rows * np.finfo(dtype).eps * size), rows
+        assert np.isnan(room[[0, -1]]).all() and kernels.bias_sums(d).tobytes() == got.tobytes()
+    assert kernels.bias_sums(np.ones((0, columns), dtype)).tolist() == [0] * columns
+
+
+def test_the_number_of_threads_changes_no_bit():
+    most = numba.config.NUMBA_NUM_THREADS
+    d, z = arrays("float32", (1500, 701))
+
+    def all_of_them():
+        yield from (getattr(kernels, name)(*arguments(d, z)) for name, (arguments, _) in CASES.items())
+        yield kernels.bias_sums(d)
+        yield kernels.bias_sums(d.reshape(-1, 1))
+
+    together = [x.tobytes() for x in all_of_them()]
+    try:
+        numba.set_num_threads(1)
+        assert [x.tobytes() for x in all_of_them()] == together
+    finally:
+        numba.set_num_threads(most)
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match=r"\(3,\) and \(4,\)"):
+        kernels.relu_mask(np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match=r"\(3,\) and \(1, 3\)"):
+        kernels.relu_mask(np.ones(3), np.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"out has shape \(4,\), the result \(3,\)"):
+        kernels.relu(np.ones(3), np.ones(4))
+    x = np.ones(12)
+    with pytest.raises(ValueError, match="shares memory"):
+        kernels.relu(x[:8], x[4:])
+    with pytest.raises(TypeError, match="z is in F order"):
+        kernels.relu(np.ones((3, 3), order="F"))
+    with pytest.raises(TypeError, match="y holds float64"):
+        kernels.sigmoid_derivative(np.ones(3, np.float32), np.ones(3))

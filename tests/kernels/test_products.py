@@ -1,0 +1,151 @@
+"""fastbp.kernels' products against NumPy's, over shapes that cross every edge, and their bits."""
+
+import numba
+import numpy as np
+import pytest
+
+from fastbp import kernels
+
+DTYPES = ["float32", "float64"]
+# Around vectors of 4, 8 and 16 numbers, and microkernels of 6 and 14 rows.
+ROWS = (1, 2, 3, 5, 7, 13, 29, 35)
+DEPTHS = (0, 1, 3, 8, 17, 31)
+COLUMNS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 50)
+# Over the pieces of the depth, blocks of rows and shares of workers.
+LARGE = [
+    (70, 600, 130),
+    (300, 257, 65),
+    (5, 700, 900),
+    (1, 1024, 1024),
+    (900, 520, 3),
+    (257, 33, 512),
+    (2, 3, 999),
+]
+
+
+def matrices(dtype, rows, depth, columns):
+    rng = np.random.default_rng([rows, depth, columns])
+    A, B = rng.standard_normal((rows, depth)), rng.standard_normal((depth, columns))
+    return A.astype(dtype), B.astype(dtype), rng.standard_normal(columns).astype(dtype)
+
+
+def all_products(A, B, b, out=None):
+    """Each in its own way: the results are the same numbers, but for b."""
+    At, Bt = np.ascontiguousarray(A.T), np.ascontiguousarray(B.T)
+    yield "matmul", kernels.matmul(A, B, out), 0
+    yield "matmul_bias", kernels.matmul_bias(A, B, b, out), b
+    yield "matmul_at_b", kernels.matmul_at_b(At, B, out), 0
+    yield "matmul_a_bt", kernels.matmul_a_bt(A, Bt, out), 0
+
+
+def assert_close(name, got, A, B, b):
+    exact = A.astype(np.float64) @ B.astype(np.float64) + b
+    # The error of a sum is bounded by depth * eps * the sum of absolute values (Higham, section 3.1).
+    bound = (A.shape[1] + 1) * np.finfo(A.dtype).eps * (np.abs(A) @ np.abs(B) + np.abs(b))
+    assert got.dtype == A.dtype and got.shape == exact.shape, name
+    assert np.all(np.abs(got - exact) <= bound), (name, A.shape, B.shape)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_shapes(dtype):
+    for rows in ROWS:
+        for depth in DEPTHS:
+            for columns in COLUMNS:
+                A, B, b = matrices(dtype, rows, depth, columns)
+                for name, got, bias in all_products(A, B, b):
+                    assert_close(name, got, A, B, bias)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", LARGE)
+def test_large_shapes_and_an_out(dtype, shape):
+    A, B, b = matrices(dtype, *shape)
+    out = np.full((shape[0] + 2, shape[2]), np.nan, dtype)  # nothing before or behind it is written
+    for name, got, bias in all_products(A, B, b, out[1:-1]):
+        assert got is not None and np.shares_memory(got, out)
+        assert_close(name, out[1:-1], A, B, bias)
+        assert np.isnan(out[[0, -1]]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_threads_changes_no_bit(dtype):
+    most = numba.config.NUMBA_NUM_THREADS
+    for shape in [*LARGE, (128, 784, 256)]:
+        A, B, b = matrices(dtype, *shape)
+        together = [got.tobytes() for _, got, _ in all_products(A, B, b)]
+        try:
+            numba.set_num_threads(1)
+            alone = [got.tobytes() for _, got, _ in all_products(A, B, b)]
+        finally:
+            numba.set_num_threads(most)
+        assert together == alone, shape
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)])
+def test_empty_matrices(shape):
+    A, B, b = matrices("float64", *shape)
+    for name, got, bias in all_products(A, B, b):
+        np.testing.assert_array_equal(got, A @ B + bias, err_msg=name)
+
+
+def test_not_finite_numbers_stay_where_they_are():
+    A, B, _ = matrices("float32", 3, 9, 5)
+    A[1, 8] = np.inf
+    B[:, 2] = np.abs(B[:, 2])
+    assert np.isposinf(kernels.matmul(A, B)[1, 2]) and np.isfinite(kernels.matmul(A, B)[[0, 2]]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "words"),
+    [
+        ("matmul", [(2, 3), (4, 5)], ["(2, 3)", "(4, 5)"]),
+        ("matmul_bias", [(2, 3), (3, 5), (4,)], ["(2, 3)", "(3, 5)", "(4,)"]),
+        ("matmul_bias", [(2, 3), (4, 5), (5,)], ["(2, 3)", "(4, 5)"]),
+        ("matmul_at_b", [(2, 3), (3, 5)], ["(2, 3)", "(3, 5)"]),
+        ("matmul_a_bt", [(2, 3), (3, 5)], ["(2, 3)", "(3, 5)"]),
+        ("matmul", [(2, 3), (3, 5), (5, 2)], ["out", "(5, 2)", "(2, 5)"]),
+    ],
+)
+def test_shapes_that_do_not_line_up(name, shapes, words):
+    with pytest.raises(ValueError) as error:
+        getattr(kernels, name)(*map(np.ones, shapes))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_out_may_not_overlap():
+    A = np.ones((4, 4))
+    with pytest.raises(ValueError, match="shares memory"):
+        kernels.matmul(A, np.ones((4, 4)), A)
+    with pytest.raises(ValueError, match="shares memory"):
+        kernels.matmul_bias(np.ones((4, 4)), np.ones((4, 4)), A[1], A)
+    assert (A == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (np.ones((3, 3), order="F"), "in F order"),
+        (np.ones((3, 6))[:, ::2], "not contiguous"),
+        (np.ones((3, 3), np.float32), "holds float32"),
+        (np.ones((3, 3), np.int64), "holds int64"),
+        (np.ones(3), "1 dimensions"),
+        ([[1.0]], "no array"),
+        (None, "no array"),
+    ],
+)
+def test_arrays_that_kernels_do_not_take(bad, words):
+    with pytest.raises(TypeError, match=f"B .*{words}"):
+        kernels.matmul(np.ones((3, 3)), bad)
+
+
+def test_an_out_that_is_read_only():
+    out = np.ones((3, 3))
+    out.flags.writeable = False
+    with pytest.raises(TypeError, match="out is read-only"):
+        kernels.matmul(np.ones((3, 3)), np.ones((3, 3)), out)
+
+
+def test_operands_may_be_read_only():
+    A = np.ones((3, 3))
+    A.flags.writeable = False
+    np.testing.assert_array_equal(kernels.matmul(A, A), A @ A)
