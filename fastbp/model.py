@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -15,6 +15,7 @@ from fastbp.history import History
 from fastbp.inputs.samples import ClassWeight
 from fastbp.inspection.inspected import Inspected
 from fastbp.metrics import Function
+from fastbp.mpi.communicator import joined
 from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.compiled import CompiledBackend
@@ -196,6 +197,8 @@ class MLP(Embeddable, Inspected):
         batch_size: int = BATCH_SIZE,
         accumulate: int = 1,
         shards: int = 1,
+        comm: Any = None,
+        local: bool = False,
         optimizer: Optimizer,
         shuffle: bool = True,
         sample_weight: ArrayLike | None = None,
@@ -243,6 +246,10 @@ class MLP(Embeddable, Inspected):
             Batches of an iterable are put together for it.
         shards : cut each step's batch into so many parts, whose gradients are added along one fixed tree: the
             bits of a training by several processes (see `fastbp.mpi`), in memory for a part's activations.
+        comm : an mpi4py communicator, whose ranks (1, 2, 4, ...; a divisor of `shards`) train one network:
+            all make the same call with the same model. Rank 0 alone has callbacks, validation, progress and
+            the checkpoint. See fastbp/mpi/README.md.
+        local : each rank's X and Y are a part of its own, of whose rows it takes its share of each batch.
         optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
         sample_weight : (samples,), each at least 0, and not all of them: a sample's loss and error are
@@ -287,29 +294,32 @@ class MLP(Embeddable, Inspected):
         Whatever is raised once training has begun, also by a callback, has the epochs so far as its
         attribute `history`.
         """
-        options = FitOptions(
-            epochs=epochs,
-            steps=steps,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            shards=shards,
-            optimizer=optimizer,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            validation_data=validation_data,
-            validation_split=validation_split,
-            metrics=metrics,
-            callbacks=callbacks,
-            checkpoint=checkpoint,
-            every=every,
-            every_steps=every_steps,
-            on_checkpoint_error=on_checkpoint_error,
-            progress=progress,
-            check_finite=check_finite,
-        )
-        return start.fit(self, X, Y, options)
+        with joined(comm) as ranks:
+            options = FitOptions(
+                epochs=epochs,
+                steps=steps,
+                steps_per_epoch=steps_per_epoch,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                shards=shards,
+                optimizer=optimizer,
+                shuffle=shuffle,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                validation_data=validation_data,
+                validation_split=validation_split,
+                metrics=metrics,
+                callbacks=callbacks,
+                checkpoint=checkpoint,
+                every=every,
+                every_steps=every_steps,
+                on_checkpoint_error=on_checkpoint_error,
+                progress=progress,
+                check_finite=check_finite,
+                ranks=ranks,
+                local=local,
+            )
+            return start.fit(self, X, Y, options)
 
     def partial_fit(
         self,

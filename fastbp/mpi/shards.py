@@ -69,10 +69,14 @@ class Shards:
         k = shard + (self.first if self.rows is None else 0)
         return begin + rows * k // cuts, begin + rows * (k + 1) // cuts
 
-    def rows_of_steps(self, steps: NDArray[np.int64], batch_size: int, samples: int) -> NDArray[np.int64]:
-        """How many rows these steps of an epoch have on all ranks together."""
-        of_rank = (samples,) if self.rows is None else self.rows
-        return sum(np.minimum(batch_size, rows - steps * batch_size) for rows in of_rank)  # type: ignore[return-value]
+    def rows_of_steps(self, first: int, last: int, batch_size: int) -> NDArray[np.int64]:
+        """(steps,) how many rows these steps have on all ranks together, which bring their own: `batch_size`
+        each, as far as an epoch of theirs has them."""
+        assert self.rows is not None
+        rows = np.array(self.rows)[:, None]  # (ranks, 1)
+        steps = np.arange(first, last) % -(-rows // batch_size)
+        total: NDArray[np.int64] = np.minimum(batch_size, rows - steps * batch_size).sum(axis=0)
+        return total
 
     def total(self, part: Callable[[int], Array]) -> Array:
         """The sum over all parts, on every process; valid until the next call of this or of `part`.
@@ -88,6 +92,8 @@ class Shards:
 
     def total_of_losses(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
         """(steps, own) losses of this process's parts: (steps,) those of all parts."""
+        if not len(losses):
+            return np.empty(0)
         total = self._tree(lambda k: losses[:, k], 0, self.own, 0, fresh=True).copy()
         if self.others is not None and self.others.size > 1:
             self.others.add(total)

@@ -110,6 +110,8 @@ class Backend(ABC):
 
     # Whether a chunk of steps that is not finite leaves parameters and state as they were.
     chunks_are_atomic: ClassVar[bool] = False
+    # Whether several processes may share its steps.
+    takes_ranks: ClassVar[bool] = False
     # For the first chunk of a training run, before anything was measured.
     step_overhead_seconds: ClassVar[float] = 1e-4
     seconds_per_multiply_add: ClassVar[float] = 1e-9

@@ -42,7 +42,7 @@ PLANS = 4
 class CompiledBackend(Backend):
     """Numba kernels on plans, of which there is one for each use, optimizer rule and batch size."""
 
-    chunks_are_atomic = True
+    chunks_are_atomic = takes_ranks = True
     step_overhead_seconds = 1e-6
     seconds_per_multiply_add = 1e-10
     slack = few_rows.SLACK  # where parameters are read in place, the last vector may reach beyond them
@@ -361,6 +361,8 @@ class CompiledBackend(Backend):
             plan.bind_data(samples.X, samples.Y, order)
             plan.bind_parameters(parameters.flat, buffers)
             runs, settings = self._settings_of(rule, state, steps)
+            if shards.rows is not None and self.architecture.reduction != "sum":
+                settings[:, 0] = 1 / shards.rows_of_steps(steps.first, steps.last, steps.batch_size)
             pack = self._packed != (plan, parameters.version)
             self._packed = None
             plan.train(0, 0, settings, np.empty(0), pack=pack, threads=threads, stop=stop)

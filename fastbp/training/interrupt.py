@@ -7,6 +7,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -37,7 +38,7 @@ class Interrupts:
             self.pressed = False
             raise KeyboardInterrupt
 
-    def heard(self) -> _Hearing:
+    def heard(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises at once: for code of others, and for what takes long."""
         return _Hearing(self)
 

@@ -13,6 +13,7 @@ from fastbp import checks
 from fastbp.callbacks import Callback, Callbacks
 from fastbp.inputs.samples import ClassWeight, Samples
 from fastbp.metrics import Function
+from fastbp.mpi.communicator import Communicator
 from fastbp.network.architecture import Architecture
 from fastbp.optimizer_base import Optimizer
 from fastbp.training.checkpoint import ON_ERROR, Checkpoints
@@ -25,6 +26,7 @@ _FOR_ARRAYS = {
     "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
     "class_weight='balanced'": "it counts all labels first; give the weight of each class",
     "validation_split": "give validation_data",
+    "comm": "ranks find their rows in arrays",
     "shards": "what they share is known by its rows",
     "checkpoint": "the order of an iterable, and how far it has come, cannot be restored from a file",
 }
@@ -54,6 +56,8 @@ class FitOptions:
     progress: bool = True
     check_finite: bool = True
     shards: int = 1
+    ranks: Communicator | None = None  # fit's comm, joined
+    local: bool = False
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -68,6 +72,7 @@ class FitOptions:
         self.batch_size = checks.count("batch_size", self.batch_size)
         self.accumulate = checks.count("accumulate", self.accumulate)
         self.shards = checks.count("shards", self.shards)
+        self.local = checks.flag("local", self.local)
         if self.shards > 1 and self.accumulate > 1:
             raise ValueError(
                 f"give shards or accumulate, not both; got {self.shards} and {self.accumulate}. (Shards cut "
@@ -83,6 +88,38 @@ class FitOptions:
         self.validation_split = checks.number("validation_split", self.validation_split, low=0, below=1)
         if self.validation_split and self.validation_data is not None:
             raise ValueError("give validation_data or validation_split, not both")
+        self._check_ranks()
+
+    def _check_ranks(self) -> None:
+        if self.local and self.ranks is None:
+            raise ValueError("local=True is for the ranks of comm, which is not given")
+        if self.local:
+            for name, is_given in {
+                "validation_split": self.validation_split > 0,
+                "class_weight='balanced'": isinstance(self.class_weight, str),
+            }.items():
+                if is_given:
+                    raise ValueError(f"{name} needs all of the data: local=True gives each rank a part")
+        if self.local and self.batch_size % self.ranks_in_all:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be divided among {self.ranks_in_all} ranks, each of "
+                "which takes its share from data of its own (local=True)"
+            )
+
+    @property
+    def ranks_in_all(self) -> int:
+        """How many processes make this call together."""
+        return 1 if self.ranks is None else self.ranks.size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one with callbacks, validation, progress and a checkpoint."""
+        return self.ranks is None or self.ranks.rank == 0
+
+    @property
+    def batch_size_of_rank(self) -> int:
+        """The rows of a batch that each rank takes from data of its own."""
+        return self.batch_size // self.ranks_in_all
 
     def _checkpoints(self) -> Checkpoints | None:
         if self.checkpoint is not None:
@@ -103,6 +140,7 @@ class FitOptions:
             "validation_split": self.validation_split > 0,
             "checkpoint": self.checkpoint is not None,
             "shards": self.shards > 1,
+            "comm": self.ranks is not None,
         }
         for name, is_given in given.items():
             if is_given:
@@ -122,7 +160,9 @@ class FitOptions:
         self, architecture: Architecture, samples: Samples, held_out: Samples | None
     ) -> dict[str, Any]:
         """What must be the same for a training to go on from a checkpoint."""
-        shards = {} if self.shards == 1 else {"shards": self.shards}
+        shards: dict[str, Any] = {} if self.shards == 1 else {"shards": self.shards}
+        if self.local:
+            shards["ranks with data of their own"] = self.ranks_in_all
         return {
             "model": architecture.to_json(),
             "optimizer": self.optimizer,

@@ -124,9 +124,7 @@ class Run:
         """The steps to run next; None: the epoch has turned out to be over."""
         per_epoch = self.steps_per_epoch
         epoch, step = divmod(self.done, per_epoch)
-        left = self.steps - self.done
-        if self.checkpoints is not None:
-            left = min(left, self.checkpoints.next_due(self.done, per_epoch) - self.done)
+        left = self._steps_left()
         if step == 0:
             whole = min(self.most_steps // per_epoch, ORDER_ENTRIES // len(self.samples), left // per_epoch)
             self._whole = max(1, whole) if self._spans_epochs else 1
@@ -135,6 +133,11 @@ class Run:
         if self._whole > 1:
             return Chunk(self._rows, epoch, step, self._whole * per_epoch)
         return Chunk(self._rows, epoch, step, min(step + min(self.most_steps, left), per_epoch))
+
+    def _steps_left(self) -> int:
+        """How many there are at most until a checkpoint is due, or all are done."""
+        saved, done = self.checkpoints, self.done
+        return min(self.steps, saved.next_due(done, self.steps_per_epoch) if saved else self.steps) - done
 
     def _take(self, chunk: Chunk | None, losses: NDArray[np.float64], began: float) -> bool:
         """Note what a chunk's steps have given; whether it has ended an epoch, which began then."""
@@ -257,8 +260,8 @@ class Run:
         saved = self.checkpoints
         began = time.perf_counter()  # the epoch
         if self.unsettled:  # Ctrl-C had come between an epoch and what follows it
-            assert saved is not None
-            saved.note_states(self, self.callbacks)
+            if saved is not None:  # of several ranks, one has it
+                saved.note_states(self, self.callbacks)
             self._validate()
             self.stopped = self._end_of_epoch()
         while self._goes_on() and not self.stopped:
@@ -333,18 +336,15 @@ class Run:
 
     def _text(self, ended: bool) -> str:
         """What is shown beside the progress."""
-        loss = self.history.last("loss") if ended else self._loss_so_far()
+        step = self.epoch_step  # of the epoch in progress
+        so_far = float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+        loss = self.history.last("loss") if ended else so_far
         epochs = self._epochs_wanted()
         text = f"epoch {self.history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
         if self.history.epochs:
             names = [name for name in self.history.names if name.startswith("val_")]
             text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
         return text
-
-    def _loss_so_far(self) -> float:
-        """Of the epoch in progress."""
-        step = self.epoch_step
-        return float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
 
     def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""

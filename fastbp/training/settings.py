@@ -59,14 +59,16 @@ def of_data(data: Array | Rows) -> dict[str, Any]:
     return {"shape": list(stored.shape), "dtype": str(values.dtype), "values": f"digest {digest}"}
 
 
-def differences(saved: Any, given: Any, name: str = "") -> Iterator[str]:
-    """One line for each setting that is not the same."""
+def differences(
+    saved: Any, given: Any, name: str = "", of: tuple[str, str] = ("in the checkpoint", "given")
+) -> Iterator[str]:
+    """One line for each setting that is not the same; `of` says whose they are."""
     if isinstance(saved, dict) and isinstance(given, dict) and saved.get("") == given.get(""):
         for key in {**saved, **given}:
             inner = f"{name}.{key}" if name else key
-            yield from differences(saved.get(key, _ABSENT), given.get(key, _ABSENT), inner)
+            yield from differences(saved.get(key, _ABSENT), given.get(key, _ABSENT), inner, of)
     elif saved is not given and saved != given:
-        yield f"{name}: {_shown(saved)} in the checkpoint, {_shown(given)} given"
+        yield f"{name}: {_shown(saved)} {of[0]}, {_shown(given)} {of[1]}"
 
 
 def _shown(value: Any) -> str:

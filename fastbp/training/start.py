@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks, metrics
+from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Labels
@@ -21,6 +22,8 @@ from fastbp.training.batch_run import BatchRun
 from fastbp.training.batches import Batches, gives_batches
 from fastbp.training.options import FitOptions
 from fastbp.training.run import Run
+from fastbp.training.shared.agreement import agreed_shards
+from fastbp.training.shared.run import SharedRun, cut_into
 from fastbp.training.validation import Validation
 
 
@@ -37,15 +40,18 @@ def make_ready(model: Network, optimizer: Optimizer) -> None:
 def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     """One call of `MLP.fit`."""
     make_ready(model, options.optimizer)
-    held_out = model.reader.validation(options.validation_data, options.check_finite)
+    held_out = None
+    if options.leads:
+        held_out = model.reader.validation(options.validation_data, options.check_finite)
     if Y is None:
         run, validation = _run_of_batches(model, X, held_out, options)
     else:
         run, validation = _run_of_arrays(model, X, Y, held_out, options)
-    if options.checkpoints is not None:
+    if options.checkpoints is not None and options.leads:
         options.checkpoints.compare(run)
         run.checkpoints = options.checkpoints
-    history = run.train(validation, options.sorted_callbacks, options.progress)
+    callbacks = options.sorted_callbacks if options.leads else Callbacks(())
+    history = run.train(validation, callbacks, options.progress and options.leads)
     if run.shortage:
         warnings.warn(run.shortage, UserWarning, stacklevel=3)
     return history
@@ -67,7 +73,7 @@ def _run_of_arrays(
     samples = samples_to_train(model, X, Y, options.sample_weight, options.check_finite)
     samples.require_some_weight("sample_weight", "trained on")
     checkpoints = options.checkpoints
-    if checkpoints is not None:
+    if checkpoints is not None and options.leads:
         checkpoints.open(model, options.described(model.architecture, samples, held_out))
         model.streams.splitting = checkpoints.splitting(model.streams.splitting)
     if options.validation_split:
@@ -88,15 +94,20 @@ def run_of_samples(
     validation = validation_of(model, held_out, options)
     _require_trainable(model)
     rows_of_step = min(options.accumulate * options.batch_size, len(samples))
+    if options.local:
+        rows_of_step = options.batch_size_of_rank
     part = options.batch_size if options.batch_size < rows_of_step else None
     steps = options.steps
     if steps is None:
         assert options.epochs is not None
         steps = options.epochs * -(-len(samples) // rows_of_step)
     model.reader.learns(samples)
+    if options.ranks is not None and options.ranks.size > 1:
+        shards = agreed_shards(model, samples, options)
+        return SharedRun(model, samples, steps, options, shards), validation
     run = Run(model, samples, steps, rows_of_step, options.optimizer, options.shuffle, part)
     if options.shards > 1:
-        run.shards = Shards(options.shards)
+        cut_into(Shards(options.shards), run)
     return run, validation
 
 
@@ -117,6 +128,8 @@ def _run_of_batches(
 
 def validation_of(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
     """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
+    if not options.leads:
+        return None
     targets = None
     if held_out and options.metrics:
         given = held_out.targets
