@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp.callbacks import Callback
 from fastbp.embed.methods import Embeddable
+from fastbp.embed.training_state import TrainingState
 from fastbp.history import History
 from fastbp.inputs.samples import ClassWeight
 from fastbp.inspection.inspected import Inspected
@@ -166,15 +167,19 @@ class MLP(Embeddable, Inspected):
         self,
         X: ArrayLike,
         Y: ArrayLike,
-        optimizer: Optimizer,
+        optimizer: Optimizer | TrainingState,
         *,
         sample_weight: ArrayLike | None = None,
         check_finite: bool = True,
     ) -> float:
         """One step on the batch X (batch, inputs), Y (batch, outputs); the loss before.
 
-        Y, sample_weight and errors as in `fit`.
+        Y, sample_weight and errors as in `fit`. In compiled code the third argument is what
+        `training_state(optimizer)` returns, X and Y are arrays of the model's dtype, and samples have no
+        weights.
         """
+        if isinstance(optimizer, TrainingState):
+            optimizer = optimizer.optimizer_for(self, X)
         start.make_ready(self, optimizer)
         rule, parameters = optimizer.snapshot(), self.parameters
         state = rule.state(parameters.owner, len(parameters), self.architecture.dtype)

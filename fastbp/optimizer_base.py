@@ -32,9 +32,18 @@ class State:
     """What an optimizer remembers of one model: steps taken, and flat arrays as long as the parameters."""
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
-        self.steps = 0
+        self.counter = np.zeros(1, np.int64)
         self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
         self.learned = Learned()  # by the schedule
+
+    @property
+    def steps(self) -> int:
+        """Steps taken: what `counter` says, in memory that compiled code may count in."""
+        return int(self.counter[0])
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.counter[0] = steps
 
 
 # Two threads that train one model for the first time must not begin a state each.

@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
 from fastbp.embed.errors import SharedMemoryError
+from fastbp.embed.training_state import TrainingState
 from fastbp.inputs import sources
 from fastbp.inputs.sources import Rows
 from fastbp.network.network import Network
+from fastbp.optimizer_base import Optimizer
 
 if TYPE_CHECKING:
     from fastbp.embed.c_function import CFunction
@@ -77,6 +79,20 @@ class Embeddable(Network):
 
             self._embedded = handle.make(self)
         return self._embedded
+
+    def training_state(
+        self, optimizer: Optimizer, *, batch_size: int = 256, steps: int = 10_000
+    ) -> TrainingState:
+        """What `train_step(X, Y, state)` takes instead of the optimizer in compiled code.
+
+        batch_size : rows of a step, at most. steps : so many steps can be done in one call of compiled code,
+        for which the optimizer's numbers are computed beforehand (any number, where they stay the same: SGD,
+        RMSprop and Adagrad with a constant rate). It has no numbers of its own: `fit` goes on with the
+        parameters, the moments and the count of steps, and the state with what `fit` has left.
+
+        TypeError or ValueError for what cannot be trained, and for a model of `fastbp.reference`.
+        """
+        return TrainingState(self, self._embedded_at_, optimizer, batch_size, steps)
 
     def c_function(self) -> CFunction:
         """`predict` as a C function, with what C needs for it: address, user_data, ctypes, header.

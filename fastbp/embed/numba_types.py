@@ -31,10 +31,22 @@ from numba.extending import (
     unbox,
 )
 
-from fastbp.embed.errors import NotFiniteError, RowsError, SharedMemoryError, WidthError
+from fastbp.embed.errors import (
+    NoStepsLeftError,
+    NotFiniteError,
+    OtherModelError,
+    RowsError,
+    SharedMemoryError,
+    TargetError,
+    TargetSumError,
+    TooManyRowsError,
+    WidthError,
+)
 from fastbp.engine.compile.cache import source_digest
-from fastbp.engine.compile.intrinsics import call, peek, room
-from fastbp.engine.structs import embedded_at
+from fastbp.engine.compile.intrinsics import call, load_number, peek, room
+from fastbp.engine.entries.embedded_training import DONE
+from fastbp.engine.structs import embedded_at, training_at
+from fastbp.inputs.targets import SUM_TOLERANCE
 from fastbp.network.network import Network
 
 ITEM = {"float32": types.float32, "float64": types.float64}
@@ -57,17 +69,31 @@ class ModelType(types.Type):
         super().__init__(name=f"fastbp.MLP({dtype}, {digest})")
 
 
+class StateType(types.Type):
+    """The training state of a model of this dtype."""
+
+    def __init__(self, dtype: str, digest: str) -> None:
+        self.dtype = ITEM[dtype]
+        super().__init__(name=f"fastbp.TrainingState({dtype}, {digest})")
+
+
 @cache
-def _type(dtype: str) -> ModelType:
-    return ModelType(dtype, digest())
+def _types(dtype: str) -> tuple[ModelType, StateType]:
+    return ModelType(dtype, digest()), StateType(dtype, digest())
 
 
 def type_of(model: Network) -> ModelType:
     """The Numba type of a model."""
-    return _type(model.architecture.dtype.name)
+    return _types(model.architecture.dtype.name)[0]
+
+
+def state_type_of(model: Network) -> StateType:
+    """The Numba type of the model's training states."""
+    return _types(model.architecture.dtype.name)[1]
 
 
 @register_model(ModelType)
+@register_model(StateType)
 class _Model(models.StructModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         # The reference is counted by `owner`; `model` is the object itself, to be given back to Python.
@@ -80,6 +106,7 @@ class _Model(models.StructModel):
 
 
 @unbox(ModelType)
+@unbox(StateType)
 def _unbox(typ, obj, c):
     """Ask the Python object for the address, and hold the object."""
     native = cgutils.create_struct_proxy(typ)(c.context, c.builder)
@@ -98,6 +125,7 @@ def _unbox(typ, obj, c):
 
 
 @box(ModelType)
+@box(StateType)
 def _box(typ, value, c):
     """The object that it was unboxed from."""
     native = cgutils.create_struct_proxy(typ)(c.context, c.builder, value)
@@ -108,6 +136,7 @@ def _box(typ, value, c):
 
 
 @lower_constant(ModelType)
+@lower_constant(StateType)
 def _constant(context, builder, typ, value):
     raise TypingError(
         "a model outside of the compiled function would become a constant of it, and its address that of "
@@ -199,6 +228,49 @@ def _predict_into(model, X, out, check_finite):
     call(network.predict, (X.ctypes.data, X.shape[0], begin, network.here))
 
 
+@register_jitable
+def _require_targets(training, Y, rows, check_finite):
+    if Y.shape[0] != rows:
+        raise RowsError("Y", Y.shape[0], rows)
+    if Y.shape[1] != training.outputs:
+        raise WidthError("Y", Y.shape[1], "outputs", training.outputs)
+    if not check_finite:
+        return
+    bad = room()
+    call(training.finite, (Y.ctypes.data, Y.size, bad))
+    if peek(bad, 0) != 0:
+        raise NotFiniteError("Y")
+    low, high = load_number(training.targets, 0.0), load_number(training.targets + 8, 0.0)
+    if low == -np.inf:  # then there is no highest one either, and no sum
+        return
+    sums = load_number(training.targets + 16, 0.0) != 0
+    for i in range(rows):
+        total = 0.0
+        for j in range(Y.shape[1]):
+            y = Y[i, j]
+            if y < low or y > high or (training.signs != 0 and y != low and y != high):
+                raise TargetError(y)
+            total += y
+        if sums and abs(total - 1) > SUM_TOLERANCE:
+            raise TargetSumError(i, total)
+
+
+@register_jitable
+def _train_step(model, X, Y, state, check_finite):
+    network, training = embedded_at(address_of(model)), training_at(address_of(state))
+    if training.network != network.here:
+        raise OtherModelError()
+    _require_inputs(network, X, check_finite)
+    _require_targets(training, Y, X.shape[0], check_finite)
+    if X.shape[0] > training.most_rows:
+        raise TooManyRowsError(X.shape[0], training.most_rows)
+    loss, outcome = room(), room()
+    call(training.train, (X.ctypes.data, Y.ctypes.data, X.shape[0], loss, outcome, training.here))
+    if peek(outcome, 0) != DONE:
+        raise NoStepsLeftError()
+    return load_number(loss, 0.0)
+
+
 @overload_method(ModelType, "predict")
 def _overload_predict(model, X, check_finite=True):
     require_matrix("X", X, model)
@@ -212,3 +284,18 @@ def _overload_predict_into(model, X, out, check_finite=True):
     require_matrix("out", out, model, written=True)
     rows = rows_of(X)
     return lambda model, X, out, check_finite=True: _predict_into(model, rows(X), out, check_finite)
+
+
+@overload_method(ModelType, "train_step")
+def _overload_train_step(model, X, Y, optimizer, check_finite=True):
+    require_matrix("X", X, model)
+    require_matrix("Y", Y, model)
+    if not isinstance(optimizer, StateType) or optimizer.dtype != model.dtype:
+        raise TypingError(
+            f"the third argument is {optimizer}: in compiled code it must be what "
+            "model.training_state(optimizer) returns"
+        )
+    rows_of_x, rows_of_y = rows_of(X), rows_of(Y)
+    return lambda model, X, Y, optimizer, check_finite=True: _train_step(
+        model, rows_of_x(X), rows_of_y(Y), optimizer, check_finite
+    )

@@ -28,6 +28,14 @@ def _limited(optimizer: Optimizer) -> bool:
     return bool(optimizer.l1) or optimizer.clip_value is not None
 
 
+def factors_of(optimizer: Optimizer, steps_done: int, steps: int) -> NDArray[np.float64]:
+    """(steps,), or one for all: what 1 / divisor is multiplied by for the first column of `settings_of`."""
+    if rule_of(optimizer) != "add":
+        return np.ones(1)
+    rates = optimizer.coefficients(steps_done, steps_done + steps)["lr"]
+    return np.array(np.broadcast_to(np.negative(rates), steps), np.float64)
+
+
 @np.errstate(all="ignore")  # beta^t becomes 0, and a rate beyond the dtype infinite
 def settings_of(
     optimizer: Optimizer,

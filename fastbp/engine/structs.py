@@ -296,6 +296,35 @@ class Embedded(Struct):
     slots: int  # how many, a power of two
 
 
+@struct
+class Training(Struct):
+    """A network in training as other people's compiled code holds it."""
+
+    busy: int  # whether a step is being done
+    train: int  # callbacks, see entries/embedded_training.py
+    work: int
+    finite: int
+    network: int  # address of the same network's `Embedded`
+    inputs: int
+    outputs: int
+    most_rows: int  # of a step
+    mean: int  # whether the loss is divided by a step's rows
+    targets: int  # address of three float64: the lowest, the highest, and 1 where each row has the sum 1
+    signs: int  # whether only the lowest and the highest are allowed
+    of_one: int  # addresses of plans, by the rows of a step
+    of_single: int
+    of_few: int
+    many: int
+    steps: int  # addresses of the optimizer's and the model's counts of steps
+    trained: int
+    first: int  # there are numbers for the optimizer's steps first <= s < last
+    last: int
+    factors: int  # float64
+    factors_row: int  # bytes from a step to the next; 0 where all are alike
+    coefficients: int  # as in Plan
+    coefficients_row: int
+
+
 PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 8, 16, 32, 64
 
 PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_of(Parameters)
@@ -304,6 +333,7 @@ SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 plan_at = view_of(Plan)
 embedded_at = view_of(Embedded)
 slot_at = view_of(Slot)
+training_at = view_of(Training)
 _layer = view_of(Layer)
 _parameters = view_of(Parameters)
 

@@ -19,11 +19,19 @@ class Streams:
     shuffling: np.random.Generator
     splitting: np.random.SeedSequence
     noise_key: tuple[int, ...]
-    steps_trained: int
 
     def __init__(self, seed: int | None) -> None:
-        self._seed = seed
+        self._seed, self.counter = seed, np.zeros(1, np.int64)
         self.restart()
+
+    @property
+    def steps_trained(self) -> int:
+        """What `counter` says, in memory that compiled code may count in."""
+        return int(self.counter[0])
+
+    @steps_trained.setter
+    def steps_trained(self, steps: int) -> None:
+        self.counter[0] = steps
 
     def restart(self) -> np.random.Generator:
         """Go back to the beginning, without a seed to another one; return what draws the initial weights."""
