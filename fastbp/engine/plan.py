@@ -32,6 +32,9 @@ Array = NDArray[Any]
 # ways between the two other bounds and keeps the faster.
 TEAM_FROM_MULTIPLY_ADDS = 1_000_000
 TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_000
+# The same of a step among MANY_STEPS and more of one entry, whose threads start once for all of them: from
+# here on half of a step (0.5 us) is more than its barriers.
+TRY_TEAM_FROM_IN_MANY_STEPS, MANY_STEPS = 30_000, 100
 # What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is
 # measured, a multiply-add counts as much as on a slow core. (Not for more: OpenMP starts new threads for it,
 # which may begin on one and the same core.)
@@ -294,7 +297,7 @@ class Plan:
 
         coefficients: (steps, numbers), see settings.py; losses: one a step; stop: as in `run_as`.
         """
-        table, most = self.table, self.most_threads(threads)
+        table, most = self.table, self.most_threads(threads, last_step - first_step)
         table.coefficients_row = coefficients.strides[0]
         step = first_step
         while True:
@@ -312,13 +315,14 @@ class Plan:
             if step >= last_step:
                 return
 
-    def most_threads(self, threads: int | None) -> int:
-        """How many threads may be tried in training."""
-        return team.available(threads) if self.may_have_a_team else 1
+    def most_threads(self, threads: int | None, steps: int = 1) -> int:
+        """How many threads may be tried in so many training steps."""
+        small = steps >= MANY_STEPS and self.multiply_adds >= TRY_TEAM_FROM_IN_MANY_STEPS
+        return team.available(threads) if small or self.may_have_a_team else 1
 
     @property
     def may_have_a_team(self) -> bool:
-        """Whether a training step is large enough for threads to be tried."""
+        """Whether a single training step is large enough for threads to be tried."""
         return self.multiply_adds >= TRY_TEAM_FROM_MULTIPLY_ADDS
 
     def way(self, threads: int, steps: int, now: float) -> tuple[int, int]:

@@ -63,6 +63,13 @@ def test_who_works_alone_is_judged_at_once():
     assert max(runs) <= 8
 
 
+def test_a_team_of_small_steps_that_wait_for_a_core_is_soon_given_up():
+    """Steps of 3 us; as a team 2 ms each, since another program has one of the cores."""
+    legs = work(Choice(), lambda n, now: 3e-6 if n == 1 else 2e-3, 1.0, steps=60_000)
+    assert sum(steps for when, n, steps in legs if n == 2 and when < 0.01) < 20
+    assert sum(2e-3 * steps for _, n, steps in legs if n == 2) < 0.15
+
+
 def test_threads_that_have_to_wake_get_their_time():
     """The first steps of a team are slow when its threads start, and after each time that they slept."""
     slow = {"left": 20, "alone since": 0.0}

@@ -20,6 +20,8 @@ DOUBLING_SECONDS = 0.02
 PAUSE_SECONDS, SETTLING_SECONDS, LONG_AGO_SECONDS = 0.01, 0.03, 1.0
 # After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
 STEPS_TO_WARM = 2
+# Steps of the first leg of a way that nobody knows anything of.
+FIRST_STEPS = 8
 
 
 class Choice:
@@ -61,7 +63,10 @@ class Choice:
         if self._warming:
             return n, min(steps, STEPS_TO_WARM)
         if self._trying:
-            return n, min(steps, max(4, int(TRIAL_SECONDS / min(known.values())) if known else 8))
+            # At its own pace: where another program has a core, a team may be a hundred times as slow.
+            pace = known.get(n, min(known.values(), default=0.0))
+            some = max(4, int(TRIAL_SECONDS / pace)) if pace else FIRST_STEPS
+            return n, min(steps, some if n in known else min(some, FIRST_STEPS))
         return n, steps
 
     def _is_time_for_a_trial(self, now: float) -> bool:
