@@ -163,7 +163,8 @@ class Callbacks:
     """Callbacks sorted by what they are called for."""
 
     def __init__(self, given: Callback | Sequence[Callback]) -> None:
-        single = callable(given) or any(hasattr(given, hook) for hook in HOOKS)
+        several = isinstance(given, (list, tuple))
+        single = not several and (callable(given) or any(hasattr(given, hook) for hook in HOOKS))
         try:
             listed = [given] if single else list(given)
         except TypeError:

@@ -103,7 +103,7 @@ class History:
         for name, column in self._columns.items():
             value = known.get(name, math.nan)
             if isinstance(value, float):
-                column.extend(array("d", [value]) * len(losses))
+                column.fromlist([value] * len(losses))
             else:
                 column.frombytes(np.asarray(value, np.float64).tobytes())
 

@@ -1,12 +1,16 @@
-"""Training steps and epochs by shape: seconds, for networks of many sizes, optimizers and both dtypes."""
+"""Training steps and epochs by shape, for networks of many sizes, optimizers and both dtypes; and what a call
+costs when there is next to nothing to do in it: checks, conversions, the way into compiled code."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
-from .common import THREADS, Fit, LookUp, OverShapes, missing, steps_of_an_epoch, those_that_exist
-from .measuring import STEPS
+import numpy as np
+
+from .common import THREADS, Fit, LookUp, OverShapes, missing, require, steps_of_an_epoch, those_that_exist
+from .measuring import STEPS, seconds_each
 
 
 class Step(LookUp):
@@ -41,3 +45,65 @@ class Epoch(OverShapes):
         self.fit.epoch()
 
     time_epoch.pretty_name = "an epoch of MLP.fit"
+
+
+# ---- calls ------------------------------------------------------------------------------------------------
+
+BATCH = 32
+
+
+def _data(rows: int, inputs: int, outputs: int) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((rows, inputs), np.float32), rng.random((rows, outputs), np.float32)
+
+
+def _fit(steps: int, shuffle: bool = True) -> Callable[[], Any]:
+    X, Y = _data(BATCH * steps, 8, 1)
+    model, optimizer = require("fastbp", "MLP")((8, 16, 1), seed=0), require("fastbp", "SGD")(1e-4)
+    return lambda: model.fit(
+        X, Y, epochs=1, batch_size=BATCH, optimizer=optimizer, shuffle=shuffle, progress=False
+    )
+
+
+def _train_step() -> Callable[[], Any]:
+    X, Y = _data(BATCH, 8, 1)
+    model, optimizer = require("fastbp", "MLP")((8, 16, 1), seed=0), require("fastbp", "SGD")(1e-4)
+    return lambda: model.train_step(X, Y, optimizer)
+
+
+def _predict(*sizes: int) -> Callable[[], Any]:
+    X, _ = _data(1, sizes[0], 1)
+    model = require("fastbp", "MLP")(sizes, seed=0)
+    return lambda: model.predict(X)
+
+
+# asv stores results under the names.
+CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
+    "fit, 1 step of 32 x 8-16-1": lambda: _fit(1),
+    "fit, 10 steps of 32 x 8-16-1": lambda: _fit(10),
+    "fit, 10 steps of 32 x 8-16-1 in order": lambda: _fit(10, shuffle=False),
+    "MLP.train_step, 32 x 8-16-1": _train_step,
+    "predict, 1 x 8-16-1": lambda: _predict(8, 16, 1),
+    "predict, 1 x 784-128-10": lambda: _predict(784, 128, 10),
+}
+
+
+class Call:
+    timeout = 900  # seconds, of setup, too: it compiles, which takes long on a busy machine
+    params = [list(CALLS)]
+    param_names = ["call"]
+
+    def setup(self, call: str) -> None:
+        function = CALLS[call]()
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                function()
+
+        self.seconds = seconds_each(run, legs=20)
+
+    def track_seconds(self, call: str) -> float:
+        return self.seconds
+
+    track_seconds.pretty_name = "a call with next to nothing to do"
+    track_seconds.unit = "seconds"

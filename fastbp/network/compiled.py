@@ -226,11 +226,7 @@ class CompiledBackend(Backend):
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
         samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
-        count, runs, settings = len(steps), *self._settings_of(optimizer, state, steps)
-        if not runs:  # none of these rows has any weight
-            losses_out[:] = 0
-            self.streams.steps_trained += count
-            return True
+        count = len(steps)
         with self._lock:
             plan = self._take_plan(
                 "train",
@@ -241,6 +237,12 @@ class CompiledBackend(Backend):
             )
             if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
                 self._put_back(plan)
+                return True
+            runs, settings = self._settings_of(optimizer, state, steps)
+            if not runs:  # none of these rows has any weight
+                self._put_back(plan)
+                losses_out[:] = 0
+                self.streams.steps_trained += count
                 return True
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.bind_parameters(parameters.flat, buffers)
