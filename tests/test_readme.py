@@ -26,7 +26,7 @@ PAGES = [
 PAGES = [page for page in PAGES if "texts" not in page.parts and ".asv" not in page.parts]
 TEXT = README.read_text(encoding="utf-8")
 # Commands, and data, with which test_demo.py, test_cli.py and test_idx.py run.
-TOO_LONG_TO_RUN = {"demo", "tutorial", "check", "bench", "/usr/share/datasets/fashion-mnist"}
+TOO_LONG_TO_RUN = {"demo", "tutorial", "check", "bench", "sweep", "/usr/share/datasets/fashion-mnist"}
 DEMO = "python -m venv .venv && .venv/bin/pip install '.[plot]' && .venv/bin/python -m fastbp demo"
 TEST = "python -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest"
 

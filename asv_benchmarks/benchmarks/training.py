@@ -6,11 +6,12 @@ some 0.2 s.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 
-from .common import require
+from .common import QUICK, require
 from .measuring import seconds_each
 
 BATCH, SIZES, STEPS = 128, (64, 128, 10), 64
@@ -98,3 +99,52 @@ class RegularisationStep:
 
     track_step.pretty_name = "a training step with a regularisation, 128 x 64-128-10"
     track_step.unit = "seconds"
+
+
+# ---- many networks in one call -------------------------------------------------------------------------
+
+NETWORKS, ROWS, ROWS_OF_STEP = (4 if QUICK else 100), 1024, 32
+# Layer sizes and epochs: some milliseconds for each network.
+MANY_SHAPES = {"8-16-1": ((8, 16, 1), 50), "64-128-10": ((64, 128, 10), 10)}
+
+
+class ManyNetworks:
+    timeout = 900  # seconds, of setup, too: it compiles
+    params = [list(MANY_SHAPES)]
+    param_names = ["network"]
+    rounds = 1
+
+    def setup(self, shape: str) -> None:
+        self.fit_many, self.mlp = require("fastbp", "fit_many"), require("fastbp", "MLP")
+        self.adam = require("fastbp", "Adam")
+        self.sizes, self.epochs = MANY_SHAPES[shape]
+        rng = np.random.default_rng(0)
+        self.X = rng.standard_normal((ROWS, self.sizes[0]), np.float32)
+        self.Y = rng.random((ROWS, self.sizes[-1]), np.float32)
+        self.seconds(2)
+
+    def seconds(self, threads: int) -> float:
+        models: list[Any] = [self.mlp(self.sizes, seed=i) for i in range(NETWORKS)]
+        options = {"epochs": self.epochs, "batch_size": ROWS_OF_STEP, "threads": threads, "progress": False}
+        began = time.perf_counter()
+        self.fit_many(models, self.X, self.Y, optimizers=self.adam(), **options)
+        return time.perf_counter() - began
+
+    def track_one_core(self, shape: str) -> float:
+        return min(self.seconds(1) for _ in range(3)) / NETWORKS
+
+    track_one_core.pretty_name = "a network among 100, one core"
+    track_one_core.unit = "seconds"
+
+    def track_two_cores(self, shape: str) -> float:
+        return min(self.seconds(2) for _ in range(3)) / NETWORKS
+
+    track_two_cores.pretty_name = "a network among 100, two cores"
+    track_two_cores.unit = "seconds"
+
+    def track_two_cores_pay(self, shape: str) -> float:
+        """One core's time, in times of two; in turns."""
+        return max(self.seconds(1) / self.seconds(2) for _ in range(3))
+
+    track_two_cores_pay.pretty_name = "one core's time of 100 networks, in times of two's"
+    track_two_cores_pay.unit = "x"

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from fastbp.cli import errors
 from fastbp.cli import options as kinds
-from fastbp.cli.train.options import TRAIN
+from fastbp.cli.train.options import SWEEP, TRAIN
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -76,7 +76,8 @@ def _parser() -> _Parser:
     )
     parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_demo, _add_tutorial, _add_train, _add_predict, _add_check, _add_bench, _add_data):
+    of_networks = _add_train, _add_predict, _add_sweep
+    for add in (_add_demo, _add_tutorial, *of_networks, _add_check, _add_bench, _add_data):
         add(commands)
     return parser
 
@@ -146,6 +147,22 @@ def _add_predict(commands: Commands) -> None:
     predict.add_argument("--out", metavar="FILE", help=".csv, .npy or .npz (default: CSV to standard output)")
 
 
+def _add_sweep(commands: Commands) -> None:
+    sweep = _command(
+        commands,
+        "sweep",
+        "rank the hyper-parameters of a grid by cross-validation on a table",
+        "Trains every configuration of a grid on every fold, many at once, and ranks them. The grid is a "
+        "TOML file of lists: hidden_sizes = [[32], [64, 32]], lr = [0.001, 0.01], and other options of a "
+        "network, its optimizer, epochs and batch_size.",
+    )
+    sweep.usage = "fastbp sweep [OPTION ...] DATA --target COLUMN --grid TOML"
+    sweep.add_argument(
+        "--config", metavar="TOML", help="a file with these options: name = value; the command line wins"
+    )
+    kinds.add_to(sweep, SWEEP)
+
+
 def _add_check(commands: Commands) -> None:
     check = _command(
         commands,
@@ -177,6 +194,12 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument("--rounds", type=kinds.positive_int, help="default: 7")
     bench.add_argument("--seconds", type=kinds.positive, help="of one measurement (default: 0.2)")
     bench.add_argument("--threads", type=kinds.positive_int, help="for each library (default: all cores)")
+    bench.add_argument(
+        "--many",
+        type=kinds.positive_int,
+        metavar="N",
+        help="instead: N networks in one call, on one core and on all; with sklearn also a sweep",
+    )
     bench.add_argument("--json", metavar="FILE", help="write all figures there")
     bench.add_argument("--plot", metavar="FILE", help="draw the ratios with their spread: .png, .svg or .pdf")
 

@@ -22,7 +22,7 @@ import numpy as np
 from fastbp.cli import errors, files, output
 from fastbp.cli import options as kinds
 from fastbp.cli.arguments import parse
-from fastbp.cli.train.options import TRAIN
+from fastbp.cli.train.options import SWEEP, TRAIN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +68,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     return predict_command.predict(arguments, arguments.results)
 
 
+def _sweep(arguments: argparse.Namespace) -> int:
+    from fastbp.cli.train import sweep as sweep_command
+
+    settings = kinds.gather(SWEEP, vars(arguments), arguments.config)
+    return sweep_command.sweep(settings)
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from fastbp.cli.demo import command as demo_command
 
@@ -84,6 +91,13 @@ def _bench(arguments: argparse.Namespace) -> int:
     from fastbp.cli.bench import command as bench_command
     from fastbp.cli.bench.problems import LIBRARIES, QUICK, SHAPES
 
+    if arguments.many is not None:
+        from fastbp.cli.bench import many
+
+        many.many(
+            arguments.many, rounds=arguments.rounds or 5, threads=arguments.threads, against=arguments.against
+        )
+        return errors.OK
     _known("shape", arguments.shape, SHAPES)
     _known("library", arguments.against, LIBRARIES)
     files.check_outputs({"--json": arguments.json, "--plot": arguments.plot})
@@ -140,6 +154,7 @@ COMMANDS = {
     "tutorial": _tutorial,
     "train": _train,
     "predict": _predict,
+    "sweep": _sweep,
     "check": _check,
     "bench": _bench,
     "data": _data,

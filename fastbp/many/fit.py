@@ -10,6 +10,7 @@ from fastbp import checks
 from fastbp.callbacks import Callback
 from fastbp.engine.threads import team
 from fastbp.history import History
+from fastbp.inputs.samples import ClassWeight
 from fastbp.many.crew import Crew
 from fastbp.many.members import Member
 from fastbp.many.preparation import Data, prepared
@@ -31,6 +32,8 @@ def fit_many(
     batch_size: int | Sequence[int] = BATCH_SIZE,
     rows: Sequence[Any] | None = None,
     sample_weight: Any = None,
+    class_weight: ClassWeight | None = None,
+    accumulate: int = 1,
     validation_data: Any = None,
     metrics: str | Function | Sequence[str | Function] = (),
     callbacks: Callback | Sequence[Any] | None = None,
@@ -56,7 +59,7 @@ def fit_many(
         flags, or None for all of them.
     sample_weight : (samples,) for all, or a list of such.
     validation_data : as in `fit`, for all, or a list with one for each model.
-    metrics, shuffle, check_finite : as in `fit`, for all.
+    class_weight, accumulate, metrics, shuffle, check_finite : as in `fit`, for all.
     callbacks : for all, of those with a state (`EarlyStopping`) each model gets a copy; or a list of lists,
         one for each model. They are called in the threads that train, one at a time.
     threads : how many cores work; None: as many as there are. (What models have as `threads` is about a team
@@ -85,7 +88,13 @@ def fit_many(
     if threads is not None:
         threads = checks.count("threads", threads)
     data = Data(X, Y, rows, sample_weight, validation_data, checks.flag("check_finite", check_finite))
-    common = {"metrics": metrics, "shuffle": shuffle, "check_finite": check_finite}
+    common = {
+        "class_weight": class_weight,
+        "accumulate": accumulate,
+        "metrics": metrics,
+        "shuffle": shuffle,
+        "check_finite": check_finite,
+    }
     members = prepared(models, data, epochs, optimizers, batch_size, callbacks, common)
     train(members, threads, progress, executor)
     return [member.history for member in members]

@@ -20,6 +20,8 @@ from fastbp import checks
 from fastbp.engine.threads import team
 from fastbp.many.crew import Crew
 from fastbp.many.members import Member
+from fastbp.network.network import Network
+from fastbp.optimizer_base import Optimizer, State
 from fastbp.training.interrupt import Interrupts
 
 # Groups for each worker: more share the work out better, fewer have less to pickle.
@@ -68,9 +70,15 @@ def _result(member: Member) -> tuple[Any, ...]:
         member.ended,
         model.parameters.flat,
         model.streams.state(),
-        vars(member.state),
+        vars(state_of(member.model, member.optimizer)),
         model.reader.feature_names,
     )
+
+
+def state_of(model: Network, optimizer: Optimizer) -> State:
+    """What the optimizer keeps of the model; from now on, if it was nothing yet."""
+    parameters = model.parameters
+    return optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
 
 
 # ---- where the caller is -------------------------------------------------------------------------
@@ -82,7 +90,7 @@ def _take(member: Member, result: tuple[Any, ...]) -> None:
     member.model.parameters.replace(flat)
     member.model.streams.restore(streams)
     member.model.reader.feature_names = feature_names
-    own = member.state
+    own = state_of(member.model, member.optimizer)
     for buffer, values in zip(own.buffers, state["buffers"], strict=True):
         buffer[...] = values
     own.steps = state["steps"]
@@ -91,16 +99,12 @@ def _take(member: Member, result: tuple[Any, ...]) -> None:
 
 def _portable(member: Member, number: Callable[[Any], int]) -> Member:
     """The member with numbers instead of its data, and an optimizer that knows no other model."""
-    parameters = member.model.parameters
     optimizer = copy.copy(member.optimizer)
-    state = optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
-    vars(state).update(vars(member.state))
+    vars(state_of(member.model, optimizer)).update(vars(state_of(member.model, member.optimizer)))
     held_out: Any = None if member.held_out is None else number(member.held_out)
     samples: Any = number(member.samples)
     options = replace(member.options, optimizer=optimizer)
-    return replace(
-        member, optimizer=optimizer, state=state, samples=samples, held_out=held_out, options=options
-    )
+    return replace(member, optimizer=optimizer, samples=samples, held_out=held_out, options=options)
 
 
 @dataclass

@@ -45,6 +45,7 @@ VALUES = {
     "accumulate": ("2", "2"),
     "shuffle": (False, "false"),
     "class-weights": ("a=b=2,c=0.5", '{ "a=b" = 2, c = 0.5 }'),
+    "ensemble": ("3", "3"),
     "seed": ("7", "7"),
     "threads": ("1", "1"),
     "optimizer": ("SGD", '"SGD"'),

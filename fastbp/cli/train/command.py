@@ -14,7 +14,7 @@ from fastbp.cli import errors, files, output, pictures
 from fastbp.cli.errors import DataError
 from fastbp.cli.output import duration, text_table
 from fastbp.cli.train import data as train_data
-from fastbp.cli.train import picture, setup
+from fastbp.cli.train import ensemble, picture, setup
 from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.cli.train.task import classification_quality, regression_quality
@@ -29,6 +29,8 @@ def train(settings: argparse.Namespace) -> int:
     data = train_data.load(settings)
     output.progress("")
     task = data.task
+    if settings.ensemble is not None:
+        return _train_ensemble(settings, data)
     model = setup.network(settings, data)
     model.metadata.update(task.to_metadata())
     columns = setup.columns(settings, task)
@@ -47,7 +49,7 @@ def train(settings: argparse.Namespace) -> int:
     model.save(settings.out)  # before anything else can go wrong
     print(_what_was_done(settings, history, len(data.training)) + "\n")
     outputs = [model.predict(part.X) for part in data.parts]
-    print(_quality_table(data, model, outputs))
+    print(_quality_table(data, [model.loss(part.X, part.Y) for part in data.parts], outputs))
     print(f"\nwrote {settings.out}")
     if settings.plot is not None:
         picture.draw(settings.plot, settings.data, model, history, data, outputs[-1])
@@ -59,6 +61,26 @@ def train(settings: argparse.Namespace) -> int:
         )
         return errors.NOT_AS_EXPECTED
     return errors.INTERRUPTED if history.interrupted else errors.OK
+
+
+def _train_ensemble(settings: argparse.Namespace, data: Data) -> int:
+    """The same with several networks, in one file."""
+    networks = ensemble.networks(settings, data)
+    columns = setup.columns(settings, data.task)
+    optimizer = setup.optimizer(settings, data, columns)
+    callbacks = setup.callbacks(settings, columns)
+    class_weights = setup.class_weights(settings, data.task)
+    _describe(settings, data, setup.network(settings, data))
+    histories = ensemble.fit(settings, data, networks, optimizer, callbacks, class_weights)
+    networks.save(settings.out)
+    print(ensemble.what_was_done(settings, histories, len(data.training)) + "\n")
+    outputs = [networks.mean(part.X) for part in data.parts]
+    losses = [ensemble.loss(networks, part.X, part.Y) for part in data.parts]
+    print(_quality_table(data, losses, outputs))
+    print(f"\nwrote {settings.out}: {len(networks)} networks")
+    if any(history.diverged for history in histories):
+        return errors.NOT_AS_EXPECTED
+    return errors.INTERRUPTED if any(history.interrupted for history in histories) else errors.OK
 
 
 def _fit(
@@ -131,6 +153,8 @@ def _check_outputs(settings: argparse.Namespace) -> None:
     """Raise now, rather than after minutes of training, if a file cannot be written."""
     if settings.out is None:
         raise ValueError("--out is needed: the model file to write")
+    if settings.ensemble is not None:
+        ensemble.check(settings)
     if settings.plot is not None:
         pictures.check(settings.plot)
     files.check_outputs(
@@ -178,13 +202,12 @@ def _what_was_done(settings: argparse.Namespace, history: fastbp.History, rows: 
     return text
 
 
-def _quality_table(data: Data, model: fastbp.MLP, outputs: list[NDArray[Any]]) -> str:
+def _quality_table(data: Data, losses: list[float], outputs: list[NDArray[Any]]) -> str:
     """Loss and measures of each part, and what the best constant answer would reach on the last one."""
     task, parts = data.task, data.parts
     lines = []
-    for part, y_pred in zip(parts, outputs, strict=True):
+    for part, loss, y_pred in zip(parts, losses, outputs, strict=True):
         quality = task.quality(y_pred, part.target)
-        loss = model.loss(part.X, part.Y)
         lines.append([part.name, str(len(part)), f"{loss:.4g}", *_figures(quality.values())])
     last, names = parts[-1], list(quality)
     if task.classes is None:

@@ -144,6 +144,12 @@ TRAIN = {
             metavar="WEIGHTS",
             many=True,
         ),
+        Option(
+            "ensemble",
+            positive_int,
+            "train so many networks, which differ in their seed; predictions are their mean",
+            metavar="N",
+        ),
         Option("seed", natural, "of split, weights, batches, dropout and noise", 0, metavar="N"),
         Option(
             "threads",
@@ -320,5 +326,25 @@ TRAIN = {
             metavar="EPOCHS",
             needs="checkpoint",
         ),
+    ],
+}
+
+# What a sweep has of these: an option that only one training can have is not among them.
+_OF_ONE = ("steps", "accumulate", "class-weights", "weights", "shuffle", "ensemble")
+SWEEP = {
+    **{
+        group: [option for option in options if option.name not in _OF_ONE]
+        for group, options in TRAIN.items()
+        if group not in ("learning rate over time", "validation", "files")
+    },
+    "sweep": [
+        Option("grid", text, "a TOML file: name = [value, value, ...]", metavar="TOML"),
+        Option("cv", positive_int, "folds of the cross-validation", 5, metavar="N"),
+        Option("metric", text, "loss, accuracy, r2, ... (default: accuracy or r2)", metavar="NAME"),
+        Option("random", positive_int, "draw so many configurations instead of all", metavar="N"),
+        Option("halving", None, "train the best third three times as long, and so on", False),
+        Option("top", positive_int, "how many rows of the table are shown", 20, metavar="N"),
+        Option("out", text, "the model to write, of the best configuration", metavar="MODEL"),
+        Option("plot", text, "draw the metric against each parameter: .png, .svg or .pdf", metavar="FILE"),
     ],
 }

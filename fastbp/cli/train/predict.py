@@ -34,13 +34,18 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
     if kind not in KINDS:
         raise DataError(f"{path}: predictions can be written as .csv, .npy or .npz")
     model = _load(arguments.model, arguments.data)
-    task = Task.from_metadata(arguments.model, model.metadata, model.architecture)
+    first = model[0] if isinstance(model, fastbp.Ensemble) else model
+    task = Task.from_metadata(arguments.model, first.metadata, first.architecture)
     progress(f"reading {arguments.data} ...")
     table = _read(arguments.data, arguments.labels, task)
     progress(f"predicting {len(table):,} rows (compiling the engine, once) ...")
-    y_pred = model.predict(task.inputs(table))
+    spread = None
+    if isinstance(model, fastbp.Ensemble):
+        y_pred, spread = model.mean_and_std(task.inputs(table))
+    else:
+        y_pred = model.predict(task.inputs(table))
     progress("")
-    content = _content(kind, task, y_pred)
+    content = _content(kind, task, y_pred, spread)
     if path is None:
         results.write_file(content)
         return OK
@@ -57,26 +62,28 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
     return OK
 
 
-def _load(path: str, data: str) -> fastbp.MLP:
-    """The model in a file. DataError if there is none, or if the other file is the model."""
+def _load(path: str, data: str) -> fastbp.MLP | fastbp.Ensemble:
+    """The model or ensemble in a file. DataError if there is none, or if the other file is the model."""
     if not Path(path).exists():
         raise DataError(f"no such model file: {path}")
     try:
+        if _format(path) == model_file.ENSEMBLE_FORMAT:
+            return fastbp.Ensemble.load(path)
         return fastbp.MLP.load(path)
     except ValueError:
-        if _is_model(data):
+        if _format(data) is not None:
             raise DataError(
                 f"{data} is the model and {path} the data: swap them, the model comes first"
             ) from None
         raise
 
 
-def _is_model(path: str) -> bool:
+def _format(path: str) -> str | None:
+    """What kind of file of fastbp's it is; None: none."""
     try:
-        model_file.read(path, "model")
+        return model_file.read(path, "model")[1]["format"]
     except (OSError, ValueError):
-        return False
-    return True
+        return None
 
 
 def _read(path: str, labels: str | None, task: Task) -> Table:
@@ -92,31 +99,46 @@ def _read(path: str, labels: str | None, task: Task) -> Table:
     return table
 
 
-def _content(kind: str, task: Task, y_pred: NDArray[Any]) -> bytes:
-    """The predictions as a file of this kind; y_pred: (rows, outputs)."""
+def _content(kind: str, task: Task, y_pred: NDArray[Any], spread: NDArray[Any] | None) -> bytes:
+    """The predictions as a file of this kind; y_pred: (rows, outputs); spread: of an ensemble, the standard
+    deviation of its members."""
     decided = task.decide(y_pred)
     labels = decided if task.classes is None else np.array(task.classes)[decided]
     scores = None if task.classes is None else task.scores(y_pred)
+    stds = None if spread is None else task.spread(spread)
     content = io.BytesIO()
     if kind == ".csv":
-        return _csv(task, labels, scores).encode()
+        return _csv(task, labels, scores, stds).encode()
     if kind == ".npy":
         np.save(content, labels, allow_pickle=False)
-    elif scores is None:
-        np.savez(content, prediction=labels)
-    else:
-        np.savez(content, prediction=labels, scores=scores, classes=np.array(task.classes))
+        return content.getvalue()
+    arrays: dict[str, Any] = {"prediction": labels}
+    if scores is not None:
+        arrays |= {"scores": scores, "classes": np.array(task.classes)}
+    if stds is not None:
+        arrays["std"] = stds
+    np.savez(content, **arrays)
     return content.getvalue()
 
 
-def _csv(task: Task, labels: NDArray[Any], scores: NDArray[np.float64] | None) -> str:
+def _csv(
+    task: Task,
+    labels: NDArray[Any],
+    scores: NDArray[np.float64] | None,
+    stds: NDArray[np.float64] | None,
+) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if scores is None or task.classes is None:
-        writer.writerow(["prediction"])
-        writer.writerows([f"{value:.9g}"] for value in labels)
+        columns = [[f"{value:.9g}" for value in labels]]
+        names = ["prediction"]
     else:
-        writer.writerow(["prediction", *(f"score_{label}" for label in task.classes)])
-        for label, row in zip(labels, scores, strict=True):
-            writer.writerow([label, *(f"{score:.6f}" for score in row)])
+        columns = [list(labels), *([f"{score:.6f}" for score in column] for column in scores.T)]
+        names = ["prediction", *(f"score_{label}" for label in task.classes)]
+    if stds is not None:
+        single = task.classes is None
+        names += ["std"] if single else [f"std_{label}" for label in task.classes or ()]
+        columns += [[f"{value:.9g}" if single else f"{value:.6f}" for value in std] for std in stds.T]
+    writer.writerow(names)
+    writer.writerows(zip(*columns, strict=True))
     return text.getvalue()

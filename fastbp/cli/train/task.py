@@ -144,6 +144,14 @@ class Task:
         best: NDArray[np.intp] = self.scores(y_pred).argmax(axis=1)
         return best
 
+    def spread(self, std: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """(rows, classes), or (rows, 1) in the target's units: the standard deviation of predictions, from
+        that of the outputs (rows, outputs)."""
+        wide = std.astype(np.float64)
+        if self.target is not None:
+            return wide * self.target.scale
+        return np.hstack([wide, wide]) if self.outputs == 1 else wide
+
     def quality(self, y_pred: NDArray[np.floating[Any]], target: Target) -> dict[str, float]:
         """Name the measures and give their values."""
         if self.target is not None:

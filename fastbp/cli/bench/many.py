@@ -1,0 +1,121 @@
+"""`fastbp bench --many N`: many small networks in one call, and a sweep beside scikit-learn's grid search."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import fastbp
+from fastbp.cli.bench.measuring import cores
+from fastbp.cli.output import progress, text_table
+
+# Layer sizes and epochs of 1024 rows, in batches of 32, with Adam.
+ROWS, BATCH = 1024, 32
+SHAPES = {"8-16-1": ([8, 16, 1], 50), "64-128-10": ([64, 128, 10], 10)}
+PAUSE = 0.15
+HIDDEN, RATES = ([8], [16], [32], [64], [32, 16]), tuple(np.logspace(-4, -1, 10).tolist())
+SWEEP_EPOCHS = 50
+
+
+def in_turn(ways: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Seconds of each way, one a round; a first call of each is not counted."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for number in range(rounds + 1):
+        for way, measured in zip(ways, seconds, strict=True):
+            time.sleep(PAUSE)
+            began = time.perf_counter()
+            way()
+            if number:
+                measured.append(time.perf_counter() - began)
+    return seconds
+
+
+def _ratio(of: list[float], to: list[float]) -> str:
+    return f"{statistics.median(a / b for a, b in zip(of, to, strict=True)):.2f}x"
+
+
+def networks(count: int, *, rounds: int, threads: int) -> list[list[str]]:
+    """A row for each shape: a loop over `fit`, `fit_many` on one core and on all, and their ratios."""
+    lines = []
+    for name, (sizes, epochs) in SHAPES.items():
+        progress(f"{name}: {count} networks ...")
+        rng = np.random.default_rng(0)
+        X, Y = rng.standard_normal((ROWS, sizes[0]), np.float32), rng.random((ROWS, sizes[-1]), np.float32)
+        common: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "progress": False}
+
+        def models(sizes: list[int] = sizes) -> list[fastbp.MLP]:
+            return [fastbp.MLP(sizes, seed=i) for i in range(count)]
+
+        def loop(X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
+            for model in models():
+                model.fit(X, Y, optimizer=fastbp.Adam(), **common)
+
+        def many(n: int, X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
+            fastbp.fit_many(models(), X, Y, optimizers=fastbp.Adam(), threads=n, **common)
+
+        ways = [loop, lambda many=many: many(1), lambda many=many: many(threads)]
+        each, one, all_cores = in_turn(ways, rounds)
+        times = [f"{1e3 * statistics.median(part) / count:.3g}" for part in (each, one, all_cores)]
+        lines.append([name, *times, _ratio(one, all_cores), _ratio(each, all_cores)])
+    progress("")
+    return lines
+
+
+def sweeps(*, rounds: int, threads: int) -> list[str] | None:
+    """50 configurations on 5 folds of breast_cancer, by `sweep` and by GridSearchCV; None without
+    scikit-learn."""
+    if importlib.util.find_spec("sklearn") is None:
+        return None
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.neural_network import MLPClassifier
+
+    progress("a sweep of breast_cancer ...")
+    X, y = load_breast_cancer(return_X_y=True)
+    X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(np.float32)
+    base = fastbp.MLP([X.shape[1], 16, 1], loss="binary_crossentropy", seed=0)
+
+    def ours() -> None:
+        grid = {"hidden sizes": list(HIDDEN), "lr": list(RATES)}
+        options: dict[str, Any] = {"epochs": SWEEP_EPOCHS, "batch_size": BATCH, "metric": "accuracy"}
+        fastbp.sweep(base, grid, X, y, threads=threads, progress=False, **options)
+
+    def theirs() -> None:
+        network = MLPClassifier(
+            max_iter=SWEEP_EPOCHS, batch_size=BATCH, n_iter_no_change=SWEEP_EPOCHS, random_state=0
+        )
+        grid = {"hidden_layer_sizes": list(map(tuple, HIDDEN)), "learning_rate_init": list(RATES)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            GridSearchCV(network, grid, cv=5, n_jobs=-1).fit(X, y)
+
+    (mine, its) = in_turn([ours, theirs], max(1, rounds // 3))
+    progress("")
+    times = [f"{statistics.median(part):.3g}" for part in (mine, its)]
+    return [*times, _ratio(its, mine)]
+
+
+def many(count: int, *, rounds: int, threads: int | None, against: Sequence[str]) -> None:
+    """Measure, and print the tables."""
+    used = min(threads or cores(), cores())
+    print(f"{count} networks, {ROWS:,} rows, batches of {BATCH}, Adam; milliseconds a network\n")
+    heads = ["network", "each by fit", "one core", f"{used} cores", "cores pay", "against fit"]
+    print(text_table(heads, networks(count, rounds=rounds, threads=used)))
+    if "sklearn" in against:
+        line = sweeps(rounds=rounds, threads=used)
+        shown = (
+            "scikit-learn is not installed"
+            if line is None
+            else text_table(["sweep, s", "GridSearchCV, s", "ratio"], [line])
+        )
+        configurations = len(list(itertools.product(HIDDEN, RATES)))
+        print(
+            f"\n{configurations} configurations on 5 folds of breast_cancer, {SWEEP_EPOCHS} epochs\n\n{shown}"
+        )
