@@ -123,7 +123,8 @@ def _add_train(commands: Commands) -> None:
         commands,
         "train",
         "train a network on a table or on images and write it to a file",
-        "Train a network on a CSV with a header, a .npy matrix (columns are numbered from 0), an .npz file "
+        "Train a network on a table (CSV with a header, parquet, JSON lines, Excel: columns of numbers, "
+        "text, truth and dates), a .npy matrix (columns are numbered from 0), an .npz file "
         "(features in the array X) or IDX files of images and labels. A target of text or of few whole "
         "numbers is taken as classes, any other as a quantity.",
     )
@@ -142,7 +143,10 @@ def _add_predict(commands: Commands) -> None:
         "Columns are found by their names, others are ignored. Classes come with one score each, 0 to 1.",
     )
     predict.add_argument("model", metavar="MODEL", help="a file written by fastbp train")
-    predict.add_argument("data", metavar="DATA", help=".csv, .npy, .npz or an IDX file of images")
+    predict.add_argument("data", metavar="DATA", help="a table as for train, or an IDX file of images")
+    for option in ("separator", "decimal"):
+        predict.add_argument(f"--{option}", metavar="MARK", help="of a CSV, as for train")
+    predict.add_argument("--encoding", metavar="NAME", help="of a CSV, as for train")
     predict.add_argument("--labels", metavar="FILE", help="the IDX file with the labels, to compare with")
     predict.add_argument("--out", metavar="FILE", help=".csv, .npy or .npz (default: CSV to standard output)")
 

@@ -12,10 +12,11 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TextIO
 
 from fastbp.cli import errors
+from fastbp.tables.wording import text_table as text_table
 
 
 class Results:
@@ -130,13 +131,3 @@ def progress(text: str) -> None:
 def duration(seconds: float) -> str:
     """Three digits, or whole seconds."""
     return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:,.0f} s"
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out columns: figures flush right, text flush left."""
-    columns = []
-    for name, *cells in zip(header, *rows, strict=True):
-        width = max(map(len, [name, *cells]))
-        figures = all(cell[:1] in "-0123456789" for cell in cells)
-        columns.append([cell.rjust(width) if figures else cell.ljust(width) for cell in [name, *cells]])
-    return "\n".join("   ".join(line).rstrip() for line in zip(*columns, strict=True))

@@ -171,7 +171,7 @@ class Columns:
                     values[:, j] = (values[:, j] - scale.mean) / scale.spread
             out[:, block] = values
         if bad:
-            bad.sort()
+            bad.sort(key=lambda mistake: mistake[0])
             row, cell, name = bad[0]
             if not cell:
                 raise DataError(f"{place(row, name)} is empty: every cell needs a number")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp.history import History
 from fastbp.model import MLP
 from fastbp.network.architecture import Architecture
+from fastbp.network.network import Network
 from fastbp.tables import targets
 from fastbp.tables.answer import Answer
 from fastbp.tables.columns import ROWS_AT_ONCE, Columns, Place, named_frame, place_in_frame
@@ -19,6 +20,8 @@ from fastbp.tables.kinds import Number, Scale
 from fastbp.tables.parts import Data
 from fastbp.tables.targets import Label
 from fastbp.tables.wording import DataError
+
+Compute: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 
 FORMAT = 2  # of the metadata below; raised when an older fastbp could misread it
 # A mean so many times as large as the spread leaves float32 too few digits for what differs.
@@ -76,10 +79,16 @@ class TableModel:
             raise DataError(f"the target {self.target!r} is a quantity, which has no classes")
         return self.answer.scores(self.outputs(data))
 
-    def outputs(self, data: Any, place: Place = place_in_frame) -> NDArray[Any]:
-        """(rows, outputs) of the network; place: how errors say where a cell is."""
+    def outputs(
+        self, data: Any, place: Place = place_in_frame, compute: Compute | None = None
+    ) -> NDArray[Any]:
+        """(rows, outputs) of the network; place: how errors say where a cell is.
+
+        compute: what is asked instead of the network, with its inputs (rows, inputs).
+        """
+        compute = compute or self.network.predict
         if not hasattr(data, "iloc"):
-            return self._outputs(self.columns.matrix(np.asarray(data)), place)
+            return self._outputs(self.columns.matrix(np.asarray(data)), place, compute)
         frame = named_frame(data)
         pieces = []
         for start in range(0, max(1, len(frame)), ROWS_AT_ONCE):
@@ -87,10 +96,10 @@ class TableModel:
             def place_in_piece(row: int, name: str, start: int = start) -> str:
                 return place(start + row, name)
 
-            pieces.append(self._outputs(frame.iloc[start : start + ROWS_AT_ONCE], place_in_piece))
+            pieces.append(self._outputs(frame.iloc[start : start + ROWS_AT_ONCE], place_in_piece, compute))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _outputs(self, data: Any, place: Place) -> NDArray[Any]:
+    def _outputs(self, data: Any, place: Place, compute: Compute) -> NDArray[Any]:
         X = self.columns.transform(data, place)
         if not len(X):
             return np.empty((0, self.answer.outputs), self.network.dtype)
@@ -98,12 +107,22 @@ class TableModel:
             scales = self.columns.scales
             if any(scale != Scale() for scale in scales):
                 X = (X - [scale.mean for scale in scales]) / [scale.spread for scale in scales]
-        return self.network.predict(X)
+        return compute(X)
 
     def labels(self, y_pred: NDArray[Any]) -> NDArray[Any]:
         """What the network's outputs (rows, outputs) mean: (rows,)."""
         decided = self.answer.decide(y_pred, standardised=self.standardised_outside)
         return decided if self.classes is None else np.array(self.classes)[decided]
+
+    def spread(self, std: NDArray[Any]) -> NDArray[np.float64]:
+        """(rows, classes), or (rows, 1) in the target's units: the standard deviation of predictions.
+
+        std: (rows, outputs), that of the outputs.
+        """
+        wide = std.astype(np.float64)
+        if self.answer.scale is not None:
+            return wide * self.answer.scale.spread if self.standardised_outside else wide
+        return np.hstack([wide, wide]) if self.answer.outputs == 1 else wide
 
     def measures(self, y_pred: NDArray[Any], target: targets.Target) -> dict[str, float]:
         """How good the network's outputs (rows, outputs) are, by the measures' names."""
@@ -134,7 +153,7 @@ def metadata(columns: Columns, answer: Answer, *, standardised_outside: bool) ->
     }
 
 
-def complete(network: MLP, data: Data) -> TableModel:
+def complete(network: Network, data: Data) -> TableModel:
     """A model of a network that was trained with standardised parts of the data.
 
     Its own network standardises what it is given, and puts out the target in its own units. It is of float64

@@ -207,7 +207,7 @@ def _refuse_mistakes(seen: dict[str, Seen], kinds: dict[str, str], place: Any) -
             f"{_so_have(strange)} (they can be left out: --drop {quoted(strange)})"
         )
     if bad:
-        bad.sort()
+        bad.sort(key=lambda mistake: mistake[0])
         raise not_a_number(bad, place, [name for _, _, name in bad] + strange)
 
 

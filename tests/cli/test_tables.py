@@ -1,14 +1,21 @@
 """Reading tables: what is accepted, and that every refusal names the place that has to be repaired."""
 
 import gzip
+import os
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from fastbp.cli import options
 from fastbp.cli.errors import DataError
 from fastbp.cli.main import main
-from fastbp.cli.tables.reading import read_for_prediction, read_for_training
+from fastbp.cli.tables.reading import read_for_prediction, read_for_training, table_file
 from fastbp.cli.tables.table import Columns
+from fastbp.cli.train import data
+from fastbp.cli.train.options import TRAIN
+from fastbp.tables import parts
+from fastbp.tables.files import reading
 
 
 @pytest.fixture
@@ -19,6 +26,27 @@ def write(tmp_path):
         return str(path)
 
     return write
+
+
+def settings(path, target="y", **given):
+    return options.gather(TRAIN, {"data": path, "target": target, **given}, None)
+
+
+def looked(path, target="y", **given):
+    """The source, and what is found out about its columns and its target."""
+    chosen = settings(path, target, **given)
+    source = data.source_of(path, chosen)
+    source.check_header(target)
+    source.check_names([*(chosen.drop or []), target, chosen.weights])
+    return source, parts.look(source, data.choices(chosen))
+
+
+def read(path, target="y", **given):
+    """(features by their names, target) of a table: numbers as numbers, anything else as text."""
+    source, found = looked(path, target, **given)
+    frame = pd.concat([frame for _, frame in source.frames()], ignore_index=True)
+    columns = {name: frame[name].tolist() for name in found.kinds}
+    return columns, found.target
 
 
 # ---- CSV ----
@@ -36,21 +64,87 @@ def write(tmp_path):
     ids=["plain", "semicolons", "tabs", "quoted-crlf-blank-line-spaces", "bom"],
 )
 def test_csv_dialects(write, text):
-    table = read_for_training(write(text), "y")
-    assert table.columns.features == ["a", "b"]
-    np.testing.assert_array_equal(table.features, [[1, 2.5], [-300, 0.5]])
-    assert table.target == ["u", "v"]
+    assert read(write(text)) == ({"a": [1, -300], "b": [2.5, 0.5]}, ["u", "v"])
+
+
+@pytest.mark.parametrize("name", ["d.csv.gz", "d.csv.bz2", "d.tsv.xz"])
+def test_packed_text(tmp_path, name):
+    frame = pd.DataFrame({"a": [1.5, 2], "b": ["x, y", 'q"'], "y": ["01", "1"]})
+    frame.to_csv(tmp_path / name, index=False)
+    columns, target = read(str(tmp_path / name))
+    assert columns == {"a": [1.5, 2], "b": ["x, y", 'q"']} and target == ["01", "1"]
+
+
+def test_encodings_separators_and_decimal_marks(write):
+    path = write("größe|y\n1,5|2,5\n-,25|3\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"not UTF-8 text: .* give its --encoding, such as latin-1"):
+        looked(path)
+    columns, target = read(path, encoding="latin-1", separator="|", decimal=",")
+    assert columns == {"größe": [1.5, -0.25]} and target == ["2.5", "3"]
+    assert read(write("a,y\n1,ü\n2,v\n", encoding="utf-16")) == ({"a": [1, 2]}, ["ü", "v"])
+    with pytest.raises(DataError, match="unknown encoding"):
+        looked(path, encoding="klingon")
+
+
+def test_parquet_json_lines_and_excel_have_the_dtypes_that_they_say(tmp_path):
+    frame = pd.DataFrame(
+        {"a": [1.5, None, 2], "b": ["1", "x", None], "c": [True, False, True], "y": [1, 2, 1]}
+    )
+    frame["d"] = pd.to_datetime(["2024-01-01", "2024-02-03", "2024-01-01"])
+    frame.to_parquet(tmp_path / "d.parquet")
+    frame.drop(columns="d").to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+    frame.to_excel(tmp_path / "d.xlsx", index=False)
+    for name in ("d.parquet", "d.jsonl", "d.xlsx"):
+        drop = ["d"] if name != "d.jsonl" else None
+        _, found = looked(str(tmp_path / name), drop=drop)
+        assert found.kinds == {"a": "number", "b": "text", "c": "boolean"}, name
+        np.testing.assert_array_equal(found.target, [1, 2, 1])
+    with pytest.raises(DataError, match="column 'd' holds dates"):
+        looked(str(tmp_path / "d.parquet"))
+
+
+@pytest.mark.parametrize("name", ["d.parquet", "d.xlsx", "d.jsonl", "d.csv.gz", "d.csv.xz"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04broken", b"\x1f\x8b\x08\0hello", b"{]"])
+def test_damaged_files(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises((DataError, OSError)) as refused:
+        looked(str(tmp_path / name))
+    assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_file_that_changes_while_it_is_read(write):
+    path = write("a,y\n1,u\n2,v\n")
+    source, _ = looked(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="has been changed while it was read"):
+        [*source.frames()]
+
+
+def test_without_pandas_one_sentence_says_what_to_install(write, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(DataError, match=r"data.csv needs pandas to be read: pip install 'fastbp\[table\]'"):
+        looked(write("a,y\n1,2\n"))
+
+
+def test_pieces_are_what_the_whole_is(write, monkeypatch):
+    text = "a,b,y\n" + "".join(f"{i},{'t' if i == 90 else i % 5},{i % 2}\n" for i in range(100))
+    monkeypatch.setattr(reading, "CELLS_AT_ONCE", 30)
+    columns, target = read(write(text))
+    assert columns["a"] == [*range(100)] and target == [str(i % 2) for i in range(100)]
+    # One row of text makes a column of text of all pieces.
+    assert columns["b"] == ["t" if i == 90 else str(i % 5) for i in range(100)]
 
 
 def test_target_may_stand_anywhere_and_columns_can_be_dropped(write):
-    table = read_for_training(write("id,y,a\nx1,5,1\nx2,6,2\n"), "y", drop=["id"])
-    assert table.columns == Columns(["a"], "y", named=True, width=3)
-    np.testing.assert_array_equal(table.features, [[1], [2]])
+    path = write("id,y,a\nx1,5,1\nx2,6,2\n")
+    assert read(path, drop=["id"]) == ({"a": [1, 2]}, ["5", "6"])
 
 
 def test_header_of_column_numbers(write):
-    table = read_for_training(write("0,1,2\n5,6,7\n"), "2")
-    assert table.columns.features == ["0", "1"]
+    assert read(write("0,1,2\n5,6,7\n"), "2")[0] == {"0": [5], "1": [6]}
+
+
+MANY = "".join(f"{i},{i}.5,{i}\n" for i in range(30))
 
 
 @pytest.mark.parametrize(
@@ -64,12 +158,11 @@ def test_header_of_column_numbers(write):
         ("a,,y\n1,2,3\n", "column 2 of the header has no name"),
         ("a,b,y\n1,2,3\n1,2\n", r"row 2 \(line 3\) has 2 cells, the header has 3"),
         ("a,b,y\n1,2,3,4\n", r"row 1 \(line 2\) has 4 cells"),
-        ("a,b,y\n1,2,3\n\n1,red,3\n", r"row 2 \(line 4\), column 'b': 'red' is not a number .*--drop"),
-        ("a,b,y\n1,,3\n", r"row 1 \(line 2\), column 'b' is empty"),
-        ("a,b,y\n1,nan,3\n", "column 'b': 'nan' is not a finite number"),
-        ("a,b,y\n1,1e999,3\n", "column 'b': '1e999' is not a finite number"),
-        ("a,b,y\n1,1_000,3\n", "column 'b': '1_000' is not a number"),
-        ('a,b,y\n1,"2,3\n', "line 2"),  # a quote that is never closed
+        ("a,b,y\n1,2,3\n1,2,3,4\n", r"row 2 \(line 3\) has 4 cells"),
+        (f"a,b,y\n\n1,red,3\n{MANY}", r"row 1 \(line 3\), column 'b': 'red' is not a number .*--drop b"),
+        ("a,b,y\n1,1e999,3\n", "column 'b': 'inf' is not a finite number"),
+        (f"a,b,y\n{MANY}1,1_000,3\n", "column 'b': '1_000' is not a number"),
+        ('a,b,y\n1,"2,3\n', "cannot be read: .*EOF inside string|line 2"),  # a quote that is never closed
         ("a,b,Y\n1,2,3\n", "no column 'y' .--target.; it has 'a', 'b', 'Y'"),
         ("a,b,yy\n1,2,3\n", "did you mean 'yy'"),
         ("y\n1\n", "no column is left"),
@@ -77,119 +170,25 @@ def test_header_of_column_numbers(write):
 )
 def test_csv_refusals(write, text, message):
     with pytest.raises(DataError, match=message):
-        read_for_training(write(text), "y")
-
-
-def test_csv_in_another_encoding(write):
-    with pytest.raises(DataError, match="not UTF-8 text"):
-        read_for_training(write("größe,y\n1,2\n", encoding="latin-1"), "y")
+        looked(write(text))
 
 
 def test_drop_of_an_unknown_column_and_of_the_target(write):
     path = write("a,b,y\n1,2,3\n")
     with pytest.raises(DataError, match=r"no column 'c' .--drop."):
-        read_for_training(path, "y", drop=["c"])
+        looked(path, drop=["c"])
     with pytest.raises(DataError, match="both --target and in --drop"):
-        read_for_training(path, "y", drop=["y"])
+        looked(path, drop=["y"])
 
 
 def test_a_path_that_is_no_table(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        read_for_training(str(tmp_path / "absent.csv"), "y")
+        table_file(str(tmp_path / "absent.csv"))
     with pytest.raises(DataError, match="is a directory"):
-        read_for_training(str(tmp_path), "y")
-    (tmp_path / "data.xlsx").write_bytes(b"PK")
-    with pytest.raises(DataError, match=r"unknown kind of file '\.xlsx'"):
-        read_for_training(str(tmp_path / "data.xlsx"), "y")
-
-
-# ---- arrays ----
-
-
-def test_npy_columns_are_numbered(tmp_path):
-    path = str(tmp_path / "data.npy")
-    matrix = np.arange(12).reshape(3, 4)
-    np.save(path, matrix)
-    table = read_for_training(path, "-1", drop=["1"])
-    assert table.columns == Columns(["0", "2"], "3", named=False, width=4)
-    np.testing.assert_array_equal(table.features, matrix[:, [0, 2]])
-    np.testing.assert_array_equal(table.target, matrix[:, 3])
-
-
-def test_npz_needs_no_name_for_a_single_array_of_features(tmp_path):
-    path = str(tmp_path / "data.npz")
-    np.savez(path, pixels=np.ones((3, 2)), label=np.array(["u", "v", "u"]))
-    table = read_for_training(path, "label")
-    assert table.features.shape == (3, 2)
-    assert table.target == ["u", "v", "u"]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"X": np.ones((3, 2))}, "no array 'y'"),
-        ({"X": np.ones(3), "y": np.ones(3)}, r"array 'X' has shape \(3,\), \(rows, columns\) is expected"),
-        ({"X": np.ones((3, 2)), "y": np.ones(4)}, r"array 'y' has shape \(4,\), \(3,\) is expected"),
-        ({"X": np.ones((0, 2)), "y": np.ones(0)}, "is empty"),
-        ({"X": np.array([["a"]]), "y": np.ones(1)}, "array 'X' has dtype <U1"),
-        ({"X": np.ones((1, 2), complex), "y": np.ones(1)}, "dtype complex128"),
-        ({"X": np.array([[1, np.nan]]), "y": np.ones(1)}, "row 0, column 1 .*nan is not a finite number"),
-        ({"X": np.ones((1, 2)), "y": np.array([np.inf])}, "array 'y' row 0 .*inf is not a finite number"),
-        ({"a": np.ones((1, 2)), "b": np.ones((1, 2)), "y": np.ones(1)}, "needs an array 'X'"),
-    ],
-)
-def test_npz_refusals(tmp_path, arrays, message):
-    path = str(tmp_path / "data.npz")
-    np.savez(path, **arrays)
-    with pytest.raises(DataError, match=message):
-        read_for_training(path, "y")
-
-
-@pytest.mark.parametrize("name", ["data.npy", "data.npz"])
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04broken", b"hello"])
-def test_damaged_arrays(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as"):
-        read_for_training(str(tmp_path / name), "0")
-
-
-def test_pickled_objects_are_not_loaded(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (pytest.fail, ("code from a data file was run",))
-
-    path = str(tmp_path / "data.npy")
-    np.save(path, np.array([Bomb()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"cannot be read as \.npy"):
-        read_for_training(path, "0")
-
-
-# ---- matching a later file with a model's columns ----
-
-
-def test_prediction_finds_columns_by_name(write):
-    columns = Columns(["a", "b"], "y", named=True, width=3)
-    table = read_for_prediction(write("note,b,a\nhello,2,1\n"), columns)
-    np.testing.assert_array_equal(table.features, [[1, 2]])
-    assert table.target is None
-    with pytest.raises(DataError, match=r"lacks 1 of the 2 columns .* 'b'"):
-        read_for_prediction(write("a,c\n1,2\n"), columns)
-
-
-def test_prediction_from_arrays(tmp_path):
-    path = str(tmp_path / "data.npy")
-    columns = Columns(["0", "2"], "3", named=False, width=4)
-    matrix = np.arange(8.0).reshape(2, 4)
-    np.save(path, matrix)  # laid out like the training array
-    table = read_for_prediction(path, columns)
-    np.testing.assert_array_equal(table.features, matrix[:, [0, 2]])
-    np.testing.assert_array_equal(table.target, matrix[:, 3])
-    np.save(path, matrix[:, [0, 2]])  # the features alone
-    np.testing.assert_array_equal(read_for_prediction(path, columns).features, matrix[:, [0, 2]])
-    for width in (1, 3, 5):
-        np.save(path, np.ones((2, width)))
-        with pytest.raises(DataError, match=f"has {width} columns, the model was trained on 2 features"):
-            read_for_prediction(path, columns)
+        table_file(str(tmp_path))
+    (tmp_path / "data.xls").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"unknown kind of file '\.xls'"):
+        table_file(str(tmp_path / "data.xls"))
 
 
 # ---- weights of rows ----
@@ -201,7 +200,6 @@ def test_weights_are_no_feature(write, tmp_path):
     np.save(path + ".npy", rows)
     np.savez(path + ".npz", X=rows[:, :2], w=rows[:, 2], y=rows[:, 3])
     for table in (
-        read_for_training(write("a,b,w,y\n1,2,.5,7\n3,4,1.5,8\n"), "y", weights="w"),
         read_for_training(path + ".npy", "3", weights="2"),
         read_for_training(path + ".npz", "y", weights="w"),
     ):
@@ -209,20 +207,23 @@ def test_weights_are_no_feature(write, tmp_path):
         np.testing.assert_array_equal(table.weights, rows[:, 2])
     later = read_for_prediction(path + ".npy", Columns(["0", "1"], "3", named=False, width=4))
     np.testing.assert_array_equal(later.features, rows[:, :2])
+    _, found = looked(write("a,b,w,y\n1,2,.5,7\n3,4,1.5,8\n"), weights="w")
+    assert list(found.kinds) == ["a", "b"]
+    np.testing.assert_array_equal(found.weights, rows[:, 2])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,w,y\n1,1,7\n3,-2,8\n", r"row 2, column 'w' \(--weights\): -2 is below 0"),
-        ("a,w,y\n1,1,7\n3,much,8\n", r"row 2 \(line 3\), column 'w': 'much' is not a number"),
+        ("a,w,y\n1,1,7\n3,-2,8\n", r"row 2 \(line 3\), column 'w' \(--weights\): -2 is below 0"),
+        ("a,w,y\n1,1,7\n3,much,8\n", r"row 2 \(line 3\), column 'w' \(--weights\): 'much' is not a number"),
         ("a,w,y\n1,0,7\n3,0,8\n", r"column 'w' \(--weights\) is 0 in every row"),
         ("a,y\n1,7\n3,8\n", r"no column 'w' \(--weights\)"),
     ],
 )
 def test_weights_that_cannot_be_used(write, text, message):
     with pytest.raises(DataError, match=message):
-        read_for_training(write(text), "y", weights="w")
+        looked(write(text), weights="w")
 
 
 # ---- columns that nobody uses ------------------------------------------------------------------------------
@@ -236,10 +237,10 @@ def test_cells_that_nobody_uses_may_hold_anything(tmp_path, write, bad):
     np.save(path + ".npy", matrix)
     np.savez(path + ".npz", X=matrix[:, :2], y=matrix[:, 2])
     csv = write("0,1,2\n1,nan,5\n2,inf,6\n3,0,7\n")
+    assert read(csv, "2", drop=["1"])[0] == {"0": [1, 2, 3]}
     for table in (
         read_for_training(path + ".npy", "2", drop=["1"]),
         read_for_training(path + ".npz", "y", drop=["1"]),
-        read_for_training(csv, "2", drop=["1"]),
     ):
         np.testing.assert_array_equal(table.features, [[1], [2], [3]])
     matrix[1, 2] = bad
@@ -255,80 +256,79 @@ def test_cells_that_nobody_uses_may_hold_anything(tmp_path, write, bad):
         read_for_training(path + ".npy", "0")
 
 
-def test_arrays_of_an_archive_that_nobody_uses_may_be_anything(tmp_path):
-    path = str(tmp_path / "d.npz")
-    names = np.array([None, "a", {}], dtype=object)
-    np.savez(path, X=np.ones((3, 2)), y=np.arange(3), names=names, times=np.zeros(9, "M8[s]"))
-    assert read_for_training(path, "y").features.shape == (3, 2)
-    assert read_for_prediction(path, Columns(["0", "1"], "y", named=False, width=2)).features.shape == (3, 2)
-    with pytest.raises(DataError, match=r"cannot be read as \.npz: Object arrays"):
-        read_for_training(path, "names")
-
-
 # ---- headers and cells -------------------------------------------------------------------------------------
 
 
 def test_a_header_of_more_than_131072_letters(write):
     names = [f"column_{i}" for i in range(20_000)]
-    table = read_for_training(write(f"{','.join(names)},y\n" + "1," * 20_000 + "2\n"), "y")
-    assert table.columns.features == names
-    with pytest.raises(DataError, match=r"data\.csv line 1: field larger than field limit"):
-        read_for_training(write("a" * 200_000 + ",y\n1,2\n"), "y")
+    path = write(f"{','.join(names)},y\n" + "1," * 20_000 + "2\n")
+    assert data.source_of(path, settings(path)).names == [*names, "y"]
+    with pytest.raises(DataError, match="field larger than field limit"):
+        looked(write("a" * 200_000 + ",y\n1,2\n"))
 
 
 def test_delimiters_in_quotes_do_not_count(write):
-    table = read_for_training(write('"a,b,c,d";y\n1;2\n'), "y")
-    assert table.columns.features == ["a,b,c,d"]
+    assert read(write('"a,b,c,d";y\n1;2\n'))[0] == {"a,b,c,d": [1]}
 
 
 def test_a_column_without_a_name_can_be_dropped(write):
     """As pandas writes its index."""
     path = write(",a,y\n0,1,2\n1,3,4\n")
     with pytest.raises(DataError, match=r"column 1 of the header has no name: .*--drop 'Unnamed: 0'"):
-        read_for_training(path, "y")
-    table = read_for_training(path, "y", drop=["Unnamed: 0"])
-    assert table.columns.features == ["a"]
-    np.testing.assert_array_equal(read_for_prediction(path, table.columns).features, [[1], [3]])
+        looked(path)
+    assert read(path, drop=["Unnamed: 0"])[0] == {"a": [1, 3]}
 
 
 def test_all_columns_that_cannot_be_used_are_named_at_once(write):
-    path = write('a,"b, c",d,e,y\n1,2,3,4,5\n1,red,3,4,5\n1,2,blue,,5\n')
+    rows = "".join(f"1,{i},{i},{i},5\n" for i in range(30))
+    path = write(f'a,"b, c",d,e,y\n1,2,3,4,5\n1,red,3,4,5\n1,2,blue,1e999,5\n{rows}')
     with pytest.raises(DataError) as refused:
-        read_for_training(path, "y")
+        looked(path)
     said = str(refused.value)
     assert "row 2 (line 3), column 'b, c': 'red' is not a number" in said
     assert """--drop '"b, c",d,e')""" in said and "so have columns 'd', 'e'" in said
-    with pytest.raises(DataError) as refused:
-        read_for_prediction(path, Columns(["a", "d"], "y", named=True, width=5))
-    assert "row 3 (line 4), column 'd': 'blue' is not a number" in str(refused.value)
-    assert "--drop" not in str(refused.value)  # predict has no such option
-
-
-def test_a_column_of_weights_is_not_to_be_left_out(write):
-    path = write("a,b,w,y\n1,2,much,4\nred,2,3,5\n")
-    with pytest.raises(DataError) as refused:
-        read_for_training(path, "y", weights="w")
-    said = str(refused.value)
-    assert "column 'w': 'much' is not a number; so have column 'a'" in said and "--drop" not in said
 
 
 def test_true_and_false_are_one_and_zero(write):
-    table = read_for_training(write("a,b,y\nTrue,1,u\nfalse,2,v\nFALSE,True,u\n"), "y")
-    np.testing.assert_array_equal(table.features, [[1, 1], [0, 2], [0, 1]])
+    _, found = looked(write("a,b,y\nTrue,1,u\nfalse,2,v\nFALSE,True,u\n"))
+    assert found.kinds == {"a": "boolean", "b": "number"}
 
 
 def test_years_are_names_of_columns(write):
-    table = read_for_training(write("2001,2002,2003\n5,6,7\n"), "2003")
-    assert table.columns.features == ["2001", "2002"]
-    found = read_for_prediction(write("2002,2001\n6,5\n"), table.columns)
-    np.testing.assert_array_equal(found.features, [[5, 6]])
+    assert read(write("2001,2002,2003\n5,6,7\n"), "2003")[0] == {"2001": [5], "2002": [6]}
     with pytest.raises(DataError, match="no header"):
-        read_for_training(write("5.1,3.5,1.4\n4.9,3,1.4\n"), "3.5")
+        looked(write("5.1,3.5,1.4\n4.9,3,1.4\n"), "3.5")
 
 
-@pytest.mark.parametrize("name", ["iris.csv.gz", "iris.tsv.bz2", "iris.zip", "iris.npz.xz"])
+@pytest.mark.parametrize("name", ["iris.zip", "iris.npz.xz", "iris.csv.zst"])
 def test_packed_tables_are_called_packed(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(b"a,y\n1,2\n"))
     with pytest.raises(DataError, match=rf"{name} is a packed file: unpack it first .*un.* {name}"):
-        read_for_training(str(tmp_path / name), "y")
+        table_file(str(tmp_path / name))
     assert main(["train", str(tmp_path / name), "--target", "y", "--out", str(tmp_path / "m")]) == 2
+
+
+# ---- prediction --------------------------------------------------------------------------------------------
+
+
+def test_prediction_finds_columns_by_name(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write("note,a,b,y\n" + "".join(f"hello,{i % 7},{i},{3 * i}\n" for i in range(60)))
+    command = "train data.csv --target y --drop note --hidden 4 --epochs 1 --out m"
+    assert main(command.split()) == 0
+    write("a,b\n1,2\n3,4\n", "one.csv")
+    write("b;y;a;more\n2;?;1;red\n4;7;3;\n", "two.csv")
+    for name in ("one", "two"):
+        assert main(["predict", "m", f"{name}.csv", "--out", f"{name}.npy"]) == 0
+    np.testing.assert_array_equal(np.load("one.npy"), np.load("two.npy"))
+    refused = {
+        "a,c\n1,2\n": "refused.csv lacks 1 of the 2 columns that the model was trained on: 'b'",
+        "a,b\n1,2\nred,blue\n": "row 2 (line 3), column 'a': 'red' is not a number; so have column 'b'",
+        "1,2\n3,4\n": "refused.csv has no header",
+    }
+    for text, message in refused.items():
+        write(text, "refused.csv")
+        capsys.readouterr()
+        assert main(["predict", "m", "refused.csv", "--out", "p.csv"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line and "--drop" not in line and not os.path.exists("p.csv")

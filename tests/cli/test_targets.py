@@ -39,7 +39,7 @@ def refused(capsys):
 def trained(target, options=""):
     write(target)
     assert main(["train", "d.csv", "--target", "y", "--epochs", "1", "--out", "m", *options.split()]) == 0
-    return fastbp.MLP.load("m").metadata["classes"]
+    return fastbp.load("m").classes
 
 
 # ---- missing labels ----------------------------------------------------------------------------------------

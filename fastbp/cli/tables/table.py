@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
 from fastbp.tables.targets import Target
+from fastbp.tables.wording import instead as instead
+from fastbp.tables.wording import listed as listed
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,3 @@ def wrong_width(path: str, width: int, columns: Columns) -> DataError:
     return DataError(
         f"{path} has {width} columns, the model was trained on {len(columns.features)} features: {trained_on}"
     )
-
-
-def listed(names: Sequence[str], at_most: int = 6) -> str:
-    shown = ", ".join(repr(name) for name in names[:at_most])
-    return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"
-
-
-def instead(name: str, known: Sequence[str]) -> str:
-    """What might have been meant by an unknown name."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f"; it has {listed(known)}"

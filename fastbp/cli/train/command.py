@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
@@ -15,10 +14,10 @@ from fastbp.cli.errors import DataError
 from fastbp.cli.output import duration, text_table
 from fastbp.cli.train import data as train_data
 from fastbp.cli.train import ensemble, picture, setup
-from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
-from fastbp.cli.train.task import classification_quality, regression_quality
 from fastbp.optimizer_base import Optimizer
+from fastbp.tables.model import complete, metadata
+from fastbp.tables.parts import Data
 from fastbp.training.checkpoint import OtherTraining
 
 
@@ -28,15 +27,15 @@ def train(settings: argparse.Namespace) -> int:
     output.progress(f"reading {settings.data} ...")
     data = train_data.load(settings)
     output.progress("")
-    task = data.task
+    answer = data.answer
     if settings.ensemble is not None:
         return _train_ensemble(settings, data)
     model = setup.network(settings, data)
-    model.metadata.update(task.to_metadata())
-    columns = setup.columns(settings, task)
+    model.metadata.update(metadata(data.columns, answer, standardised_outside=True))
+    columns = setup.columns(settings, answer)
     optimizer = setup.optimizer(settings, data, columns)
     callbacks = setup.callbacks(settings, columns)
-    class_weights = setup.class_weights(settings, task)
+    class_weights = setup.class_weights(settings, answer)
     _describe(settings, data, model)
     diverged: FloatingPointError | None = None
     try:
@@ -46,7 +45,7 @@ def train(settings: argparse.Namespace) -> int:
         if so_far is None or so_far.best_epoch is None:
             raise
         history, diverged = so_far, error  # the model has the best epoch's parameters
-    model.save(settings.out)  # before anything else can go wrong
+    complete(model, data).save(settings.out)  # before anything else can go wrong
     print(_what_was_done(settings, history, len(data.training)) + "\n")
     outputs = [model.predict(part.X) for part in data.parts]
     print(_quality_table(data, [model.loss(part.X, part.Y) for part in data.parts], outputs))
@@ -66,13 +65,13 @@ def train(settings: argparse.Namespace) -> int:
 def _train_ensemble(settings: argparse.Namespace, data: Data) -> int:
     """The same with several networks, in one file."""
     networks = ensemble.networks(settings, data)
-    columns = setup.columns(settings, data.task)
+    columns = setup.columns(settings, data.answer)
     optimizer = setup.optimizer(settings, data, columns)
     callbacks = setup.callbacks(settings, columns)
-    class_weights = setup.class_weights(settings, data.task)
+    class_weights = setup.class_weights(settings, data.answer)
     _describe(settings, data, setup.network(settings, data))
     histories = ensemble.fit(settings, data, networks, optimizer, callbacks, class_weights)
-    networks.save(settings.out)
+    fastbp.Ensemble([complete(network, data).network for network in networks]).save(settings.out)
     print(ensemble.what_was_done(settings, histories, len(data.training)) + "\n")
     outputs = [networks.mean(part.X) for part in data.parts]
     losses = [ensemble.loss(networks, part.X, part.Y) for part in data.parts]
@@ -105,7 +104,7 @@ def _fit(
             sample_weight=training.weights,
             class_weight=class_weights,
             validation_data=None if validation is None else (validation.X, validation.Y),
-            metrics=setup.watched_metrics(settings, data.task),
+            metrics=setup.watched_metrics(settings, data.answer),
             callbacks=callbacks,
             checkpoint=settings.checkpoint,
             every=settings.every,
@@ -164,17 +163,17 @@ def _check_outputs(settings: argparse.Namespace) -> None:
 
 
 def _describe(settings: argparse.Namespace, data: Data, model: fastbp.MLP) -> None:
-    task = data.task
-    size = f"{_rows(sum(map(len, data.parts)))}, {len(task.columns.features)} features"
+    answer = data.answer
+    size = f"{_rows(sum(map(len, data.parts)))}, {len(data.columns.features)} features"
     if data.image is not None:
         size += f" ({' x '.join(map(str, data.image))} images)"
-    target = f"target {task.columns.target!r}"
-    if task.classes is None:
+    target = f"target {answer.name!r}"
+    if answer.classes is None:
         target += " (a quantity)"
     else:
-        shown = ", ".join(str(label) for label in task.classes[:10])
-        more = ", ..." if len(task.classes) > 10 else ""
-        target += f" with {len(task.classes)} classes ({shown}{more})"
+        shown = ", ".join(str(label) for label in answer.classes[:10])
+        more = ", ..." if len(answer.classes) > 10 else ""
+        target += f" with {len(answer.classes)} classes ({shown}{more})"
     layers = "-".join(str(n) for n in model.layer_sizes)
     rate = settings.lr or LEARNING_RATES[settings.optimizer]
     schedule = "" if settings.schedule == "constant" else f", {settings.schedule}"
@@ -204,22 +203,15 @@ def _what_was_done(settings: argparse.Namespace, history: fastbp.History, rows: 
 
 def _quality_table(data: Data, losses: list[float], outputs: list[NDArray[Any]]) -> str:
     """Loss and measures of each part, and what the best constant answer would reach on the last one."""
-    task, parts = data.task, data.parts
+    answer, parts = data.answer, data.parts
     lines = []
     for part, loss, y_pred in zip(parts, losses, outputs, strict=True):
-        quality = task.quality(y_pred, part.target)
+        quality = answer.quality(y_pred, part.target, standardised=True)
         lines.append([part.name, str(len(part)), f"{loss:.4g}", *_figures(quality.values())])
-    last, names = parts[-1], list(quality)
-    if task.classes is None:
-        mean = np.array(parts[0].target, dtype=np.float64).mean()
-        quality = regression_quality(np.full(len(last), mean), np.array(last.target, dtype=np.float64))
-        name = f"always {mean:.4g}"
-    else:
-        most = int(np.bincount(task.codes(parts[0].target)).argmax())
-        quality = classification_quality(np.full(len(last), most), task.codes(last.target))
-        name = f"always {task.classes[most]!r}"
-    figures = [*_figures(quality.values()), *[""] * (len(names) - len(quality))]
-    lines.append([f"({name}, for comparison)", str(len(last)), "", *figures])
+    names = list(quality)
+    name, of_constant = answer.baseline(parts[0].target, parts[-1].target)
+    figures = [*_figures(of_constant.values()), *[""] * (len(names) - len(of_constant))]
+    lines.append([f"({name}, for comparison)", str(len(parts[-1])), "", *figures])
     return text_table(["part", "rows", "loss", *names], lines)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import fastbp
 from fastbp.cli.output import duration
 from fastbp.cli.train import setup
-from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS
+from fastbp.tables.model import metadata
+from fastbp.tables.parts import Data
 
 # What `fit_many` does not offer.
 WITHOUT = ("steps", "checkpoint", "plot")
@@ -31,7 +32,7 @@ def networks(settings: argparse.Namespace, data: Data) -> fastbp.Ensemble:
     for i in range(settings.ensemble):
         options = argparse.Namespace(**{**vars(settings), "seed": settings.seed + i})
         models.append(setup.network(options, data))
-        models[-1].metadata.update(data.task.to_metadata())
+        models[-1].metadata.update(metadata(data.columns, data.answer, standardised_outside=True))
     return fastbp.Ensemble(models)
 
 
@@ -55,7 +56,7 @@ def fit(
         sample_weight=training.weights,
         class_weight=class_weights,
         validation_data=None if validation is None else (validation.X, validation.Y),
-        metrics=setup.watched_metrics(settings, data.task),
+        metrics=setup.watched_metrics(settings, data.answer),
         callbacks=list(callbacks),
         threads=settings.threads,
     )

@@ -68,7 +68,8 @@ TRAIN = {
         Option(
             "data",
             text,
-            ".csv, .npy, .npz; an IDX file of images; or a folder with the four IDX files of MNIST's names",
+            ".csv, .parquet, .jsonl, .xlsx, .npy, .npz; an IDX file of images; or a folder with the four IDX "
+            "files of MNIST's names",
             metavar="DATA",
             positional=True,
         ),
@@ -83,6 +84,24 @@ TRAIN = {
             share,
             f"rows held out for the table at the end; 0 trains on all (default: {TEST_SIZE})",
             metavar="SHARE",
+        ),
+        Option("separator", text, "between the cells of a CSV (default: found out)", metavar="MARK"),
+        Option("decimal", text, "the mark in numbers of a CSV, such as a comma (default: .)", metavar="MARK"),
+        Option("encoding", text, "of a CSV, such as latin-1 (default: UTF-8)", metavar="NAME"),
+        Option("dates", None, "take dates apart into year, month, weekday and hour", False),
+        Option(
+            "rare",
+            positive_int,
+            "texts in fewer rows share an input (default: 5; of fewer than 500 rows 1%)",
+            metavar="ROWS",
+        ),
+        Option("max-columns", positive_int, "inputs that columns may become (default: 1000)", metavar="N"),
+        Option(
+            "missing-target",
+            one_of("missing-target", ["refuse", "drop"]),
+            "rows without a target: refuse or drop",
+            "refuse",
+            metavar="WHAT",
         ),
         Option(
             "task",

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 import fastbp
 from fastbp.cli import pictures
 from fastbp.cli.output import duration
-from fastbp.cli.train.data import Data, Part
-from fastbp.cli.train.task import Task
 from fastbp.plot import FAINT, TRAINING, VALIDATION
+from fastbp.tables.answer import Answer
+from fastbp.tables.parts import Data, Part
 
 LONGEST = 12  # characters of a class's name
 SHOWN = 10  # misclassified images
@@ -24,22 +24,22 @@ def draw(
     path: str, source: str, model: fastbp.MLP, history: fastbp.History, data: Data, y_pred: NDArray[Any]
 ) -> None:
     """source: where the data came from; y_pred: (rows, outputs) of the last part of the data."""
-    task, part = data.task, data.parts[-1]
-    has_images = task.classes is not None and data.image is not None and len(data.image) == 2
+    answer, part = data.answer, data.parts[-1]
+    has_images = answer.classes is not None and data.image is not None and len(data.image) == 2
     with pictures.page(path, figsize=(12, 8.2 if has_images else 6.4), dpi=100) as figure:
-        names = [_short(str(label)) for label in task.classes or []]
+        names = [_short(str(label)) for label in answer.classes or []]
         longest = max(map(len, names), default=0)  # they stand between the panels, and slanted below
         sides = {"left": 0.065, "right": 0.965, "top": 0.85, "bottom": 0.315 if has_images else 0.16}
         cells = figure.add_gridspec(1, 2, width_ratios=[1.3, 1], wspace=0.16 + 0.014 * longest, **sides)
         layers = "-".join(map(str, model.layer_sizes))
         title = f"fastbp train: a {layers} network on {Path(source).resolve().name}"
-        pictures.heading(figure, title, _result(task, part, history, y_pred))
+        pictures.heading(figure, title, _result(answer, part, history, y_pred))
         _loss_curves(figure.add_subplot(cells[0]), history)
         axes = figure.add_subplot(cells[1])
-        if task.classes is None:
-            _values(axes, task, part, y_pred)
+        if answer.classes is None:
+            _values(axes, answer, part, y_pred)
             return
-        true, predicted = task.codes(part.target), task.decide(y_pred).astype(np.intp)
+        true, predicted = answer.codes(part.target), answer.decide(y_pred, standardised=True).astype(np.intp)
         pictures.confusion(axes, true, predicted, names, "class", f"Confusion matrix: {part.name}")
         if has_images:
             assert data.image is not None
@@ -47,7 +47,7 @@ def draw(
                 1, SHOWN, left=0.065, right=0.965, top=0.165, bottom=0.03, wspace=0.25
             )
             images = part.X.reshape(-1, *data.image)
-            scores = task.scores(y_pred)
+            scores = answer.scores(y_pred)
             pictures.mistakes(figure, lower, images, true, predicted, scores, names, f"images, {part.name}")
 
 
@@ -55,8 +55,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "\u2026"
 
 
-def _result(task: Task, part: Part, history: fastbp.History, y_pred: NDArray[Any]) -> str:
-    name, value = next(iter(task.quality(y_pred, part.target).items()))
+def _result(answer: Answer, part: Part, history: fastbp.History, y_pred: NDArray[Any]) -> str:
+    name, value = next(iter(answer.quality(y_pred, part.target, standardised=True).items()))
     trained = f"{history.epochs} epochs in {duration(history.seconds)}"
     return f"{name} {value:.4f} on {len(part):,} rows ({part.name}); {trained}"
 
@@ -74,15 +74,15 @@ def _loss_curves(axes: Any, history: fastbp.History) -> None:
     pictures.loss_axes(axes, [history.loss, history.val_loss], "Loss")
 
 
-def _values(axes: Any, task: Task, part: Part, y_pred: NDArray[Any]) -> None:
+def _values(axes: Any, answer: Answer, part: Part, y_pred: NDArray[Any]) -> None:
     """Dots of true and predicted values; on the line they are equal."""
     every = -(-len(part) // DOTS)
     true = np.array(part.target, dtype=np.float64)[::every]
-    predicted = task.decide(y_pred)[::every]
+    predicted = answer.decide(y_pred, standardised=True)[::every]
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
     axes.scatter(true, predicted, s=12, color=TRAINING, alpha=0.5, linewidths=0)
-    axes.set_xlabel(f"true {task.columns.target}")
+    axes.set_xlabel(f"true {answer.name}")
     axes.set_ylabel("predicted")
     axes.set_title(f"Predicted and true: {part.name}", **pictures.HEADING)
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from fastbp.cli import files
 from fastbp.cli.errors import OK, DataError
 from fastbp.cli.output import Results, progress
 from fastbp.cli.tables import idx
-from fastbp.cli.tables.reading import read_for_prediction
-from fastbp.cli.tables.table import Table
-from fastbp.cli.train.task import Task
+from fastbp.cli.tables.reading import is_array, read_for_prediction
+from fastbp.cli.tables.table import Columns as ArrayColumns
+from fastbp.cli.tables.table import wrong_width
+from fastbp.cli.train.data import source_of
 from fastbp.storage import atomic, model_file
+from fastbp.tables.model import TableModel, of_network
+from fastbp.tables.targets import Collector, Target
 
 KINDS = (".csv", ".npy", ".npz")
 
@@ -33,32 +37,31 @@ def predict(arguments: argparse.Namespace, results: Results) -> int:
     kind = ".csv" if path is None else Path(path).suffix.lower()
     if kind not in KINDS:
         raise DataError(f"{path}: predictions can be written as .csv, .npy or .npz")
-    model = _load(arguments.model, arguments.data)
-    first = model[0] if isinstance(model, fastbp.Ensemble) else model
-    task = Task.from_metadata(arguments.model, first.metadata, first.architecture)
-    progress(f"reading {arguments.data} ...")
-    table = _read(arguments.data, arguments.labels, task)
-    progress(f"predicting {len(table):,} rows (compiling the engine, once) ...")
-    spread = None
-    if isinstance(model, fastbp.Ensemble):
-        y_pred, spread = model.mean_and_std(task.inputs(table))
-    else:
-        y_pred = model.predict(task.inputs(table))
+    loaded = _load(arguments.model, arguments.data)
+    ensemble = loaded if isinstance(loaded, fastbp.Ensemble) else None
+    first = loaded[0] if isinstance(loaded, fastbp.Ensemble) else loaded
+    assert isinstance(first, fastbp.MLP)
+    model = of_network(arguments.model, first)
+    progress(f"predicting {arguments.data} (compiling the engine, once) ...")
+    y_pred, target = _outputs(arguments, model, ensemble)
     progress("")
-    content = _content(kind, task, y_pred, spread)
+    spread = None
+    if ensemble is not None:
+        y_pred, spread = np.split(y_pred, 2, axis=1)
+    content = _content(kind, model, y_pred, spread)
     if path is None:
         results.write_file(content)
         return OK
     atomic.write(path, content)
-    print(f"wrote {path}: predictions of {len(table)} rows")
-    if table.target is not None:
+    print(f"wrote {path}: predictions of {len(y_pred)} rows")
+    if target is not None:
         try:
-            quality = task.quality(y_pred, table.target)
+            quality = model.measures(y_pred, target)
         except DataError as error:
-            print(f"not compared with column {task.columns.target!r}: {error}")
+            print(f"not compared with column {model.target!r}: {error}")
         else:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in quality.items())
-            print(f"compared with column {task.columns.target!r}: {figures}")
+            print(f"compared with column {model.target!r}: {figures}")
     return OK
 
 
@@ -86,35 +89,77 @@ def _format(path: str) -> str | None:
         return None
 
 
-def _read(path: str, labels: str | None, task: Task) -> Table:
-    if not idx.is_idx(path):
-        if labels is not None:
-            raise DataError(f"--labels is for IDX files, not for {path}")
-        return read_for_prediction(path, task.columns)
-    table, expected = idx.read_table(path, labels), len(task.columns.features)
-    if len(table.columns.features) != expected:
-        raise DataError(
-            f"{path} has {len(table.columns.features)} values a row, the model was trained on {expected}"
-        )
-    return table
+def _outputs(
+    arguments: argparse.Namespace, model: TableModel, ensemble: fastbp.Ensemble | None
+) -> tuple[NDArray[Any], Target | None]:
+    """What the network puts out (rows, outputs), and the target where the file has it.
+
+    Of an ensemble, (rows, 2 * outputs): means, and beside them the members' standard deviations.
+    """
+    compute = None if ensemble is None else lambda X: np.hstack(ensemble.mean_and_std(X))
+    path, labels = arguments.data, arguments.labels
+    columns = ArrayColumns(model.columns.names, model.target, model.columns.named, model.columns.width)
+    if idx.is_idx(path):
+        table, expected = idx.read_table(path, labels), len(columns.features)
+        if len(table.columns.features) != expected:
+            raise DataError(
+                f"{path} has {len(table.columns.features)} values a row, the model was trained on {expected}"
+            )
+    elif labels is not None:
+        raise DataError(f"--labels is for IDX files, not for {path}")
+    elif is_array(path):
+        table = read_for_prediction(path, columns)
+    else:
+        return _of_file(arguments, model, columns, compute)
+    return model.outputs(table.features, compute=compute), table.target
 
 
-def _content(kind: str, task: Task, y_pred: NDArray[Any], spread: NDArray[Any] | None) -> bytes:
+def _of_file(
+    arguments: argparse.Namespace,
+    model: TableModel,
+    columns: ArrayColumns,
+    compute: Callable[[NDArray[Any]], NDArray[Any]] | None,
+) -> tuple[NDArray[Any], Target | None]:
+    """The same of a table that pandas reads, piece by piece."""
+    source = source_of(arguments.data, arguments)
+    if not {*columns.features} <= {*source.names}:
+        source.check_header(model.target)
+    if model.columns.named:
+        model.columns.require_names(source.names, source.label)
+    elif len(source.names) != len(columns.features):  # only the order of the columns can be matched
+        raise wrong_width(source.label, len(source.names), columns)
+    collector = Collector(model.target) if model.columns.named and model.target in source.names else None
+    source.read_as_text(
+        [model.target, *(kind.name for kind in model.columns.features if kind.kind != "number")]
+    )
+    found = []
+    for start, frame in source.frames():
+
+        def place(row: int, name: str, start: int = start) -> str:
+            return source.place(start + row, name)
+
+        features = frame if model.columns.named else frame.set_axis(columns.features, axis=1)
+        found.append(model.outputs(features, place, compute))
+        if collector is not None:
+            collector.add(frame[model.target])
+    return np.concatenate(found), None if collector is None else collector.collected()
+
+
+def _content(kind: str, model: TableModel, y_pred: NDArray[Any], spread: NDArray[Any] | None) -> bytes:
     """The predictions as a file of this kind; y_pred: (rows, outputs); spread: of an ensemble, the standard
     deviation of its members."""
-    decided = task.decide(y_pred)
-    labels = decided if task.classes is None else np.array(task.classes)[decided]
-    scores = None if task.classes is None else task.scores(y_pred)
-    stds = None if spread is None else task.spread(spread)
+    labels = model.labels(y_pred)
+    scores = None if model.classes is None else model.answer.scores(y_pred)
+    stds = None if spread is None else model.spread(spread)
     content = io.BytesIO()
     if kind == ".csv":
-        return _csv(task, labels, scores, stds).encode()
+        return _csv(model, labels, scores, stds).encode()
     if kind == ".npy":
         np.save(content, labels, allow_pickle=False)
         return content.getvalue()
     arrays: dict[str, Any] = {"prediction": labels}
     if scores is not None:
-        arrays |= {"scores": scores, "classes": np.array(task.classes)}
+        arrays |= {"scores": scores, "classes": np.array(model.classes)}
     if stds is not None:
         arrays["std"] = stds
     np.savez(content, **arrays)
@@ -122,22 +167,22 @@ def _content(kind: str, task: Task, y_pred: NDArray[Any], spread: NDArray[Any] |
 
 
 def _csv(
-    task: Task,
+    model: TableModel,
     labels: NDArray[Any],
     scores: NDArray[np.float64] | None,
     stds: NDArray[np.float64] | None,
 ) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if scores is None or task.classes is None:
+    if scores is None or model.classes is None:
         columns = [[f"{value:.9g}" for value in labels]]
         names = ["prediction"]
     else:
         columns = [list(labels), *([f"{score:.6f}" for score in column] for column in scores.T)]
-        names = ["prediction", *(f"score_{label}" for label in task.classes)]
+        names = ["prediction", *(f"score_{label}" for label in model.classes)]
     if stds is not None:
-        single = task.classes is None
-        names += ["std"] if single else [f"std_{label}" for label in task.classes or ()]
+        single = model.classes is None
+        names += ["std"] if single else [f"std_{label}" for label in model.classes or ()]
         columns += [[f"{value:.9g}" if single else f"{value:.6f}" for value in std] for std in stds.T]
     writer.writerow(names)
     writer.writerows(zip(*columns, strict=True))

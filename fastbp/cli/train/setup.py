@@ -8,11 +8,11 @@ from typing import Any
 
 import fastbp
 from fastbp import checks, losses, metrics, schedules
-from fastbp.cli.train.data import Data
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
-from fastbp.cli.train.task import Task
 from fastbp.optimizer_base import Optimizer
 from fastbp.optimizers import OPTIMIZERS
+from fastbp.tables.answer import Answer
+from fastbp.tables.parts import Data
 
 HYPER_PARAMETERS = (
     *("momentum", "nesterov", "betas", "alpha", "eps"),
@@ -21,11 +21,11 @@ HYPER_PARAMETERS = (
 
 
 def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
-    output, loss = _output_and_loss(settings, data.task)
+    output, loss = _output_and_loss(settings, data.answer)
     dropout = settings.dropout or [0.0]
     scale, offset = data.scaling
     return fastbp.MLP(
-        [data.training.X.shape[1], *settings.hidden, data.task.outputs],
+        [data.training.X.shape[1], *settings.hidden, data.answer.outputs],
         hidden=settings.activation,
         output=output,
         loss=loss,
@@ -42,15 +42,15 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
     )
 
 
-def _output_and_loss(settings: argparse.Namespace, task: Task) -> tuple[str, str]:
-    """ValueError for what does not fit the task. The first output and loss that fit it are its defaults."""
-    outputs = task.activations
+def _output_and_loss(settings: argparse.Namespace, answer: Answer) -> tuple[str, str]:
+    """ValueError for what does not fit the answer. The first output and loss that fit it are its defaults."""
+    outputs = answer.activations
     fitting = tuple(name for name, entry in losses.LOSSES.items() if entry.of_quantities)
     what = "a quantity"
-    if task.classes is not None:
-        what = f"{len(task.classes)} classes"
+    if answer.classes is not None:
+        what = f"{len(answer.classes)} classes"
         fitting = ("binary_crossentropy", *fitting)
-        if task.outputs == 1:
+        if answer.outputs == 1:
             what = "two classes, which share one output"
         elif settings.output != "sigmoid":
             fitting = ("categorical_crossentropy", *fitting)
@@ -154,18 +154,18 @@ def _more_is_better(column: str) -> bool:
     return bool(metrics.more_is_better(column.removeprefix("val_")))
 
 
-def watched_metrics(settings: argparse.Namespace, task: Task) -> list[str]:
+def watched_metrics(settings: argparse.Namespace, answer: Answer) -> list[str]:
     """What is computed on the validation rows after each epoch."""
     if not settings.validation:
         return []
     if settings.metrics is not None:
         return list(settings.metrics)
-    return ["r2"] if task.classes is None else ["accuracy"]
+    return ["r2"] if answer.classes is None else ["accuracy"]
 
 
-def columns(settings: argparse.Namespace, task: Task) -> list[str]:
+def columns(settings: argparse.Namespace, answer: Answer) -> list[str]:
     """Of the history, as far as they can be monitored."""
-    watched = ["loss", *watched_metrics(settings, task)] if settings.validation else []
+    watched = ["loss", *watched_metrics(settings, answer)] if settings.validation else []
     return ["loss", *(f"val_{name}" for name in watched)]
 
 
@@ -179,18 +179,18 @@ def callbacks(settings: argparse.Namespace, known: list[str]) -> list[fastbp.Ear
     return [fastbp.EarlyStopping(monitor, patience=settings.patience, min_delta=settings.min_delta or 0.0)]
 
 
-def class_weights(settings: argparse.Namespace, task: Task) -> str | dict[int, float] | None:
+def class_weights(settings: argparse.Namespace, answer: Answer) -> str | dict[int, float] | None:
     """By the classes' positions, as `fit` calls them."""
     given = settings.class_weights
     if given is None:
         return None
-    if task.classes is None:
+    if answer.classes is None:
         raise ValueError("--class-weights is for classes, the target is a quantity")
     if "balanced" in given:
         if len(given) > 1:
             raise ValueError("--class-weights is balanced, or a weight for each class; not both")
         return "balanced"
-    names = [str(label) for label in task.classes]
+    names = [str(label) for label in answer.classes]
     weights: dict[int, float] = {}
     for name, weight in given:
         position = names.index(checks.known_name("class in --class-weights", name, names))

@@ -16,6 +16,7 @@ from fastbp.cli.train import data as train_data
 from fastbp.cli.train import setup
 from fastbp.cli.train.options import EPOCHS, TRAIN
 from fastbp.storage import atomic
+from fastbp.tables.model import complete
 
 
 def sweep(settings: argparse.Namespace) -> int:
@@ -38,7 +39,7 @@ def sweep(settings: argparse.Namespace) -> int:
         data.training.X,
         data.training.Y,
         cv=settings.cv,
-        metric=settings.metric or ("r2" if data.task.classes is None else "accuracy"),
+        metric=settings.metric or ("r2" if data.answer.classes is None else "accuracy"),
         epochs=settings.epochs or EPOCHS,
         batch_size=settings.batch_size,
         optimizer=setup.optimizer(settings, data, ["loss"]),
@@ -56,10 +57,11 @@ def sweep(settings: argparse.Namespace) -> int:
         print(f"wrote {settings.plot}")
     if settings.out is not None:
         model: Any = table.fit(data.training.X, data.training.Y)
-        model.metadata.update(data.task.to_metadata())
-        model.save(settings.out)
+        complete(model, data).save(settings.out)
         if data.held_out is not None:
-            quality = data.task.quality(model.predict(data.held_out.X), data.held_out.target)
+            quality = data.answer.quality(
+                model.predict(data.held_out.X), data.held_out.target, standardised=True
+            )
             figures = ", ".join(f"{name} {value:.4g}" for name, value in quality.items())
             print(f"the best, trained on all {len(data.training):,} rows, on those held out: {figures}")
         print(f"wrote {settings.out}")
