@@ -93,6 +93,7 @@ def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any],
         *(("engine", cls) for cls in ("Tile", "Product", "ShuffledEpoch", "Predict")),
         *(("scaling", cls) for cls in ("Batch", "Width", "Depth")),
         *(("ratios", cls) for cls in ("TrainStep", "Epoch")),
+        *(("kernels", cls) for cls in ("Prediction", "CompiledStep", "Gain")),
         *(("shapes", "Step"), ("threads", "Speedup"), ("dtypes", "Float64")),
     ],
 )
