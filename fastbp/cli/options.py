@@ -186,6 +186,7 @@ def _number(kind: Callable[[str], Any], ok: Callable[[Any], bool], expected: str
 
 
 positive_int = _number(int, lambda value: value > 0, "a positive whole number")
+folds = _number(int, lambda value: value > 1, "a whole number from 2 up")
 natural = _number(int, lambda value: value >= 0, "a whole number from 0 up")
 positive = _number(float, lambda value: value > 0, "a positive number")
 non_negative = _number(float, lambda value: value >= 0, "a number from 0 up")

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from fastbp.cli import errors
+from fastbp.tables.wording import LeftOut
 from fastbp.tables.wording import text_table as text_table
 
 
@@ -115,6 +116,7 @@ def worded_warnings() -> Iterator[None]:
         complain(" ".join(str(message).split()), what="warning: ")
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOut)  # which is part of the report
         warnings.showwarning = show
         yield
 

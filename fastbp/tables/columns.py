@@ -14,7 +14,7 @@ from fastbp.tables import learning
 from fastbp.tables.kinds import KINDS, Kind, Number, Scale
 from fastbp.tables.learning import Line
 from fastbp.tables.survey import kinds, not_a_number, survey
-from fastbp.tables.wording import DataError, instead, listed, quoted, text_table
+from fastbp.tables.wording import DataError, LeftOut, instead, listed, quoted, text_table
 
 MAX_COLUMNS = 1000  # inputs that columns may become, unless more are asked for
 ROWS_AT_ONCE = 1 << 16  # of a table in memory
@@ -108,7 +108,7 @@ class Columns:
                 "or allow for more"
             )
         if out:
-            warnings.warn(f"left out: {'; '.join(out)}", UserWarning, stacklevel=3)
+            warnings.warn(f"left out: {'; '.join(out)}", LeftOut, stacklevel=3)
         return cls(features, target, True, width, lines)
 
     # ---- what they become ----

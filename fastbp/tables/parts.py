@@ -220,11 +220,22 @@ def strata(target: Target, kind: str, name: str) -> NDArray[np.intp] | None:
     return Answer.of_classes(target, name).codes(target) if kind == "classification" else None
 
 
-def divide(of_classes: NDArray[np.intp] | None, rows: int, choices: Choices) -> Division:
-    """At random, by the seed. DataError if a part would be empty."""
+def divide(
+    of_classes: NDArray[np.intp] | None,
+    rows: int,
+    choices: Choices,
+    fold: tuple[int, int] | None = None,
+) -> Division:
+    """At random, by the seed. DataError if a part would be empty.
+
+    fold: (number from 0, how many there are): hold these rows out, rather than a share.
+    """
     everything = np.arange(rows)
     training, held = everything, everything[:0]
-    if choices.test_size:
+    if fold is not None:
+        number = fold_of_rows(of_classes, rows, fold[1], choices.seed)
+        training, held = np.flatnonzero(number != fold[0]), np.flatnonzero(number == fold[0])
+    elif choices.test_size:
         training, held = split_rows(of_classes, rows, choices.test_size, choices.seed)
     watched = held[:0]
     if choices.validation:
@@ -247,6 +258,17 @@ def require_members(of_classes: NDArray[np.intp] | None, target: Target, name: s
             f"class {label!r} of the target {name!r} has a single row, two are needed: one to learn it from "
             "and one to see whether it was learnt; leave it out, or put it together with another class"
         )
+
+
+def fold_of_rows(strata: NDArray[np.intp] | None, rows: int, folds: int, seed: int) -> NDArray[np.intp]:
+    """(rows,): the number of the fold in which each row is held out; each class is spread over all folds."""
+    rng = np.random.default_rng((seed, 2))
+    classes = np.zeros(rows, dtype=np.intp) if strata is None else strata
+    order = rng.permutation(rows)
+    order = order[np.argsort(classes[order], kind="stable")]
+    number = np.empty(rows, dtype=np.intp)
+    number[order] = np.arange(rows) % folds
+    return number
 
 
 def split_rows(

@@ -13,6 +13,10 @@ class DataError(ValueError):
     """Data that cannot be used, with the reason in one line."""
 
 
+class LeftOut(UserWarning):
+    """Columns from which there is nothing to learn."""
+
+
 def listed(names: Sequence[str], at_most: int = 6) -> str:
     shown = ", ".join(repr(name) for name in names[:at_most])
     return shown if len(names) <= at_most else f"{shown} and {len(names) - at_most} more"

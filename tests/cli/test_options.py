@@ -31,6 +31,7 @@ VALUES = {
     "test": ("t.csv", '"t.csv"'),
     "test-labels": ("tl.idx", '"tl.idx"'),
     "test-size": ("0.25", "0.25"),
+    "folds": ("3", "3"),
     "separator": (";", '";"'),
     "decimal": (",", '","'),
     "encoding": ("latin-1", '"latin-1"'),

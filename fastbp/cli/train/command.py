@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
 
 import fastbp
 from fastbp.cli import errors, files, output, pictures
 from fastbp.cli.errors import DataError
-from fastbp.cli.output import duration, text_table
+from fastbp.cli.output import duration
 from fastbp.cli.train import data as train_data
-from fastbp.cli.train import ensemble, picture, setup
+from fastbp.cli.train import ensemble, folds, picture, report, setup
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
 from fastbp.optimizer_base import Optimizer
 from fastbp.tables.model import complete, metadata
@@ -27,6 +24,7 @@ def train(settings: argparse.Namespace) -> int:
     output.progress(f"reading {settings.data} ...")
     data = train_data.load(settings)
     output.progress("")
+    folds.check(settings, data)
     answer = data.answer
     if settings.ensemble is not None:
         return _train_ensemble(settings, data)
@@ -48,7 +46,11 @@ def train(settings: argparse.Namespace) -> int:
     complete(model, data).save(settings.out)  # before anything else can go wrong
     print(_what_was_done(settings, history, len(data.training)) + "\n")
     outputs = [model.predict(part.X) for part in data.parts]
-    print(_quality_table(data, [model.loss(part.X, part.Y) for part in data.parts], outputs))
+    print(report.quality_table(data, [model.loss(part.X, part.Y) for part in data.parts], outputs))
+    if data.image is None:
+        print("\n" + report.columns_table(data, model, settings))
+    if settings.folds is not None:
+        print("\n" + folds.cross_validate(settings, _fold))
     print(f"\nwrote {settings.out}")
     if settings.plot is not None:
         picture.draw(settings.plot, settings.data, model, history, data, outputs[-1])
@@ -75,11 +77,22 @@ def _train_ensemble(settings: argparse.Namespace, data: Data) -> int:
     print(ensemble.what_was_done(settings, histories, len(data.training)) + "\n")
     outputs = [networks.mean(part.X) for part in data.parts]
     losses = [ensemble.loss(networks, part.X, part.Y) for part in data.parts]
-    print(_quality_table(data, losses, outputs))
+    print(report.quality_table(data, losses, outputs))
     print(f"\nwrote {settings.out}: {len(networks)} networks")
     if any(history.diverged for history in histories):
         return errors.NOT_AS_EXPECTED
     return errors.INTERRUPTED if any(history.interrupted for history in histories) else errors.OK
+
+
+def _fold(settings: argparse.Namespace, data: Data) -> dict[str, float]:
+    """Train on one fold's data, and measure the part that is held out."""
+    model = setup.network(settings, data)
+    columns = setup.columns(settings, data.answer)
+    optimizer = setup.optimizer(settings, data, columns)
+    callbacks = setup.callbacks(settings, columns)
+    _fit(settings, data, model, optimizer, callbacks, setup.class_weights(settings, data.answer))
+    part = data.parts[-1]
+    return data.answer.quality(model.predict(part.X), part.target, standardised=True)
 
 
 def _fit(
@@ -199,24 +212,6 @@ def _what_was_done(settings: argparse.Namespace, history: fastbp.History, rows: 
         if settings.checkpoint is not None:
             text += f"; the same command goes on from {settings.checkpoint}"
     return text
-
-
-def _quality_table(data: Data, losses: list[float], outputs: list[NDArray[Any]]) -> str:
-    """Loss and measures of each part, and what the best constant answer would reach on the last one."""
-    answer, parts = data.answer, data.parts
-    lines = []
-    for part, loss, y_pred in zip(parts, losses, outputs, strict=True):
-        quality = answer.quality(y_pred, part.target, standardised=True)
-        lines.append([part.name, str(len(part)), f"{loss:.4g}", *_figures(quality.values())])
-    names = list(quality)
-    name, of_constant = answer.baseline(parts[0].target, parts[-1].target)
-    figures = [*_figures(of_constant.values()), *[""] * (len(names) - len(of_constant))]
-    lines.append([f"({name}, for comparison)", str(len(parts[-1])), "", *figures])
-    return text_table(["part", "rows", "loss", *names], lines)
-
-
-def _figures(values: Iterable[float]) -> list[str]:
-    return [f"{value:.4f}" if not abs(value) >= 10 else f"{value:,.4g}" for value in values]
 
 
 def _rows(rows: int) -> str:

@@ -46,8 +46,17 @@ def load(settings: argparse.Namespace) -> Data:
     looked = parts.look(source, chosen)
     strata = parts.strata(looked.target, looked.kind, chosen.target)
     parts.require_members(strata, looked.target, chosen.target)
-    data = parts.assemble(source, chosen, looked, parts.divide(strata, len(looked.rows), chosen))
+    division = _divide(settings, strata, len(looked.rows), chosen)
+    data = parts.assemble(source, chosen, looked, division)
     return data if settings.test is None else _with_test(settings, data)
+
+
+def _divide(
+    settings: argparse.Namespace, strata: NDArray[np.intp] | None, rows: int, chosen: Choices
+) -> parts.Division:
+    """By the shares; of a fold of the cross-validation the rows of that fold are held out."""
+    fold: int | None = getattr(settings, "fold", None)
+    return parts.divide(strata, rows, chosen, None if fold is None else (fold, settings.folds))
 
 
 def choices(settings: argparse.Namespace) -> Choices:
@@ -102,7 +111,7 @@ def _of_arrays(settings: argparse.Namespace, table: Table, test: Table | None) -
     strata = parts.strata(table.target, kind, name)
     parts.require_members(strata, table.target, name)
     chosen = replace(choices(settings), target=name, test_size=0.0 if test else choices(settings).test_size)
-    division = parts.divide(strata, len(table), chosen)
+    division = _divide(settings, strata, len(table), chosen)
     columns, answer = _learn(table, division.training, kind)
     made = [
         _part(part, table.pick(at), columns, answer, settings.dtype) if len(at) else None
@@ -169,7 +178,7 @@ def _read_images(settings: argparse.Namespace) -> tuple[Table, Table | None]:
     """The data, and what --test names (or a folder has)."""
     if Path(settings.data).is_dir():
         _refuse(settings, "a folder with four IDX files", "target", "drop", "weights", "labels")
-        _refuse(settings, "a folder with a test part of its own", "test", "test_labels", "test_size")
+        _refuse(settings, "a folder with a test part of its own", "test", "test_labels", "test_size", "folds")
         (images, labels), (test_images, test_labels) = idx.find(settings.data)
     else:
         _refuse(settings, "an IDX file", "target", "drop", "weights")

@@ -16,7 +16,7 @@ from fastbp.tables.model import metadata
 from fastbp.tables.parts import Data
 
 # What `fit_many` does not offer.
-WITHOUT = ("steps", "checkpoint", "plot")
+WITHOUT = ("folds", "steps", "checkpoint", "plot")
 
 
 def check(settings: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from fastbp.cli.options import (
     Option,
     Read,
     checked,
+    folds,
     natural,
     non_negative,
     one_of,
@@ -84,6 +85,13 @@ TRAIN = {
             share,
             f"rows held out for the table at the end; 0 trains on all (default: {TEST_SIZE})",
             metavar="SHARE",
+        ),
+        Option(
+            "folds",
+            folds,
+            "cross-validation besides: hold out each of so many parts once",
+            metavar="N",
+            not_with="test",
         ),
         Option("separator", text, "between the cells of a CSV (default: found out)", metavar="MARK"),
         Option("decimal", text, "the mark in numbers of a CSV, such as a comma (default: .)", metavar="MARK"),
@@ -349,7 +357,7 @@ TRAIN = {
 }
 
 # What a sweep has of these: an option that only one training can have is not among them.
-_OF_ONE = ("steps", "accumulate", "class-weights", "weights", "shuffle", "ensemble")
+_OF_ONE = ("folds", "steps", "accumulate", "class-weights", "weights", "shuffle", "ensemble")
 SWEEP = {
     **{
         group: [option for option in options if option.name not in _OF_ONE]
