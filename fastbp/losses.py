@@ -183,6 +183,44 @@ def _no_kinks(y_pred: Array, y_true: Array) -> list[Array]:
     return []
 
 
+# The least variance: of a network that is sure, the loss would be infinite.
+LEAST_VARIANCE = 1e-6
+
+
+def gaussian(y_pred: Array) -> tuple[Array, Array]:
+    """(rows, pairs) means and variances, from outputs (rows, 2 pairs) that stand in turn: mean, spread, ...
+
+    The variance is softplus(spread) + 1e-6. Lakshminarayanan, Pritzel and Blundell, NeurIPS 2017, section
+    2.2.1.
+    """
+    spread = y_pred[:, 1::2]
+    softplus = np.maximum(spread, 0) + np.log1p(np.exp(-np.abs(spread)))
+    return y_pred[:, ::2], softplus + softplus.dtype.type(LEAST_VARIANCE)
+
+
+def gaussian_nll(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """Sum over pairs of outputs of 1/2 (log v + (m - t)² / v), m and v as `gaussian` reads them.
+
+    The negative log likelihood of a normal distribution, less 1/2 log(2 pi). Nix and Weigend, ICNN 1994;
+    torch.nn.GaussianNLLLoss. y_true has each target twice, so that it is as wide as the outputs.
+    """
+    mean, variance = gaussian(y_pred.astype(np.float64))
+    with np.errstate(over="ignore"):
+        e = mean - y_true[:, ::2]
+        total: Array = 0.5 * (np.log(variance) + e * e / variance).sum(axis=1)
+    return total
+
+
+def gaussian_nll_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """e / v and 1/2 (1 / v - (e / v)²) sigmoid(spread), with e = m - t; the outputs are z itself."""
+    mean, variance = gaussian(y_pred)
+    w = (mean - y_true[:, ::2]) / variance
+    sigmoid = 0.5 + 0.5 * np.tanh(0.5 * y_pred[:, 1::2])
+    delta = np.empty_like(y_pred)
+    delta[:, ::2], delta[:, 1::2] = w, 0.5 * (1 / variance - w * w) * sigmoid
+    return delta
+
+
 @dataclass(frozen=True)
 class Parameter:
     """The number in brackets behind a loss's name: the delta in "huber(0.5)".
@@ -223,6 +261,7 @@ class Loss:
     output: str | None = None  # the output activation that it is defined for, if only one
     targets_in_unit_interval: bool = False
     targets_are_signs: bool = False  # -1 or 1
+    of_pairs: bool = False  # outputs are pairs, mean and spread, of which each has one target
     of_classes: bool = False  # targets are rows of probabilities, or labels that stand for such rows
     takes: Parameter | None = None  # what may stand in brackets
     parameter: float | None = None  # what does stand there, or the default
@@ -234,8 +273,9 @@ class Loss:
 
     @property
     def of_quantities(self) -> bool:
-        """Whether targets may be any numbers."""
-        return not (self.of_classes or self.targets_are_signs or self.targets_in_unit_interval)
+        """Whether targets may be any numbers, one for each output."""
+        other = self.of_classes or self.of_pairs
+        return not (other or self.targets_are_signs or self.targets_in_unit_interval)
 
     def with_parameter(self, number: float, name: str) -> Loss:
         """The same loss with this number in its functions."""
@@ -282,6 +322,7 @@ _FORMULAS = (
         pinball_kinks,
         takes=Parameter("quantile", 0.5, 0, 1, "a quantile between 0 and 1", 0.9),
     ),
+    Loss("gaussian_nll", gaussian_nll, gaussian_nll_delta, output="identity", of_pairs=True),
     Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
 )
 _BY_NAME = {loss.name: loss for loss in _FORMULAS}

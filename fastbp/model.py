@@ -41,6 +41,8 @@ class MLP(Embeddable, Inspected):
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
         "huber" or, with a delta other than 1, "huber(0.5)"; "pinball(0.9)" for that
         quantile of the targets; "hinge" (targets -1 and 1);
+        "gaussian_nll" (with output "identity"; outputs are in turn a target's mean and its spread, see
+        `fastbp.losses.gaussian`, so there are half as many targets);
         "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
         output "softmax"; targets are class labels 0, 1, ... or rows of probabilities), with label smoothing
         "categorical_crossentropy(0.1)". All are sums over the outputs.

@@ -65,7 +65,8 @@ class Table(Protocol):
 class Members(Protocol):
     """What `band` draws: a `fastbp.Ensemble`."""
 
-    def predict(self, X: Any) -> Array: ...
+    def __len__(self) -> int: ...
+    def mean_and_std(self, X: Any) -> tuple[Array, Array]: ...
 
 
 def history(history: Curves) -> Any:
@@ -331,8 +332,7 @@ def band(ensemble: Members, X: ArrayLike, Y: ArrayLike, *, points: int = 200) ->
     x, y = x.ravel(), y.ravel()
     margin = 0.25 * (x.max() - x.min() or 1.0)
     grid = np.linspace(x.min() - margin, x.max() + margin, points)
-    predictions = ensemble.predict(grid[:, None])[:, :, 0].astype(np.float64)
-    mean, std = predictions.mean(axis=0), predictions.std(axis=0)
+    mean, std = (part[:, 0].astype(np.float64) for part in ensemble.mean_and_std(grid[:, None]))
     figure, cells = _figure(1, 1, width=6.4, height=3.8)
     axes = cells[0][0]
     for times, alpha in ((2, 0.15), (1, 0.3)):
@@ -342,7 +342,7 @@ def band(ensemble: Members, X: ArrayLike, Y: ArrayLike, *, points: int = 200) ->
         )
     axes.plot(grid, mean, color=TRAINING, label="mean")
     axes.scatter(x, y, color=INK, s=8, alpha=0.6, label="data", zorder=3)
-    axes.set_title(f"{len(predictions)} networks", loc="left")
+    axes.set_title(f"{len(ensemble)} networks", loc="left")
     axes.legend(frameon=False)
     return figure
 

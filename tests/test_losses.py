@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from definitions import LOSS_NAMES as NAMES
 from definitions import LOSSES as DEFINED
-from definitions import kind_and_number, loss_terms, smoothed, targets
+from definitions import kind_and_number, loss_terms, outputs_for, smoothed, targets
 
 import fastbp
 from fastbp.losses import get
@@ -14,7 +14,7 @@ from fastbp.losses import get
 
 def model_and_data(module, loss, dtype="float64", outputs=3):
     rng = np.random.default_rng(0)
-    output = get(loss).output or "identity"
+    output, outputs = get(loss).output or "identity", outputs_for(loss, outputs)
     model = module.MLP([4, 6, outputs], hidden="tanh", output=output, loss=loss, dtype=dtype, seed=0)
     return model, rng.standard_normal((11, 4)), targets(loss, rng.random((11, outputs)))
 

@@ -44,8 +44,16 @@ def _data(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((ROWS, LAYERS[0])), rng.random((ROWS, LAYERS[-1]))
 
 
+def _layers(loss: str) -> list[int]:
+    """The network's, with an even number of outputs where they are pairs."""
+    odd = LOSSES[loss].of_pairs and LAYERS[-1] % 2
+    return [*LAYERS[:-1], LAYERS[-1] + odd]
+
+
 def _targets(loss: str, Y: np.ndarray) -> np.ndarray:
     """Such as the loss needs, from Y in [0, 1]."""
+    if LOSSES[loss].of_pairs:
+        return Y[:, : _layers(loss)[-1] // 2]
     if LOSSES[loss].targets_are_signs:
         return np.where(Y < 0.5, -1, 1)
     return Y / Y.sum(axis=1, keepdims=True) if LOSSES[loss].of_classes else Y
@@ -71,7 +79,7 @@ def _gradients(seed: int) -> tuple[str, bool]:
         for module in (fastbp.reference, fastbp):
             targets = _targets(loss, Y)
             options = {"hidden": hidden, "output": output, "loss": loss, "layer_norm": layer_norm}
-            model = module.MLP(LAYERS, dtype="float64", seed=seed, **options)
+            model = module.MLP(_layers(loss), dtype="float64", seed=seed, **options)
             result = model.check_gradients(X, targets, max_entries=40)
             right &= result.passed
             cells.append(f"{result.largest:.0e}" + ("" if result.passed else " FAILED"))

@@ -39,6 +39,7 @@ class Reader:
         is_finite: Callable[[Array], bool],
     ) -> None:
         self.input_count, self.output_count, self.dtype, self.loss = inputs, outputs, dtype, loss
+        self.target_count = outputs // 2 if loss.of_pairs else outputs
         self.scaling, self._is_finite = scaling, is_finite
         self.rounded_scaling = scaling and (scaling[0].astype(dtype), scaling[1].astype(dtype))
         self.feature_names: tuple[str, ...] | None = None  # the columns' of the table that was trained on
@@ -162,11 +163,11 @@ class Reader:
             read = targets.labels_of(name, Y, rows, outputs, self.dtype)
         if read is None:
             array = checks.as_floats(name, Y, self.dtype)
-            checks.require_targets(name, array, rows, outputs, labels=loss.of_classes)
+            self._require_targets(name, array, rows)
             if checks.flag("check_finite", check_finite):
                 self._require_finite(name, array)
                 targets.require_values(name, array, loss)
-            read = array
+            read = np.repeat(array, 2, axis=1) if loss.of_pairs else array
         if sample_weight is not None:
             read = targets.weighted(read, targets.sample_weights(weight_name, sample_weight, rows))
         return read if isinstance(read, Labels) else _plain(read)
@@ -187,9 +188,10 @@ class Reader:
         """
         array = self._as_column(name, sources.opened(name, Y))
         large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
-        if not large or sample_weight is not None or (self.loss.of_classes and array.shape[1] == 1):
+        whole = self.loss.of_pairs or sample_weight is not None
+        if not large or whole or (self.loss.of_classes and array.shape[1] == 1):
             return self._labels_or_targets(array, rows, check_finite, name, sample_weight, weight_name)
-        checks.require_targets(name, array, rows, self.output_count, labels=self.loss.of_classes)
+        self._require_targets(name, array, rows)
         for block in sources.row_blocks(array):
             here = array[block]
             self.targets(here, len(here), check_finite, _name_of_block(name, block, array))
@@ -197,9 +199,12 @@ class Reader:
             return Rows(np.asarray(array), self.dtype)
         return np.require(array, self.dtype, ("C", "A", "E"))
 
+    def _require_targets(self, name: str, Y: Array, rows: int) -> None:
+        checks.require_targets(name, Y, rows, self.target_count, labels=self.loss.of_classes)
+
     def _as_column(self, name: str, Y: Any) -> Any:
-        """Targets (rows,) as (rows, 1) where there is one output; whatever else it is, as it is given."""
-        if self.output_count > 1 or (type(Y) is np.ndarray and Y.ndim != 1):
+        """Targets (rows,) as (rows, 1) where each row has one; whatever else it is, as it is given."""
+        if self.target_count > 1 or (type(Y) is np.ndarray and Y.ndim != 1):
             return Y
         array = checks.as_array(name, Y)
         return array[:, None] if array.ndim == 1 and len(array) else array

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastbp import checks
+from fastbp import checks, losses
 from fastbp.engine.memory import most_workers
 from fastbp.engine.threads import own_thread, team
 from fastbp.history import History
@@ -48,6 +48,8 @@ class Ensemble:
                 "the models of an ensemble have the same inputs and outputs, got "
                 + " and ".join(f"{i} to {o}" for i, o in sorted(ends))
             )
+        if len({model.architecture.loss.of_pairs for model in self.models}) > 1:
+            raise ValueError("of an ensemble either all models have loss='gaussian_nll' or none")
         self._spare = SparePlans(4 * most_workers())
 
     def __len__(self) -> int:
@@ -144,18 +146,36 @@ class Ensemble:
                 backend.give_plans_back()
 
     def mean(self, X: ArrayLike, **options: Any) -> Array:
-        """(rows, outputs): the mean of the predictions; of probabilities, a probability. As `predict`."""
+        """(rows, outputs): the mean of the predictions; of probabilities, a probability. As `predict`.
+
+        With loss "gaussian_nll" (rows, outputs / 2): the mean of the means.
+        """
         return self.mean_and_std(X, **options)[0]
 
     def std(self, X: ArrayLike, **options: Any) -> Array:
-        """(rows, outputs): the standard deviation of the predictions over the models. As `predict`."""
+        """(rows, outputs): the standard deviation of the predictions over the models. As `predict`.
+
+        With loss "gaussian_nll" (rows, outputs / 2): that of the mixture of the models' normal distributions,
+        whose variance is the mean of variance + mean², less the mean's square (Lakshminarayanan and others,
+        section 2.4).
+        """
         return self.mean_and_std(X, **options)[1]
 
     def mean_and_std(self, X: ArrayLike, **options: Any) -> tuple[Array, Array]:
         """Both, from one call of `predict`."""
         predictions = self.predict(X, **options)
+        if self.models[0].architecture.loss.of_pairs:
+            return self._of_mixture(predictions)
         mean = predictions.mean(axis=0, dtype=np.float64)
         std = np.sqrt(np.square(predictions - mean).mean(axis=0))
+        return mean.astype(predictions.dtype), std.astype(predictions.dtype)
+
+    def _of_mixture(self, predictions: Array) -> tuple[Array, Array]:
+        rows, outputs = predictions.shape[1:]
+        means, variances = losses.gaussian(predictions.reshape(-1, outputs).astype(np.float64))
+        means, variances = (part.reshape(len(self), rows, -1) for part in (means, variances))
+        mean = means.mean(axis=0)
+        std = np.sqrt((variances + np.square(means - mean)).mean(axis=0))
         return mean.astype(predictions.dtype), std.astype(predictions.dtype)
 
     def plot(self, X: ArrayLike, Y: ArrayLike) -> Any:

@@ -220,6 +220,11 @@ def _hidden_of_layers(hidden: object, layer_sizes: Sequence[int]) -> str | list[
 def _check_output(layer_sizes: Sequence[int], output: str, loss: losses.Loss) -> None:
     if loss.output not in (None, output):
         raise ValueError(f"loss={loss.name!r} is defined for output={loss.output!r}, got output={output!r}")
+    if loss.of_pairs and layer_sizes[-1] % 2:
+        raise ValueError(
+            f"loss={loss.name!r} takes a mean and a spread for each target, got {layer_sizes[-1]} "
+            f"output{'s' if layer_sizes[-1] > 1 else ''}: use {layer_sizes[-1] + 1}, or another even number"
+        )
     if output == "softmax" and layer_sizes[-1] == 1:
         raise ValueError("output='softmax' of one output is always 1: use two outputs, or output='sigmoid'")
 

@@ -44,8 +44,9 @@ class Validation:
         y_pred = np.empty((len(self.samples), model.architecture.outputs), model.architecture.dtype)
         loss = evaluate(model.backend, self.samples, y_pred)
         values = {"loss": loss}
+        step = 2 if model.architecture.loss.of_pairs else 1  # metrics look at means, not at spreads
         for metric in self.metrics:
-            values |= metrics.evaluate([metric], self._targets_for(metric), y_pred)
+            values |= metrics.evaluate([metric], self._targets_for(metric)[..., ::step], y_pred[:, ::step])
         return values
 
     def _targets_for(self, metric: Metric) -> Array:

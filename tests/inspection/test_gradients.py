@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from definitions import LOSS_NAMES, targets
+from definitions import LOSS_NAMES, outputs_for, targets
 
 import fastbp
 from fastbp.activations import ACTIVATIONS, OUTPUTS
@@ -20,12 +20,13 @@ COMBINATIONS = [
 @pytest.mark.parametrize(("hidden", "output", "loss"), COMBINATIONS)
 def test_every_activation_and_loss(module, hidden, output, loss):
     for reduction in ("mean", "sum"):
-        model = module.MLP([5, 9, 7, 3], hidden=hidden, output=output, loss=loss, reduction=reduction, seed=4)
+        sizes = [5, 9, 7, outputs_for(loss, 3)]
+        model = module.MLP(sizes, hidden=hidden, output=output, loss=loss, reduction=reduction, seed=4)
         rng = np.random.default_rng(0)
         for b in model.biases:
             b[:] = rng.standard_normal(b.shape) * 0.1
         check = model.check_gradients(
-            rng.standard_normal((13, 5)), targets(loss, rng.random((13, 3))), max_entries=None
+            rng.standard_normal((13, 5)), targets(loss, rng.random((13, sizes[-1]))), max_entries=None
         )
         assert list(check.errors) == ["W1", "b1", "W2", "b2", "W3", "b3"]
         assert check.largest <= 1e-6, str(check)
@@ -41,7 +42,7 @@ def test_every_activation_and_loss(module, hidden, output, loss):
 def test_weighted_samples(module, loss, outputs):
     rng = np.random.default_rng(1)
     output = LOSSES[loss].output or "identity"
-    outputs += output == "softmax"
+    outputs = outputs_for(loss, outputs) + (output == "softmax")
     model = module.MLP([4, 6, outputs], hidden="tanh", output=output, loss=loss, seed=0)
     X, Y = rng.standard_normal((9, 4)), targets(loss, rng.random((9, outputs)))
     check = model.check_gradients(X, Y, sample_weight=rng.choice([0, 0.1, 2, 7], 9))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pairs
 
 SCALE, ALPHA = 1.0507009873554804934, 1.6732632423543772848
 C = math.sqrt(2 / math.pi)
@@ -225,7 +226,17 @@ LOSSES = {
     ),
 }
 # Every loss, and those with brackets.
+
+
+LOSSES["gaussian_nll"] = LossDefinition(pairs.gaussian_nll, pairs.torch_gaussian_nll)
+
+
 LOSS_NAMES = [*LOSSES, *(f"{kind}({n:g})" for kind, loss in LOSSES.items() for n in loss.numbers)]
+
+
+def outputs_for(loss, outputs):
+    """So many, or one more where they are pairs."""
+    return outputs + outputs % 2 if loss == "gaussian_nll" else outputs
 
 
 def loss_terms(name, a, y):
@@ -236,6 +247,8 @@ def loss_terms(name, a, y):
 
 def targets(loss, Y):
     """Such as the loss needs, from Y in [0, 1]: itself, -1 and 1, or rows of sum 1."""
+    if loss == "gaussian_nll":
+        return Y[:, ::2]
     if loss == "hinge":
         return np.where(Y < 0.5, -1, 1).astype(Y.dtype)
     return Y / Y.sum(axis=1, keepdims=True) if loss.startswith("categorical") else Y

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numba
 import numpy as np
-from definitions import LOSS_NAMES, targets
+from definitions import LOSS_NAMES, outputs_for, targets
 from definitions import OPTIMIZERS as DEFINED
 
 import fastbp
@@ -79,12 +79,13 @@ def cases() -> list[tuple[str, str, str, str, str]]:
 
 
 def network(
-    rng: np.random.Generator, output: str, dtype: str
+    rng: np.random.Generator, output: str, loss: str, dtype: str
 ) -> tuple[list[int], int, np.ndarray, np.ndarray]:
     """Layer sizes, batch size, X and Y of a random shape; the last batch of an epoch is often smaller."""
     depth = rng.integers(1, 5)
     sizes = [int(n) for n in rng.choice(WIDTHS, depth + 1)]
     sizes[-1] += output == "softmax" and sizes[-1] == 1
+    sizes[-1] = outputs_for(loss, sizes[-1])
     batch = int(rng.choice(BATCHES))
     samples = batch * 2 + int(rng.integers(0, batch))
     X = rng.standard_normal((samples, sizes[0])).astype(dtype)
@@ -94,7 +95,7 @@ def network(
 def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[bytes]:
     """Every activation, output, optimizer and dtype: parameters, losses, and of some all that there is."""
     for i, (hidden, output, loss, optimizer, dtype) in enumerate(cases()):
-        sizes, batch, X, Y = network(rng, output, dtype)
+        sizes, batch, X, Y = network(rng, output, loss, dtype)
         Y = targets(loss, Y)
         if i % every:
             continue

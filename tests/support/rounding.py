@@ -1,7 +1,17 @@
 """How large an error may be: an oracle that carries the standard error of each value along."""
 
 import numpy as np
-from definitions import DEFINITIONS, LOSSES, kind_and_number, loss_terms, smoothed, softmax, targets
+from definitions import (
+    DEFINITIONS,
+    LOSSES,
+    kind_and_number,
+    loss_terms,
+    outputs_for,
+    smoothed,
+    softmax,
+    targets,
+)
+from pairs import softplus_variance
 
 import fastbp
 
@@ -89,6 +99,23 @@ def through(name, d, z, a, u):
     return Approximate(result, np.sqrt(terms + (FEW * u * result) ** 2))
 
 
+def _slopes_of_pairs(a, y, u):
+    """The derivatives of gaussian_nll with respect to means and spreads, a: in turn both."""
+    m, s = a.value[:, ::2], a.value[:, 1::2]
+    of_mean, of_spread = a.error[:, ::2], a.error[:, 1::2]
+    v, share = softplus_variance(s), 1 / (1 + np.exp(-s))
+    e = m - y[:, ::2]
+    w = e / v
+    value, error = np.empty_like(a.value), np.empty_like(a.value)
+    value[:, ::2], value[:, 1::2] = w, (1 / v - w**2) / 2 * share
+    rounding = FEW * u * (np.abs(w) + np.abs(m) / v)
+    error[:, ::2] = np.hypot(np.hypot(of_mean / v, w / v * share * of_spread), rounding)
+    bend = (1 / v**2 / 2 + w**2 / v) * share**2 + (1 / v + w**2) / 2 * share
+    terms = np.hypot(np.abs(w) / v * share * of_mean, bend * of_spread)
+    error[:, 1::2] = np.hypot(terms, FEW * u * share * (1 / v + w**2 + np.abs(w * m) / v))
+    return Approximate(value, error)
+
+
 def expected(model, X, Y, activations, loss, weight=None):
     """z, a and gradients (W1, ..., b1, ...) of the mean loss, and the loss's sum, each an Approximate.
 
@@ -102,6 +129,8 @@ def expected(model, X, Y, activations, loss, weight=None):
         z.append(product(a[-1], W, u, b.astype(exact)))
         a.append(activated(name, z[-1], u))
     y, last = smoothed(loss, Y.astype(exact)), z[-1]
+    if loss == "gaussian_nll":
+        y = np.repeat(y, 2, axis=1)
     difference = a[-1].value - y
     d = Approximate(difference, np.hypot(a[-1].error, u * np.abs(difference)))
     if loss == "binary_crossentropy":
@@ -112,6 +141,13 @@ def expected(model, X, Y, activations, loss, weight=None):
         value = y * (np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted)
         spread = np.hypot(last.error, np.sqrt(((a[-1].value * last.error) ** 2).sum(axis=1, keepdims=True)))
         value_error = y * spread + FEW * u * (y * (1 + np.abs(shifted)) + value)
+    elif loss == "gaussian_nll":
+        value, d = loss_terms(loss, a[-1].value, y)[0], _slopes_of_pairs(a[-1], y, u)
+        slopes = np.abs(d.value) * a[-1].error
+        value_error = np.zeros_like(value)
+        e2 = (difference**2)[:, ::2] / softplus_variance(a[-1].value[:, 1::2])
+        sizes = 1 + np.abs(value[:, ::2]) + e2
+        value_error[:, ::2] = np.hypot(np.hypot(slopes[:, ::2], slopes[:, 1::2]), FEW * u * sizes)
     else:
         value, slope = loss_terms(loss, a[-1].value, y)
         definition = LOSSES[kind_and_number(loss)[0]]
@@ -161,8 +197,7 @@ SHAPES = [
 
 def make(shape, hidden, output, loss, dtype, seed=0, max_norm=None):
     batch, sizes = shape
-    if output == "softmax":
-        sizes = [*sizes[:-1], max(2, sizes[-1])]
+    sizes = [*sizes[:-1], outputs_for(loss, max(2, sizes[-1]) if output == "softmax" else sizes[-1])]
     rng = rng_of(seed)
     model = fastbp.MLP(
         sizes, hidden=hidden, output=output, loss=loss, dtype=dtype, seed=seed, max_norm=max_norm

@@ -28,8 +28,11 @@ LEARNING_RATES = {name: optimizer.rate_for_tables for name, optimizer in OPTIMIZ
 SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle", "plateau")
 TEST_SIZE = 0.2
 EPOCHS = 50
-# hinge is not among them: what it puts out are margins, not scores from 0 to 1.
-LOSSES = tuple(name for name, loss in losses.LOSSES.items() if not loss.targets_are_signs)
+# hinge is not among them: what it puts out are margins, not scores from 0 to 1. A table's target has one
+# output, not a pair.
+LOSSES = tuple(
+    name for name, loss in losses.LOSSES.items() if not loss.targets_are_signs and not loss.of_pairs
+)
 
 
 def _of_optimizer(name: str, read: Read | None, help: str, **more: object) -> Option:

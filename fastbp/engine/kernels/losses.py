@@ -71,7 +71,17 @@ def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple
     return v.maximum(1.0 - margin, 0.0), activation_backward(v, z, a, e) if activation_backward else e
 
 
-FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
+def gaussian_nll(v: Vectors, m: Vec, s: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec, Vec]:
+    """1/2 (log u + e^2 / u) with e = m - y and u = softplus(s) + 1e-6, and its derivatives with respect to m
+    and s."""
+    e = m - y
+    u = v.maximum(s, 0.0) + v.log1p_of_unit(v.exp(-v.abs(s))) + losses.LEAST_VARIANCE
+    inverse = 1.0 / u
+    w = e * inverse
+    return 0.5 * (v.log_from_one(u) + e * w), w, 0.5 * (inverse - w * w) * v.sigmoid(s)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
     "mse": mse,
     "binary_crossentropy": binary_crossentropy,
     "categorical_crossentropy": categorical_crossentropy,
@@ -79,13 +89,15 @@ FORMULAS: dict[str, Callable[..., tuple[Vec, Vec]]] = {
     "huber": huber,
     "pinball": pinball,
     "hinge": hinge,
+    "gaussian_nll": gaussian_nll,
 }
 
 
-def formula_of(name: str) -> Callable[..., tuple[Vec, Vec]]:
+def formula_of(name: str) -> Callable[..., Any]:
     """(v, z, a, y, activation_backward) -> the loss of each output, and its derivative with respect to z;
     activation_backward is the output activation's.
 
+    gaussian_nll takes a pair (mean, spread) instead of z and a, and has a derivative for each.
     categorical_crossentropy looks at whole rows: _OutputDelta calls it, and has the smoothing in y already.
     """
     entry = losses.get(name)
@@ -113,6 +125,9 @@ class _OutputDelta:
     weight: Vec | None = None
 
     def emit(self) -> None:
+        if losses.get(self.loss).of_pairs:
+            self._of_pairs()
+            return
         if self.activation != "softmax":
             self._elementwise()
             return
@@ -151,6 +166,32 @@ class _OutputDelta:
             self._store(at, *formula(self.ops, z, a, at.target(), kind.backward))
 
         self.row.each(visit)
+
+    def _of_pairs(self) -> None:
+        """Outputs in turn mean and spread; a pair's loss stands in the place of its mean, the other is 0.
+
+        A pair is adjacent lanes, or where the lanes are rows, adjacent outputs.
+        """
+        ops, b = self.ops, self.ops.b
+        source = self.z if self.a is None else self.a
+        formula, stride = formula_of(self.loss), self.row.stride
+
+        def in_lanes(at: Place) -> None:
+            mean, spread = ops.pairs(self._load(source, at))
+            value, of_mean, of_spread = formula(ops, mean, spread, at.target(), None)
+            even = ops.even_lanes()
+            self._store(at, ops.select(even, value, 0.0), ops.select(even, of_mean, of_spread))
+
+        def in_rows(at: Place) -> None:
+            assert stride is not None
+            with b.if_then(b.trunc(at.index, ir.IntType(1))):  # the second of a pair: both are still there
+                first = Place(at.index, b.sub(at.offset, stride), at.mask, at.target)
+                mean, spread = self._load(source, first), self._load(source, at)
+                value, of_mean, of_spread = formula(ops, mean, spread, at.target(), None)
+                self._store(first, value, of_mean)
+                self._store(at, ops.const(0.0), of_spread)
+
+        self.row.each(in_lanes if stride is None else in_rows)
 
     def _softmax_at(self, at: Place, inverse: Vec) -> Vec:
         return self._load(self.d if self.a is None else self.a, at) * inverse

@@ -159,6 +159,21 @@ class Instructions:
             span *= 2
         return x
 
+    def pairs(self, x: Vec) -> tuple[Vec, Vec]:
+        """Of each pair of lanes the first number, and the second, in both."""
+        first, second = (
+            ir.Constant(ir.VectorType(I32, self.lanes), [i // 2 * 2 + k for i in range(self.lanes)])
+            for k in (0, 1)
+        )
+        return (
+            Vec(self, self.b.shuffle_vector(x.value, x.value, first)),
+            Vec(self, self.b.shuffle_vector(x.value, x.value, second)),
+        )
+
+    def even_lanes(self) -> ir.Value:
+        """A mask of the first lane of each pair."""
+        return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [i % 2 == 0 for i in range(self.lanes)])
+
     # -- memory (addresses are 64-bit integers)
     def load(self, address: ir.Value) -> Vec:
         v = self.b.load(self.b.inttoptr(address, self.type.as_pointer()))

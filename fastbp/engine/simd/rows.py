@@ -35,6 +35,7 @@ class Row:
 
     each: Callable[[Callable[[Place], None]], None]
     across: Callable[[Vec, Callable[[Vec, Vec], Vec]], Vec]  # combines what lies in different lanes of a row
+    stride: ir.Value | None = None  # where the lanes are rows: bytes from a column to the next
 
 
 def wide(ops: Vectors, columns: ir.Value, group: ir.Value, group_stride: ir.Value, y: ir.Value) -> Row:
@@ -79,7 +80,7 @@ def narrow(
             target = b.add(y, b.mul(loop.index, I64(ops.itemsize)))
             visit(Place(loop.index, b.mul(loop.index, row), mask, lambda: ops.gather(target, y_row, mask)))
 
-    return Row(each, lambda x, combine: x)
+    return Row(each, lambda x, combine: x, row)
 
 
 def accumulate(
