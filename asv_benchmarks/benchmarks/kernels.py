@@ -1,6 +1,7 @@
 """The functions on the caller's arrays: forward, backward and a training step of a two-layer network.
 
-And models in other people's compiled code, what a prediction and a training step cost there and in Python."""
+And models in other people's compiled code, what a prediction and a training step cost there and in Python;
+and each of fastbp.kernels next to NumPy's line in the same run."""
 
 from __future__ import annotations
 
@@ -167,3 +168,185 @@ class Gain:
         return best[predict.py_func] / best[predict_into]
 
     track_python_over_njit.pretty_name = "a prediction from Python / in compiled code"
+
+
+# ---- fastbp.kernels ------------------------------------------------------------------------------------
+
+# name -> (rows of a batch, fan_in, fan_out)
+LAYERS = {
+    "32 x 8-16": (32, 8, 16),
+    "128 x 64-128": (128, 64, 128),
+    "128 x 784-256": (128, 784, 256),
+    "1024 x 1024-1024": (1024, 1024, 1024),
+}
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def _softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def operands(layer: str, dtype: str) -> dict[str, np.ndarray]:
+    rows, fan_in, fan_out = LAYERS[layer]
+    rng = np.random.default_rng(0)
+    shapes = {
+        "X": (rows, fan_in),
+        "W": (fan_in, fan_out),
+        "b": (fan_out,),
+        "d": (rows, fan_out),
+        "z": (rows, fan_out),
+    }
+    made = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+    made["y"] = _sigmoid(made["z"]).astype(dtype)
+    return made
+
+
+# kernel -> what it is given, and NumPy's line
+KERNELS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "matmul": ("X W", lambda X, W: X @ W),
+    "matmul_bias": ("X W b", lambda X, W, b: X @ W + b),
+    "matmul_at_b": ("X d", lambda X, d: X.T @ d),
+    "matmul_a_bt": ("d W", lambda d, W: d @ W.T),
+    "bias_sums": ("d", lambda d: d.sum(axis=0)),
+    "relu": ("z", lambda z: np.maximum(z, 0)),
+    "relu_mask": ("d z", lambda d, z: d * (z > 0)),
+    "sigmoid": ("z", _sigmoid),
+    "sigmoid_derivative": ("d y", lambda d, y: d * (y * (1 - y))),
+    "tanh": ("z", np.tanh),
+    "exp": ("z", np.exp),
+    "softmax": ("z", _softmax),
+    "mse_sigmoid_error": ("y d", lambda y, d: (y - d) * y * (1 - y)),
+}
+PRODUCTS = ("matmul", "matmul_bias", "matmul_at_b", "matmul_a_bt")
+
+
+def call(kernel: str, layer: str, dtype: str, implementation: str) -> Callable[[], Any]:
+    """One call from Python; NotImplementedError on a commit that lacks the kernel."""
+    names, line = KERNELS[kernel]
+    of = operands(layer, dtype)
+    arguments = [of[name] for name in names.split()]
+    if implementation == "numpy":
+        return lambda: line(*arguments)
+    try:
+        from fastbp import kernels
+
+        function = getattr(kernels, kernel)
+    except (ImportError, AttributeError) as error:
+        raise NotImplementedError(f"this commit has no fastbp.kernels.{kernel}") from error
+    return lambda: function(*arguments)
+
+
+def _timed(words: str) -> Callable[..., None]:
+    """The method that asv times, with a name of its own."""
+
+    def time_call(self: Any, shape: str, dtype: str, implementation: str) -> None:
+        self.call()
+
+    time_call.pretty_name = words  # type: ignore[attr-defined]
+    return time_call
+
+
+class _Curve:
+    params = [list(LAYERS), DTYPES, ["fastbp", "numpy"]]
+    param_names = ["shape", "dtype", "implementation"]
+    timeout = 900
+    rounds = 1
+    repeat = (3, 10, 0.3)
+    warmup_time = 0.02
+    kernel = ""
+
+    def setup(self, shape: str, dtype: str, implementation: str) -> None:
+        self.call = call(self.kernel, shape, dtype, implementation)
+        self.call()
+
+
+class MatrixProductPlusBias(_Curve):
+    kernel = "matmul_bias"
+    time_call = _timed("matrix product plus bias")
+
+
+class MatrixProductWeightGradient(_Curve):
+    kernel = "matmul_at_b"
+    time_call = _timed("matrix product, weights' gradient")
+
+
+class MatrixProductDeltas(_Curve):
+    kernel = "matmul_a_bt"
+    time_call = _timed("matrix product, deltas of the layer below")
+
+
+class Relu(_Curve):
+    kernel = "relu"
+    time_call = _timed("ReLU")
+
+
+class ReluMask(_Curve):
+    kernel = "relu_mask"
+    time_call = _timed("the ReLU mask")
+
+
+class Sigmoid(_Curve):
+    kernel = "sigmoid"
+    time_call = _timed("Sigmoid")
+
+
+class SigmoidDerivative(_Curve):
+    kernel = "sigmoid_derivative"
+    time_call = _timed("the Sigmoid derivative")
+
+
+class BiasReductions(_Curve):
+    kernel = "bias_sums"
+    time_call = _timed("the bias reductions")
+
+
+class Softmax(_Curve):
+    kernel = "softmax"
+    time_call = _timed("softmax")
+
+
+class MseSigmoidError(_Curve):
+    kernel = "mse_sigmoid_error"
+    time_call = _timed("output error of mse and sigmoid")
+
+
+class ShareOfLimit:
+    """Of the machine's multiply-adds with all threads, what a product reaches."""
+
+    params = [list(PRODUCTS), list(LAYERS)[2:], DTYPES]
+    param_names = ["kernel", "shape", "dtype"]
+    timeout = 900
+
+    def setup(self, kernel: str, shape: str, dtype: str) -> None:
+        self.call = call(kernel, shape, dtype, "fastbp")
+
+    def track_share(self, kernel: str, shape: str, dtype: str) -> float:
+        return share_of_limit(self.call, shape, dtype)
+
+    track_share.unit = "of the limit"  # type: ignore[attr-defined]
+    track_share.pretty_name = "share of the limit of multiply-adds"  # type: ignore[attr-defined]
+
+
+def seconds(function: Callable[[], Any], *, leg: float = 0.01, legs: int = 5) -> float:
+    """Of one call: the best of some legs."""
+    from .measuring import seconds_each
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            function()
+
+    return seconds_each(run, leg=leg, legs=legs)
+
+
+def share_of_limit(function: Callable[[], Any], shape: str, dtype: str) -> float:
+    """What a product of a layer reaches of the limit of all threads."""
+    from fastbp.engine.probes import available_threads, multiply_add_limit
+
+    rows, fan_in, fan_out = LAYERS[shape]
+    threads = available_threads(64)
+    each = seconds(function)
+    return 2 * rows * fan_in * fan_out / each / multiply_add_limit(dtype, threads)

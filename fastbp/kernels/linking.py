@@ -109,10 +109,12 @@ def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any)
     return signature, codegen
 
 
-if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python
+def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
+    body, kernels = KERNELS[kernel]
+    links, _memory = launch.links(body(), dtype.dtype.name, kernels(dtype.dtype.name))
+    job = np.array([links, *numbers], np.int64)
+    call(body(), (0, 1, job.ctypes.data))
 
-    def run(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
-        body, kernels = KERNELS[kernel]
-        links, _memory = launch.links(body(), dtype.dtype.name, kernels(dtype.dtype.name))
-        job = np.array([links, *numbers], np.int64)
-        call(body(), (0, 1, job.ctypes.data))
+
+if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python
+    run = _run_as_python  # type: ignore[assignment]

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from fastbp import kernels
+from fastbp import activations, kernels
 
 DTYPES = ["float32", "float64"]
 SHAPES = [(1,), (7,), (3, 5), (33, 17), (200, 31), (2, 3, 4), (0,), (0, 3), (), (70_001,)]
@@ -24,6 +24,11 @@ CASES = {
     "relu_mask": (lambda d, z: (d, z), lambda d, z: d * (z > 0)),
     "sigmoid": (lambda d, z: (z,), lambda d, z: sigmoid(z)),
     "sigmoid_derivative": (lambda d, z: (d, sigmoid(z)), lambda d, z: d * sigmoid(z) * (1 - sigmoid(z))),
+    "exp": (lambda d, z: (z,), lambda d, z: np.exp(z)),
+    "mse_sigmoid_error": (
+        lambda d, z: (sigmoid(z), d),
+        lambda d, z: (sigmoid(z) - d) * sigmoid(z) * (1 - sigmoid(z)),
+    ),
 }
 
 
@@ -40,6 +45,33 @@ def test_numpy_agrees(name, dtype):
         copy = [x.copy() for x in given]
         assert getattr(kernels, name)(*copy, copy[0]).tobytes() == got.tobytes()
         assert copy[0].tobytes() == got.tobytes()  # in place
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", activations.ACTIVATIONS)
+def test_every_activation_and_its_derivative(name, dtype):
+    """The names come from the registry: a new activation needs its kernels."""
+    entry = activations.ACTIVATIONS[name]
+    d, z = arrays(dtype, (33, 17))
+    tolerance = {"rtol": 50 * np.finfo(dtype).eps, "atol": 5 * np.finfo(dtype).eps}
+    a = getattr(kernels, name)(z)
+    np.testing.assert_allclose(a, entry.value(z), **tolerance)
+    if name not in ("relu", "sigmoid"):  # whose derivatives are above
+        got = getattr(kernels, f"{name}_derivative")(d, z, a)
+        exact = d * entry.derivative(z.astype(np.float64), a.astype(np.float64))
+        np.testing.assert_allclose(got, exact, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax(dtype):
+    for shape in [(1, 1), (3, 2), (5, 7), (70, 10), (33, 16), (4, 1000), (0, 3)]:
+        _, z = arrays(dtype, shape)
+        want = activations.softmax(z)
+        np.testing.assert_allclose(kernels.softmax(z), want, rtol=100 * np.finfo(dtype).eps)
+        assert kernels.softmax(z, z) is not None
+        np.testing.assert_allclose(z, want, rtol=100 * np.finfo(dtype).eps)
+    with pytest.raises(ValueError, match=r"\(3, 0\)"):
+        kernels.softmax(np.ones((3, 0)))
 
 
 @pytest.mark.parametrize("name", CASES)

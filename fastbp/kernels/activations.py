@@ -1,0 +1,133 @@
+"""Functions of every number by a formula's name: exp, every activation and its derivative; softmax, and the
+output's error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastbp import activations
+from fastbp.kernels.arguments import ShapeError, alike, check, kernel, result, unlike_overlap
+from fastbp.kernels.elementwise import OF_EXP, SIMPLE
+from fastbp.kernels.linking import run
+
+
+def _value(name: str, formula: str, numpy: str) -> Any:
+    def value(z: Any, out: Any = None) -> Any:
+        check("z", z, 0, z)
+        a = result(out, z.shape, z)
+        unlike_overlap(out, z, z, z)
+        x = z.ctypes.data
+        run(name, z, z.size * OF_EXP // 1000, (x, x, x, a.ctypes.data, z.size))
+        return a
+
+    value.__name__ = value.__qualname__ = name
+    value.__doc__ = f"""{formula}
+
+    Number by number. z: C-ordered, float32 or float64, of any shape. out: of the same shape, for the result;
+    it may be z. Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `{numpy}`.
+    """
+    return kernel(value)
+
+
+def _activation(name: str) -> Any:
+    formula = str(activations.ACTIVATIONS[name].value.__doc__)
+    return _value(name, formula, f"fastbp.activations.{name}(z)")
+
+
+def _derivative(name: str) -> Any:
+    """Of an activation: delta times act'(z)."""
+    key = f"{name}_backward"
+
+    def derivative(delta: Any, z: Any, a: Any, out: Any = None) -> Any:
+        check("delta", delta, 0, delta)
+        check("z", z, 0, delta)
+        check("a", a, 0, delta)
+        alike("delta and z have shapes %s and %s: they must be the same", delta, z)
+        alike("delta and a have shapes %s and %s: they must be the same", delta, a)
+        d = result(out, delta.shape, delta)
+        unlike_overlap(out, delta, z, a)
+        numbers = (delta.ctypes.data, z.ctypes.data, a.ctypes.data, d.ctypes.data, d.size)
+        run(key, delta, d.size * OF_EXP // 1000, numbers)
+        return d
+
+    derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
+    derivative.__doc__ = f"""delta times the derivative of {name} at z: the deltas of such a layer.
+
+    {activations.ACTIVATIONS[name].derivative.__doc__}
+
+    delta, z and a = {name}(z): C-ordered, of one dtype, float32 or float64, and of one shape. out: of the
+    same shape, for the result; it may be one of them. Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `delta * fastbp.activations.{name}_derivative(z, a)`.
+    """
+    return kernel(derivative)
+
+
+exp = _value(
+    "exp",
+    """exp(z), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before the
+    overflow on; NaN stays NaN.""",
+    "np.exp(z)",
+)
+tanh, tanh_derivative = _activation("tanh"), _derivative("tanh")
+identity, identity_derivative = _activation("identity"), _derivative("identity")
+leaky_relu, leaky_relu_derivative = _activation("leaky_relu"), _derivative("leaky_relu")
+elu, elu_derivative = _activation("elu"), _derivative("elu")
+selu, selu_derivative = _activation("selu"), _derivative("selu")
+gelu, gelu_derivative = _activation("gelu"), _derivative("gelu")
+gelu_tanh, gelu_tanh_derivative = _activation("gelu_tanh"), _derivative("gelu_tanh")
+silu, silu_derivative = _activation("silu"), _derivative("silu")
+mish, mish_derivative = _activation("mish"), _derivative("mish")
+softplus, softplus_derivative = _activation("softplus"), _derivative("softplus")
+
+
+@kernel
+def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
+    """(y_pred - y_true) y_pred (1 - y_pred), with y_pred = sigmoid(z): the derivative of 1/2 (y_pred -
+    y_true)^2 with respect to z, the output layer's deltas.
+
+    y_pred, y_true: C-ordered, of one dtype, float32 or float64, and of one shape. out: of the same shape, for
+    the result; it may be one of them. Returns out, or a new array.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
+    (TypingError in compiled code).
+
+    NumPy: `(y_pred - y_true) * y_pred * (1 - y_pred)`.
+    """
+    check("y_pred", y_pred, 0, y_pred)
+    check("y_true", y_true, 0, y_pred)
+    alike("y_pred and y_true have shapes %s and %s: they must be the same", y_pred, y_true)
+    d = result(out, y_pred.shape, y_pred)
+    unlike_overlap(out, y_pred, y_true, y_true)
+    x, y = y_pred.ctypes.data, y_true.ctypes.data
+    run("mse_sigmoid_error", y_pred, d.size * SIMPLE // 1000, (x, y, x, d.ctypes.data, d.size))
+    return d
+
+
+@kernel
+def softmax(z: Any, out: Any = None) -> Any:
+    """exp(z) over the sum of the row's, with the row's largest z taken off first, so that nothing overflows.
+
+    z: (rows, units) with at least one unit, C-ordered, float32 or float64. out: of the same shape, for the
+    result; it may be z. Returns out, or a new array.
+
+    Raises ValueError where there are no units, shapes differ or memory is shared otherwise, TypeError for
+    other arrays (TypingError in compiled code).
+
+    NumPy: `e = np.exp(z - z.max(axis=1, keepdims=True)); e / e.sum(axis=1, keepdims=True)`.
+    """
+    check("z", z, 2, z)
+    if z.shape[1] == 0:
+        raise ShapeError("z has shape %s: it must have at least one column", z.shape)
+    a = result(out, z.shape, z)
+    unlike_overlap(out, z, z, z)
+    run("softmax", z, z.size * OF_EXP // 1000, (z.ctypes.data, a.ctypes.data, z.shape[0], z.shape[1]))
+    return a
