@@ -51,6 +51,8 @@ VALUES = {
     "steps": ("3", "3"),
     "batch-size": ("4", "4"),
     "accumulate": ("2", "2"),
+    "mpi": (True, "true"),
+    "shards": ("4", "4"),
     "shuffle": (False, "false"),
     "class-weights": ("a=b=2,c=0.5", '{ "a=b" = 2, c = 0.5 }'),
     "ensemble": ("3", "3"),

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from processes import GENERIC, host_has, on_x86
 
+import fastbp
+from fastbp.cli import main
+
 PROGRAM = pathlib.Path(__file__).parents[1] / "programs" / "ranks.py"
 
 
@@ -132,3 +135,18 @@ def test_other_cpus_are_refused(tmp_path):
 
 def test_mpiexec_is_that_of_the_wheel():
     assert shutil.which(MPI[0])
+
+
+def test_the_command_line_trains_with_ranks(tmp_path):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((200, 3))
+    table = np.column_stack([X, X.sum(axis=1)])
+    np.savetxt(tmp_path / "d.csv", table, delimiter=",", header="a,b,c,y", comments="")
+    words = ["train", tmp_path / "d.csv", "--target", "y", "--hidden", "5", "--epochs", "2", "--out"]
+    done = start(["-n", 2, sys.executable, "-m", "fastbp", *words, tmp_path / "two.safetensors", "--mpi"])
+    assert done.returncode == 0 and done.stdout.count("wrote") == 1, done.stdout + done.stderr
+    assert main.main([*map(str, words), str(tmp_path / "one.safetensors"), "--shards", "8"]) == 0
+    one, two = (fastbp.MLP.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert one.parameters.flat.tobytes() == two.parameters.flat.tobytes()
+    done = start(["-n", 2, sys.executable, "-m", "fastbp", *words, tmp_path / "x", "--mpi", "--shards", "7"])
+    assert done.returncode != 0 and done.stderr.count("shards=7 cannot be divided among 2 ranks") == 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
+from typing import Any
 
 import fastbp
 from fastbp.cli import errors, files, output, pictures
@@ -12,14 +15,42 @@ from fastbp.cli.output import duration
 from fastbp.cli.train import data as train_data
 from fastbp.cli.train import ensemble, folds, picture, report, setup
 from fastbp.cli.train.options import EPOCHS, LEARNING_RATES
+from fastbp.mpi.communicator import Communicator, joined
 from fastbp.optimizer_base import Optimizer
 from fastbp.tables.model import complete, metadata
 from fastbp.tables.parts import Data
 from fastbp.training.checkpoint import OtherTraining
 
+SHARDS_OF_RANKS = 8
+
 
 def train(settings: argparse.Namespace) -> int:
-    """Train, write the model, report; return the exit code."""
+    """Train, write the model, report; return the exit code. With --mpi rank 0 writes and reports."""
+    if not settings.mpi:
+        return _train(settings, None)
+    comm = _world()
+    if comm.rank == 0:
+        with joined(comm) as ranks:
+            return _train(settings, ranks)
+    try:
+        with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), joined(comm) as ranks:
+            return _train(settings, ranks)
+    except Exception:  # rank 0 says what has happened, wherever it was
+        if os.environ.get("FASTBP_TRACEBACK"):
+            raise
+        return errors.REFUSED
+
+
+def _world() -> Any:
+    """All ranks that mpiexec has started. ImportError says what is missing."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        raise ImportError("--mpi needs mpi4py: pip install 'fastbp[mpi]'") from None
+    return MPI.COMM_WORLD
+
+
+def _train(settings: argparse.Namespace, ranks: Communicator | None) -> int:
     _check_outputs(settings)
     output.progress(f"reading {settings.data} ...")
     data = train_data.load(settings)
@@ -37,12 +68,14 @@ def train(settings: argparse.Namespace) -> int:
     _describe(settings, data, model)
     diverged: FloatingPointError | None = None
     try:
-        history = _fit(settings, data, model, optimizer, callbacks, class_weights)
+        history = _fit(settings, data, model, optimizer, callbacks, class_weights, ranks)
     except FloatingPointError as error:
         so_far: fastbp.History | None = getattr(error, "history", None)
         if so_far is None or so_far.best_epoch is None:
             raise
         history, diverged = so_far, error  # the model has the best epoch's parameters
+    if ranks is not None and ranks.rank:
+        return errors.OK
     complete(model, data).save(settings.out)  # before anything else can go wrong
     print(_what_was_done(settings, history, len(data.training)) + "\n")
     outputs = [model.predict(part.X) for part in data.parts]
@@ -102,6 +135,7 @@ def _fit(
     optimizer: Optimizer,
     callbacks: Sequence[fastbp.EarlyStopping],
     class_weights: str | dict[int, float] | None,
+    ranks: Communicator | None = None,
 ) -> fastbp.History:
     training, validation = data.training, data.validation
     try:
@@ -112,6 +146,8 @@ def _fit(
             steps=settings.steps,
             batch_size=settings.batch_size,
             accumulate=settings.accumulate,
+            shards=settings.shards or (SHARDS_OF_RANKS if settings.mpi else 1),
+            comm=ranks,
             shuffle=settings.shuffle,
             optimizer=optimizer,
             sample_weight=training.weights,

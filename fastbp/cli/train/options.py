@@ -166,6 +166,21 @@ TRAIN = {
         Option("steps", positive_int, "instead of epochs: updates", metavar="N"),
         Option("batch-size", positive_int, "rows of a batch", 32, metavar="ROWS"),
         Option("accumulate", positive_int, "batches whose gradients make one step", 1, metavar="N"),
+        Option(
+            "mpi",
+            None,
+            "train together with the other ranks that mpiexec has started (needs mpi4py)",
+            False,
+            not_with="ensemble",
+        ),
+        Option(
+            "shards",
+            positive_int,
+            "parts of a batch, whose gradients are added along one tree: a multiple of the ranks (default: "
+            "1, with --mpi 8)",
+            metavar="N",
+            not_with="ensemble",
+        ),
         Option("shuffle", None, "the rows, in each epoch", True),
         Option(
             "class-weights",
@@ -360,7 +375,7 @@ TRAIN = {
 }
 
 # What a sweep has of these: an option that only one training can have is not among them.
-_OF_ONE = ("folds", "steps", "accumulate", "class-weights", "weights", "shuffle", "ensemble")
+_OF_ONE = ("folds", "steps", "accumulate", "mpi", "shards", "class-weights", "weights", "shuffle", "ensemble")
 SWEEP = {
     **{
         group: [option for option in options if option.name not in _OF_ONE]
