@@ -26,7 +26,7 @@ from fastbp.optimizer_base import Optimizer
 from fastbp.storage import model_file
 from fastbp.training import start
 from fastbp.training.batches import BatchSource
-from fastbp.training.options import BATCH_SIZE, FitOptions
+from fastbp.training.options import BATCH_SIZE, FitOptions, RowOrder
 
 
 class MLP(Embeddable, Inspected):
@@ -69,6 +69,10 @@ class MLP(Embeddable, Inspected):
         over the units of the row, z = gain * n + bias, and a = act(z). Rows do not depend on one another, so
         it is the same in training and afterwards. Ba, Kiros and Hinton, arXiv 1607.06450 (2016); as
         torch.nn.LayerNorm behind a linear layer without bias. (A layer of one unit always has n = 0.)
+    l2 : l2 / 2 * (the sum of all squared weights, without biases and gains) is added to each batch's sum of
+        losses, before `reduction` divides it: part of the loss and of its gradients, wherever they are
+        computed (in `loss` and validation once for all the data), and so of what clip_norm clips. As
+        scikit-learn's alpha. An optimizer's weight_decay is no part of the loss.
 
     Attributes
     ----------
@@ -103,6 +107,7 @@ class MLP(Embeddable, Inspected):
         dropout: float | Sequence[float] = 0.0,
         input_noise: float = 0.0,
         layer_norm: bool = False,
+        l2: float = 0.0,
     ) -> None:
         architecture = Architecture(
             layer_sizes,
@@ -120,6 +125,7 @@ class MLP(Embeddable, Inspected):
             dropout=dropout,
             input_noise=input_noise,
             layer_norm=layer_norm,
+            l2=l2,
         )
         self._set_up(architecture)
 
@@ -208,6 +214,7 @@ class MLP(Embeddable, Inspected):
         local: bool = False,
         optimizer: Optimizer,
         shuffle: bool = True,
+        order: RowOrder | None = None,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
         validation_data: tuple[ArrayLike, ...] | None = None,
@@ -259,6 +266,9 @@ class MLP(Embeddable, Inspected):
         local : each rank's X and Y are a part of its own, of whose rows it takes its share of each batch.
         optimizer : SGD, Adam, AdamW, NAdam, RMSprop or Adagrad; it goes on with its state for this model.
         shuffle : a new order each epoch, drawn from the model's seed.
+        order : instead, a function that is called with the epoch, 1, 2, ..., when it begins, and returns
+            (samples,) row numbers: integers, of which some may be missing and others there again and again.
+            To go on from a checkpoint within an epoch it is called with that epoch again.
         sample_weight : (samples,), each at least 0, and not all of them: a sample's loss and error are
             multiplied by its weight. Reduction "mean" still divides by the number of rows (as Keras
             does), "weighted_mean" by the sum of the batch's weights (as scikit-learn does).
@@ -311,6 +321,7 @@ class MLP(Embeddable, Inspected):
                 shards=shards,
                 optimizer=optimizer,
                 shuffle=shuffle,
+                order=order,
                 sample_weight=sample_weight,
                 class_weight=class_weight,
                 validation_data=validation_data,

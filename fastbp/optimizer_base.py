@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.checks import known_options, number, positive
+from fastbp.checks import flag, known_options, number, positive
 from fastbp.schedules import Learned, Schedule, rate, rates
 
 Array = NDArray[Any]
@@ -70,6 +70,9 @@ class Optimizer:
 
     rate_for_tables: ClassVar[float]  # lr that suits standardised columns and some dozens of epochs
 
+    # Hyper-parameters that older pickles and checkpoints do not mention, and what they were then.
+    later: ClassVar[Mapping[str, Any]] = {"decay_biases": True}
+
     lr: float | Schedule
     weight_decay: float
 
@@ -77,8 +80,10 @@ class Optimizer:
         known_options(cls, options)
         return super().__new__(cls)
 
-    def __init__(self, l1: float, clip_value: float | None, clip_norm: float | None) -> None:
-        self.l1, self.clip_value, self.clip_norm = l1, clip_value, clip_norm
+    def __init__(
+        self, l1: float, clip_value: float | None, clip_norm: float | None, decay_biases: bool
+    ) -> None:
+        self.l1, self.clip_value, self.clip_norm, self.decay_biases = l1, clip_value, clip_norm, decay_biases
         self.check()
         self._states: WeakKeyDictionary[Owner, State] = WeakKeyDictionary()
 
@@ -106,6 +111,7 @@ class Optimizer:
         rate("lr", self.lr)
         number("weight_decay", self.weight_decay, low=0)
         number("l1", self.l1, low=0)
+        flag("decay_biases", self.decay_biases)
         for name in ("clip_value", "clip_norm"):
             bound = getattr(self, name)
             if bound is not None:
@@ -175,12 +181,21 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        vars(self).update({name: value for name, value in self.later.items() if name not in state})
         self._states = WeakKeyDictionary(state["_states"])
 
     def snapshot(self) -> Self:
         """The hyper-parameters of this moment, whatever is set from now on; the states are the same ones."""
         other = object.__new__(type(self))
         vars(other).update(vars(self))
+        return other
+
+    def of_biases(self) -> Self:
+        """What trains biases and gains: itself, or with decay_biases=False the same without decay."""
+        if self.decay_biases:
+            return self
+        other = self.snapshot()
+        vars(other).update(weight_decay=0.0, l1=0.0)
         return other
 
     def __copy__(self) -> Self:

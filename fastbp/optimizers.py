@@ -12,8 +12,9 @@ What every optimizer can do to a gradient before its own step, in this order:
     weight_decay   g = g + weight_decay * W (but in AdamW the weight shrinks, and g has no part in it)
     l1             g = g + l1 * sign(W), with sign(0) = 0
 
-So clipping sees the gradient of the loss alone. weight_decay and l1 apply to biases, too, and are not part of
-the loss that is reported. clip_norm=None and clip_value=None clip nothing.
+So clipping sees the gradient of the loss alone. weight_decay and l1 apply to biases and gains, too, unless
+decay_biases is False, and are not part of the loss that is reported (as `MLP(l2=...)` is). clip_norm=None and
+clip_value=None clip nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +37,18 @@ class SGD(Optimizer):
         m = momentum * m + g;   g = g + momentum * m with nesterov, else m       (only with momentum)
         W = W - lr * g
 
-    Sutskever, Martens, Dahl and Hinton, ICML 2013, in the form that torch.optim.SGD uses.
+    Sutskever, Martens, Dahl and Hinton, ICML 2013, in the form that torch.optim.SGD uses. With
+    lr_in_velocity=True it is their own form, that of Keras and scikit-learn, where a step of the past keeps
+    the learning rate that it had:
+
+        v = momentum * v - lr * g
+        W = W + momentum * v - lr * g with nesterov, else W + v
+
+    Set it before the first step: m and v are not the same.
     """
 
     rate_for_tables = 0.05
+    later = {**Optimizer.later, "lr_in_velocity": False}  # noqa: RUF012
 
     def __init__(
         self,
@@ -51,19 +60,25 @@ class SGD(Optimizer):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
+        lr_in_velocity: bool = False,
     ) -> None:
         self.lr, self.momentum, self.nesterov, self.weight_decay = lr, momentum, nesterov, weight_decay
-        super().__init__(l1, clip_value, clip_norm)
+        self.lr_in_velocity = lr_in_velocity
+        super().__init__(l1, clip_value, clip_norm, decay_biases)
 
     def check(self) -> None:
         super().check()
         number("momentum", self.momentum, low=0, below=1)
+        flag("lr_in_velocity", self.lr_in_velocity)
         if flag("nesterov", self.nesterov) and self.momentum == 0:
             raise ValueError("nesterov=True needs a momentum above 0, got momentum=0")
 
     @property
     def rule(self) -> str:
-        return "momentum" if self.momentum else "sgd"
+        if self.momentum:
+            return "velocity" if self.lr_in_velocity else "momentum"
+        return "sgd"
 
     @property
     def buffers(self) -> int:
@@ -89,10 +104,14 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g²
         W = W - lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Kingma and Ba, ICLR 2015, algorithm 1.
+    Kingma and Ba, ICLR 2015, algorithm 1. With epsilon_hat=True eps is their epsilon hat (at the end of
+    section 2), outside of the correction of the bias, as in Keras and scikit-learn; also of AdamW and NAdam:
+
+        W = W - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)
     """
 
     rate_for_tables = 0.003
+    later = {**Optimizer.later, "epsilon_hat": False}  # noqa: RUF012
 
     def __init__(
         self,
@@ -104,9 +123,12 @@ class Adam(Optimizer):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
+        epsilon_hat: bool = False,
     ) -> None:
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
-        super().__init__(l1, clip_value, clip_norm)
+        self.epsilon_hat = epsilon_hat
+        super().__init__(l1, clip_value, clip_norm, decay_biases)
 
     def check(self) -> None:
         super().check()
@@ -119,6 +141,7 @@ class Adam(Optimizer):
         for i, beta in enumerate(self.betas):
             number(f"betas[{i}]", beta, low=0, below=1)
         number("eps", self.eps, low=0)
+        flag("epsilon_hat", self.epsilon_hat)
 
     @property
     def rule(self) -> str:
@@ -131,14 +154,16 @@ class Adam(Optimizer):
     def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
         beta1, beta2 = map(float, self.betas)
         t = np.arange(first_step + 1, last_step + 1)
+        unbias = 1 / np.sqrt(1 - beta2**t)
+        eps = float(self.eps)
         return {
             "beta1": beta1,
             "rest1": 1 - beta1,
             "beta2": beta2,
             "rest2": 1 - beta2,
             "lr": self._rates(first_step, last_step) / (1 - beta1**t),
-            "unbias": 1 / np.sqrt(1 - beta2**t),
-            "eps": float(self.eps),
+            "unbias": unbias,
+            "eps": eps * unbias if self.epsilon_hat else eps,
             "weight_decay": float(self.weight_decay),
             "keep": 1.0,
         }
@@ -160,8 +185,20 @@ class AdamW(Adam):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
+        epsilon_hat: bool = False,
     ) -> None:
-        super().__init__(lr, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
+        super().__init__(
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            l1=l1,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+            decay_biases=decay_biases,
+            epsilon_hat=epsilon_hat,
+        )
 
     def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
         keep = 1 - self._rates(first_step, last_step) * float(self.weight_decay)
@@ -192,9 +229,21 @@ class NAdam(Adam):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
+        epsilon_hat: bool = False,
     ) -> None:
         self.momentum_decay = momentum_decay
-        super().__init__(lr, betas, eps, weight_decay, l1=l1, clip_value=clip_value, clip_norm=clip_norm)
+        super().__init__(
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            l1=l1,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+            decay_biases=decay_biases,
+            epsilon_hat=epsilon_hat,
+        )
 
     def check(self) -> None:
         super().check()
@@ -253,6 +302,7 @@ class RMSprop(Optimizer):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
     ) -> None:
         self.lr, self.alpha, self.eps, self.momentum, self.weight_decay = (
             lr,
@@ -261,7 +311,7 @@ class RMSprop(Optimizer):
             momentum,
             weight_decay,
         )
-        super().__init__(l1, clip_value, clip_norm)
+        super().__init__(l1, clip_value, clip_norm, decay_biases)
 
     def check(self) -> None:
         super().check()
@@ -310,9 +360,10 @@ class Adagrad(Optimizer):
         l1: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
     ) -> None:
         self.lr, self.eps, self.weight_decay = lr, eps, weight_decay
-        super().__init__(l1, clip_value, clip_norm)
+        super().__init__(l1, clip_value, clip_norm, decay_biases)
 
     def check(self) -> None:
         super().check()

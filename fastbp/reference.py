@@ -32,7 +32,7 @@ from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
 from fastbp.many import Ensemble, fit_many, sweep
 from fastbp.network.backend import Backend, Steps
-from fastbp.network.evaluation import output_delta, sample_losses
+from fastbp.network.evaluation import output_delta, penalty, sample_losses
 from fastbp.network.results import Trace
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop  # noqa: F401  (offered, too)
@@ -220,6 +220,14 @@ class NumPyBackend(Backend):
             dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 
+    def _with_penalty(self, grads: list[Array], divisor: float) -> list[Array]:
+        """dW of every layer, with the gradient of l2 / 2 * W² / divisor; then every db and dg as they are."""
+        l2, weights = self.architecture.l2, self.parameters.weights
+        if not l2 or not divisor:
+            return grads
+        dW = [g + l2 / divisor * W for g, W in zip(grads, weights, strict=False)]
+        return [*dW, *grads[len(weights) :]]
+
     def _divisor(self, Y: Array) -> float:
         """What loss and gradients of a batch are divided by; 0 if all of its rows have weight 0."""
         return self.architecture.divisor(len(Y), split_weights(Y, self.architecture.outputs)[1])
@@ -228,8 +236,9 @@ class NumPyBackend(Backend):
     def backward(self, trace: Trace, Y: Array) -> Array:
         """The gradients of a batch as one flat array."""
         flat = np.empty_like(self.parameters.flat)
-        parts = itertools.chain(*self.parameters.split(flat))
-        for part, gradient in zip(parts, self._gradients(trace, Y, self._divisor(Y)), strict=True):
+        parts, divisor = itertools.chain(*self.parameters.split(flat)), self._divisor(Y)
+        gradients = self._with_penalty(self._gradients(trace, Y, divisor), divisor)
+        for part, gradient in zip(parts, gradients, strict=True):
             part[...] = gradient
         return flat
 
@@ -277,17 +286,20 @@ class NumPyBackend(Backend):
             grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
         if divisor == 0:
             return 0.0, []
+        loss += penalty(self.architecture, self.parameters.weights)
+        grads = self._with_penalty(grads, divisor)
         if self.architecture.reduction == "weighted_mean":
             loss *= (stop - start) / divisor
         return loss, grads
 
     def _update(self, o: Optimizer, grads: list[Array], t: int, buffers: list[list[Array]]) -> None:
         """Step t of the optimizer, on every parameter array and its part of each of the state's buffers."""
-        step_of = STEPS[type(o).__name__]
+        step_of, of_biases = STEPS[type(o).__name__], o.of_biases()
         for i, (param, grad) in enumerate(zip(self.parameters.views, grads, strict=True)):
-            if o.l1:
-                grad = grad + o.l1 * np.sign(param)
-            step_of(o, param, grad, t, *(buffer[i] for buffer in buffers))
+            rule = o if i < len(self.parameters.weights) else of_biases
+            if rule.l1:
+                grad = grad + rule.l1 * np.sign(param)
+            step_of(rule, param, grad, t, *(buffer[i] for buffer in buffers))
         if self.architecture.max_norm is not None:
             _limit_norms(self.parameters.weights, self.architecture.max_norm)
 

@@ -73,6 +73,7 @@ class Design:
     clip_norm : in training, whether the gradient's norm is clipped: the coefficients of each step end with
         the limit.
     max_norm : in training, the limit of the norm of each unit's incoming weights.
+    l2 : in training, half of it times the sum of squared weights is added to the loss of each step.
     layer_norm : the hidden layers are normalised, and their parameters have gains behind the biases.
     """
 
@@ -90,6 +91,7 @@ class Design:
     clip_norm: bool = False
     max_norm: float | None = None
     layer_norm: bool = False
+    l2: float = 0.0
 
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:

@@ -343,16 +343,22 @@ class Plan:
     def _threads_for_copies(self, threads: int | None) -> int:
         return team.available(threads) if self._packed_bytes >= TEAM_FROM_BYTES else 1
 
+    def find_biases_in(self, settings: Array, *, apart: bool) -> None:
+        """Whether the second half of each row of settings is for biases and gains."""
+        self.table.bias_coefficients = settings.strides[0] // 2 if apart else 0
+
     def step_with(self, sums: Plan, coefficients: Array) -> None:
-        """One step of the rule on the packed parameters with the gradient that `sums`, a plan of rule "sum",
-        has added up; coefficients as one row for `train`. Both lie in memory alike, and what fills up vectors
-        stays zero."""
+        """One step of the rule, with the gradient that `sums`, a plan of rule "sum", has added up. Both lie
+        in memory alike, and what fills up vectors stays zero. coefficients: one row for `train`."""
         size, vector = self._packed_bytes, self.design.vector
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(self.table.kernels.update)
-        gradient = sums._packed_at + size
-        update(
-            gradient, vector, 0, self._packed_at, vector, 0, size, 1, size // vector, data_at(coefficients)
-        )
+        to_sums = sums._packed_at + size - self._packed_at
+        all_alike = [(self._packed_at, vector, 1, size // vector, 0)]
+        apart = self.table.bias_coefficients
+        blocks = tables.blocks(self.layers, self.design) if apart else all_alike
+        for w, panel, rows, panels, of_biases in blocks:
+            numbers = data_at(coefficients) + of_biases * apart
+            update(w + to_sums, panel, vector, w, panel, vector, size, rows, panels, numbers)
         if self.table.clipping.limit or self.table.max_norm.limit:
             self.table.coefficients = data_at(coefficients)
             self._enter(structs.FINISH_UPDATE, 1)

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.kernels.optimizers import RULES
+from fastbp.engine.kernels.optimizers import L2, RULES
 from fastbp.optimizer_base import Optimizer
 
 Array = NDArray[Any]
 
 
-def rule_of(optimizer: Optimizer) -> str:
+def rule_of(optimizer: Optimizer, l2: float = 0.0) -> str:
     """The rule (kernels/optimizers.py) that does the optimizer's step, on a gradient whose norm was clipped
-    already."""
-    if _limited(optimizer):
-        return f"{optimizer.rule}-limit-l1"
+    already; with l2, a penalty of the model's, its gradient is added first."""
+    if _limited(optimizer) or l2:
+        return optimizer.rule + ("-limit-l1" if _limited(optimizer) else "") + (L2 if l2 else "")
     # nothing but W - lr * g: the engine adds products with -lr in them
     plain = optimizer.rule == "sgd" and not optimizer.weight_decay and optimizer.clip_norm is None
     return "add" if plain else optimizer.rule
@@ -36,6 +36,12 @@ def factors_of(optimizer: Optimizer, steps_done: int, steps: int) -> NDArray[np.
     return np.array(np.broadcast_to(np.negative(rates), steps), np.float64)
 
 
+def has_biases_apart(optimizer: Optimizer, l2: float) -> bool:
+    """Whether biases and gains are trained with numbers of their own, which stand behind the others in each
+    row of settings."""
+    return bool(l2) or (not optimizer.decay_biases and bool(optimizer.weight_decay or optimizer.l1))
+
+
 @np.errstate(all="ignore")  # beta^t becomes 0, and a rate beyond the dtype infinite
 def settings_of(
     optimizer: Optimizer,
@@ -43,29 +49,47 @@ def settings_of(
     steps: int,
     divisors: float | NDArray[Any],
     dtype: np.dtype[Any],
+    l2: float = 0.0,
 ) -> Array:
     """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings,
-    then clip_norm if there is one.
+    then clip_norm if there is one; twice that if biases are apart, the second half for them.
 
     divisors : what the loss of each step is divided by, one number or (steps,).
     """
     # a number is not made an array of equal numbers: train_step comes here for each step
     scale: Any = 1 / divisors
-    coefficients = optimizer.coefficients(steps_done, steps_done + steps)
-    if "eps" in coefficients:
-        # Never 0: where vectors are filled up, gradients and states are 0, and 0 / (0 + eps) must be 0.
-        coefficients["eps"] = max(coefficients["eps"], float(np.finfo(dtype).tiny))
-    if _limited(optimizer):
-        coefficients["limit"] = math.inf if optimizer.clip_value is None else float(optimizer.clip_value)
-        coefficients["l1"] = float(optimizer.l1)
-    rule = rule_of(optimizer)
+    rule, span = rule_of(optimizer, l2), (steps_done, steps_done + steps)
+    coefficients = _coefficients(optimizer, span, dtype)
+    if l2:
+        coefficients["l2"] = l2 / divisors
     if rule == "add":  # the error's factor is all of the step
         scale = -coefficients["lr"] * scale
-    numbers: list[Any] = [coefficients[name] for name in RULES[rule].coefficients]
-    if optimizer.clip_norm is not None:
-        numbers.append(float(optimizer.clip_norm))
-    table = np.empty((steps, 1 + len(numbers)), dtype)
-    table[:, 0] = scale
+    names = RULES[rule].coefficients
+    numbers: list[Any] = [scale, *(coefficients[name] for name in names)]
+    limit = [] if optimizer.clip_norm is None else [float(optimizer.clip_norm)]
+    numbers += limit
+    if has_biases_apart(optimizer, l2):
+        of_biases = _coefficients(optimizer.of_biases(), span, dtype, optimizer) | {"l2": 0.0}
+        numbers += [scale, *(of_biases[name] for name in names), *limit]
+    table = np.empty((steps, len(numbers)), dtype)
     for k, number in enumerate(numbers):
-        table[:, k + 1] = number
+        table[:, k] = number
     return table
+
+
+def _coefficients(
+    optimizer: Optimizer, span: tuple[int, int], dtype: np.dtype[Any], whole: Optimizer | None = None
+) -> dict[str, Any]:
+    """What rules read, by name, in the steps from the first of `span` on, before the second.
+
+    whole : the optimizer that this one is a part of, if it is one.
+    """
+    coefficients: dict[str, Any] = optimizer.coefficients(*span)
+    if "eps" in coefficients:
+        # Never 0: where vectors are filled up, gradients and states are 0, and 0 / (0 + eps) must be 0.
+        eps, least = coefficients["eps"], float(np.finfo(dtype).tiny)
+        coefficients["eps"] = max(eps, least) if isinstance(eps, float) else np.maximum(eps, least)
+    if _limited(whole or optimizer):
+        coefficients["limit"] = math.inf if optimizer.clip_value is None else float(optimizer.clip_value)
+        coefficients["l1"] = float(optimizer.l1)
+    return coefficients

@@ -159,6 +159,7 @@ class Phases(Struct):
     gather_batch: int
     finish_update: int
     exchange_parameters: int
+    sum_weights: int
     train: int
     evaluate: int
     gradients: int
@@ -174,6 +175,17 @@ class Clipping(Struct):
     sum_squares: int  # callbacks
     factor: int
     update: int
+
+
+@struct
+class Penalty(Struct):
+    """The model's own penalty on its weights, which is part of the loss."""
+
+    count: int  # of the sums of squares, one a panel of weights; 0: there is no penalty
+    squares: int  # (2, count) float64, since steps alternate
+    factor: int  # address of one float64: what their sum is multiplied by
+    sum_squares: int  # callbacks
+    add: int
 
 
 @struct
@@ -243,6 +255,7 @@ class Plan(Struct):
     states: int  # arrays that the optimizer keeps of each parameter
     state: int  # bytes from a parameter to its first state, and to the next
     clipping: Clipping
+    penalty: Penalty
     max_norm: MaxNorm
     depth: int  # rows of a batch that are added to the weights in one sweep over them
     block: int  # bytes of activations that stay in the second-level cache during a sweep over the weights
@@ -262,6 +275,7 @@ class Plan(Struct):
     last_step: int
     coefficients: int  # one row a step: the factor of the output's deltas, then the optimizer's numbers
     coefficients_row: int
+    bias_coefficients: int  # bytes from a step's numbers to those for biases and gains; 0: they are the same
     losses: int  # float64, one a step
     noise: int  # a callback, or 0
     noise_stream: int

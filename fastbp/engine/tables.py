@@ -3,6 +3,8 @@ compiled callbacks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fastbp.engine.kernels import (
@@ -63,7 +65,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     plan.states, plan.state = design.states, sum(design.packed)
     _kernels(plan, design)
     finishes = design.clip_norm or design.max_norm is not None
-    for name in (*CALLED[design.use], *(("finish_update",) if finishes else ())):
+    more = (*(("finish_update",) if finishes else ()), *(("sum_weights",) if design.l2 else ()))
+    for name in (*CALLED[design.use], *more):
         setattr(plan.phases, name, train.address_of(name))
     w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
     wt = memory.new(sum(design.transposed))
@@ -81,6 +84,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
         w += design.packed[i]
         wt += design.transposed[i]
     _limits(plan, design, memory, squares)
+    if design.l2:
+        _penalty(plan, layers, design, memory)
     _scratch(plan, design, memory)
     if design.input_noise and design.use == "train":
         plan.noise = noise.add_noise(design.dtype.name)
@@ -98,7 +103,8 @@ def _kernels(plan: Plan, design: Design) -> None:
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
     kernels.transpose, kernels.gather = copies.transpose(name), copies.gather(name)
     kernels.prefetch = copies.prefetch_rows()
-    kernels.update = optimizers.update("gradient" if design.clip_norm else design.rule, name)
+    kept = "gradient" + (optimizers.L2 if design.rule.endswith(optimizers.L2) else "")
+    kernels.update = optimizers.update(kept if design.clip_norm else design.rule, name)
     if design.use == "train" and design.rule == "add" and design.batch == 1:
         kernels.add_products = optimizers.add_products(name)
     if not design.narrow:
@@ -231,6 +237,15 @@ def _limits(plan: Plan, design: Design, memory: Memory, squares: int) -> None:
         memory.arrays[-1].view(np.float64)[:] = design.max_norm
 
 
+def _penalty(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> None:
+    """Of the penalty on the weights, which is added to the loss."""
+    penalty, name = plan.penalty, design.dtype.name
+    penalty.count = sum(layer.in_panels if layer.narrow else layer.panels for layer in layers)
+    penalty.squares, penalty.factor = memory.new(2 * 8 * penalty.count), memory.new(8)
+    memory.arrays[-1].view(np.float64)[:] = design.l2 / 2
+    penalty.sum_squares, penalty.add = reductions.squares(name), reductions.add_sum(name)
+
+
 def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
@@ -251,3 +266,17 @@ def _stream(design: Design, memory: Memory, layer: int, factor: float, p: float 
     numbers = settings.view(design.dtype)[4 * 8 // itemsize :: 8 // itemsize]
     numbers[:] = factor, philox_numbers.keep(p)
     return address
+
+
+def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int, int, int]]:
+    """All packed parameters in blocks: address, bytes from a panel to the next, rows of vectors, panels, and
+    whether they are biases and gains."""
+    found, vector = [], design.vector
+    for i, layer in enumerate(layers):
+        w, b, panel = layer.W.address, layer.bias.address, layer.W.panel
+        if layer.narrow:  # all weights, then all biases
+            found += [(w, vector, 1, (b - w) // vector, 0), (b, vector, 1, layer.panels, 1)]
+        else:
+            found += [(w, panel, design.rounded[i], layer.panels, 0)]
+            found += [(b, panel, 1 + (i < design.normalised), layer.panels, 1)]
+    return found

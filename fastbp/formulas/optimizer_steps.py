@@ -23,6 +23,11 @@ def _lr(o: Any, t: int) -> float:
 def _sgd_step(o: Any, param: Array, grad: Array, t: int, m: Array | None = None) -> None:
     if o.weight_decay:
         grad = grad + o.weight_decay * param
+    if m is not None and o.lr_in_velocity:
+        step = _lr(o, t) * grad
+        m[...] = o.momentum * m - step
+        param += o.momentum * m - step if o.nesterov else m
+        return
     if m is not None:
         m[...] = o.momentum * m + grad
         grad = grad + o.momentum * m if o.nesterov else m
@@ -39,8 +44,15 @@ def _step_of_moments(o: Any, param: Array, grad: Array, t: int, m: Array, v: Arr
     beta1, beta2 = o.betas
     m[...] = beta1 * m + (1 - beta1) * grad
     v[...] = beta2 * v + (1 - beta2) * grad**2
-    m_hat_factor, v_hat_factor = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
-    param -= _lr(o, t) * m_hat_factor * m / (np.sqrt(v) * math.sqrt(v_hat_factor) + o.eps)
+    m_hat_factor = 1 / (1 - beta1**t)
+    param -= _lr(o, t) * m_hat_factor * m / _root(o, t, v)
+
+
+def _root(o: Any, t: int, v: Array) -> Array:
+    """The root of v without its bias, plus eps; with epsilon_hat, eps has been added before."""
+    unbias = math.sqrt(1 / (1 - o.betas[1] ** t))
+    root: Array = (np.sqrt(v) + o.eps) * unbias if o.epsilon_hat else np.sqrt(v) * unbias + o.eps
+    return root
 
 
 def _adamw_step(o: Any, param: Array, grad: Array, t: int, m: Array, v: Array) -> None:
@@ -57,7 +69,7 @@ def _nadam_step(o: Any, param: Array, grad: Array, t: int, m: Array, v: Array) -
     mu = beta1 * (1 - 0.5 * 0.96 ** (np.arange(1, t + 2) * o.momentum_decay))  # (t + 1,): of steps 1 .. t + 1
     of_grad = (1 - mu[t - 1]) / (1 - mu[:t].prod())
     of_m = mu[t] / (1 - mu.prod())
-    root = np.sqrt(v) * math.sqrt(1 / (1 - beta2**t)) + o.eps
+    root = _root(o, t, v)
     param -= param.dtype.type(_lr(o, t) * of_grad) * grad / root
     param -= param.dtype.type(_lr(o, t) * of_m) * m / root
 

@@ -47,6 +47,12 @@ class Samples:
         return split_weights(self.Y, self.outputs)[1] if isinstance(self.Y, np.ndarray) else None
 
     @property
+    def has_weights_of_zero(self) -> bool:
+        """Whether some of the samples count for nothing."""
+        weights = self.stored_weights
+        return weights is not None and not weights.all()
+
+    @property
     def targets(self) -> Array | Rows:
         """(samples, outputs): Y without the weights."""
         if isinstance(self.Y, Labels):

@@ -77,7 +77,8 @@ def check_gradients(
         entries = np.arange(flat.size)
         if max_entries is not None and flat.size > max_entries:
             entries = np.unique(np.linspace(0, flat.size - 1, max_entries).astype(int))
-        numeric = np.array([_central_difference(twin, flat, int(i), x, y) for i in entries])
+        l2 = twin.architecture.l2 if name.startswith("W") else 0.0
+        numeric = np.array([_central_difference(twin, flat, int(i), x, y, l2) for i in entries])
         smooth = ~np.isnan(numeric)
         difference = np.abs(numeric - gradient[entries])[smooth]
         scale = max(float(np.abs(gradient).max()), float(np.abs(numeric[smooth]).max(initial=0)))
@@ -88,8 +89,11 @@ def check_gradients(
     return result
 
 
-def _central_difference(model: Network, flat: Array, i: int, X: Array, Y: Array) -> float:
-    """The loss's derivative with respect to flat[i], or NaN if a kink lies within the step."""
+def _central_difference(model: Network, flat: Array, i: int, X: Array, Y: Array, l2: float) -> float:
+    """The loss's derivative with respect to flat[i], or NaN if a kink lies within the step.
+
+    l2 : of the penalty on this number, half its square times l2.
+    """
     value = flat[i]
     step = STEP * max(1.0, abs(float(value)))
     up, down = value + step, value - step
@@ -104,6 +108,6 @@ def _central_difference(model: Network, flat: Array, i: int, X: Array, Y: Array)
     if not all(np.array_equal(p, q) for p, q in zip(*active, strict=True)):
         return float("nan")
     # sample by sample, so that the samples' losses do not swallow the difference
-    difference = float((values[0] - values[1]).sum()) / float(up - down)
+    difference = float((values[0] - values[1]).sum()) / float(up - down) + l2 / 2 * float(up + down)
     divisor = model.architecture.divisor(len(X), split_weights(Y, model.architecture.outputs)[1])
     return difference / divisor if divisor else 0.0

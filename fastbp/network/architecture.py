@@ -29,7 +29,7 @@ class Architecture:
     Attributes
     ----------
     layer_sizes, hidden, output, reduction, init, seed, threads, max_norm, input_scale, input_offset,
-    input_noise, layer_norm : as given, in plain Python types.
+    input_noise, layer_norm, l2 : as given, in plain Python types.
     dtype : np.dtype, float32 or float64.
     dropout : a probability for each hidden layer.
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
@@ -56,6 +56,7 @@ class Architecture:
         dropout: float | Sequence[float],
         input_noise: float,
         layer_norm: bool,
+        l2: float = 0.0,
     ) -> None:
         self.layer_sizes = _widths(layer_sizes)
         self.hidden, self.output = _hidden_of_layers(hidden, self.layer_sizes), output
@@ -76,6 +77,7 @@ class Architecture:
         if self.input_noise > float(np.finfo(np.float32).max) / 8:
             raise ValueError(f"input_noise is {self.input_noise:g}, which is too large for {self.dtype}")
         self.layer_norm = _layer_norm(layer_norm, self.layer_sizes)
+        self.l2 = checks.number("l2", l2, low=0)
         self._derive()
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -151,6 +153,7 @@ class Architecture:
             "dropout": self.dropout[0] if len(set(self.dropout)) == 1 else list(self.dropout) or 0.0,
             "input_noise": self.input_noise,
             "layer_norm": self.layer_norm,
+            "l2": self.l2,
         }
 
     @classmethod
@@ -188,6 +191,8 @@ class Architecture:
         head = f"MLP {sizes}, {self.dtype}, loss {self.loss.name} ({self.reduction})"
         if self.max_norm is not None:
             head += f", max_norm {self.max_norm:g}"
+        if self.l2:
+            head += f", l2 {self.l2:g}"
         return "\n".join([head, *lines, f"{self.n_parameters:,} parameters"])
 
 

@@ -47,10 +47,23 @@ class Steps:
         """How many steps an epoch has."""
         return -(-len(self.samples) // self.batch_size)
 
+    def parts_of(self, step: int, part: int) -> tuple[int, int]:
+        """Where the parts of a step begin and end, counted through all epochs; part: rows of one."""
+        rows, size = len(self.samples), self.batch_size
+        in_step, in_epoch = -(-size // part), -(-rows // part)
+        epoch, step_of_epoch = divmod(step, self.per_epoch)
+        first = epoch * in_epoch + step_of_epoch * in_step
+        return first, min(first + in_step, (epoch + 1) * in_epoch)
+
     def rows(self) -> NDArray[np.int64]:
         """(steps,) the number of rows of each step."""
         starts = np.arange(self.first, self.last) % self.per_epoch * self.batch_size
         return np.minimum(self.batch_size, len(self.samples) - starts)
+
+    def rows_with_weight(self) -> int:
+        """How many rows the steps have that are not skipped."""
+        weights = self.weights()
+        return int(self.rows()[weights != 0 if weights is not None else slice(None)].sum())
 
     def weights(self) -> NDArray[np.float64] | None:
         """(steps,) the sum of the weights of each step's rows, or None where rows have no weights."""

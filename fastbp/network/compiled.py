@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from fastbp.engine import structs
 from fastbp.engine.entries import few_rows
 from fastbp.engine.kernels.finite import is_finite
+from fastbp.engine.kernels.optimizers import L2
 from fastbp.engine.memory import FEW_ROWS, Design
 from fastbp.engine.plan import Plan
-from fastbp.engine.settings import rule_of, settings_of
+from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
 from fastbp.engine.threads.locks import lock_of
 from fastbp.inputs.samples import split_weights
 from fastbp.mpi.shards import Shards
 from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
 from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
+from fastbp.network.evaluation import penalty
 from fastbp.network.parameters import Parameters
 from fastbp.network.results import Trace
 from fastbp.network.spare_plans import SparePlans
@@ -104,6 +106,7 @@ class CompiledBackend(Backend):
             clip_norm=clip_norm,
             max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,
+            l2=architecture.l2 if rule.endswith(L2) else 0.0,
         )
 
     def _put_back(self, plan: Plan) -> None:
@@ -155,6 +158,9 @@ class CompiledBackend(Backend):
             plan.coefficients[0] = 1 / divisor if divisor else 0
             plan.run(structs.PACK + structs.BACKWARD + structs.UNPACK_STATES, architecture.threads)
             self._put_back(plan)
+        if architecture.l2 and divisor:
+            for dW, W in zip(self.parameters.split(gradient)[0], self.parameters.weights, strict=True):
+                dW += architecture.l2 / divisor * W
         return gradient
 
     def predict(self, X: Array) -> Array:
@@ -230,11 +236,12 @@ class CompiledBackend(Backend):
         with self._lock:
             plan = self._take_plan(
                 "train",
-                rule_of(optimizer),
+                rule_of(optimizer, self.architecture.l2),
                 steps.batch_size,
                 weighted=samples.weighted,
                 clip_norm=optimizer.clip_norm is not None,
             )
+            plan.find_biases_in(settings, apart=has_biases_apart(optimizer, self.architecture.l2))
             if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
                 self._put_back(plan)
                 return True
@@ -273,7 +280,7 @@ class CompiledBackend(Backend):
         if reduction == "weighted_mean" and isinstance(divisors, np.ndarray) and not divisors.all():
             runs, divisors = steps.taken(divisors), divisors[divisors != 0]
             count = len(divisors)
-        return runs, settings_of(optimizer, state.steps, count, divisors, dtype)
+        return runs, settings_of(optimizer, state.steps, count, divisors, dtype, self.architecture.l2)
 
     def _train_in_parts(
         self,
@@ -300,7 +307,9 @@ class CompiledBackend(Backend):
             self._packed = None
             weighted, clip_norm = samples.weighted, optimizer.clip_norm is not None
             sums = self._take_plan("train", "sum", part, weighted=weighted)
-            plan = self._take_plan("train", rule_of(optimizer), 1, weighted=weighted, clip_norm=clip_norm)
+            rule = rule_of(optimizer, self.architecture.l2)
+            plan = self._take_plan("train", rule, 1, weighted=weighted, clip_norm=clip_norm)
+            plan.find_biases_in(settings, apart=has_biases_apart(optimizer, self.architecture.l2))
             plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
@@ -309,7 +318,7 @@ class CompiledBackend(Backend):
             if not len(steps):
                 sums.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
             for s in range(steps.first, steps.last):
-                first, last = _parts_of_step(s, steps, part)
+                first, last = steps.parts_of(s, part)
                 if not any(a <= s < b for a, b in runs):
                     losses_out[s - steps.first] = 0
                     trained += last - first
@@ -318,7 +327,10 @@ class CompiledBackend(Backend):
                 scales = np.repeat(row[:1, None], last - first, axis=0)
                 sums.table.steps_before = trained - first
                 sums.train(first, last, scales, losses, pack=True, threads=threads, stop=stop)
-                losses_out[s - steps.first] = losses[: last - first].sum()
+                loss = losses[: last - first].sum()
+                losses_out[s - steps.first] = loss + penalty(
+                    self.architecture, self.parameters.split(parameters)[0]
+                )
                 trained += last - first
                 plan.step_with(sums, row)
                 plan.unpack_parameters(threads)
@@ -365,6 +377,7 @@ class CompiledBackend(Backend):
             runs, settings = self._settings_of(rule, state, steps)
             if shards.rows is not None and self.architecture.reduction != "sum":
                 settings[:, 0] = 1 / shards.rows_of_steps(steps.first, steps.last, steps.batch_size)
+            plan.find_biases_in(settings, apart=has_biases_apart(rule, self.architecture.l2))
             pack = self._packed != (plan, parameters.version)
             self._packed = None
             plan.train(0, 0, settings, np.empty(0), pack=pack, threads=threads, stop=stop)
@@ -386,14 +399,3 @@ class CompiledBackend(Backend):
                 self.streams.steps_trained += len(steps) * shards.count
             self._put_back(plan)
         return keep
-
-
-def _parts_of_step(s: int, steps: Steps, part: int) -> tuple[int, int]:
-    """Where the parts of step s begin and end, counted through all epochs."""
-    rows = len(steps.samples)
-    in_step, in_epoch, steps_per_epoch = (
-        -(-n // m) for n, m in ((steps.batch_size, part), (rows, part), (rows, steps.batch_size))
-    )
-    epoch, step_of_epoch = divmod(s, steps_per_epoch)
-    first = epoch * in_epoch + step_of_epoch * in_step
-    return first, min(first + in_step, (epoch + 1) * in_epoch)

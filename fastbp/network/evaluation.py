@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def output_delta(architecture: Architecture, trace: Trace, Y: Array) -> Array:
     return delta if weights is None else delta * weights[:, None]
 
 
+@np.errstate(all="ignore")
+def penalty(architecture: Architecture, weights: Sequence[Array]) -> float:
+    """l2 / 2 * the sum of squared weights, which is added to a batch's sum of losses."""
+    if not architecture.l2:
+        return 0.0
+    return architecture.l2 / 2 * sum(float(np.square(W, dtype=np.float64).sum()) for W in weights)
+
+
 def evaluate(backend: Backend, samples: Samples, y_pred: Array | None = None) -> float:
     """The loss, as `reduction` says; the output goes into y_pred (samples, outputs), if there is one."""
     architecture, total = backend.architecture, 0.0
@@ -39,5 +48,6 @@ def evaluate(backend: Backend, samples: Samples, y_pred: Array | None = None) ->
         total += float(sample_losses(architecture, trace, samples.Y[rows]).sum())
         if y_pred is not None:
             y_pred[rows] = trace.y_pred
+    total += penalty(architecture, backend.parameters.weights)
     divisor = architecture.divisor(len(samples), samples.stored_weights)
     return total / divisor if divisor else 0.0

@@ -24,6 +24,7 @@ from fastbp import checks
 from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.network.network import Network
+from fastbp.optimizers import OPTIMIZERS
 from fastbp.schedules import Schedule
 from fastbp.storage import atomic, model_file
 from fastbp.training.course import Course
@@ -348,6 +349,11 @@ def read(path: str | os.PathLike[str]) -> Saved:
         )
         if isinstance(settings.get("model"), dict):
             settings["model"] = {**model_file.LATER_OPTIONS, **settings["model"]}
+        for of_file in (settings, progress):
+            optimizer = of_file.get("optimizer")
+            if isinstance(optimizer, dict) and (kind := OPTIMIZERS.get(str(optimizer.get("")))):
+                later = {name: value for name, value in kind.later.items() if name not in optimizer}
+                of_file["optimizer"] = optimizer | later
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} does not describe a training: {error!r}") from None
     return Saved(settings, progress, arrays)

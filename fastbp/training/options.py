@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
 from fastbp.callbacks import Callback, Callbacks
@@ -19,10 +20,13 @@ from fastbp.optimizer_base import Optimizer
 from fastbp.training.checkpoint import ON_ERROR, Checkpoints
 
 BATCH_SIZE = 32
+# From an epoch, counted from 1, to the numbers of the rows in the order in which it takes them.
+RowOrder = Callable[[int], ArrayLike]
 
 # What goes with arrays only, and what to do instead.
 _FOR_ARRAYS = {
     "batch_size": "batches have their sizes",
+    "order": "batches come in their own",
     "sample_weight": "give each batch its own, as (X, Y, sample_weight)",
     "class_weight='balanced'": "it counts all labels first; give the weight of each class",
     "validation_split": "give validation_data",
@@ -43,6 +47,7 @@ class FitOptions:
     batch_size: int = BATCH_SIZE
     accumulate: int = 1
     shuffle: bool = True
+    order: RowOrder | None = None
     sample_weight: ArrayLike | None = None
     class_weight: ClassWeight | None = None
     validation_data: tuple[ArrayLike, ...] | None = None
@@ -79,6 +84,11 @@ class FitOptions:
                 "batches into parts already: a larger batch_size takes no more memory.)"
             )
         self.shuffle = checks.flag("shuffle", self.shuffle)
+        if self.order is not None and not callable(self.order):
+            raise TypeError(
+                "order must be a function that gives each epoch's row numbers, as order=lambda epoch: rows, "
+                f"got {checks.shown(self.order)}"
+            )
         self.progress = checks.flag("progress", self.progress)
         if self.steps_per_epoch is not None:
             self.steps_per_epoch = checks.count("steps_per_epoch", self.steps_per_epoch)
@@ -135,6 +145,7 @@ class FitOptions:
         balanced = isinstance(self.class_weight, str) and self.class_weight == "balanced"
         given: Mapping[str, bool] = {
             "batch_size": self.batch_size != BATCH_SIZE,
+            "order": self.order is not None,
             "sample_weight": self.sample_weight is not None,
             "class_weight='balanced'": balanced,
             "validation_split": self.validation_split > 0,
@@ -173,9 +184,25 @@ class FitOptions:
             "batch_size": self.batch_size,
             "accumulate": self.accumulate,
             "shuffle": self.shuffle,
+            **({} if self.order is None else {"order": self.order}),
             "validation_data": held_out and {"X": held_out.X, "Y": held_out.Y},
             "validation_split": self.validation_split,
             "metrics": self.metrics,
             "callbacks": self.sorted_callbacks.with_state,
             **shards,
         }
+
+
+def order_of(row_order: RowOrder, epoch: int, rows: int) -> NDArray[np.int64]:
+    """(rows,): what the caller's function says of an epoch, checked, as compiled code trusts it."""
+    given = np.asarray(row_order(epoch))
+    name = f"order({epoch})"
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {given.dtype}, expected integers, the numbers of rows")
+    if given.shape != (rows,):
+        raise ValueError(f"{name} has shape {given.shape}, expected ({rows},), a row number for each row")
+    bad = (given < 0) | (given >= rows)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(f"{name}[{first}] is {given[first]}, expected row numbers 0 to {rows - 1}")
+    return given.astype(np.int64)  # a copy, which nobody else can change

@@ -23,6 +23,7 @@ from fastbp.training.checkpoint import Checkpoints
 from fastbp.training.course import Chunk
 from fastbp.training.divergence import Diverged, Snapshot, step_back
 from fastbp.training.interrupt import Interrupts
+from fastbp.training.options import RowOrder, order_of
 from fastbp.training.progress import Progress
 from fastbp.training.validation import Validation
 
@@ -91,8 +92,8 @@ class Run:
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
         self._rows: NDArray[np.int64] | None = None  # that order
         self._compiling = 0.0  # seconds before the first step
-        weights = self.samples.stored_weights if model.architecture.reduction == "weighted_mean" else None
-        self._may_skip = weights is not None and not weights.all()  # steps without any weight
+        self.row_order: RowOrder | None = None  # instead of `shuffle`
+        self._may_skip = model.architecture.reduction == "weighted_mean" and samples.has_weights_of_zero
 
     # ---- what another kind of run decides for itself ------------------------------------------------------
 
@@ -158,10 +159,7 @@ class Run:
             return 1
         rows = min(steps * self.batch_size, len(self.samples))
         if self._may_skip:
-            done = Steps(self.samples, self._rows, 0, steps, self.batch_size)
-            weights = done.weights()
-            assert weights is not None
-            rows = int(done.rows()[weights != 0].sum())
+            rows = Steps(self.samples, self._rows, 0, steps, self.batch_size).rows_with_weight()
         return max(1, rows)
 
     def _steps_expected(self) -> int | None:
@@ -314,9 +312,9 @@ class Run:
     @property
     def _spans_epochs(self) -> bool:
         """Whether a chunk may, because nobody wants to be asked after each epoch."""
-        lr = self.optimizer.lr
-        watches = isinstance(lr, Schedule) and lr.watches
-        return self.validation is None and not self.callbacks.epoch_end and not watches and not self._may_skip
+        watches = isinstance(self.optimizer.lr, Schedule) and self.optimizer.lr.watches
+        alone = self._may_skip or self.row_order is not None or self.validation is not None
+        return not (alone or self.callbacks.epoch_end or watches)
 
     def _validate(self) -> None:
         if self.validation is not None:
@@ -350,8 +348,7 @@ class Run:
         """Put epochs of so many steps into the history; sums: of their samples' losses."""
         lr: float | NDArray[np.float64]
         if isinstance(self.rule.lr, Schedule):
-            first = self.state.steps - len(sums) * steps
-            last = first + steps * np.arange(1, len(sums) + 1) - 1
+            last = self.state.steps - 1 - steps * np.arange(len(sums))[::-1]
             lr = self.rule.lr(np.maximum(last, 0))  # below 0: where all steps were skipped
         else:
             lr = float(self.rule.lr)
@@ -362,6 +359,9 @@ class Run:
 
     def order(self, epochs: int) -> NDArray[np.int64] | None:
         """One permutation of the samples after another; drawing two at a time is the same as one by one."""
+        if self.row_order is not None:
+            with self.interrupts.heard():
+                return order_of(self.row_order, self.done // self.steps_per_epoch + 1, len(self.samples))
         if not self.shuffle:
             return None
         if epochs == 1:  # the same numbers, in a third of the time

@@ -101,14 +101,32 @@ def run_of_samples(
     if steps is None:
         assert options.epochs is not None
         steps = options.epochs * -(-len(samples) // rows_of_step)
+    _require_cuttable(model, samples, options)
     model.reader.learns(samples)
     if options.ranks is not None and options.ranks.size > 1:
         shards = agreed_shards(model, samples, options)
         return SharedRun(model, samples, steps, options, shards), validation
     run = Run(model, samples, steps, rows_of_step, options.optimizer, options.shuffle, part)
+    run.row_order = options.order
     if options.shards > 1:
         cut_into(Shards(options.shards), run)
     return run, validation
+
+
+def _require_cuttable(model: Network, samples: Samples, options: FitOptions) -> None:
+    """ValueError for what cannot be had where batches are cut into shards, or each rank has rows of its own."""
+    network, shared = model.architecture, options.ranks is not None and options.ranks.size > 1
+    if network.l2 and (options.shards > 1 or shared):
+        raise ValueError(
+            f"l2 is {network.l2:g}, shards={options.shards}: each shard would add the penalty of all weights. "
+            "Give the optimizer weight_decay (and decay_biases=False), or no shards"
+        )
+    if shared and options.order is not None:
+        raise ValueError("order is for one process: with comm, all ranks draw from the model's seed")
+    if shared and options.local and network.reduction == "weighted_mean" and samples.weighted:
+        raise ValueError(
+            "reduction='weighted_mean' needs the weights of whole batches, which no rank has with local=True"
+        )
 
 
 def _run_of_batches(

@@ -278,8 +278,11 @@ class OptimizerDefinition:
     small_steps: dict[str, dict] = field(default_factory=dict)  # by a name: for tests of the engine's bits
 
 
-def _sgd(memory, p, g, lr, momentum, nesterov, weight_decay):
+def _sgd(memory, p, g, lr, momentum, nesterov, weight_decay, lr_in_velocity=False):
     g = g + weight_decay * p
+    if momentum and lr_in_velocity:
+        v = memory["v"] = momentum * memory.get("v", 0.0) - lr * g
+        return p + (momentum * v - lr * g if nesterov else v)
     if momentum:
         m = memory["m"] = g if memory["t"] == 1 else momentum * memory["m"] + g
         g = g + momentum * m if nesterov else m
@@ -294,14 +297,20 @@ def _moments(memory, g, betas):
     return memory["m"] / (1 - betas[0] ** t), memory["v"] / (1 - betas[1] ** t)
 
 
-def _adam(memory, p, g, lr, betas, eps, weight_decay):
+def _hat(memory, betas, eps, epsilon_hat):
+    """eps, as it is added to the root of v without its bias."""
+    return eps / np.sqrt(1 - betas[1] ** memory["t"]) if epsilon_hat else eps
+
+
+def _adam(memory, p, g, lr, betas, eps, weight_decay, epsilon_hat=False):
     m_hat, v_hat = _moments(memory, g + weight_decay * p, betas)
-    return p - lr * m_hat / (np.sqrt(v_hat) + eps)
+    return p - lr * m_hat / (np.sqrt(v_hat) + _hat(memory, betas, eps, epsilon_hat))
 
 
-def _adamw(memory, p, g, lr, betas, eps, weight_decay):
+def _adamw(memory, p, g, lr, betas, eps, weight_decay, epsilon_hat=False):
     m_hat, v_hat = _moments(memory, g, betas)
-    return p - lr * weight_decay * p - lr * m_hat / (np.sqrt(v_hat) + eps)
+    root = np.sqrt(v_hat) + _hat(memory, betas, eps, epsilon_hat)
+    return p - lr * weight_decay * p - lr * m_hat / root
 
 
 def _nadam(memory, p, g, lr, betas, eps, weight_decay, momentum_decay):
@@ -336,6 +345,8 @@ OPTIMIZERS = {
             {"lr": 0.1, "weight_decay": 0.01},
             {"lr": 0.1, "momentum": 0.9},
             {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+            {"lr": 0.1, "momentum": 0.9, "lr_in_velocity": True, "weight_decay": 0.01},
+            {"lr": 0.1, "momentum": 0.9, "lr_in_velocity": True, "nesterov": True},
         ],
         {
             "sgd": {"lr": 0.005},
@@ -343,6 +354,7 @@ OPTIMIZERS = {
             "momentum": {"lr": 0.002, "momentum": 0.8},
             "nesterov": {"lr": 0.002, "momentum": 0.8, "nesterov": True, "weight_decay": 0.01},
             "sgd-norm": {"lr": 0.005, "clip_norm": 0.1},
+            "velocity": {"lr": 0.002, "momentum": 0.8, "lr_in_velocity": True, "nesterov": True},
             "momentum-l1": {"lr": 0.002, "momentum": 0.8, "l1": 0.01},
         },
     ),
@@ -350,7 +362,10 @@ OPTIMIZERS = {
         _adam,
         _ADAM,
         {"lr": 0.01},
-        [{}, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01}],
+        [
+            {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01},
+            {"eps": 1e-3, "epsilon_hat": True},
+        ],
         {
             "adam": {"lr": 0.01},
             "adam-decay": {"lr": 0.01, "weight_decay": 0.01},
@@ -361,7 +376,7 @@ OPTIMIZERS = {
         _adamw,
         _ADAM | {"weight_decay": 0.01},
         {"lr": 0.01, "weight_decay": 0.1},
-        [{}, {"lr": 0.1, "weight_decay": 0.5}],
+        [{}, {"lr": 0.1, "weight_decay": 0.5}, {"eps": 1e-3, "epsilon_hat": True}],
         {"adamw": {"lr": 0.01}, "adamw-all": {"lr": 0.01, "l1": 0.01, "clip_value": 0.01, "clip_norm": 0.1}},
     ),
     "NAdam": OptimizerDefinition(

@@ -197,3 +197,93 @@ def test_reset_without_a_seed(module):
     model.reset()
     assert not np.array_equal(model.weights[0].ravel(), before[:12])
     assert not model.biases[0].any()
+
+
+# ---- a row order of the caller's -----------------------------------------------------------------------
+
+
+def print_nothing(*_):
+    """A callback."""
+
+
+def orders(epoch):
+    """Other rows in each epoch, some of them several times."""
+    return np.random.default_rng(epoch).integers(0, 23, 23)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"accumulate": 2}, {"callbacks": print_nothing}], ids=["plain", "parts", "callback"]
+)
+def test_the_order_may_be_given(module, more):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((23, 4)), rng.random((23, 2))
+    asked = []
+
+    def order(epoch):
+        asked.append(epoch)
+        return orders(epoch).astype(np.int32)
+
+    model, twin = (module.MLP([4, 5, 2], dtype="float64", seed=1) for _ in range(2))
+    options = {"batch_size": 5, "progress": False} | more
+    model.fit(X, Y, epochs=4, order=order, optimizer=module.Adam(0.01), **options)
+    assert asked == [1, 2, 3, 4]
+    optimizer = module.Adam(0.01)
+    for epoch in asked:
+        rows = orders(epoch)
+        twin.fit(X[rows], Y[rows], epochs=1, shuffle=False, optimizer=optimizer, **options)
+    assert np.array_equal(model.parameters.flat, twin.parameters.flat)
+
+
+def test_an_order_goes_on_from_a_checkpoint(module, tmp_path):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((23, 4)), rng.random((23, 2))
+
+    def trained(steps, path=None):
+        model = module.MLP([4, 5, 2], dtype="float64", seed=1)
+        every = {} if path is None else {"checkpoint": path, "every_steps": 3}
+        model.fit(X, Y, steps=steps, batch_size=5, order=orders, optimizer=module.Adam(0.01), **every)
+        return model.parameters.flat
+
+    trained(10, tmp_path / "run")
+    assert np.array_equal(trained(20, tmp_path / "run"), trained(20))
+    with pytest.raises(ValueError, match=r"order: .*orders' in the checkpoint, nothing given"):
+        module.MLP([4, 5, 2], dtype="float64", seed=1).fit(
+            X,
+            Y,
+            steps=20,
+            batch_size=5,
+            optimizer=module.Adam(0.01),
+            checkpoint=tmp_path / "run",
+            every_steps=3,
+        )
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        (np.arange(23), TypeError, "order must be a function that gives each epoch's row numbers"),
+        (lambda epoch: np.arange(22), ValueError, r"order\(1\) has shape \(22,\), expected \(23,\)"),
+        (lambda epoch: np.arange(23) / 1, TypeError, r"order\(1\) has dtype float64, expected integers"),
+        (
+            lambda epoch: np.arange(23) + 1,
+            ValueError,
+            r"order\(1\)\[22\] is 23, expected row numbers 0 to 22",
+        ),
+        (lambda epoch: np.arange(23) - 1, ValueError, r"order\(1\)\[0\] is -1, expected"),
+        (lambda epoch: None, TypeError, r"order\(1\) has dtype object"),
+    ],
+)
+def test_an_order_that_is_refused(module, order, error, message):
+    model = module.MLP([4, 2], seed=0)
+    before = model.parameters.flat.copy()
+    with pytest.raises(error, match=message):
+        model.fit(np.ones((23, 4)), np.ones((23, 2)), epochs=1, optimizer=module.SGD(0.1), order=order)
+    assert np.array_equal(model.parameters.flat, before)
+
+
+def test_batches_of_an_iterable_come_in_their_own_order(module):
+    model = module.MLP([4, 2], seed=0)
+    with pytest.raises(ValueError, match="order is for arrays"):
+        model.fit(
+            [(np.ones((2, 4)), np.ones((2, 2)))], epochs=1, optimizer=module.SGD(1), order=lambda e: [0]
+        )

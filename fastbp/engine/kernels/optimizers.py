@@ -43,6 +43,13 @@ def _momentum(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Seque
     return w - lr * v.fma(of_g, g, of_m * m), m
 
 
+def _velocity(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
+    lr, decay, momentum, of_g, of_m = settings  # as of _momentum, with the learning rate within the state
+    step = lr * v.fma(decay, w, g)
+    m = v.fma(momentum, states[0], -step)
+    return w + v.fma(of_m, m, -(of_g * step)), m
+
+
 def _adam(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
     beta1, rest1, beta2, rest2, lr, unbias, eps, decay, keep = settings
     g = v.fma(decay, w, g)
@@ -86,6 +93,7 @@ RULES: dict[str, Rule] = {
     "sum": Rule(1, (), lambda v, g, w, states, settings: (w, states[0] + g)),
     "sgd": Rule(0, ("lr", "weight_decay"), _sgd),
     "momentum": Rule(1, ("lr", "weight_decay", "momentum", "of_g", "of_m"), _momentum),
+    "velocity": Rule(1, ("lr", "weight_decay", "momentum", "of_g", "of_m"), _velocity),
     "adam": Rule(
         2, ("beta1", "rest1", "beta2", "rest2", "lr", "unbias", "eps", "weight_decay", "keep"), _adam
     ),
@@ -116,6 +124,23 @@ RULES |= {
     for name, rule in RULES.items()
     if name not in ("add", "gradient", "sum")
 }
+
+# Behind the name of a rule that adds the gradient of the model's own penalty on weights first.
+L2 = "-l2"
+
+
+def _with_l2(rule: Rule) -> Rule:
+    """The rule for a gradient to which l2 * w is added before all else, also before it is kept to be clipped:
+    the penalty is part of the loss. Its factor is the first setting."""
+
+    def step(v: Vectors, g: Vec, w: Vec, states: Sequence[Vec], settings: Sequence[Vec]) -> tuple[Vec, ...]:
+        l2, *own = settings
+        return rule.step(v, v.fma(l2, w, g), w, states, own)
+
+    return Rule(rule.states, ("l2", *rule.coefficients), step)
+
+
+RULES |= {f"{name}{L2}": _with_l2(rule) for name, rule in RULES.items() if name not in ("add", "sum")}
 
 
 def update(name: str, dtype: str) -> int:
@@ -153,15 +178,15 @@ def update_of_clipped(name: str, dtype: str) -> int:
     `factor` times the gradient.
 
     The gradient of the parameter at address p lies at p + state, state k at p + (k + 2) * state. factor:
-    address of one number.
+    address of one number. The gradient of a penalty on weights is part of it already.
     """
-    rule = RULES[name]
+    rule, first = RULES[name.removesuffix(L2)], 1 + name.endswith(L2)
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         w, state, vectors, settings, factor = args
         ops = Vectors(b, dtype)
         numbers = [
-            ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize)))
+            ops.load_splat(b.add(settings, I64((first + k) * ops.itemsize)))
             for k in range(len(rule.coefficients))
         ]
         scale = ops.load_splat(factor)

@@ -182,6 +182,28 @@ def squares(dtype: str) -> int:
     return compile_block("squares", dtype, 3, emit)
 
 
+def add_sum(dtype: str) -> int:
+    """(numbers, count, factor, out): out += factor times the sum of `count` float64s, in their order; factor
+    and out: addresses of one float64 each."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        numbers, count, factor, out = args
+        double = ir.DoubleType()
+
+        def at(address: ir.Value) -> ir.Value:
+            return b.inttoptr(address, double.as_pointer())
+
+        acc = cgutils.alloca_once_value(b, double(0.0))
+        b.store(double(0.0), acc)
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            number = b.load(at(b.add(numbers, b.mul(loop.index, I64(8)))))
+            b.store(b.fadd(b.load(acc), number), acc)
+        term = b.fmul(b.load(at(factor)), b.load(acc))
+        b.store(b.fadd(b.load(at(out)), term), at(out))
+
+    return compile_block("add-sum", dtype, 4, emit)
+
+
 def clip_factor(dtype: str) -> int:
     """(squares, count, limit, out): out (one number) = min(1, limit / (norm + 1e-6)), norm the root of the
     sum of `count` float64s.

@@ -18,7 +18,7 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import layer_at, plan_at
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import vectors_of_outputs
-from fastbp.engine.worker.operands import batch_of, scratch_of, transpose
+from fastbp.engine.worker.operands import batch_of, of_biases, scratch_of, transpose
 from fastbp.engine.worker.partition import Worker, own_panels, part_of
 
 
@@ -55,10 +55,11 @@ def update_by_clipped(plan, worker, coefficients):
                 call(clipping.update, (w, plan.state, layer.fan_in, coefficients, factor))
                 b = layer.bias.address + p * layer.bias.panel
                 vectors = 1 if layer.normalisation.forward == 0 else 2  # the gain lies behind
-                call(clipping.update, (b, plan.state, vectors, coefficients, factor))
+                call(clipping.update, (b, plan.state, vectors, of_biases(plan, coefficients), factor))
         if layer.narrow and worker.t == worker.n - 1:
             vectors = vectors_of_outputs(plan, layer)
-            call(clipping.update, (layer.bias.address, plan.state, vectors, coefficients, factor))
+            biases = of_biases(plan, coefficients)
+            call(clipping.update, (layer.bias.address, plan.state, vectors, biases, factor))
 
 
 @inner

@@ -31,6 +31,7 @@ from fastbp.engine.worker.operands import (
     from_itself,
     from_zero,
     matmul_along_k,
+    of_biases,
     scratch_of,
 )
 from fastbp.engine.worker.output import narrow_output_delta, output_delta
@@ -138,7 +139,8 @@ def update_narrow_biases(plan, layer, sums, coefficients):
     themselves."""
     gradient = Block(sums, plan.vector, np.int64(0))
     biases = Block(layer.bias.address, plan.vector, np.int64(0))
-    apply_rule(plan, gradient, biases, np.int64(1), vectors_of_outputs(plan, layer), coefficients)
+    vectors = vectors_of_outputs(plan, layer)
+    apply_rule(plan, gradient, biases, np.int64(1), vectors, of_biases(plan, coefficients))
 
 
 @inner

@@ -141,6 +141,12 @@ def apply_rule(plan, gradient, parameters, rows, vectors, coefficients):
 
 
 @inner
+def of_biases(plan, coefficients):
+    """The optimizer's numbers for biases and gains, from those for weights."""
+    return coefficients + plan.bias_coefficients
+
+
+@inner
 def transpose(plan, layer, k0, k1, p0, p1):
     """Renew the part of WT that mirrors rows k0 V .. k1 V of panels p0 .. p1 of W."""
     W, WT = layer.W, layer.WT

@@ -48,6 +48,7 @@ from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows
 from fastbp.engine.worker.partition import Rectangle, Worker, side_by_side
+from fastbp.engine.worker.penalty import add_penalty, sum_weights
 
 
 @inner
@@ -73,10 +74,14 @@ def train(address, t, n):
     for step in range(first, last):
         if gathering and step + 1 < last:  # while this one is trained on
             call(phases.gather_batch, (address, t, n, step + 1))
+        if phases.sum_weights != 0:
+            call(phases.sum_weights, (address, t, n, step))
         call(phases.run_forward, (address, t, n, step, 1))
         if t == 0:
             rows = min(plan.batch, plan.samples - step % plan.steps_per_epoch * plan.batch)
             sum_losses(plan, rows, plan.losses + (step - first) * 8)
+            if phases.sum_weights != 0:
+                add_penalty(plan, step, plan.losses + (step - first) * 8)
         call(phases.run_backward, (address, t, n, step))
         if finishing:
             call(phases.finish_update, (address, t, n, step))
@@ -149,6 +154,7 @@ CALLBACKS: dict[str, Any] = {
     "gather_batch": gather_batch,
     "finish_update": finish_update,
     "exchange_parameters": exchange_parameters,
+    "sum_weights": sum_weights,
     "train": train,
     "evaluate": evaluate,
     "gradients": gradients,

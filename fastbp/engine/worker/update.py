@@ -24,6 +24,7 @@ from fastbp.engine.worker.operands import (
     from_itself,
     from_zero,
     matmul_along_rows,
+    of_biases,
     scratch_of,
     transpose,
     with_rows,
@@ -156,15 +157,16 @@ def update_biases(plan, layer, batch, worker, p0, p1):
     bias, norm, row = layer.bias, layer.normalisation, layer.blocks.row
     zero, one = np.int64(0), np.int64(1)
     sums = Block(scratch_of(plan, worker), plan.vector, zero)
+    coefficients = of_biases(plan, batch.coefficients)
     p = p0
     while p < p1:
         width = min(8, side_by_side(layer, p, p1))
         here, of_panel = panel_at(plan, layer, p), p * bias.panel
         call(plan.kernels.column_sums, (layer.dz + here, batch.rows, width, row, sums.address, sums.vector))
         biases = Block(bias.address + of_panel, bias.panel, zero)
-        apply_rule(plan, sums, biases, one, width, batch.coefficients)
+        apply_rule(plan, sums, biases, one, width, coefficients)
         if norm.forward != 0:
             out, gains = (sums.address, sums.vector), Block(norm.gain + of_panel, bias.panel, zero)
             call(norm.gain_sums, (layer.dz + here, norm.n + here, batch.rows, width, row, out))
-            apply_rule(plan, sums, gains, one, width, batch.coefficients)
+            apply_rule(plan, sums, gains, one, width, coefficients)
         p += width
