@@ -163,6 +163,23 @@ def pinball_kinks(y_pred: Array, y_true: Array, quantile: float) -> list[Array]:
     return [y_pred > y_true]
 
 
+def poisson(z: Array, y_pred: Array, y_true: Array) -> Array:
+    """Sum over outputs of y_pred - t + t log(t / y_pred), y_pred = exp(z), t = y_true >= 0; 0 log(0) is 0.
+
+    Half of the deviance of counts with the mean y_pred, 0 where y_pred is t: as in scikit-learn. The terms
+    without y_pred are not in torch.nn.PoissonNLLLoss. log(y_pred) is z: no log(0).
+    """
+    log_t = np.log(np.where(y_true > 0, y_true, 1).astype(np.float64))
+    total: Array = (y_pred.astype(np.float64) - y_true + y_true * (log_t - z)).sum(axis=1)
+    return total
+
+
+def poisson_delta(z: Array, y_pred: Array, y_true: Array, activation: Activation) -> Array:
+    """y_pred - y_true: the derivative of exp cancels against the loss's."""
+    delta: Array = y_pred - y_true
+    return delta
+
+
 def hinge(z: Array, y_pred: Array, y_true: Array) -> Array:
     """Sum over outputs of max(0, 1 - y_true * y_pred), y_true -1 or 1."""
     total: Array = np.maximum(0, 1 - y_true * y_pred).sum(axis=1, dtype=np.float64)
@@ -262,6 +279,7 @@ class Loss:
     targets_in_unit_interval: bool = False
     targets_are_signs: bool = False  # -1 or 1
     of_pairs: bool = False  # outputs are pairs, mean and spread, of which each has one target
+    targets_are_counts: bool = False  # at least 0
     of_classes: bool = False  # targets are rows of probabilities, or labels that stand for such rows
     takes: Parameter | None = None  # what may stand in brackets
     parameter: float | None = None  # what does stand there, or the default
@@ -274,8 +292,8 @@ class Loss:
     @property
     def of_quantities(self) -> bool:
         """Whether targets may be any numbers, one for each output."""
-        other = self.of_classes or self.of_pairs
-        return not (other or self.targets_are_signs or self.targets_in_unit_interval)
+        of_a_kind = self.targets_are_signs or self.targets_in_unit_interval or self.targets_are_counts
+        return not (self.of_classes or self.of_pairs or of_a_kind)
 
     def with_parameter(self, number: float, name: str) -> Loss:
         """The same loss with this number in its functions."""
@@ -323,6 +341,7 @@ _FORMULAS = (
         takes=Parameter("quantile", 0.5, 0, 1, "a quantile between 0 and 1", 0.9),
     ),
     Loss("gaussian_nll", gaussian_nll, gaussian_nll_delta, output="identity", of_pairs=True),
+    Loss("poisson", poisson, poisson_delta, output="exp", targets_are_counts=True),
     Loss("hinge", hinge, hinge_delta, hinge_kinks, targets_are_signs=True),
 )
 _BY_NAME = {loss.name: loss for loss in _FORMULAS}

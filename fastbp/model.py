@@ -37,10 +37,10 @@ class MLP(Embeddable, Inspected):
     layer_sizes : the widths, inputs first, outputs last: [64, 128, 10] has one hidden layer.
     hidden, output : activation of the hidden layers and of the last one: "relu", "leaky_relu", "elu", "selu",
         "gelu", "gelu_tanh", "silu", "mish", "softplus", "sigmoid", "tanh" or "identity" (see
-        `fastbp.activations`); hidden also a list, one for each hidden layer; output also "softmax".
+        `fastbp.activations`); hidden also a list, one for each hidden layer; output also "softmax", "exp".
     loss : "mse", per sample 1/2 * sum over outputs of (y_pred - y_true)²; "mae", of |y_pred - y_true|;
         "huber" or, with a delta other than 1, "huber(0.5)"; "pinball(0.9)" for that
-        quantile of the targets; "hinge" (targets -1 and 1);
+        quantile of the targets; "hinge" (targets -1 and 1); "poisson" (with output "exp"; targets >= 0);
         "gaussian_nll" (with output "identity"; outputs are in turn a target's mean and its spread, see
         `fastbp.losses.gaussian`, so there are half as many targets);
         "binary_crossentropy" (with output "sigmoid"; targets in [0, 1]); or "categorical_crossentropy" (with
@@ -233,7 +233,8 @@ class MLP(Embeddable, Inspected):
         Parameters
         ----------
         X, Y : (samples, inputs), (samples, outputs), with one output also (samples,). Arrays, among them
-            np.memmap, tables of numbers (the columns' names are remembered), or paths of .npy files.
+            np.memmap, tables of numbers (the columns' names are remembered), or paths of .npy files; X also
+            a sparse matrix of SciPy (CSR; others are converted), whose rows are made dense batch by batch.
             Files may be larger than memory: batches are read from them as they are needed (shuffling takes 8
             bytes a sample). A file that somebody cuts short is an error, unless it happens while some of
             its rows are being read, which ends the process. Shapes are those at the start, values may be

@@ -85,6 +85,8 @@ def require_values(name: str, array: Array, loss: Loss) -> None:
             f"{name} has values from {array.min():g} to {array.max():g}, "
             f"loss={loss.name!r} needs targets in [0, 1]"
         )
+    if loss.targets_are_counts and not array.min() >= 0:
+        raise ValueError(f"{name} holds {array.min():g}, loss={loss.name!r} needs targets of at least 0")
     if loss.targets_are_signs and not (np.abs(array) == 1).all():
         wrong = array[np.abs(array) != 1][0]
         raise ValueError(f"{name} holds {wrong:g}, loss={loss.name!r} needs targets -1 and 1")

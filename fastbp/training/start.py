@@ -114,12 +114,12 @@ def run_of_samples(
 
 
 def _require_cuttable(model: Network, samples: Samples, options: FitOptions) -> None:
-    """ValueError for what cannot be had where batches are cut into shards, or each rank has rows of its own."""
+    """ValueError for what cannot be had where batches are cut into shards, or a rank has rows of its own."""
     network, shared = model.architecture, options.ranks is not None and options.ranks.size > 1
     if network.l2 and (options.shards > 1 or shared):
         raise ValueError(
-            f"l2 is {network.l2:g}, shards={options.shards}: each shard would add the penalty of all weights. "
-            "Give the optimizer weight_decay (and decay_biases=False), or no shards"
+            f"l2 is {network.l2:g}, shards={options.shards}: each shard would add the penalty of all "
+            "weights. Give the optimizer weight_decay (and decay_biases=False), or no shards"
         )
     if shared and options.order is not None:
         raise ValueError("order is for one process: with comm, all ranks draw from the model's seed")

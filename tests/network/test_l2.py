@@ -74,6 +74,7 @@ OPTIMIZERS = [
         "AdamW",
         {"l1": 0.01, "clip_norm": 0.05, "clip_value": 0.01, "weight_decay": 0.5, "decay_biases": False},
     ),
+    ("AdamW", {"lr": 0.01, "epsilon_hat": True, "eps": 1e-3, "weight_decay": 0.1}),
     ("NAdam", {"lr": 0.01, "epsilon_hat": True, "eps": 1e-3, "weight_decay": 0.1} | APART),
     ("RMSprop", {"clip_value": 0.01, "eps": 1e-3}),
 ]

@@ -131,6 +131,7 @@ DEFINITIONS = {
         lambda z: np.tanh(np.log1p(np.exp(z))) + z * _mish_gate(z)[0],
         lambda z: 2 * _mish_gate(z)[0] + z * _mish_gate(z)[1],
     ),
+    "exp": Definition(np.exp, np.exp, np.exp, slopes=(0, math.inf), of_slope=lambda a: a),
     "softplus": Definition(
         lambda z: np.log1p(np.exp(z)),
         sigmoid,
@@ -218,6 +219,10 @@ LOSSES = {
         jump=1,
         numbers=(0.9,),
     ),
+    "poisson": LossDefinition(
+        lambda a, y, _: (a - y + y * np.log(np.where(y > 0, y, 1) / a), 1 - y / a),
+        lambda torch, z, y, _: (torch.exp(z) - y * z + torch.xlogy(y, y) - y).sum(),
+    ),
     "hinge": LossDefinition(
         lambda a, y, _: (np.maximum(0, 1 - y * a), -y * (y * a < 1)),
         lambda torch, z, y, _: torch.clamp(1 - z * y, min=0).sum(),
@@ -297,20 +302,15 @@ def _moments(memory, g, betas):
     return memory["m"] / (1 - betas[0] ** t), memory["v"] / (1 - betas[1] ** t)
 
 
-def _hat(memory, betas, eps, epsilon_hat):
-    """eps, as it is added to the root of v without its bias."""
-    return eps / np.sqrt(1 - betas[1] ** memory["t"]) if epsilon_hat else eps
-
-
 def _adam(memory, p, g, lr, betas, eps, weight_decay, epsilon_hat=False):
     m_hat, v_hat = _moments(memory, g + weight_decay * p, betas)
-    return p - lr * m_hat / (np.sqrt(v_hat) + _hat(memory, betas, eps, epsilon_hat))
+    eps = eps / np.sqrt(1 - betas[1] ** memory["t"]) if epsilon_hat else eps
+    return p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
-def _adamw(memory, p, g, lr, betas, eps, weight_decay, epsilon_hat=False):
+def _adamw(memory, p, g, lr, betas, eps, weight_decay):
     m_hat, v_hat = _moments(memory, g, betas)
-    root = np.sqrt(v_hat) + _hat(memory, betas, eps, epsilon_hat)
-    return p - lr * weight_decay * p - lr * m_hat / root
+    return p - lr * weight_decay * p - lr * m_hat / (np.sqrt(v_hat) + eps)
 
 
 def _nadam(memory, p, g, lr, betas, eps, weight_decay, momentum_decay):
@@ -376,7 +376,7 @@ OPTIMIZERS = {
         _adamw,
         _ADAM | {"weight_decay": 0.01},
         {"lr": 0.01, "weight_decay": 0.1},
-        [{}, {"lr": 0.1, "weight_decay": 0.5}, {"eps": 1e-3, "epsilon_hat": True}],
+        [{}, {"lr": 0.1, "weight_decay": 0.5}],
         {"adamw": {"lr": 0.01}, "adamw-all": {"lr": 0.01, "l1": 0.01, "clip_value": 0.01, "clip_norm": 0.1}},
     ),
     "NAdam": OptimizerDefinition(

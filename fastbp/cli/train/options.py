@@ -29,9 +29,11 @@ SCHEDULES = ("constant", "step", "exponential", "cosine", "one-cycle", "plateau"
 TEST_SIZE = 0.2
 EPOCHS = 50
 # hinge is not among them: what it puts out are margins, not scores from 0 to 1. A table's target has one
-# output, not a pair.
+# output, not a pair, and is standardised: then it is no count.
 LOSSES = tuple(
-    name for name, loss in losses.LOSSES.items() if not loss.targets_are_signs and not loss.of_pairs
+    name
+    for name, loss in losses.LOSSES.items()
+    if not (loss.targets_are_signs or loss.of_pairs or loss.targets_are_counts)
 )
 
 

@@ -102,6 +102,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "mish": Activation(_mish, _mish_backward, needs_z=True),
     "silu": Activation(lambda v, z: z * v.sigmoid(z), _silu_backward, needs_z=True),
     # 1 - exp(-a) is sigmoid(z)
+    "exp": Activation(lambda v, z: v.exp(z), lambda v, z, a, d: d * a, keeps_zero=False),
     "softplus": Activation(
         lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp(-v.abs(z))),
         lambda v, z, a, d: -d * v.expm1(-a),

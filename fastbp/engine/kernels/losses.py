@@ -64,6 +64,12 @@ def pinball(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any, quanti
     return e * slope, activation_backward(v, z, a, slope) if activation_backward else slope
 
 
+def poisson(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
+    """a - y + y (log(y) - z) and a - y, with a = exp(z)."""
+    log_y = v.log(v.select(y > 0.0, y, 1.0))
+    return a - y + y * (log_y - z), a - y
+
+
 def hinge(v: Vectors, z: Vec, a: Vec, y: Vec, activation_backward: Any) -> tuple[Vec, Vec]:
     """max(0, 1 - y a) and, where that is not 0, -y da/dz."""
     margin = y * a
@@ -88,6 +94,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "mae": mae,
     "huber": huber,
     "pinball": pinball,
+    "poisson": poisson,
     "hinge": hinge,
     "gaussian_nll": gaussian_nll,
 }

@@ -107,6 +107,11 @@ class Vectors(Instructions):
         p = self.select(x > high, math.inf, p)
         return self.select(self.b.fcmp_unordered("uno", x.value, x.value), x, p)
 
+    def log(self, x: Vec) -> Vec:
+        """log(x) for normal numbers x > 0, at most 4 ulp off; of a subnormal one some number; infinity and
+        NaN stay."""
+        return self.log_from_one(x)
+
     def log_from_one(self, x: Vec) -> Vec:
         """log(x) for x >= 1, at most 3 ulp off; infinity and NaN stay.
 
