@@ -55,9 +55,8 @@ def refuse_masked(name: str, value: object) -> None:
 def _refuse_sparse(name: str, value: Any) -> None:
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(
-            f"{name} is a sparse matrix ({type(value).__name__} of shape {value.shape}), which fastbp does "
-            f"not take: {name}.toarray() makes an array of it; where that is too large, give fit a function "
-            "that returns an iterable of batches (X[rows].toarray(), Y[rows])"
+            f"{name} is a sparse matrix ({type(value).__name__} of shape {value.shape}), which is taken as X "
+            f"of a model only: {name}.toarray() makes an array of it"
         )
 
 

@@ -19,12 +19,13 @@ from fastbp.engine import structs, tables
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.struct import at
 from fastbp.engine.kernels.finite import is_finite
-from fastbp.engine.kernels.reading import label_reader, row_reader
+from fastbp.engine.kernels.reading import label_reader, row_reader, sparse_reader
 from fastbp.engine.memory import Design, Memory, aligned, most_workers
 from fastbp.engine.threads import own_thread, team
 from fastbp.engine.threads.choice import Choice
 from fastbp.engine.worker import train
 from fastbp.inputs.sources import Labels, Rows
+from fastbp.inputs.sparse import Sparse
 
 Array = NDArray[Any]
 
@@ -178,8 +179,12 @@ class Plan:
         if isinstance(data, Labels):
             source.read = label_reader(dtype, weighted=data.weights is not None)
             return
-        source.column = values.strides[1]
-        source.read = row_reader(values.dtype, dtype, scaled=scaling and scaling[0].dtype)
+        if isinstance(data, Sparse):
+            source.column = data_at(data.addresses)
+            source.read = sparse_reader(dtype, data.numbers.dtype.name, scaled=bool(scaling))
+        else:
+            source.column = values.strides[1]
+            source.read = row_reader(values.dtype, dtype, scaled=scaling and scaling[0].dtype)
         if scaling is not None:
             source.scale, source.offset = data_at(scaling[0]), data_at(scaling[1])
 
@@ -352,11 +357,8 @@ class Plan:
         in memory alike, and what fills up vectors stays zero. coefficients: one row for `train`."""
         size, vector = self._packed_bytes, self.design.vector
         update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(self.table.kernels.update)
-        to_sums = sums._packed_at + size - self._packed_at
-        all_alike = [(self._packed_at, vector, 1, size // vector, 0)]
-        apart = self.table.bias_coefficients
-        blocks = tables.blocks(self.layers, self.design) if apart else all_alike
-        for w, panel, rows, panels, of_biases in blocks:
+        to_sums, apart = sums._packed_at + size - self._packed_at, self.table.bias_coefficients
+        for w, panel, rows, panels, of_biases in tables.blocks(self.layers, self.design):
             numbers = data_at(coefficients) + of_biases * apart
             update(w + to_sums, panel, vector, w, panel, vector, size, rows, panels, numbers)
         if self.table.clipping.limit or self.table.max_norm.limit:

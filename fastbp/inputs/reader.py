@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
-from fastbp.inputs import sources, targets
+from fastbp.inputs import sources, sparse, targets
 from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Labels, Rows
+from fastbp.inputs.sparse import Sparse
 from fastbp.losses import Loss
 
 Array = NDArray[Any]
@@ -52,10 +53,15 @@ class Reader:
 
     def inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
         """X as the network sees it, in floats: a copy, unless it is that already."""
+        if sparse.is_sparse(X):
+            return self._sparse(X, check_finite, name)[:]
         return self._floats(self._matrix(X, name), check_finite, name)
 
     def input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
-        """X as the network sees it, for those who take some rows at a time: never a copy of a large file."""
+        """X as the network sees it, for those who take some rows at a time: never a copy of a large file, nor
+        of a sparse matrix."""
+        if sparse.is_sparse(X):
+            return self._sparse(X, check_finite, name)
         array = self._matrix(X, name)
         if array.itemsize > 8 or (self.scaling is None and not sources.is_read_as_stored(array, self.dtype)):
             return self._floats(array, check_finite, name)
@@ -64,6 +70,11 @@ class Reader:
             for rows in sources.row_blocks(array):
                 self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
         return Rows(array, self.dtype, self._scaling_of(array))
+
+    def _sparse(self, X: Any, check_finite: bool, name: str) -> Sparse:
+        checked = checks.flag("check_finite", check_finite)
+        scaling = self._scaling_of(np.empty(0, X.dtype))
+        return sparse.read(name, X, self.input_count, self.dtype, scaling, check_finite=checked)
 
     def _matrix(self, X: Any, name: str) -> Array:
         """X as it is stored, (batch, inputs)."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.inputs.sources import Labels, Rows, is_on_disk
+from fastbp.inputs.sparse import Sparse
 
 Array = NDArray[Any]
 
@@ -46,7 +47,7 @@ def described(value: Any) -> Any:
 
 def of_data(data: Array | Rows) -> dict[str, Any]:
     """Shape, dtype and a digest of values: of all, or of rows spread evenly over a large array."""
-    stored = data.values if isinstance(data, Rows) and not isinstance(data, Labels) else data
+    stored = data.values if isinstance(data, Rows) and not isinstance(data, (Labels, Sparse)) else data
     row_bytes = max(1, stored.nbytes // max(1, len(stored)))
     most = max(1, DIGESTED_BYTES // row_bytes)
     if is_on_disk(stored) and stored.nbytes > DIGESTED_BYTES:

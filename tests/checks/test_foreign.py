@@ -75,12 +75,17 @@ def test_masked_arrays_are_refused_by_the_functions(module):
     refused(lambda: module.sgd_update([np.ones(3)], [np.ma.ones(3)], 0.1), TypeError, "grads[0] is a masked")
 
 
-def test_sparse_matrices_are_refused(module):
+def test_sparse_matrices_are_refused_but_as_X_of_a_model(module):
     sparse = pytest.importorskip("scipy.sparse")
     for matrix in (sparse.csr_matrix(X), sparse.coo_array(X)):
         for name, call in calls(module, matrix, Y).items():
             if name not in ONLY_Y:
-                refused(call, TypeError, "sparse matrix", ".toarray() makes an array of it")
+                call()
+    for name, call in calls(module, X, sparse.csr_matrix(Y)).items():
+        if name not in ONLY_X:
+            refused(call, TypeError, "sparse matrix", ".toarray() makes an array of it")
+    with pytest.raises(TypeError, match="X is a sparse matrix"):
+        module.forward(sparse.csr_matrix(X), np.ones((2, 3)), np.ones(3), np.ones((3, 1)), np.ones(1))
 
 
 def test_booleans_of_other_bytes_than_0_and_1(module):

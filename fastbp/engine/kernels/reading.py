@@ -153,3 +153,44 @@ def row_reader(stored: np.dtype[Any], dtype: str, scaled: np.dtype[Any] | None) 
         6,
         emit,
     )
+
+
+def sparse_reader(dtype: str, stored: str, *, scaled: bool) -> int:
+    """(source, places, target, columns, scale, offset): target = a row of a sparse matrix, dense, times scale
+    plus offset.
+
+    source: two int64, where the row begins and ends in numbers (dtype `stored`) and their columns (int32).
+    places: two addresses, of these numbers and columns. scale and offset: addresses of as many numbers of
+    dtype `stored`, if `scaled`.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, places, target, columns, scale, offset = args
+        ops = Vectors(b, dtype)
+        computed, size = (ir.FloatType(), 4) if stored == "float32" else (ir.DoubleType(), 8)
+
+        def integer(address: ir.Value, place: int) -> ir.Value:
+            return b.load(b.inttoptr(b.add(address, I64(8 * place)), I64.as_pointer()), align=8)
+
+        def number(base: ir.Value, index: ir.Value) -> ir.Value:
+            address = b.add(base, b.mul(index, I64(size)))
+            return b.load(b.inttoptr(address, computed.as_pointer()), align=size)
+
+        def put(value: ir.Value, index: ir.Value) -> None:
+            value = b.fptrunc(value, ops.scalar) if computed != ops.scalar else value
+            address = b.add(target, b.mul(index, I64(ops.itemsize)))
+            b.store(value, b.inttoptr(address, ops.scalar.as_pointer()), align=ops.itemsize)
+
+        with cgutils.for_range(b, columns, intp=I64) as loop:
+            put(number(offset, loop.index) if scaled else computed(0.0), loop.index)
+        begin, numbers, indices = integer(source, 0), integer(places, 0), integer(places, 1)
+        with cgutils.for_range(b, b.sub(integer(source, 1), begin), intp=I64) as loop:
+            at = b.add(begin, loop.index)
+            index = b.inttoptr(b.add(indices, b.mul(at, I64(4))), ir.IntType(32).as_pointer())
+            column = b.sext(b.load(index, align=4), I64)
+            value = number(numbers, at)
+            if scaled:
+                value = b.fadd(b.fmul(value, number(scale, column)), number(offset, column))
+            put(value, column)
+
+    return compile_block(f"read-sparse-{stored}{'-scaled' if scaled else ''}", dtype, 6, emit)
