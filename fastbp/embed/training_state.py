@@ -12,7 +12,7 @@ from fastbp import checks
 from fastbp.embed.errors import OtherModelError, TooManyRowsError
 from fastbp.engine.entries.embedded_training import EmbeddedTraining, bands
 from fastbp.engine.plan import Plan
-from fastbp.engine.settings import factors_of, rule_of, settings_of
+from fastbp.engine.settings import factors_of, has_biases_apart, rule_of, settings_of
 from fastbp.inputs.sources import Rows
 from fastbp.losses import Loss
 from fastbp.network.compiled import CompiledBackend
@@ -62,6 +62,11 @@ class TrainingState:
         model = self.model
         make_ready(model, self.optimizer)
         rule = self.optimizer.snapshot()
+        if has_biases_apart(rule, model.architecture.l2):
+            raise ValueError(
+                f"l2 is {model.architecture.l2:g}, decay_biases is {rule.decay_biases}: steps in compiled "
+                "code train weights and biases alike; fit and train_step do not"
+            )
         state = rule.state(model.parameters.owner, len(model.parameters), model.architecture.dtype)
         made_for = (rule_of(rule), rule.clip_norm is not None, model.streams.noise_key)
         if self._embedded is None or made_for != self._made_for:

@@ -304,6 +304,7 @@ class Plan:
         """
         table, most = self.table, self.most_threads(threads, last_step - first_step)
         table.coefficients_row = coefficients.strides[0]
+        table.bias_coefficients = tables.bias_coefficients(self.design, coefficients)
         step = first_step
         while True:
             started = time.perf_counter()
@@ -348,21 +349,16 @@ class Plan:
     def _threads_for_copies(self, threads: int | None) -> int:
         return team.available(threads) if self._packed_bytes >= TEAM_FROM_BYTES else 1
 
-    def find_biases_in(self, settings: Array, *, apart: bool) -> None:
-        """Whether the second half of each row of settings is for biases and gains."""
-        self.table.bias_coefficients = settings.strides[0] // 2 if apart else 0
-
     def step_with(self, sums: Plan, coefficients: Array) -> None:
-        """One step of the rule, with the gradient that `sums`, a plan of rule "sum", has added up. Both lie
-        in memory alike, and what fills up vectors stays zero. coefficients: one row for `train`."""
-        size, vector = self._packed_bytes, self.design.vector
-        update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(self.table.kernels.update)
-        to_sums, apart = sums._packed_at + size - self._packed_at, self.table.bias_coefficients
+        """One step of the rule, with the gradient that `sums`, of rule "sum", has added up; one row."""
+        size, vector, table = self._packed_bytes, self.design.vector, self.table
+        update = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 10)(table.kernels.update)
+        to_sums, apart = sums._packed_at + size - self._packed_at, table.bias_coefficients
         for w, panel, rows, panels, of_biases in tables.blocks(self.layers, self.design):
             numbers = data_at(coefficients) + of_biases * apart
             update(w + to_sums, panel, vector, w, panel, vector, size, rows, panels, numbers)
-        if self.table.clipping.limit or self.table.max_norm.limit:
-            self.table.coefficients = data_at(coefficients)
+        if table.clipping.limit or table.max_norm.limit:
+            table.coefficients = data_at(coefficients)
             self._enter(structs.FINISH_UPDATE, 1)
 
     def hold_updates(self) -> None:

@@ -4,8 +4,10 @@ compiled callbacks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbp.engine.kernels import (
     activations,
@@ -280,3 +282,9 @@ def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int,
             found += [(w, panel, design.rounded[i], layer.panels, 0)]
             found += [(b, panel, 1 + (i < design.normalised), layer.panels, 1)]
     return found
+
+
+def bias_coefficients(design: Design, coefficients: NDArray[Any]) -> int:
+    """Bytes from a step's numbers to those for biases and gains, where each row of them has both, else 0."""
+    width = 1 + len(optimizers.RULES[design.rule].coefficients) + design.clip_norm
+    return coefficients.strides[0] // 2 if coefficients.shape[1] > width else 0

@@ -15,7 +15,7 @@ from fastbp.engine.kernels.finite import is_finite
 from fastbp.engine.kernels.optimizers import L2
 from fastbp.engine.memory import FEW_ROWS, Design
 from fastbp.engine.plan import Plan
-from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
+from fastbp.engine.settings import rule_of, settings_of
 from fastbp.engine.threads.locks import lock_of
 from fastbp.inputs.samples import split_weights
 from fastbp.mpi.shards import Shards
@@ -241,7 +241,6 @@ class CompiledBackend(Backend):
                 weighted=samples.weighted,
                 clip_norm=optimizer.clip_norm is not None,
             )
-            plan.find_biases_in(settings, apart=has_biases_apart(optimizer, self.architecture.l2))
             if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
                 self._put_back(plan)
                 return True
@@ -309,7 +308,6 @@ class CompiledBackend(Backend):
             sums = self._take_plan("train", "sum", part, weighted=weighted)
             rule = rule_of(optimizer, self.architecture.l2)
             plan = self._take_plan("train", rule, 1, weighted=weighted, clip_norm=clip_norm)
-            plan.find_biases_in(settings, apart=has_biases_apart(optimizer, self.architecture.l2))
             plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
@@ -377,7 +375,6 @@ class CompiledBackend(Backend):
             runs, settings = self._settings_of(rule, state, steps)
             if shards.rows is not None and self.architecture.reduction != "sum":
                 settings[:, 0] = 1 / shards.rows_of_steps(steps.first, steps.last, steps.batch_size)
-            plan.find_biases_in(settings, apart=has_biases_apart(rule, self.architecture.l2))
             pack = self._packed != (plan, parameters.version)
             self._packed = None
             plan.train(0, 0, settings, np.empty(0), pack=pack, threads=threads, stop=stop)

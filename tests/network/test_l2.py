@@ -207,3 +207,12 @@ def test_an_optimizer_keeps_its_state_when_it_is_copied_with_its_model(module, t
     assert optimizer.state(model.parameters.owner, 0, np.dtype(float)).steps == 8
     alone = copy.copy(optimizer).state(model.parameters.owner, len(model.parameters), np.dtype(float))
     assert alone.steps == 0  # a copy of the optimizer alone begins anew
+
+
+def test_steps_in_compiled_code_refuse_it():
+    for model, optimizer in (
+        (network(fastbp), fastbp.SGD(0.1)),
+        (network(fastbp, l2=0.0), fastbp.SGD(0.1, weight_decay=0.1, decay_biases=False)),
+    ):
+        with pytest.raises(ValueError, match="steps in compiled code train weights and biases alike"):
+            model.training_state(optimizer).embedded()

@@ -229,13 +229,8 @@ LOSSES = {
         jump=1,
         kink=lambda a, y: 1 - y * a,
     ),
+    "gaussian_nll": LossDefinition(pairs.gaussian_nll, pairs.torch_gaussian_nll),
 }
-# Every loss, and those with brackets.
-
-
-LOSSES["gaussian_nll"] = LossDefinition(pairs.gaussian_nll, pairs.torch_gaussian_nll)
-
-
 LOSS_NAMES = [*LOSSES, *(f"{kind}({n:g})" for kind, loss in LOSSES.items() for n in loss.numbers)]
 
 
@@ -345,7 +340,6 @@ OPTIMIZERS = {
             {"lr": 0.1, "weight_decay": 0.01},
             {"lr": 0.1, "momentum": 0.9},
             {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-            {"lr": 0.1, "momentum": 0.9, "lr_in_velocity": True, "weight_decay": 0.01},
             {"lr": 0.1, "momentum": 0.9, "lr_in_velocity": True, "nesterov": True},
         ],
         {
@@ -362,10 +356,7 @@ OPTIMIZERS = {
         _adam,
         _ADAM,
         {"lr": 0.01},
-        [
-            {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01},
-            {"eps": 1e-3, "epsilon_hat": True},
-        ],
+        [{"betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.01}, {"eps": 1e-3, "epsilon_hat": True}],
         {
             "adam": {"lr": 0.01},
             "adam-decay": {"lr": 0.01, "weight_decay": 0.01},
