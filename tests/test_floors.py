@@ -36,6 +36,7 @@ FLOORS = (
     ("many",),
     ("reference", "tables"),
     ("fastbp",),  # the package's __init__.py
+    ("sklearn",),
     ("cli", "tutorial"),
     ("__main__",),
 )

@@ -1,0 +1,178 @@
+"""Epochs in compiled code, in scikit-learn's order, and the learning rates of its optimizers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastbp
+from fastbp.inputs.samples import Samples
+from fastbp.network.backend import Steps
+from fastbp.network.evaluation import penalty
+from fastbp.optimizer_base import Optimizer, State
+from fastbp.training.interrupt import Interrupts
+
+# A call of compiled code takes about so long: Ctrl-C need not wait longer.
+CALL_SECONDS = 0.2
+# The first call's steps are guessed from their multiply-adds; the next ones grow by this factor at most.
+CALL_GROWTH = 8
+# Indices of shuffled rows made at a time.
+ORDER_ENTRIES = 1 << 20
+# Below that a rate that is divided by 5 again and again ends the training.
+SMALLEST_ADAPTIVE_RATE = 1e-6
+
+
+class Rates:
+    """An optimizer for one training, and what becomes of its learning rate at the end of an epoch.
+
+    Hyper-parameters are those that the estimator has now; scikit-learn's `partial_fit`, too, goes on with
+    those of the first call. learning_rate is the rate of the next step.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        lr = float(estimator.learning_rate_init)
+        self.learning_rate_init = self.learning_rate = lr
+        self.kind, self.power_t = "constant", float(estimator.power_t)
+        self.rule: Optimizer
+        if estimator.solver == "sgd":
+            self.kind = estimator.learning_rate
+            # 1 is allowed there, but not by SGD; in float32 it is 1 again.
+            momentum = min(float(estimator.momentum), float(np.nextafter(1.0, 0.0)))
+            nesterov = bool(estimator.nesterovs_momentum) and momentum > 0
+            self.rule = fastbp.SGD(lr, momentum, nesterov, lr_in_velocity=True)
+        else:
+            betas = (float(estimator.beta_1), float(estimator.beta_2))
+            self.rule = fastbp.Adam(lr, betas, float(estimator.epsilon), epsilon_hat=True)
+
+    def state(self, model: fastbp.MLP) -> State:
+        """What the optimizer remembers of the model."""
+        parameters = model.parameters
+        return self.rule.state(parameters.owner, len(parameters), model.architecture.dtype)
+
+    @property
+    def changes_each_epoch(self) -> bool:
+        """Whether the rate of the next epoch is another one in any case."""
+        return self.kind == "invscaling"
+
+    def iteration_ends(self, samples_seen: int) -> None:
+        """After an epoch: learning_rate_init / (t + 1)^power_t with learning_rate="invscaling"."""
+        if self.kind == "invscaling":
+            self._set(self.learning_rate_init / (samples_seen + 1) ** self.power_t)
+
+    def ends_training(self, message: str, verbose: bool) -> bool:
+        """Whether training ends as nothing improves; with learning_rate="adaptive" it goes on at a fifth of
+        the rate until that is too small."""
+        if self.kind != "adaptive":
+            ends, end = True, "Stopping."
+        elif self.learning_rate <= SMALLEST_ADAPTIVE_RATE:
+            ends, end = True, "Learning rate too small. Stopping."
+        else:
+            self._set(self.learning_rate / 5.0)
+            ends, end = False, f"Setting learning rate to {self.learning_rate:f}"
+        if verbose:
+            print(f"{message} {end}")
+        return ends
+
+    def _set(self, rate: float) -> None:
+        self.learning_rate = self.rule.lr = rate
+
+
+class Epochs:
+    """Runs epochs of a training; what comes after each is others' business.
+
+    random : draws the order of each epoch, a permutation of the one before; None: samples as they lie.
+    loss_divisor : what losses, without the penalty, are divided by before they are reported.
+    """
+
+    def __init__(
+        self,
+        model: fastbp.MLP,
+        samples: Samples,
+        batch_size: int,
+        rates: Rates,
+        random: np.random.RandomState | None,
+        loss_divisor: int,
+    ) -> None:
+        self.model, self.samples, self.batch_size = model, samples, batch_size
+        self.rates, self._random = rates, random
+        self.per_epoch = -(-len(samples) // batch_size)
+        backend = model.backend
+        work = 3 * batch_size * len(model.parameters) * backend.seconds_per_multiply_add
+        self._most_steps = max(1, int(CALL_SECONDS / (backend.step_overhead_seconds + work)))
+        self._rows = np.arange(len(samples))
+        self._divisor = loss_divisor
+        weights = samples.stored_weights
+        self._may_skip = weights is not None and not weights.all()
+        self._state = rates.state(model)
+        self.interrupts = Interrupts(backend.request_stop)
+
+    def most(self, epochs: float) -> int:
+        """At most so many epochs, as are worth an entry into compiled code."""
+        fitting = max(1, min(self._most_steps // self.per_epoch, ORDER_ENTRIES // len(self.samples)))
+        return int(min(epochs, fitting))
+
+    def run(self, epochs: int) -> NDArray[np.float64]:
+        """(epochs,) the loss of each: the mean over its samples of their batches' losses.
+
+        KeyboardInterrupt after Ctrl-C, with the steps done so far.
+        """
+        order = self._order(epochs)
+        steps = epochs * self.per_epoch
+        losses = np.empty(steps)
+        self.model.parameters.changed()  # by whoever was called since
+        first = 0
+        while first < steps:
+            self.interrupts.check()
+            last = min(steps, first + self._most_steps)
+            began = time.perf_counter()
+            self._steps(order, first, last, losses[first:last])
+            seconds = (time.perf_counter() - began) / (last - first)
+            fitting = int(CALL_SECONDS / max(seconds, 1e-9))
+            self._most_steps = max(1, min(fitting, CALL_GROWTH * self._most_steps))
+            first = last
+        sums = losses.reshape(epochs, self.per_epoch).sum(axis=1)
+        of_epochs: NDArray[np.float64] = sums / self._counted(order, epochs)
+        return of_epochs
+
+    def _order(self, epochs: int) -> NDArray[np.int64] | None:
+        if self._random is None:
+            return None
+        orders = np.empty((epochs, len(self._rows)), np.int64)
+        for order in orders:
+            permutation = np.arange(len(self._rows))
+            self._random.shuffle(permutation)
+            self._rows = order[...] = self._rows[permutation]
+        return orders.reshape(-1)
+
+    def _steps(self, order: NDArray[np.int64] | None, first: int, last: int, losses: Any) -> None:
+        """Do these steps; losses become those of the batches, times their rows."""
+        model, rule, state = self.model, self.rates.rule, self._state
+        if self._divisor == 1 or not model.architecture.l2:
+            model.backend.train(self._of(order, first, last), rule, state, losses)
+            losses /= self._divisor
+            return
+        # The penalty is part of the loss that comes back, and is not divided: one step at a time it is known.
+        for step in range(first, last):
+            one, out = self._of(order, step, step + 1), losses[step - first : step - first + 1]
+            weights = one.weights()
+            rows = float(one.rows()[0])
+            weight = rows if weights is None else weights[0]
+            part = penalty(model.architecture, model.weights) * rows / weight if weight else 0.0
+            model.backend.train(one, rule, state, out)
+            out[0] = (out[0] - part) / self._divisor + part
+
+    def _of(self, order: NDArray[np.int64] | None, first: int, last: int) -> Steps:
+        return Steps(self.samples, order, first, last, self.batch_size)
+
+    def _counted(self, order: NDArray[np.int64] | None, epochs: int) -> Any:
+        """How many samples each epoch's loss is a mean over: those of batches that have any weight."""
+        if not self._may_skip:
+            return len(self.samples)
+        steps = self._of(order, 0, epochs * self.per_epoch)
+        weights = steps.weights()
+        assert weights is not None
+        counted = np.where(weights != 0, steps.rows(), 0).reshape(epochs, self.per_epoch).sum(axis=1)
+        return np.maximum(counted, 1)
