@@ -51,7 +51,7 @@ def warn_if_out_of_reach(targets: Array | Rows, output: Activation, loss: Loss) 
         f"Y has values from {low:.4g} to {high:.4g}, but output={output.name!r} only reaches {reach}: the "
         "network cannot learn these targets; scale them, or use output='identity'",
         UserWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 

@@ -92,7 +92,7 @@ def run_of_samples(
     samples.require_some_weight("class_weight", "trained on")
     warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
     validation = validation_of(model, held_out, options)
-    _require_trainable(model)
+    _require_trainable(model, stacklevel=7)
     rows_of_step = min(options.accumulate * options.batch_size, len(samples))
     if options.local:
         rows_of_step = options.batch_size_of_rank
@@ -134,7 +134,7 @@ def _run_of_batches(
 ) -> tuple[Run, Validation | None]:
     options.require_for_batches()
     validation = validation_of(model, held_out, options)
-    _require_trainable(model)
+    _require_trainable(model, stacklevel=6)
 
     def prepare(X: Any, Y: Any, weights: Any) -> Samples:
         batch = samples_to_train(model, X, Y, weights, options.check_finite)
@@ -157,12 +157,13 @@ def validation_of(model: Network, held_out: Samples | None, options: FitOptions)
     return Validation(held_out, entries) if held_out else None
 
 
-def _require_trainable(model: Network) -> None:
-    """ValueError for parameters that are not finite; a warning where units are all alike."""
+def _require_trainable(model: Network, stacklevel: int) -> None:
+    """ValueError for parameters that are not finite; a warning where units are all alike, to the caller of
+    `fit`, so many calls above."""
     parameters = model.parameters
     if not (model.backend.is_finite(parameters.flat) or parameters.are_finite()):
         raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
-    warn_if_symmetric(model, stacklevel=6)
+    warn_if_symmetric(model, stacklevel)
 
 
 def split_rows(model: Network, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
