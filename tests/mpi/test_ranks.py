@@ -78,7 +78,7 @@ def of_one(folder):
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_as_many_ranks_as_one_likes_give_the_same_bits(ranks, folder, of_one):
     """Parameters, history and random state, with callbacks that change them, and going on from a file."""
-    more = ("local", "interrupted", *(["three"] if ranks == 4 else []))
+    more = ("local", "interrupted", *(["three", "halves"] if ranks == 4 else []))
     everyone = run(ranks, folder, *CASES, *more)
     assert len(everyone) == ranks
     for case in CASES:
@@ -87,6 +87,7 @@ def test_as_many_ranks_as_one_likes_give_the_same_bits(ranks, folder, of_one):
         assert len({found[case] for found in everyone}) == 1, case
     if ranks == 4:
         expected = "comm has 3 ranks, expected 1, 2, 4, 8, ..."
+        assert {found["halves"] for found in everyone} == {of_one["plain"]}
         assert all(found["three"].startswith(expected) for found in everyone[:3])
 
 
