@@ -35,7 +35,7 @@ class Elementwise(Struct):
 
 
 @struct
-class Rows(Struct):
+class CallersRows(Struct):
     """Softmax of z, (rows, columns)."""
 
     links: int
@@ -57,7 +57,7 @@ class Sums(Struct):
     block: int
 
 
-_elementwise_at, _rows_at, _sums_at = view_of(Elementwise), view_of(Rows), view_of(Sums)
+_elementwise_at, _rows_at, _sums_at = view_of(Elementwise), view_of(CallersRows), view_of(Sums)
 
 
 def _elementwise(t, n, address):

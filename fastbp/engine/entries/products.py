@@ -41,7 +41,7 @@ PACKING_PAIRS = 3
 
 
 @struct
-class Product(Struct):
+class CallersProduct(Struct):
     """C (rows, columns) = bias + the product over `depth`."""
 
     links: int
@@ -55,7 +55,7 @@ class Product(Struct):
     columns: int
 
 
-product_at = view_of(Product)
+product_at = view_of(CallersProduct)
 
 
 @inner

@@ -1,10 +1,13 @@
 """Structs that Python fills in and compiled code reads: the same fields on both sides, in every process."""
 
+import ast
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastbp
 from fastbp.engine import structs
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
@@ -83,6 +86,7 @@ from fastbp.engine.compile.struct import Struct, struct
 {before}
 import fastbp
 from fastbp import MLP
+import fastbp
 from fastbp.engine import structs
 X, Y = np.ones((40, 3), "f"), np.ones((40, 2), "f") / 2
 digests = []
@@ -111,3 +115,16 @@ class Other(Struct):
     assert found[0] == found[1] == found[2]
     assert files[0] == files[1] == files[2]  # the third process has compiled nothing
     assert len(files[0]) > 10
+
+
+def test_no_two_structs_share_a_name():
+    """Compiled code knows a struct by its name alone."""
+    package = Path(fastbp.__file__).parent
+    found = [
+        node.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(b, ast.Name) and b.id == "Struct" for b in node.bases)
+    ]
+    assert len(found) > 10 and len(set(found)) == len(found), sorted(found)
