@@ -153,6 +153,6 @@ def _targets(loss: Loss) -> tuple[float, float, bool, bool]:
         return -1.0, 1.0, True, False
     if loss.targets_in_unit_interval:
         return 0.0, 1.0, False, False
-    if loss.of_classes:
-        return 0.0, math.inf, False, True
+    if loss.of_classes or loss.targets_are_counts:
+        return 0.0, math.inf, False, loss.of_classes
     return -math.inf, math.inf, False, False

@@ -199,6 +199,7 @@ def test_the_steps_come_to_an_end():
         ({}, np.full((4, 3), np.nan), np.ones((4, 2)), "X.*(NaN|nan)"),
         ({}, np.ones((4, 3)), np.full((4, 2), np.inf), "Y.*(infinity|inf)"),
         ({"loss": "binary_crossentropy"}, np.ones((4, 3)), np.full((4, 2), 1.5), r"Y has|Y holds 1\.5"),
+        ({"loss": "poisson", "output": "exp"}, np.ones((4, 3)), np.full((4, 2), -1), "Y"),
         ({"loss": "hinge", "output": "identity"}, np.ones((4, 3)), np.zeros((4, 2)), "Y holds 0"),
         (
             {"loss": "categorical_crossentropy", "output": "softmax"},
@@ -233,6 +234,19 @@ def test_the_state_must_be_the_models():
         fastbp.reference.MLP([3, 8, 2]).training_state(fastbp.Adam())
     with pytest.raises((numba.core.errors.TypingError, ValueError), match=r"training_state|Y"):
         train(model, X, Y[:, 0], model.training_state(fastbp.Adam()), 8, 1)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("l2", "decay_biases"), [pytest.param(0.1, True, id="l2"), pytest.param(0.0, False, id="biases")]
+)
+def test_biases_that_are_trained_apart_are_refused(l2, decay_biases):
+    model = fastbp.MLP([3, 8, 2], seed=0, l2=l2)
+    X, Y = data_for(model, 8)
+    state = model.training_state(fastbp.AdamW(decay_biases=decay_biases))
+    with pytest.raises(ValueError, match="steps in compiled code train weights and biases alike"):
+        train(model, X, Y, state, 8, 1)
+    assert model.streams.steps_trained == 0
 
 
 @compiled
