@@ -83,6 +83,10 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
     def _check_parameters(self) -> None:
         name, given = type(self).__name__, self.get_params(deep=False)
         parameters.check(name, given)
+        layers = len(parameters.layer_sizes(self.hidden_layer_sizes))
+        if not isinstance(self.activation, str) and len(self.activation) != layers:
+            expected = f"a name, or a list of one for each of the {layers} hidden layers"
+            raise parameters.refused(name, "activation", expected, self.activation)
         if self.solver == "lbfgs" and np.any(np.asarray(self.dropout) != 0):
             raise parameters.refused(name, "dropout", "0 with solver='lbfgs'", self.dropout)
 
