@@ -70,7 +70,7 @@ def _result(member: Member) -> tuple[Any, ...]:
         member.ended,
         model.parameters.flat,
         model.streams.state(),
-        vars(state_of(member.model, member.optimizer)),
+        state_of(member.model, member.optimizer),
         model.reader.feature_names,
     )
 
@@ -91,10 +91,10 @@ def _take(member: Member, result: tuple[Any, ...]) -> None:
     member.model.streams.restore(streams)
     member.model.reader.feature_names = feature_names
     own = state_of(member.model, member.optimizer)
-    for buffer, values in zip(own.buffers, state["buffers"], strict=True):
+    for buffer, values in zip(own.buffers, state.buffers, strict=True):
         buffer[...] = values
-    own.steps = state["steps"]
-    own.learned.by, own.learned.state = state["learned"].by, state["learned"].state
+    own.steps = state.steps
+    own.learned.by, own.learned.state = state.learned.by, state.learned.state
 
 
 def _portable(member: Member, number: Callable[[Any], int]) -> Member:
