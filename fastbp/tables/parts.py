@@ -73,7 +73,10 @@ class Source(Protocol):
         """(first row, DataFrame) of each piece."""
 
     def read_as_text(self, names: Sequence[str]) -> None:
-        """From now on, read these columns as they are written."""
+        """From now on, read these columns as text, in which a mark such as NA is a missing value."""
+
+    def read_as_written(self, name: str) -> None:
+        """From now on, read this column as text in which such a mark is a text, too."""
 
     def place(self, row: int, name: str) -> str:
         """Where a cell is, in words."""
@@ -97,6 +100,9 @@ class FrameSource:
 
     def read_as_text(self, names: Sequence[str]) -> None:
         """The DataFrame has its dtypes already."""
+
+    def read_as_written(self, name: str) -> None:
+        """As it is."""
 
     def place(self, row: int, name: str) -> str:
         return place_in_frame(row, name)
@@ -150,14 +156,14 @@ def look(source: Source, choices: Choices) -> Looked:
     names = features_of(source.names, choices.target, choices.drop, choices.weights, source.label)
     seen = {name: survey.Seen(name) for name in names}
     collector, of_rows = targets.Collector(choices.target), Weights(source, choices.weights)
-    source.read_as_text([choices.target])
+    source.read_as_written(choices.target)
     for start, frame in source.frames():
         for name, found in seen.items():
             found.add(frame[name], start, source.text_may_be_numbers)
         collector.add(frame[choices.target])
         of_rows.add(start, frame)
     kinds = survey.kinds(seen, source.place, dates=choices.dates)
-    source.read_as_text([choices.target, *(name for name, kind in kinds.items() if kind != "number")])
+    source.read_as_text([name for name, kind in kinds.items() if kind != "number"])
     target, weights = collector.collected(), of_rows.collected()
     rows = np.arange(len(target))
     if choices.missing_target == "drop":
@@ -358,7 +364,8 @@ def held_out_of(source: Source, data: Data, dtype: str) -> Data:
     if name not in source.names:
         raise DataError(f"{source.label} has no target {name!r} to compare predictions with")
     columns.require_names(source.names, source.label)
-    source.read_as_text([name, *(kind.name for kind in columns.features if kind.kind != "number")])
+    source.read_as_written(name)
+    source.read_as_text([kind.name for kind in columns.features if kind.kind != "number"])
     collector = targets.Collector(name)
     for _, frame in source.frames():
         collector.add(frame[name])

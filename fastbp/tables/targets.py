@@ -24,6 +24,10 @@ def choose_kind(target: Target, name: str) -> str:
 
     DataError for numbers that are not written plainly: each would become a class.
     """
+    if isinstance(target, np.ndarray):
+        many = min(MANY_CLASSES, len(target) // 2)
+        if not np.isnan(target).any() and len(np.unique(target)) > many:
+            return "regression"  # without a text for each of perhaps millions of different numbers
     texts = _texts(target)
     classes, distinct = {*labels(target, name)}, {*texts}
     many = len(classes) > min(MANY_CLASSES, len(texts) // 2)

@@ -54,6 +54,17 @@ def test_command_line_and_train_table_and_load_predict_the_same(capsys):
     assert f"{again.quality['held out']['RMSE']:,.4g}" in capsys.readouterr().out
 
 
+def test_a_mark_of_a_missing_text_is_no_text():
+    """What pandas reads as missing is missing on the command line."""
+    frame = passengers(300)[["age", "deck", "fare"]]
+    frame.fillna({"deck": "NA"}).to_csv("d.csv", index=False)
+    assert main(["train", "d.csv", "--target", "fare", "--hidden", "4", "--epochs", "2", "--out", "m"]) == 0
+    assert main(["predict", "m", "d.csv", "--out", "p.npy"]) == 0
+    model = fastbp.load("m")
+    assert "deck=(missing)" in model.columns.outputs and "deck=NA" not in model.columns.outputs
+    np.testing.assert_array_equal(model.predict(pd.read_csv("d.csv")), np.load("p.npy"))
+
+
 def test_importance_is_what_shuffling_does():
     """A column that is not looked at has none; of the only one that is, everything is lost."""
     rng = np.random.default_rng(0)

@@ -129,9 +129,8 @@ def _of_file(
     elif len(source.names) != len(columns.features):  # only the order of the columns can be matched
         raise wrong_width(source.label, len(source.names), columns)
     collector = Collector(model.target) if model.columns.named and model.target in source.names else None
-    source.read_as_text(
-        [model.target, *(kind.name for kind in model.columns.features if kind.kind != "number")]
-    )
+    source.read_as_written(model.target)
+    source.read_as_text([kind.name for kind in model.columns.features if kind.kind != "number"])
     found = []
     for start, frame in source.frames():
 

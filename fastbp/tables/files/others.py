@@ -16,7 +16,7 @@ def parquet_pieces(path: str) -> Iterator[tuple[int, Any]]:
 
     start = 0
     try:
-        with ParquetFile(path) as file:
+        with ParquetFile(path, pre_buffer=False) as file:  # which would be all of it
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
                 yield start, named_frame(batch.to_pandas())
                 start += batch.num_rows

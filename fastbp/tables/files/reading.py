@@ -71,6 +71,7 @@ class FileSource:
         self.label, self._kind = path, _kind(path)
         self.text_may_be_numbers = self._kind in TEXT
         self._as_text: set[str] = set()
+        self._as_written: set[str] = set()
         self._decimal = decimal
         self._state = _state(path)
         self._whole: Any = None
@@ -94,6 +95,9 @@ class FileSource:
 
     def read_as_text(self, names: Sequence[str]) -> None:
         self._as_text |= {*names}
+
+    def read_as_written(self, name: str) -> None:
+        self._as_written.add(name)
 
     def place(self, row: int, name: str) -> str:
         return f"{self.label} row {row + 1}{self._line(row)}, column {name!r}"
@@ -154,7 +158,7 @@ class FileSource:
         import pandas
 
         names, start = self.names, 0
-        text = {name: object for name in names if name in self._as_text}
+        text = {name: object for name in names if name in self._as_text | self._as_written}
         exact = {"float_precision": "round_trip"} if pandas.__version__.startswith("2.") else {}
         reader = pandas.read_csv(
             self.label,
@@ -165,7 +169,7 @@ class FileSource:
             index_col=False,
             dtype=text,
             keep_default_na=False,
-            na_values={name: ["", *cells.MISSING] for name in names if name not in text},
+            na_values={name: ["", *cells.MISSING] for name in names if name not in self._as_written},
             decimal=self._decimal or ".",
             low_memory=False,
             chunksize=max(1, CELLS_AT_ONCE // len(names)),

@@ -1,0 +1,151 @@
+"""Tables as they come: `fastbp train` on CSV files, beside the same with scikit-learn's pipeline.
+
+    python tests/tables/compare_tables.py FOLDER
+
+FOLDER holds any of diamonds.csv, penguins.csv, mpg.csv, msleep.csv and txhousing.csv, as the package plotnine
+has them in plotnine/data. Each is trained once by the command line and once by a pipeline of scikit-learn
+(imputer, scaler and one-hot columns, MLPRegressor or MLPClassifier of the same size, batches and epochs) on
+the same rows; the time is that of training alone, the least of three. Predictions of the command line and of
+`fastbp.load` are compared, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import fastbp
+from fastbp.cli.main import main as command_line
+from fastbp.tables.parts import split_rows
+from fastbp.tables.wording import text_table
+
+HIDDEN, EPOCHS, BATCH, REPEATS = (64, 64), 30, 32, 3
+TARGETS = {
+    "diamonds": "price",
+    "penguins": "species",
+    "mpg": "hwy",
+    "msleep": "sleep_total",
+    "txhousing": "median",
+}
+
+
+def by_command_line(path: Path, target: str, folder: str) -> None:
+    """Train, and write predictions of the same file; SystemExit if it is refused."""
+    sizes = ",".join(map(str, HIDDEN))
+    options = f"--hidden {sizes} --epochs {EPOCHS} --batch-size {BATCH} --missing-target drop".split()
+    train = ["train", str(path), "--target", target, *options, "--out", f"{folder}/model"]
+    predict = ["predict", f"{folder}/model", str(path), "--out", f"{folder}/predictions.npy"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        if command_line(train) or command_line(predict):
+            raise SystemExit(f"{path} was refused")
+
+
+def by_train_table(frame: pd.DataFrame, target: str) -> tuple[float, float]:
+    """(seconds of training, R2 or accuracy on the rows held out)"""
+    seconds = []
+    for _ in range(REPEATS):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of columns that are left out
+            model = fastbp.train_table(
+                frame, target=target, hidden=HIDDEN, epochs=EPOCHS, batch_size=BATCH, progress=False
+            )
+        assert model.history is not None
+        seconds.append(model.history.seconds)
+    quality = model.quality["held out"]
+    return min(seconds), quality["R2" if model.classes is None else "accuracy"]
+
+
+def by_sklearn(frame: pd.DataFrame, target: str, names: list[str]) -> tuple[float, float]:
+    """The same of the columns that fastbp has used."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.impute import SimpleImputer
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    X, y = frame[names], frame[target]
+    quantity = pd.api.types.is_numeric_dtype(y)
+    train, held = split_rows(None if quantity else pd.factorize(y)[0], len(frame), 0.2, 0)
+    numbers = [name for name in names if pd.api.types.is_numeric_dtype(X[name])]
+    texts = [name for name in names if name not in numbers]
+    columns = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+            ("texts", OneHotEncoder(handle_unknown="ignore", sparse_output=False), texts),
+        ]
+    )
+    inputs = columns.fit_transform(X.iloc[train]).astype(np.float32)
+    later = columns.transform(X.iloc[held]).astype(np.float32)
+    mean, spread = (y.iloc[train].mean(), y.iloc[train].std()) if quantity else (0, 1)
+    seconds = []
+    for _ in range(REPEATS):
+        kind = MLPRegressor if quantity else MLPClassifier
+        network = kind(
+            hidden_layer_sizes=HIDDEN,
+            batch_size=BATCH,
+            learning_rate_init=0.003,
+            alpha=0,
+            max_iter=EPOCHS,
+            random_state=0,
+        )
+        network.set_params(n_iter_no_change=EPOCHS, tol=0)
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            network.fit(inputs, (y.iloc[train] - mean) / spread if quantity else y.iloc[train])
+        seconds.append(time.perf_counter() - start)
+    truth = (y.iloc[held] - mean) / spread if quantity else y.iloc[held]
+    return min(seconds), float(network.score(later, truth))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the CSV files are")
+    folder = parser.parse_args().folder
+    rows = []
+    for name, target in TARGETS.items():
+        path = folder / f"{name}.csv"
+        if not path.exists():
+            print(f"{path} is not there", file=sys.stderr)
+            continue
+        frame = pd.read_csv(path)
+        with tempfile.TemporaryDirectory() as out:
+            by_command_line(path, target, out)
+            loaded = fastbp.load(f"{out}/model")
+            predicted = np.load(f"{out}/predictions.npy")
+        same = loaded.predict(frame)
+        if predicted.dtype.kind == "f":
+            agree = f"{np.abs(predicted - same).max() / np.abs(same).max():.0e}"
+        else:
+            agree = f"{np.mean(predicted == same):.0%} equal"
+        frame = frame.dropna(subset=[target]).reset_index(drop=True)
+        ours, quality = by_train_table(frame, target)
+        theirs, other = by_sklearn(frame, target, loaded.columns.names)
+        figures = [f"{quality:.4f}", f"{other:.4f}", f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}"]
+        rows.append([name, f"{len(frame):,}", str(len(loaded.columns.outputs)), *figures, agree])
+    header = [
+        "table",
+        "rows",
+        "inputs",
+        "R2/accuracy",
+        "scikit-learn's",
+        "s",
+        "scikit-learn's s",
+        "times as fast",
+    ]
+    print(text_table([*header, "load against command line"], rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
