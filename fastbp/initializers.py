@@ -1,6 +1,13 @@
-"""Initial weights: normally distributed around zero, with a standard deviation by the layer's widths.
+"""Initial weights: distributed around zero, with a standard deviation by the layer's widths.
 
-Biases start at zero.
+All but "torch" draw weights from the normal distribution and leave biases at zero.
+
+What init="auto" means depends on the output. A network whose outputs are bounded, as probabilities are,
+begins with what suits each layer's activation: He for ReLU and its relatives. Where the output is the
+identity, as it is in regression, that is too much: the network begins as a function larger than the
+standardised targets, which a few dozen epochs on some hundred rows do not unlearn. The hidden layers' scale
+matters, more than that of the last one or the biases (asv_benchmarks/pages/INITIAL_WEIGHTS.md has the
+table). So there all layers begin as PyTorch's do.
 """
 
 from __future__ import annotations
@@ -35,11 +42,17 @@ def lecun(fan_in: int, fan_out: int) -> float:
     return math.sqrt(1 / fan_in)
 
 
+def torch(fan_in: int, fan_out: int) -> float:
+    """sqrt(1 / (3 fan_in)), of numbers uniform in +-1 / sqrt(fan_in), biases too: as torch.nn.Linear."""
+    return math.sqrt(1 / (3 * fan_in))
+
+
 INITIALIZERS: dict[str, Callable[[int, int], float]] = {
     "normal": normal,
     "he": he,
     "glorot": glorot,
     "lecun": lecun,
+    "torch": torch,
     "xavier": glorot,  # glorot's other name, after the first author's first name
 }
 
@@ -49,15 +62,27 @@ def check(init: str) -> str:
     return checks.known_name("init", init, ["auto", *INITIALIZERS])
 
 
-def standard_deviation(init: str, fan_in: int, fan_out: int, activation: str) -> float:
-    """Of one layer's weights. "auto" is what the activation's definition names."""
-    if init == "auto":
-        init = OUTPUTS[activation].init
+def chosen(init: str, activation: str, output: str) -> str:
+    """What `init` means for a layer of this activation, in a network with this output activation."""
+    if init != "auto":
+        return init
+    return "torch" if output == "identity" else OUTPUTS[activation].init
+
+
+def standard_deviation(init: str, fan_in: int, fan_out: int) -> float:
+    """Of one layer's weights; `init` is a name in the registry."""
     return INITIALIZERS[init](fan_in, fan_out)
 
 
-def weights(
-    init: str, fan_in: int, fan_out: int, activation: str, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def weights(init: str, fan_in: int, fan_out: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """(fan_in, fan_out), in float64 for every dtype: float32 weights are the float64 ones, rounded."""
-    return rng.standard_normal((fan_in, fan_out)) * standard_deviation(init, fan_in, fan_out, activation)
+    if init == "torch":
+        return rng.uniform(-1, 1, (fan_in, fan_out)) / math.sqrt(fan_in)
+    return rng.standard_normal((fan_in, fan_out)) * standard_deviation(init, fan_in, fan_out)
+
+
+def biases(init: str, fan_in: int, fan_out: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """(fan_out,), in float64: zeros, but for "torch"."""
+    if init == "torch":
+        return rng.uniform(-1, 1, fan_out) / math.sqrt(fan_in)
+    return np.zeros(fan_out)

@@ -49,8 +49,9 @@ class MLP(Embeddable, Inspected):
     reduction : "mean" divides loss and gradients by the batch size, "sum" adds the samples up,
         "weighted_mean" divides by the sum of the batch's sample weights (without weights by its size). A
         batch whose weights sum to 0 is then skipped: loss and gradients are 0, no step is taken.
-    init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", or "auto": He for ReLU
-        and its relatives, LeCun for selu, Glorot for others. Biases start at 0.
+    init : "normal" (standard deviation 0.01), "he", "glorot" (or "xavier"), "lecun", "torch" (as
+        torch.nn.Linear), or "auto": with output "identity" as "torch", otherwise He for ReLU and its
+        relatives, LeCun for selu, Glorot for others. Biases start at 0, but for "torch".
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
     seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).

@@ -12,7 +12,7 @@ from fastbp.activations import ACTIVATIONS
 
 def computed(module, name, z, dtype):
     """a, and da/dz of each element, through a network of one unit with weight 1 and a sum of squares."""
-    model = module.MLP([1, 1], output=name, loss="mse", reduction="sum", dtype=dtype)
+    model = module.MLP([1, 1], output=name, loss="mse", reduction="sum", init="he", dtype=dtype)
     model.weights[0][...] = 1
     z = np.asarray(z, dtype)
     a = model.predict(z[:, None])[:, 0]

@@ -161,10 +161,11 @@ def test_initial_weights():
 
     def deviations(module, **options):
         model = module.MLP(sizes, seed=0, dtype="float64", **options)
-        assert all(not b.any() for b in model.biases)
+        assert all(not b.any() for b in model.biases) or options in as_torch
         assert all(abs(W.mean()) < 5 * W.std() / np.sqrt(W.size) for W in model.weights)
         return [W.std() for W in model.weights]
 
+    as_torch = [{"init": "torch"}, {"init": "auto", "output": "identity"}]
     he = [np.sqrt(2 / 400), np.sqrt(2 / 300)]
     glorot = [np.sqrt(2 / 700), np.sqrt(2 / 500)]
     for module in (fastbp, fastbp.reference):
@@ -178,6 +179,21 @@ def test_initial_weights():
             (he, {"init": "auto", "output": "relu"}),
         ]:
             assert deviations(module, **options) == pytest.approx(expected, rel=0.02)
+        for options in as_torch:
+            expected = [1 / np.sqrt(3 * 400), 1 / np.sqrt(3 * 300)]
+            assert deviations(module, **options) == pytest.approx(expected, rel=0.02)
+            model = module.MLP(sizes, seed=0, dtype="float64", **options)
+            for W, b in zip(model.weights, model.biases, strict=True):
+                bound = 1 / np.sqrt(len(W))
+                assert 0.99 * bound < abs(W).max() <= bound
+                assert 0.9 * bound < abs(b).max() <= bound
+                assert abs(b.mean()) < 5 * bound / np.sqrt(3 * b.size)
+
+
+def test_biases_of_normalised_layers_begin_at_zero(module):
+    """Also where init="auto" draws biases: there they are the normalisation's, whose output is centred."""
+    model = module.MLP([5, 20, 20, 1], output="identity", layer_norm=True, seed=0)
+    assert [bool(b.any()) for b in model.biases] == [False, False, True]
 
 
 def test_a_seed_gives_the_same_weights_everywhere():

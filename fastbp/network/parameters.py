@@ -149,12 +149,17 @@ class Parameters:
             return math.isfinite(self.flat.sum()) or bool(np.isfinite(self.flat).all())
 
     def draw(self, architecture: Architecture, rng: np.random.Generator) -> None:
-        """Initial values: weights as `init` says, biases 0, gains 1."""
+        """Initial values: weights and biases as `init` says, gains 1. (Normalised layers' biases are 0.)"""
         self._restore_views()
         self.flat[...] = 0
-        for W, activation in zip(self.weights, architecture.activations, strict=True):
-            fan_in, fan_out = W.shape
-            W[...] = initializers.weights(architecture.init, fan_in, fan_out, activation.name, rng)
+        output = architecture.activations[-1].name
+        normalised = len(self.gains)
+        for layer, activation in enumerate(architecture.activations):
+            W, b = self.weights[layer], self.biases[layer]
+            init = initializers.chosen(architecture.init, activation.name, output)
+            W[...] = initializers.weights(init, *W.shape, rng)
+            if layer >= normalised:
+                b[...] = initializers.biases(init, *W.shape, rng)
         for g in self.gains:
             g[...] = 1
         self.symmetry_reported, self.owner = False, Owner()

@@ -54,7 +54,7 @@ def test_vanishing_gradients(module):
 
 def test_exploding_gradients(module):
     X, Y = data()
-    model = module.MLP([10, *[20] * 8, 2], hidden="identity", output="identity", seed=0)
+    model = module.MLP([10, *[20] * 8, 2], hidden="identity", output="identity", init="he", seed=0)
     for W in model.weights[1:]:
         W *= 4
     assert "gradients explode from layer" in verdict_of(model, X, Y)
@@ -62,7 +62,7 @@ def test_exploding_gradients(module):
 
 def test_exploding_activations(module):
     X, Y = data()
-    model = module.MLP([10, *[20] * 8, 2], output="identity", seed=0)
+    model = module.MLP([10, *[20] * 8, 2], output="identity", init="he", seed=0)
     for W in model.weights:
         W *= 6
     assert "activations explode from layer" in verdict_of(model, X, Y)
