@@ -7,6 +7,7 @@ before anything is modified. A message names the argument, what was given and wh
     scalars.py    rates, counts and flags
     names.py      one name out of those that are known
     foreign.py    what callers have instead of arrays: tables, sparse and masked arrays
+    warning.py    warnings that point at the caller's line
     two_layer.py  all arguments of `forward`, `backward`, `sgd_update` and `train_step`
 """
 
@@ -31,6 +32,7 @@ from fastbp.checks.two_layer import (
     train_step_arguments,
     update_arguments,
 )
+from fastbp.checks.warning import warn
 
 __all__ = [
     "FLOAT32",
@@ -61,4 +63,5 @@ __all__ = [
     "shown",
     "train_step_arguments",
     "update_arguments",
+    "warn",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from fastbp.checks.arrays import (
     require_updatable,
 )
 from fastbp.checks.scalars import flag, learning_rate
+from fastbp.checks.warning import warn
 from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
 Array = NDArray[Any]
@@ -85,11 +85,9 @@ def _warn_if_all_zero(names: str, matrices: Sequence[Array]) -> None:
     """Warn whoever called the function that called the check, if all weights of two layers or more are 0."""
     if len(matrices) < 2 or any(W.size == 0 or W.item(0) or W.any() for W in matrices):
         return
-    warnings.warn(
+    warn(
         f"{names} are all zero: all hidden units compute the same and get the same gradient, so they never "
-        "learn to differ (symmetry); start from small random weights",
-        UserWarning,
-        stacklevel=4,
+        "learn to differ (symmetry); start from small random weights"
     )
 
 

@@ -7,7 +7,6 @@ copies or shuffles rows takes the weight along.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,11 +46,9 @@ def warn_if_out_of_reach(targets: Array | Rows, output: Activation, loss: Loss) 
     if not (low < output.low - NEAR or high > output.high + NEAR):  # NaN is none of its business
         return
     reach = f"{output.low:.4g} to {output.high:g}" if output.high < math.inf else f"{output.low:.4g} up"
-    warnings.warn(
+    checks.warn(
         f"Y has values from {low:.4g} to {high:.4g}, but output={output.name!r} only reaches {reach}: the "
-        "network cannot learn these targets; scale them, or use output='identity'",
-        UserWarning,
-        stacklevel=6,
+        "network cannot learn these targets; scale them, or use output='identity'"
     )
 
 

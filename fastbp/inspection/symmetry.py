@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
+from fastbp import checks
 from fastbp.network.network import Network
 
 
@@ -28,7 +27,7 @@ def _is_symmetric(model: Network, layer: int) -> bool:
     return bool(silent or (W_next == W_next[:1]).all())
 
 
-def warn_if_symmetric(model: Network, stacklevel: int) -> None:
+def warn_if_symmetric(model: Network) -> None:
     """Warn about such layers, once since the parameters were drawn."""
     parameters = model.parameters
     if parameters.symmetry_reported:
@@ -39,10 +38,8 @@ def warn_if_symmetric(model: Network, stacklevel: int) -> None:
     parameters.symmetry_reported = True
     zero = all(not parameters.weights[i - 1].any() for i in layers)
     which = f"layer {layers[0]}" if len(layers) == 1 else "layers " + ", ".join(map(str, layers))
-    warnings.warn(
+    checks.warn(
         f"the hidden units of {which} will stay identical: their weights are all "
         f"{'zero' if zero else 'the same'}, so all of them compute the same and get the same gradient "
-        "(symmetry); start from random weights",
-        UserWarning,
-        stacklevel=stacklevel,
+        "(symmetry); start from random weights"
     )

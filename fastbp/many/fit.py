@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,10 +129,9 @@ def train(members: Sequence[Member], threads: int | None, progress: bool, execut
     diverged = [member for member in members if member.history.diverged]
     if diverged:
         first = diverged[0]
-        warnings.warn(
+        checks.warn(
             f"{len(diverged)} of {len(members)} networks have diverged and keep their last finite parameters "
             f"(see each history's `diverged`): models {', '.join(str(m.index) for m in diverged[:10])}"
             f"{', ...' if len(diverged) > 10 else ''}. models[{first.index}]: {first.history.diverged}",
             RuntimeWarning,
-            stacklevel=3,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeAlias
@@ -10,6 +9,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp import checks
 from fastbp.tables import learning
 from fastbp.tables.kinds import KINDS, Kind, Number, Scale
 from fastbp.tables.learning import Line
@@ -108,7 +108,7 @@ class Columns:
                 "or allow for more"
             )
         if out:
-            warnings.warn(f"left out: {'; '.join(out)}", LeftOut, stacklevel=3)
+            checks.warn(f"left out: {'; '.join(out)}", LeftOut)
         return cls(features, target, True, width, lines)
 
     # ---- what they become ----

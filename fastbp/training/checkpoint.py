@@ -13,7 +13,6 @@ import dataclasses
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -311,7 +310,7 @@ class Checkpoints:
         message = f"the checkpoint {self.path} cannot be written: {error}"
         if (on_error or self.on_error) == "raise":
             raise type(error)(error.errno, message) from error
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        checks.warn(message, RuntimeWarning)
 
 
 def _states(run: Course, callbacks: Callbacks) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     callbacks = options.sorted_callbacks if options.leads else Callbacks(())
     history = run.train(validation, callbacks, options.progress and options.leads)
     if run.shortage:
-        warnings.warn(run.shortage, UserWarning, stacklevel=3)
+        checks.warn(run.shortage)
     return history
 
 
@@ -92,7 +91,7 @@ def run_of_samples(
     samples.require_some_weight("class_weight", "trained on")
     warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
     validation = validation_of(model, held_out, options)
-    _require_trainable(model, stacklevel=7)
+    _require_trainable(model)
     rows_of_step = min(options.accumulate * options.batch_size, len(samples))
     if options.local:
         rows_of_step = options.batch_size_of_rank
@@ -134,7 +133,7 @@ def _run_of_batches(
 ) -> tuple[Run, Validation | None]:
     options.require_for_batches()
     validation = validation_of(model, held_out, options)
-    _require_trainable(model, stacklevel=6)
+    _require_trainable(model)
 
     def prepare(X: Any, Y: Any, weights: Any) -> Samples:
         batch = samples_to_train(model, X, Y, weights, options.check_finite)
@@ -157,13 +156,13 @@ def validation_of(model: Network, held_out: Samples | None, options: FitOptions)
     return Validation(held_out, entries) if held_out else None
 
 
-def _require_trainable(model: Network, stacklevel: int) -> None:
+def _require_trainable(model: Network) -> None:
     """ValueError for parameters that are not finite; a warning where units are all alike, to the caller of
     `fit`, so many calls above."""
     parameters = model.parameters
     if not (model.backend.is_finite(parameters.flat) or parameters.are_finite()):
         raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
-    warn_if_symmetric(model, stacklevel)
+    warn_if_symmetric(model)
 
 
 def split_rows(model: Network, rows: int, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

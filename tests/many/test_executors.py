@@ -79,7 +79,7 @@ def test_trainings_go_on_from_where_they_were():
 
 
 def test_divergence_and_early_stopping_come_back():
-    models = [fastbp.MLP([6, 8, 2], output="identity", seed=i) for i in range(3)]
+    models = [fastbp.MLP([6, 8, 2], output="identity", init="he", seed=i) for i in range(3)]
     stop = fastbp.EarlyStopping("loss", patience=1, min_delta=10.0)
     with pytest.warns(RuntimeWarning, match="1 of 3 networks"):
         histories = train(
