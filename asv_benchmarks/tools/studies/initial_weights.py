@@ -2,7 +2,7 @@
 
     pip download --no-deps plotnine ISLP && unzip -d tables '*.whl'    # for their CSV files
     pip install pandas scikit-learn
-    python asv_benchmarks/tools/initial_weights.py tables --page
+    python asv_benchmarks/tools/studies/initial_weights.py tables --page
 
 Needs no quiet machine: it measures no time. With --page it writes pages/INITIAL_WEIGHTS.md, where the default
 of `fastbp.MLP(init="auto")` for networks with output "identity" comes from.
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from asv_folder import PAGES
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
@@ -26,7 +25,7 @@ from sklearn.model_selection import train_test_split
 import fastbp
 
 Array = NDArray[np.float64]
-PAGE = PAGES / "INITIAL_WEIGHTS.md"
+PAGE = Path(__file__).parents[2] / "pages" / "INITIAL_WEIGHTS.md"
 ROWS = 3000  # of a larger table: where rows abound, all ways end alike
 
 # name: (file, target, columns that are left out: names, and what gives the target away)
@@ -161,7 +160,7 @@ TEXT = """# Initial weights for regression
 
 R2 on a quarter of the rows, mean over {seeds} splits and seeds: `MLP(sizes, output="identity")`, ReLU, Adam
 with 1e-3, 50 epochs of batches of 32, inputs and targets standardised, text columns as columns of 0 and 1,
-at most {rows} rows. Written by `asv_benchmarks/tools/initial_weights.py`.
+at most {rows} rows. Written by `asv_benchmarks/tools/studies/initial_weights.py`.
 
 "He" (He for the hidden layers, Glorot for the last one) was what `init="auto"` meant. It is behind
 everywhere, and furthest where rows are few: the network begins as a function that is larger than the

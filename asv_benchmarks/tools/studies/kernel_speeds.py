@@ -1,8 +1,8 @@
 """A table of fastbp.kernels next to NumPy, in one process: microseconds of a call from Python, and how many
 times NumPy's line takes as long; of products also what they reach of the machine's limit.
 
-    python tests/kernels/kernel_speeds.py [--dtype float32] [--kernel relu]
-    python tests/kernels/kernel_speeds.py --example     the training step of fastbp/kernels/README.md
+    python asv_benchmarks/tools/studies/kernel_speeds.py [--dtype float32] [--kernel relu]
+    python asv_benchmarks/tools/studies/kernel_speeds.py --example    the step of fastbp/kernels/README.md
 
 On a machine with nothing else to do. NumPy's threads go on to spin for a while after a product: each pair is
 measured with a pause between.
@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "asv_benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import kernels as hot_loops
 
 PAUSE = 0.05  # seconds
 
 
-PAGE = Path(__file__).resolve().parents[2] / "fastbp" / "kernels" / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "fastbp" / "kernels" / "README.md"
 NETWORKS = {
     "tiny": (32, (8, 16, 16, 1)),
     "small": (32, (32, 64, 64, 1)),
