@@ -157,9 +157,9 @@ class Parameters:
         for layer, activation in enumerate(architecture.activations):
             W, b = self.weights[layer], self.biases[layer]
             init = initializers.chosen(architecture.init, activation.name, output)
-            W[...] = initializers.weights(init, *W.shape, rng)
+            W[...] = initializers.weights(init, len(W), W.shape[1], rng)
             if layer >= normalised:
-                b[...] = initializers.biases(init, *W.shape, rng)
+                b[...] = initializers.biases(init, len(W), W.shape[1], rng)
         for g in self.gains:
             g[...] = 1
         self.symmetry_reported, self.owner = False, Owner()
