@@ -1,4 +1,4 @@
-"""Time of the NumPy reference over time of fastbp, measured in turn in one process: more is better.
+"""Time of the NumPy reference, and of scikit-learn, over time of fastbp, measured in turn: more is better.
 
 All are measured in setup_cache, and looked up. Steadier than times where the machine's clock changes; a busy
 machine disturbs both.
@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from .common import (
+    ESTIMATORS,
     IMPLEMENTATIONS,
     LR,
     QUICK,
     Fit,
     LookUp,
     OverShapes,
+    estimator_fit,
     require,
     steps_of_an_epoch,
+    those_that_exist,
     two_layers,
 )
 
@@ -126,3 +129,20 @@ def _train_step(shape: str, dtype: str, implementation: str) -> Callable[[], obj
     train_step = require(implementation, "train_step")
     n = two_layers(shape, dtype)
     return lambda: train_step(n.X, n.Y, n.W1, n.b1, n.W2, n.b2, LR)
+
+
+class EstimatorFit(LookUp):
+    params = [list(ESTIMATORS)]
+    param_names = ["data"]
+
+    def setup_cache(self) -> dict[Any, Any]:
+        return those_that_exist(
+            self.params[0],
+            lambda name: ratio(estimator_fit(name, "sklearn.neural_network"), estimator_fit(name)),
+        )
+
+    def track_ratio_fit(self, figures: dict[Any, Any], name: str) -> float:
+        return round(figures[name], 3)
+
+    track_ratio_fit.pretty_name = "fit of an estimator: scikit-learn / fastbp.sklearn (more is better)"
+    track_ratio_fit.unit = "x"

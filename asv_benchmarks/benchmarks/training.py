@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import QUICK, require
+from .common import ESTIMATORS, QUICK, estimator_fit, require
 from .measuring import seconds_each
 
 BATCH, SIZES, STEPS = 128, (64, 128, 10), 64
@@ -99,6 +99,26 @@ class RegularisationStep:
 
     track_step.pretty_name = "a training step with a regularisation, 128 x 64-128-10"
     track_step.unit = "seconds"
+
+
+class EstimatorFit:
+    """fit of fastbp.sklearn's estimators; its ratio to scikit-learn's is in ratios.py."""
+
+    timeout = 900
+    params = [list(ESTIMATORS)]
+    param_names = ["data"]
+    rounds = 1
+    repeat = (3, 10, 1.0)
+    warmup_time = 0.05
+
+    def setup(self, name: str) -> None:
+        self.fit = estimator_fit(name)
+        self.fit()
+
+    def time_fit(self, name: str) -> None:
+        self.fit()
+
+    time_fit.pretty_name = "fit of an estimator of fastbp.sklearn"
 
 
 # ---- many networks in one call -------------------------------------------------------------------------

@@ -93,9 +93,9 @@ def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any],
     [
         *(("engine", cls) for cls in ("Tile", "Product", "ShuffledEpoch", "Predict")),
         *(("scaling", cls) for cls in ("Batch", "Width", "Depth")),
-        *(("ratios", cls) for cls in ("TrainStep", "Epoch")),
+        *(("ratios", cls) for cls in ("TrainStep", "Epoch", "EstimatorFit")),
         *(("kernels", cls) for cls in ("Prediction", "CompiledStep", "Gain")),
-        *(("shapes", "Step"), ("threads", "Speedup"), ("dtypes", "Float64")),
+        *(("shapes", "Step"), ("training", "EstimatorFit"), ("threads", "Speedup"), ("dtypes", "Float64")),
     ],
 )
 def test_benchmarks_with_figures_execute(
