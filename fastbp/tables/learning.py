@@ -18,7 +18,7 @@ from fastbp.tables import series
 from fastbp.tables.kinds import DATE_PARTS, Date, Kind, Number, Scale, Text, Truth
 from fastbp.tables.wording import DataError
 
-MEDIAN_OF = 1 << 18
+MEDIAN_OF = 1 << 16  # of each column these are in memory
 LEAST_SPREAD = 1e-36  # what the network multiplies by, 1 / spread, has to be a number in float32
 SOME_ROWS = 20  # a column of text with more distinct values than this and half the rows is one of names
 

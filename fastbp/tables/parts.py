@@ -322,12 +322,15 @@ def assemble(source: Source, choices: Choices, looked: Looked, division: Divisio
         for learner in learners:
             learner.add(piece[learner.name])
     columns = Columns.learnt(learners, choices.target, len(source.names), choices.max_columns)
+    del learners, training  # whose samples and rows need not be there beside the inputs
     if looked.kind == "classification":
         answer = Answer.of_classes(looked.target, choices.target)
     else:
         values = targets.quantities(looked.target, choices.target)
         answer = Answer.of_quantity(values[division.training], choices.target)
-    rows = [looked.rows[part] for part in division]
+        del values
+    every = looked.rows[-1] == len(looked.rows) - 1  # row of the table has a known target
+    rows = [part if every else looked.rows[part] for part in division]
     written = matrices(source, columns, rows, choices.dtype)
     names = ("training", "validation", "held out")
     made = [

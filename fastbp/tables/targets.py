@@ -83,14 +83,14 @@ def quantities(target: Target, name: str) -> NDArray[np.float64]:
         if len(bad):
             raise DataError(f"{_place(bad[0], name)}: {target[bad[0]]} is not a finite number")
         return target
-    found = [cells.number(cell) for cell in target]
-    for row, value in enumerate(found):
-        if value is None:
-            _refuse_missing(target[row], row, name)
-            form = cells.unusual_form(target[row])
-            more = "" if form is None else f", but one with {form}: numbers like 1234.5 are expected"
-            raise DataError(f"{_place(row, name)}: {cells.shown(target[row])} is not a number{more}")
-    return np.array(found, dtype=np.float64)
+    found = {cell: cells.number(cell) for cell in {*target}}
+    if None in found.values():
+        row = next(row for row, cell in enumerate(target) if found[cell] is None)
+        _refuse_missing(target[row], row, name)
+        form = cells.unusual_form(target[row])
+        more = "" if form is None else f", but one with {form}: numbers like 1234.5 are expected"
+        raise DataError(f"{_place(row, name)}: {cells.shown(target[row])} is not a number{more}")
+    return np.fromiter((found[cell] for cell in target), np.float64, len(target))
 
 
 def labels(target: Target, name: str, known: Sequence[Label] = ()) -> list[Label]:

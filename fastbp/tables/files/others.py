@@ -9,6 +9,20 @@ from fastbp.tables import cells
 from fastbp.tables.columns import ROWS_AT_ONCE, named_frame
 from fastbp.tables.wording import DataError, listed
 
+BYTES_AT_ONCE = 1 << 16  # of each column of a parquet file, before they are unpacked
+CELLS_AT_ONCE = 500_000  # of a parquet file
+
+
+def parquet_names(path: str) -> list[str]:
+    """Of its columns, without reading any rows."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        return [*named_frame(read_schema(path).empty_table().to_pandas()).columns]
+    except ArrowException as error:
+        raise _unreadable(path, error) from error
+
 
 def parquet_pieces(path: str) -> Iterator[tuple[int, Any]]:
     from pyarrow import ArrowException
@@ -16,14 +30,20 @@ def parquet_pieces(path: str) -> Iterator[tuple[int, Any]]:
 
     start = 0
     try:
-        with ParquetFile(path, pre_buffer=False) as file:  # which would be all of it
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
+        # Neither all of the file nor a whole group of rows, which may be all of it, is read at once.
+        with ParquetFile(path, pre_buffer=False, buffer_size=BYTES_AT_ONCE) as file:
+            rows = max(1, min(ROWS_AT_ONCE, CELLS_AT_ONCE // max(1, file.metadata.num_columns)))
+            for batch in file.iter_batches(batch_size=rows, use_threads=False):
                 yield start, named_frame(batch.to_pandas())
                 start += batch.num_rows
             if not start:
                 yield 0, named_frame(file.schema_arrow.empty_table().to_pandas())
     except ArrowException as error:
-        raise DataError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}")
 
 
 def line_pieces(path: str) -> Iterator[tuple[int, Any]]:

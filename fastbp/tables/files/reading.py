@@ -79,6 +79,9 @@ class FileSource:
             self._encoding = encoding or _encoding(path)
             self._separator = separator or _separator(path, self._encoding)
             self.names = self._header()
+        elif self._kind in PARQUET:
+            with _worded(path):
+                self.names = others.parquet_names(path)
         else:
             self.names = [*next(iter(self._unread()))[1].columns]
 
