@@ -118,7 +118,7 @@ def test_forward_backward_and_loss(module, dtype, hidden, loss, reduction):
 
 def test_one_layer_is_a_network(module):
     X, Y = data(9, [4, 2])
-    model = module.MLP([4, 2], output="identity", dtype="float64", seed=0)
+    model = module.MLP([4, 2], output="identity", init="glorot", dtype="float64", seed=0)
     assert np.allclose(model.predict(X), X @ model.weights[0], rtol=0, atol=1e-14)
     dW, _, _ = plain_gradients(model, X, Y)
     assert np.allclose(model.backward(model.forward(X), Y).weights[0], dW[0], rtol=0, atol=1e-14)

@@ -328,7 +328,7 @@ class ShareOfLimit:
         return share_of_limit(self.call, shape, dtype)
 
     track_share.unit = "of the limit"  # type: ignore[attr-defined]
-    track_share.pretty_name = "share of the limit of multiply-adds"  # type: ignore[attr-defined]
+    track_share.pretty_name = "share of the limit of multiply-adds (more is better)"  # type: ignore[attr-defined]
 
 
 def seconds(function: Callable[[], Any], *, leg: float = 0.01, legs: int = 5) -> float:

@@ -83,11 +83,12 @@ class Shards:
 
         part(shard) : the gradient of a part of this process, valid until the next call.
         """
-        result = self._tree(part, 0, self.own, 0)
-        if self.others is not None and self.others.size > 1:
-            if self.own == 1:
-                result = self._kept(result, 0)
-            self.others.add(result)
+        with np.errstate(all="ignore"):  # fit itself watches for NaN and infinity
+            result = self._tree(part, 0, self.own, 0)
+            if self.others is not None and self.others.size > 1:
+                if self.own == 1:
+                    result = self._kept(result, 0)
+                self.others.add(result)
         return result
 
     def total_of_losses(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -84,6 +84,8 @@ def test_what_fit_and_the_network_are_given(prepared):
         "steps": 11,
         "batch_size": 4,
         "accumulate": 2,
+        "shards": 1,
+        "comm": None,
         "shuffle": False,
         "class_weight": {0: 2.0, 2: 0.5},
         "metrics": ["top_k(2)"],

@@ -79,7 +79,7 @@ def test_a_model_is_written_though_its_reader_took_one_line_only():
     done = shell(f"set -o pipefail; fastbp {TRAIN} --out new.safetensors | head -n 1")
     assert done.stdout.startswith(b"data ") and done.stdout.count(b"\n") == 1
     assert (done.returncode, done.stderr) == (0, b"")
-    assert fastbp.MLP.load("new.safetensors").metadata["classes"] == ["größe", "lily", "rose"]
+    assert list(fastbp.load("new.safetensors").classes) == ["größe", "lily", "rose"]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ def test_an_integral_that_is_known():
     scipy = pytest.importorskip("scipy.integrate")
     model = model_of([1, 1, 1], dtype="float64")
     model.weights[0][...] = model.weights[1][...] = 1
+    model.biases[0][...] = model.biases[1][...] = 0
     integrand = model.low_level_callable()
     del model
     gc.collect()

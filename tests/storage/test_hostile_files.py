@@ -97,7 +97,7 @@ CONTRADICTIONS = [
     ({"max_norm": 0}, "max_norm"),
     ({"layer_norm": 1}, "layer_norm"),
     ({"layer_norm": True}, "do not fit the arrays"),
-    ({"hidden": ["relu"]}, "relu"),
+    ({"hidden": ["relu", "tanh"]}, "hidden"),
     ({"init": None}, "init"),
     ({"reduction": "median"}, "reduction"),
     ({"threads": 10**9}, "threads"),

@@ -136,6 +136,11 @@ def expected(model, X, Y, activations, loss, weight=None):
     if loss == "binary_crossentropy":
         value = np.maximum(last.value, 0) - y * last.value + np.log1p(np.exp(-np.abs(last.value)))
         value_error = np.abs(difference) * last.error + FEW * u * (1 + np.abs(last.value))
+    elif loss == "poisson":
+        value = loss_terms(loss, a[-1].value, y)[0]
+        log_y = np.log(np.where(y > 0, y, 1))
+        sizes = a[-1].value + y * (1 + np.abs(log_y) + np.abs(last.value))
+        value_error = np.abs(difference) * last.error + FEW * u * sizes
     elif loss.startswith("categorical"):
         shifted = last.value - last.value.max(axis=1, keepdims=True)
         value = y * (np.log(np.exp(shifted).sum(axis=1, keepdims=True)) - shifted)

@@ -51,6 +51,15 @@ def _times(factor, x):
 
 def _sgd(at, g):
     o, moved = at.optimizer, g
+    if o.momentum and o.lr_in_velocity:
+        value = o.momentum * at.before[0] - o.lr * g.value
+        size = np.abs(o.momentum * at.before[0]) + np.abs(o.lr * g.value)
+        at.assert_state(0, value, np.hypot(o.lr * g.error, FEW * at.u * size))
+        if not o.nesterov:
+            return Approximate(-at.now[0])
+        size = np.abs(o.momentum * at.now[0]) + np.abs(o.lr * g.value)
+        error = np.hypot(o.lr * g.error, FEW * at.u * size)
+        return Approximate(o.lr * g.value - o.momentum * at.now[0], error)
     if o.momentum:
         value = o.momentum * at.before[0] + g.value
         size = np.abs(o.momentum * at.before[0]) + np.abs(g.value)
