@@ -110,13 +110,17 @@ def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[
         model = fastbp.MLP(sizes, seed=i, threads=threads, input_scale=scale, **kind, **regular)
         for b in model.biases:
             b[...] = np.linspace(-0.5, 0.5, len(b))
+        rule = OPTIMIZERS[optimizer]()
+        if output == "exp":  # soon grows beyond all bounds
+            rule.lr *= 1e-3
+            model.weights[-1][...] *= 0.05
         history = model.fit(
             X,
             Y,
             epochs=-(-STEPS // -(-len(X) // batch)),
             batch_size=batch,
             accumulate=2 if i // every % 7 == 5 else 1,
-            optimizer=OPTIMIZERS[optimizer](),
+            optimizer=rule,
             shuffle=i % 3 > 0,
             sample_weight=np.linspace(0, 2, len(X)) if i % 4 == 1 else None,
             progress=False,
