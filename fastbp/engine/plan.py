@@ -381,7 +381,7 @@ class Plan:
         """The optimizer's step with what stands in `gradient`, clipped; coefficients as one row for
         `train`."""
         self.release_updates()
-        self.table.coefficients = coefficients.ctypes.data
+        self.table.coefficients = data_at(coefficients)
         self._enter(structs.FINISH_UPDATE, self.threads)
         self.hold_updates()
 

@@ -94,3 +94,13 @@ def assert_same(model, optimizer, history, other, its_optimizer, its_history):
     for name in ("best_epoch", "stopped_early", "interrupted", "diverged"):
         assert getattr(history, name) == getattr(its_history, name)
     assert model.streams.state() == other.streams.state()
+
+
+def assert_as_alone(count, **options):
+    """So many networks that `fit_many` trains with these options are those of their own fits."""
+    listed = list(cases(count))
+    alone, together = models_of(listed), models_of(listed)
+    expected = fit_each(alone, listed)
+    got = fit_together(together, listed, **options)
+    for model, optimizer, history, *others in zip(together, *got, alone, *expected, strict=True):
+        assert_same(model, optimizer, history, *others)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from many_networks import X, Y, assert_same, cases, fit_each, fit_together, models_of
+from many_networks import X, Y, assert_as_alone
 
 import fastbp
 from fastbp.many import remote
@@ -26,15 +26,6 @@ def small(count):
 def train(models, **changes):
     options = {"epochs": 3, "optimizers": fastbp.Adam(0.01), "progress": False} | changes
     return fastbp.fit_many(models, X, Y, **options)
-
-
-def assert_as_alone(executor, count):
-    listed = list(cases(count))
-    alone, there = models_of(listed), models_of(listed)
-    expected = fit_each(alone, listed)
-    got = fit_together(there, listed, executor=executor)
-    for model, optimizer, history, *others in zip(there, *got, alone, *expected, strict=True):
-        assert_same(model, optimizer, history, *others)
 
 
 class AtOnce:
@@ -57,7 +48,7 @@ class AtOnce:
 def test_what_comes_back_is_what_fit_gives():
     remote._data.clear()
     executor = AtOnce()
-    assert_as_alone(executor, 16)
+    assert_as_alone(16, executor=executor)
     assert len(executor.sent) >= 4 and executor.sent == [True] * 2 + [False] * (len(executor.sent) - 2)
 
 
@@ -106,7 +97,7 @@ def test_a_sweep_and_an_ensemble_inherit_it():
 
 def test_threads_of_an_executor():
     with ThreadPoolExecutor(2) as executor:
-        assert_as_alone(executor, 8)
+        assert_as_alone(8, executor=executor)
 
 
 class Fails:
@@ -169,7 +160,7 @@ def test_dask():
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        assert_as_alone(client.get_executor(), 8)
+        assert_as_alone(8, executor=client.get_executor())
 
 
 @pytest.mark.slow

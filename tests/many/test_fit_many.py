@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from many_networks import LABELS, X, Y, assert_same, cases, columns, fit_each, fit_together, models_of
+from many_networks import LABELS, X, Y, assert_as_alone, columns
 
 import fastbp
 from fastbp import reference
@@ -25,12 +25,7 @@ def train(models, **changes):
     ("count", "threads"), [(24, 1), (24, 2), pytest.param(200, 2, marks=pytest.mark.slow)]
 )
 def test_every_network_is_that_of_its_own_fit(count, threads):
-    listed = list(cases(count))
-    alone, together = models_of(listed), models_of(listed)
-    expected = fit_each(alone, listed)
-    got = fit_together(together, listed, threads=threads)
-    for model, optimizer, history, *others in zip(together, *got, alone, *expected, strict=True):
-        assert_same(model, optimizer, history, *others)
+    assert_as_alone(count, threads=threads)
 
 
 def test_another_call_goes_on_where_the_first_ended():
