@@ -1,5 +1,6 @@
 """fastbp.kernels in the user's own compiled code: within prange, from a cache, after a change of fastbp."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -31,33 +32,37 @@ X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
 f = getattr(mine, {name!r})
 result = f(X, np.eye(3, dtype=np.float32))
 print(float(np.sum(result)), sum(f.stats.cache_hits.values()), sum(f.stats.cache_misses.values()))
+print(f.stats.cache_path)
 """
 
 
 def run(folder, name):
-    """What a process of its own finds: the result, and how often code came from the cache or did not."""
+    """What a process of its own finds: the result, how often code came from the cache or did not, and where
+    that is."""
     code = PROGRAM.format(folder=str(folder), name=name)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    result, hits, misses = done.stdout.split()
-    return float(result), int(hits), int(misses)
+    numbers, cache = done.stdout.splitlines()
+    result, hits, misses = numbers.split()
+    return float(result), int(hits), int(misses), pathlib.Path(cache)
 
 
 def test_processes_share_a_cache_and_notice_another_version(tmp_path):
     (tmp_path / "mine.py").write_text(MODULE)
-    assert run(tmp_path, "inner") == (6.0, 0, 1)
-    assert run(tmp_path, "inner") == (6.0, 1, 0)
+    *found, cache = run(tmp_path, "inner")
+    assert found == [6.0, 0, 1]
+    assert run(tmp_path, "inner") == (6.0, 1, 0, cache)
     # outer is compiled with an inner that came from the cache, and then comes from there without it
-    assert run(tmp_path, "outer") == (6.0, 0, 1)
-    assert run(tmp_path, "outer") == (6.0, 1, 0)
+    assert run(tmp_path, "outer") == (6.0, 0, 1, cache)
+    assert run(tmp_path, "outer") == (6.0, 1, 0, cache)
     # Code that was compiled with another version of fastbp is compiled again, and kept.
     digest = source_digest().encode()
-    found = [path for path in tmp_path.rglob("*.nbc") if digest in path.read_bytes()]
+    found = [path for path in cache.glob("mine.*.nbc") if digest in path.read_bytes()]
     assert len(found) == 2
     for path in found:
         path.write_bytes(path.read_bytes().replace(digest, b"0" * len(digest)))
-    assert run(tmp_path, "outer") == (6.0, 0, 1)
-    assert run(tmp_path, "outer") == (6.0, 1, 0)
+    assert run(tmp_path, "outer") == (6.0, 0, 1, cache)
+    assert run(tmp_path, "outer") == (6.0, 1, 0, cache)
 
 
 @njit

@@ -19,13 +19,21 @@ def megabytes() -> float:
     return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024
 
 
+def work(module, model, X, Y, batches: int) -> None:
+    """Train on, and predict, a file or the rows of one; then train on so many batches."""
+    model.fit(X, Y, epochs=1, batch_size=512, optimizer=module.SGD(0.1), validation_data=(X, Y))
+    model.predict(X)
+    model.loss(X, Y)
+    inputs = model.weights[0].shape[0]
+    several = ((np.ones((512, inputs), np.float32), np.ones((512, 1))) for _ in range(batches))
+    model.fit(several, epochs=1, optimizer=module.SGD(0.1), accumulate=2)
+
+
 def main(x: str, y: str, name: str) -> None:
     module = importlib.import_module(name)
-    inputs = np.load(x, mmap_mode="r").shape[1]
-    model = module.MLP([inputs, 8, 1], seed=0, input_scale=1 / 255)
-    small = np.zeros((100, inputs), np.uint8)
-    model.fit(small, np.zeros((100, 1)), epochs=1, batch_size=512, optimizer=module.SGD(0.1))  # compiles
-    model.predict(small)
+    X, Y = (np.load(path, mmap_mode="r") for path in (x, y))
+    model = module.MLP([X.shape[1], 8, 1], seed=0, input_scale=1 / 255)
+    work(module, model, X[:600], Y[:600], batches=2)  # compiles, which takes memory of its own
     before, peak, done = megabytes(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -35,11 +43,7 @@ def main(x: str, y: str, name: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    model.fit(x, y, epochs=1, batch_size=512, optimizer=module.SGD(0.1), validation_data=(x, y))
-    model.predict(x)
-    model.loss(x, y)
-    batches = ((np.ones((512, inputs), np.float32), np.ones((512, 1))) for _ in range(100))
-    model.fit(batches, epochs=1, optimizer=module.SGD(0.1), accumulate=2)
+    work(module, model, x, y, batches=100)
     done.set()
     watcher.join()
     print(peak[0] - before)
