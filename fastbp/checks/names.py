@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 
 LONGEST_SHOWN = 100  # characters of what was given
 
@@ -31,15 +32,20 @@ def known_name(kind: str, name: object, known: Iterable[str]) -> str:
 
 def known_options(of: type, options: Collection[str]) -> None:
     """TypeError for a name that the class's constructor has no argument of; lists those it has."""
-    if not options:  # the usual case: to look at a signature takes time
+    if not options:
         return
-    parameters = inspect.signature(of).parameters
+    parameters = _signature(of).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in options:
         if name not in parameters:
             nearest_first = ", ".join(_nearest_first(name, list(parameters)))
             raise TypeError(f"{of.__name__} has no option {name!r}, expected one of {nearest_first}")
+
+
+@cache  # to look at a signature takes time
+def _signature(of: type) -> inspect.Signature:
+    return inspect.signature(of)
 
 
 def _nearest_first(name: str, known: Sequence[str]) -> list[str]:

@@ -63,6 +63,16 @@ def test_who_works_alone_is_judged_at_once():
     assert max(runs) <= 8
 
 
+def test_long_steps_are_not_spent_on_trials():
+    """Steps of 7 ms, or 4 ms as a team: longer than a trial, one to warm and one that counts will do."""
+    for faster in (1, 2):
+        legs = work(Choice(), lambda n, now, faster=faster: 4e-3 if n == faster else 7e-3, 4.0, steps=1000)
+        slower = 3 - faster
+        first = [steps for when, n, steps in legs if n == slower and when < 0.1]
+        assert sum(first) <= (2 if slower == 1 else 3)  # a team that wakes slowly gets 10 ms
+        assert share_of(faster, legs) > 0.97
+
+
 def test_a_team_of_small_steps_that_wait_for_a_core_is_soon_given_up():
     """Steps of 3 us; as a team 2 ms each, since another program has one of the cores."""
     legs = work(Choice(), lambda n, now: 3e-6 if n == 1 else 2e-3, 1.0, steps=60_000)

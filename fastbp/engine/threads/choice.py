@@ -18,10 +18,14 @@ DOUBLING_SECONDS = 0.02
 # the last trial is that long ago (and twice as long each time): there may be such a pause after every few
 # steps.
 PAUSE_SECONDS, SETTLING_SECONDS, LONG_AGO_SECONDS = 0.01, 0.03, 1.0
-# After a change of ways so many steps do not count: threads wake, and weights move from cache to cache.
+# After a change of ways so many steps do not count: threads wake, and weights move from cache to cache. One
+# is enough if it is as long as a leg.
 STEPS_TO_WARM = 2
-# Steps of the first leg of a way that nobody knows anything of.
-FIRST_STEPS = 8
+# Steps of the first leg of a way that nobody knows anything of, and steps of any leg; but one that is longer
+# than a leg is one.
+FIRST_STEPS, FEWEST_STEPS = 8, 4
+# The slower way is not tried again before so many steps are done either: a trial of long ones takes longer.
+RETRY_STEPS = 40
 
 
 class Choice:
@@ -35,7 +39,8 @@ class Choice:
     def __init__(self) -> None:
         self.seconds_per_step: dict[int, float] = {}
         self._last = 0  # the way of the last leg
-        self._warming = False  # whether the leg that runs does not count
+        self._warming = 0  # steps of this way that shall not count before the next ones do
+        self._pace = 0.0  # seconds of a step that did not count, the last one
         self._best = 0  # the way that was known to be faster after the last trial
         self._trying, self._trial_left = 0, 0.0  # the way on trial, or 0; seconds until the verdict
         self._lost = 0  # trials in a row that the slower way lost
@@ -58,25 +63,31 @@ class Choice:
             else:
                 n, self._trying = best, 0
             self._trial_left = MOST_TRIAL_SECONDS if n > 1 else TRIAL_SECONDS
-        self._warming = n != self._last
-        self._last = n
-        if self._warming:
-            return n, min(steps, STEPS_TO_WARM)
+        if n != self._last:
+            self._warming, self._last = 1 if self._best_pace() > TRIAL_SECONDS else STEPS_TO_WARM, n
+        if self._warming:  # one by one as long as nobody knows whether the first is as long as a leg
+            return n, min(steps, self._warming if self._best_pace() else 1)
         if self._trying:
             # At its own pace: where another program has a core, a team may be a hundred times as slow.
-            pace = known.get(n, min(known.values(), default=0.0))
-            some = max(4, int(TRIAL_SECONDS / pace)) if pace else FIRST_STEPS
+            pace = known.get(n) or self._best_pace() or self._pace
+            some = 1 if pace > TRIAL_SECONDS else max(FEWEST_STEPS, int(TRIAL_SECONDS / max(pace, 1e-9)))
             return n, min(steps, some if n in known else min(some, FIRST_STEPS))
         return n, steps
 
+    def _best_pace(self) -> float:
+        """Seconds of a step of the faster way; 0: nobody knows."""
+        return min(self.seconds_per_step.values(), default=0.0)
+
     def _is_time_for_a_trial(self, now: float) -> bool:
         wait = RETRY_SECONDS if now > self._settled_at else LONG_AGO_SECONDS
-        return now > self._tried_at + wait * 2**self._lost
+        return now > self._tried_at + max(wait, RETRY_STEPS * self._best_pace()) * 2**self._lost
 
     def note(self, threads: int, steps: int, seconds: float, now: float) -> None:
         """So many steps were done so."""
         self._ended = now
         if self._warming:
+            self._pace = seconds / steps
+            self._warming = 0 if self._pace > TRIAL_SECONDS else max(0, self._warming - steps)
             return
         known = self.seconds_per_step
         most = known.get(threads, math.inf) * (1 + seconds / DOUBLING_SECONDS)
