@@ -81,8 +81,8 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         return self
 
     def _check_parameters(self) -> None:
-        name, given = type(self).__name__, self.get_params(deep=False)
-        parameters.check(name, given)
+        name = type(self).__name__
+        parameters.check(name, vars(self))
         layers = len(parameters.layer_sizes(self.hidden_layer_sizes))
         if not isinstance(self.activation, str) and len(self.activation) != layers:
             expected = f"a name, or a list of one for each of the {layers} hidden layers"

@@ -7,16 +7,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import type_of_target, unique_labels
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import validate_data
 
 from fastbp.sklearn import parameters
 from fastbp.sklearn.base import Network
 from fastbp.sklearn.inputs import Data
+from fastbp.sklearn.labels import Labels, classes_of, labels_of
 
 Array = NDArray[Any]
 
@@ -85,8 +85,8 @@ class MLPClassifier(ClassifierMixin, Network):
     def _read(self, X: Any, y: Any, incremental: bool, goes_on: bool) -> tuple[Any, Any]:
         X, y = self._checked(X, y, reset=not goes_on)
         if not hasattr(self, "classes_") or (not self.warm_start and not incremental):
-            self._label_binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._label_binarizer.classes_
+            self._labels = labels_of(y)
+            self.classes_ = self._labels.classes
         else:
             self._require_known(y)
         return X, y
@@ -114,7 +114,7 @@ class MLPClassifier(ClassifierMixin, Network):
     def _require_known(self, y: Any) -> None:
         """ValueError for labels that training cannot go on with."""
         if self.warm_start:
-            classes = unique_labels(y)
+            classes = classes_of(y)
             if set(classes) != set(self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to "
@@ -124,34 +124,29 @@ class MLPClassifier(ClassifierMixin, Network):
             self._require_classes(y)
 
     def _require_classes(self, y: Any) -> None:
-        classes = unique_labels(y)
+        classes = classes_of(y)
         if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. "
                 f"'y' has {classes}."
             )
 
-    @property
-    def _kind(self) -> str:
-        """ "binary", "multiclass" or "multilabel-indicator"."""
-        return str(self._label_binarizer.y_type_)
+    _labels: Labels
 
     def _targets(self, y: Any) -> Array:
         """(samples,) numbers of classes, or (samples, outputs) zeros and ones."""
         loss = self._output().loss
         if loss.startswith("categorical"):
-            numbers: Array = np.searchsorted(self.classes_, y)
-            return numbers
-        ones: Array = self._label_binarizer.transform(y).astype(np.float32)
+            return self._labels.numbers(y)
+        ones = self._labels.ones(y)
         return 2 * ones - 1 if loss == "hinge" else ones
 
     def _outputs(self, y: Any) -> int:
-        if self._kind == "binary":
-            return 1
-        return len(self.classes_)
+        return 1 if self._labels.kind == "binary" else len(self.classes_)
 
     def _output(self) -> parameters.Output:
-        return parameters.output_of_classifier(type(self).__name__, self.loss, self._kind == "multiclass")
+        multiclass = self._labels.kind == "multiclass"
+        return parameters.output_of_classifier(type(self).__name__, self.loss, multiclass)
 
     def _gives_probabilities(self) -> bool:
         if self.loss == "hinge":
@@ -179,7 +174,7 @@ class MLPClassifier(ClassifierMixin, Network):
         out = self.model_.predict(data.X, check_finite=False)
         if not np.isfinite(out).all():
             return float("nan")
-        if self._kind == "multiclass":
+        if self._labels.kind == "multiclass":
             right = out.argmax(axis=1) == (data.y if data.y.ndim == 1 else data.y.argmax(axis=1))
         else:
             right = ((out > self._threshold) == (data.y > self._threshold)).all(axis=1)
@@ -211,7 +206,7 @@ class MLPClassifier(ClassifierMixin, Network):
             self._meet_classes(y, classes)
             return self._fit(X, y, sample_weight, (None, None), incremental=True)
         except BaseException:
-            for name in ("classes_", "_label_binarizer"):
+            for name in ("classes_", "_labels"):
                 if name not in before:
                     self.__dict__.pop(name, None)
             raise
@@ -224,21 +219,19 @@ class MLPClassifier(ClassifierMixin, Network):
         if classes is None:
             return
         if known is not None:
-            if not np.array_equal(known, unique_labels(classes)):
+            if not np.array_equal(known, classes_of(classes)):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {known!r}"
                 )
             return
-        self._label_binarizer = LabelBinarizer()
-        self._label_binarizer.fit(y if type_of_target(y).startswith("multilabel") else classes)
-        self.classes_ = unique_labels(classes)
+        labels = labels_of(y if type_of_target(y).startswith("multilabel") else classes)
+        self._labels = labels._replace(classes=classes_of(classes))
+        self.classes_ = self._labels.classes
 
     def predict(self, X: Any) -> Array:
         """(samples,) labels, or (samples, labels) zeros and ones, for X (samples, features)."""
-        y_pred = self._outputs_for(X)
-        if self.n_outputs_ == 1:
-            y_pred = y_pred.ravel()
-        labels: Array = self._label_binarizer.inverse_transform(y_pred, self._threshold)
+        out = self._outputs_for(X)
+        labels: Array = self._labels.predicted(out, self._threshold)
         return labels
 
     @available_if(lambda self: self._gives_probabilities())
