@@ -15,8 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from fastbp.sklearn import parameters
 from fastbp.sklearn.base import Network
-from fastbp.sklearn.inputs import Data
-from fastbp.sklearn.labels import Labels, classes_of, labels_of
+from fastbp.sklearn.inputs import Data, Labels, classes_of, labels_of
 
 Array = NDArray[Any]
 

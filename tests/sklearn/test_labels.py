@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.preprocessing import LabelBinarizer
 
 from fastbp.sklearn import MLPClassifier
-from fastbp.sklearn.labels import labels_of
+from fastbp.sklearn.inputs import labels_of
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.integers(4, size=60)
@@ -32,7 +32,7 @@ SETS = RNG.integers(2, size=(60, 5))
         SETS * 1.0,
         sparse.csr_matrix(SETS),
     ],
-    ids="int uint8 float str object bool two words one many sets floats sparse".split(),
+    ids=lambda y: f"{type(y).__name__} of {y.dtype} {y.shape}",
 )
 def test_they_are_those_of_label_binarizer(y):
     with warnings.catch_warnings():
