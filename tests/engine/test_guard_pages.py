@@ -7,12 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from processes import AVX2, GENERIC, host_has, on_linux, on_x86, python
+from processes import AVX2, GENERIC, avx2_beside_more, on_linux, on_x86, python
 
 PROGRAM = pathlib.Path(__file__).parents[1] / "programs" / "guard_pages.py"
 # Cases of a run; for a longer search: FASTBP_GUARDED_CASES=5000 pytest tests/engine/test_guard_pages.py
 CASES = int(os.environ.get("FASTBP_GUARDED_CASES", "150"))
-NEEDS_AVX2 = pytest.mark.skipif(not host_has("avx2", "fma"), reason="this CPU has no AVX2")
 
 pytestmark = on_linux
 
@@ -22,7 +21,7 @@ pytestmark = on_linux
     [
         pytest.param({}, "after", id="after"),
         pytest.param({}, "before", id="before"),
-        pytest.param(AVX2, "after", id="avx2", marks=[on_x86, NEEDS_AVX2, pytest.mark.slow]),
+        pytest.param(AVX2, "after", id="avx2", marks=[on_x86, avx2_beside_more, pytest.mark.slow]),
         pytest.param(GENERIC, "after", id="generic", marks=[on_x86, pytest.mark.slow]),
     ],
 )

@@ -47,3 +47,9 @@ def host_has(*features):
 
     host = get_host_cpu_features()
     return all(host.get(f) for f in features)
+
+
+# Where AVX2 is all that there is, every test is one of AVX2.
+avx2_beside_more = pytest.mark.skipif(
+    not host_has("avx2", "fma", "avx512f"), reason="this CPU has no AVX2, or nothing wider"
+)
