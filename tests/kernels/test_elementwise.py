@@ -103,6 +103,7 @@ def test_the_number_of_threads_changes_no_bit():
     def all_of_them():
         yield from (getattr(kernels, name)(*arguments(d, z)) for name, (arguments, _) in CASES.items())
         yield kernels.bias_sums(d)
+        yield kernels.bias_sums(d[:500])  # a block of rows, whose columns are shared
         yield kernels.bias_sums(d.reshape(-1, 1))
 
     together = [x.tobytes() for x in all_of_them()]

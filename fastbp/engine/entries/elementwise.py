@@ -100,20 +100,23 @@ def _sums(t, n, address):
     links = links_at(job.links)
     size, lanes = links.itemsize, links.lanes
     row, vector = job.columns * size, lanes * size
-    blocks, panels = (job.rows + job.block - 1) // job.block, (job.columns + lanes - 1) // lanes
+    blocks, panels = (job.rows + job.block - 1) // job.block, job.columns // lanes
     b0, b1, p0, p1 = 0, blocks, 0, panels
     if blocks > 1:
         b0, b1 = part_of(blocks, worker)
     else:
         p0, p1 = part_of(panels, worker)
-    whole = min(p1, job.columns // lanes)  # the last panel is moved back to where the row ends
+    if p0 == p1:
+        return
     for i in range(b0, b1):
         rows = min(job.block, job.rows - i * job.block)
         d, out = job.d + i * job.block * row, job.out + i * row
-        call(links.k0, (d + p0 * vector, rows, whole - p0, row, out + p0 * vector, vector))
-        if whole < p1:
+        call(links.k0, (d + p0 * vector, rows, p1 - p0, row, out + p0 * vector))
+        if p1 == panels and job.columns % lanes != 0:
+            # A vector that is moved back to where the row ends: it shares columns with the one before, whose
+            # sums are done.
             last = (job.columns - lanes) * size
-            call(links.k0, (d + last, rows, np.int64(1), row, out + last, vector))
+            call(links.k0, (d + last, rows, np.int64(1), row, out + last))
 
 
 def elementwise() -> int:
@@ -141,4 +144,4 @@ def softmax_of(dtype: str) -> list[int]:
 @cache
 def sums_of(dtype: str) -> list[int]:
     """What `_sums` calls."""
-    return [reductions.column_sums(dtype)]
+    return [reductions.sum_of_rows(dtype)]
