@@ -81,8 +81,7 @@ class CompiledBackend(Backend):
         plan = self._plans.pop(key, None)
         if plan is None:
             design = self.design(use, rule, batch, weighted=weighted, clip_norm=clip_norm)
-            spare = self._spare
-            plan = (spare and spare.take(design)) or Plan(design)
+            plan = (self._spare and self._spare.take(design)) or Plan(design)
             plan.key = key
         return plan
 
@@ -110,6 +109,9 @@ class CompiledBackend(Backend):
         )
 
     def _put_back(self, plan: Plan) -> None:
+        if self._spare is not None and plan.design.use == "predict":  # nothing stays in it
+            self._spare.put(plan)
+            return
         self._plans.pop(plan.key, None)
         while len(self._plans) >= PLANS:
             self._plans.pop(next(iter(self._plans)))

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import fastbp
+from fastbp.network.spare_plans import SparePlans
 from fastbp.sklearn import initial, parameters
 from fastbp.sklearn.inputs import Data, sample_weights
 from fastbp.sklearn.lbfgs import Lbfgs
@@ -18,6 +19,11 @@ from fastbp.sklearn.remembering import Remembered
 from fastbp.sklearn.stochastic import Stochastic
 
 Array = NDArray[Any]
+
+# What is prepared for networks, and how many threads turned out to suit each: a grid search fits the same
+# design again and again. It belongs to all estimators in the process, which take from it and put back under
+# its lock; large networks, whose training takes long against preparing it, leave nothing.
+PLANS = SparePlans(most=8, most_bytes=32 << 20)
 
 # Rows whose hidden activations are in memory at once.
 TRANSFORM_ROWS = 4096
@@ -105,11 +111,14 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
                 self.__dict__.pop(name, None)
             self.t_ = 0
         self._make_model([X.shape[1], *hidden, self.n_outputs_], X.dtype, goes_on)
+        self.model_.backend.share_plans(PLANS)
         if self.solver == "lbfgs":
             self._fit_lbfgs(data)
         else:
             self._fit_stochastic(data, validation, incremental)
         self._require_finite()
+        if not incremental:  # which has the parameters packed for the next call
+            self.model_.backend.give_plans_back()
 
     def _make_model(self, sizes: list[int], dtype: np.dtype[Any], goes_on: bool) -> None:
         """`model_`, with the parameters that training begins from."""
@@ -195,6 +204,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
     def _outputs_for(self, X: Any) -> Array:
         """(samples, outputs): what the last layer gives."""
         model = self._network()
+        model.backend.share_plans(PLANS)
         return model.predict(self._inputs(X), check_finite=False)
 
     def transform(self, X: Any) -> Array:

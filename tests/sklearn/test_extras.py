@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +14,10 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import BaggingClassifier
 
 import fastbp
-from fastbp.sklearn import MLPClassifier, MLPRegressor
+from fastbp.engine.plan import Plan
+from fastbp.network import compiled
+from fastbp.network.spare_plans import SparePlans
+from fastbp.sklearn import MLPClassifier, MLPRegressor, base
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -254,3 +258,42 @@ def test_a_warm_start_that_does_not_fit_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert model.set_params(warm_start=False).fit(X, Y).coefs_[0].shape == (4, 7)
+
+
+# ---- what estimators of equal design share ---------------------------------------------------------------
+
+
+def test_fits_that_share_plans_have_the_bits_of_fits_that_do_not(monkeypatch):
+    """Fits one after another and side by side in threads, of two designs, between them predictions."""
+    models = [(MLPClassifier, 6), (MLPClassifier, 6), (MLPRegressor, 6), (MLPClassifier, 6)] * 2
+
+    def run(seed):
+        kind, width = models[seed]
+        rows = np.random.default_rng(seed).permutation(len(X))[:100]
+        model = kind(hidden_layer_sizes=width, max_iter=5, random_state=seed).fit(X[rows], Y[rows])
+        before = model.predict(X)
+        model.partial_fit(X[rows], Y[rows])
+        return *model.coefs_, before, model.predict(X), model.loss_curve_
+
+    alone = []
+    for seed in range(len(models)):
+        monkeypatch.setattr(base, "PLANS", SparePlans(0))
+        alone.append(run(seed))
+    monkeypatch.setattr(base, "PLANS", SparePlans(8))
+    after_another = [run(seed) for seed in range(len(models))]
+    with ThreadPoolExecutor(3) as pool:
+        side_by_side = list(pool.map(run, range(len(models))))
+    for results in (after_another, side_by_side):
+        for mine, expected in zip(results, alone, strict=True):
+            assert all(np.array_equal(a, b) for a, b in zip(mine, expected, strict=True))
+
+
+def test_a_plan_is_taken_again_and_large_ones_are_not_kept(monkeypatch):
+    made = []
+    monkeypatch.setattr(compiled, "Plan", lambda design: made.append(design) or Plan(design))
+    for most_bytes, expected in ((32 << 20, 2), (1000, 6)):
+        monkeypatch.setattr(base, "PLANS", SparePlans(8, most_bytes))
+        made.clear()
+        for seed in range(3):
+            MLPClassifier(5, max_iter=2, random_state=seed).fit(X, Y).predict(X)
+        assert len(made) == expected  # to train, and to predict
