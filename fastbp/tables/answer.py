@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fastbp import metrics
 from fastbp.tables import targets
@@ -33,7 +33,8 @@ class Answer:
 
     @classmethod
     def of_classes(cls, target: Target, name: str) -> Self:
-        classes = sorted(set(targets.labels(target, name)), key=lambda label: (isinstance(label, str), label))
+        found = {*targets.labels(target, name).values()}
+        classes = sorted(found, key=lambda label: (isinstance(label, str), label))
         if len(classes) < 2:
             raise DataError(f"the target {name!r} has one class only: {classes[0]!r}")
         return cls(name, classes, None)
@@ -65,32 +66,33 @@ class Answer:
             return ("identity",)
         return ("sigmoid",) if self.outputs == 1 else ("softmax", "sigmoid")
 
-    def encode(self, target: Target) -> NDArray[np.float64]:
+    def encode(self, target: Target, dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """(rows, outputs): what the network is to put out in training.
 
         Raises DataError for an unknown class or text.
         """
         if self.scale is not None:
-            values = targets.quantities(target, self.name)[:, None]
-            return (values - self.scale.mean) / self.scale.spread
+            apart = targets.quantities(target, self.name)[:, None] - self.scale.mean
+            apart /= self.scale.spread
+            return apart.astype(dtype, copy=False)
         codes = self.codes(target)
         if self.outputs == 1:
-            return codes[:, None].astype(np.float64)
-        one_hot = np.zeros((len(codes), self.outputs))
+            return codes[:, None].astype(dtype)
+        one_hot = np.zeros((len(codes), self.outputs), dtype)
         one_hot[np.arange(len(codes)), codes] = 1
         return one_hot
 
     def codes(self, target: Target) -> NDArray[np.intp]:
         """(rows,): the position of each label in `classes`."""
         assert self.classes is not None
+        texts = targets.as_texts(target)
+        found = targets.labels(texts, self.name, self.classes)
         position = {label: i for i, label in enumerate(self.classes)}
-        try:
-            return np.array(
-                [position[label] for label in targets.labels(target, self.name, self.classes)],
-                dtype=np.intp,
-            )
-        except KeyError as error:
-            raise DataError(f"class {error.args[0]!r} of the target was not in the training data") from None
+        unknown = {text for text, label in found.items() if label not in position}
+        if unknown:
+            label = found[texts[texts.first_row(unknown)]]
+            raise DataError(f"class {label!r} of the target was not in the training data")
+        return texts.mapped({text: position[label] for text, label in found.items()}, np.intp)
 
     # ---- after training ----
 
@@ -109,7 +111,9 @@ class Answer:
         if self.scale is not None:
             values: NDArray[np.float64] = y_pred[:, 0].astype(np.float64)
             return values * self.scale.spread + self.scale.mean if standardised else values
-        best: NDArray[np.intp] = self.scores(y_pred).argmax(axis=1)
+        if self.outputs == 1:
+            return (y_pred[:, 0] > 0.5).astype(np.intp)
+        best: NDArray[np.intp] = y_pred.argmax(axis=1)
         return best
 
     def quality(

@@ -155,7 +155,7 @@ class Columns:
         return out
 
     def fill(
-        self, data: Any, out: NDArray[Any], rows: NDArray[np.intp], place: Place, *, standardise: bool
+        self, data: Any, out: NDArray[Any], rows: NDArray[np.integer[Any]], place: Place, *, standardise: bool
     ) -> None:
         """Write the network's inputs into `out` (rows, inputs); rows: what those of `data` are called."""
         if not isinstance(data, np.ndarray):

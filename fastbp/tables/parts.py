@@ -31,7 +31,7 @@ from fastbp.tables.wording import DataError
 
 TEST_SIZE = 0.2
 
-Rows = NDArray[np.intp]
+Rows = NDArray[np.integer[Any]]  # of four bytes, as far as these can count them
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,17 @@ class Looked:
     """What the first time through a table has found."""
 
     kinds: dict[str, str]  # of the features' columns, by their names
-    rows: Rows  # those whose target is known
+    rows: Rows | None  # those whose target is known, in ascending order; None: all
     target: Target  # of these rows
     weights: NDArray[np.float64] | None  # of these rows
     kind: str  # "classification" or "regression"
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def rows_of(self, at: Rows) -> Rows:
+        """Which rows of the table those are that stand here among the ones whose target is known."""
+        return at if self.rows is None else self.rows[at]
 
 
 def look(source: Source, choices: Choices) -> Looked:
@@ -165,9 +172,8 @@ def look(source: Source, choices: Choices) -> Looked:
     kinds = survey.kinds(seen, source.place, dates=choices.dates)
     source.read_as_text([name for name, kind in kinds.items() if kind != "number"])
     target, weights = collector.collected(), of_rows.collected()
-    rows = np.arange(len(target))
-    if choices.missing_target == "drop":
-        rows = targets.known_rows(target)
+    rows = targets.known_rows(target) if choices.missing_target == "drop" else None
+    if rows is not None and len(rows) < len(target):
         if not len(rows):
             raise DataError(f"the target {choices.target!r} is missing in every row")
         target = targets.picked(target, rows)
@@ -175,7 +181,7 @@ def look(source: Source, choices: Choices) -> Looked:
     kind = targets.choose_kind(target, choices.target) if choices.task == "auto" else choices.task
     if kind == "classification":
         targets.check_classes(target, choices.target)
-    return Looked(kinds, rows, target, weights, kind)
+    return Looked(kinds, rows if rows is None else in_few_bytes(rows), target, weights, kind)
 
 
 class Weights:
@@ -221,6 +227,13 @@ class Division(NamedTuple):
     held_out: Rows
 
 
+def division_of(target: Target, kind: str, choices: Choices, fold: tuple[int, int] | None = None) -> Division:
+    """Of the rows with this target; kind: as in `Looked`, fold: see `divide`. DataError if that cannot be."""
+    of_classes = strata(target, kind, choices.target)
+    require_members(of_classes, target, choices.target)
+    return divide(of_classes, len(target), choices, fold)
+
+
 def strata(target: Target, kind: str, name: str) -> NDArray[np.intp] | None:
     """(rows,): a number for each class, so that each gives its share to every part; None of a quantity."""
     return Answer.of_classes(target, name).codes(target) if kind == "classification" else None
@@ -236,8 +249,8 @@ def divide(
 
     fold: (number from 0, how many there are): hold these rows out, rather than a share.
     """
-    everything = np.arange(rows)
-    training, held = everything, everything[:0]
+    training: Rows = np.arange(rows)
+    held = training[:0]
     if fold is not None:
         number = fold_of_rows(of_classes, rows, fold[1], choices.seed)
         training, held = np.flatnonzero(number != fold[0]), np.flatnonzero(number == fold[0])
@@ -249,7 +262,18 @@ def divide(
         seed = (choices.seed, 1)  # not the draw that chose the rows to hold out
         kept, out = split_rows(within, len(training), choices.validation, seed, "--validation")
         training, watched = training[kept], training[out]
-    return Division(training, watched, held)
+    return Division(*map(in_few_bytes, (training, watched, held)))
+
+
+def in_few_bytes(rows: Rows) -> Rows:
+    """Ascending rows in four bytes each, if they fit: they stay in memory while a table is read."""
+    return rows.astype(np.int32) if not len(rows) or rows[-1] <= np.iinfo(np.int32).max else rows
+
+
+def between(rows: Rows, start: int, stop: int) -> slice:
+    """Where those from `start` to `stop` stand among ascending rows."""
+    low, high = np.searchsorted(rows, np.array([start, stop], rows.dtype))
+    return slice(low, high)
 
 
 def require_members(of_classes: NDArray[np.intp] | None, target: Target, name: str) -> None:
@@ -314,10 +338,9 @@ def split_rows(
 def assemble(source: Source, choices: Choices, looked: Looked, division: Division) -> Data:
     """Learn from the rows to train on, and write the inputs of all parts."""
     learners = [learning.learner(name, kind, choices.rare) for name, kind in looked.kinds.items()]
-    training = looked.rows[division.training]
+    training = looked.rows_of(division.training)
     for start, frame in source.frames():
-        low, high = np.searchsorted(training, [start, start + len(frame)])
-        here = training[low:high] - start
+        here = training[between(training, start, start + len(frame))] - start
         piece = frame if len(here) == len(frame) else frame.iloc[here]
         for learner in learners:
             learner.add(piece[learner.name])
@@ -329,9 +352,7 @@ def assemble(source: Source, choices: Choices, looked: Looked, division: Divisio
         values = targets.quantities(looked.target, choices.target)
         answer = Answer.of_quantity(values[division.training], choices.target)
         del values
-    every = looked.rows[-1] == len(looked.rows) - 1  # row of the table has a known target
-    rows = [part if every else looked.rows[part] for part in division]
-    written = matrices(source, columns, rows, choices.dtype)
+    written = matrices(source, columns, [*map(looked.rows_of, division)], choices.dtype)
     names = ("training", "validation", "held out")
     made = [
         part_of(name, X, looked, at, answer) if len(at) else None
@@ -344,7 +365,7 @@ def assemble(source: Source, choices: Choices, looked: Looked, division: Divisio
 def part_of(name: str, X: NDArray[Any], looked: Looked, at: Rows, answer: Answer) -> Part:
     target = targets.picked(looked.target, at)
     weights = None if looked.weights is None else looked.weights[at]
-    return Part(name, X, answer.encode(target).astype(X.dtype), target, weights)
+    return Part(name, X, answer.encode(target, X.dtype), target, weights)
 
 
 def matrices(source: Source, columns: Columns, parts: Sequence[Rows], dtype: str) -> list[NDArray[Any]]:
@@ -352,12 +373,11 @@ def matrices(source: Source, columns: Columns, parts: Sequence[Rows], dtype: str
     made = [np.empty((len(rows), len(columns.outputs)), dtype) for rows in parts]
     for start, frame in source.frames():
         for rows, out in zip(parts, made, strict=True):
-            low, high = np.searchsorted(rows, [start, start + len(frame)])
-            if low == high:
-                continue
-            here = rows[low:high] - start
-            piece = frame if len(here) == len(frame) else frame.iloc[here]
-            columns.fill(piece, out[low:high], rows[low:high], source.place, standardise=True)
+            at = between(rows, start, start + len(frame))
+            here = rows[at] - start
+            if len(here):
+                piece = frame if len(here) == len(frame) else frame.iloc[here]
+                columns.fill(piece, out[at], rows[at], source.place, standardise=True)
     return made
 
 
@@ -374,5 +394,5 @@ def held_out_of(source: Source, data: Data, dtype: str) -> Data:
         collector.add(frame[name])
     target = collector.collected()
     X = matrices(source, columns, [np.arange(len(target))], dtype)[0]
-    part = Part("held out", X, data.answer.encode(target).astype(dtype), target, None)
+    part = Part("held out", X, data.answer.encode(target, dtype), target, None)
     return replace(data, held_out=part)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,44 @@ EXACT = 2**53  # from here on, float64 has no longer every whole number: long id
 INTERNED = 100_000  # different texts of a target that are kept as they are written
 
 Label = int | str
-Target = list[str] | NDArray[np.float64]  # of each row: text as it was read, or numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """A text for each row, in four bytes: every distinct one is kept once."""
+
+    codes: NDArray[np.int32]  # (rows,): positions in `distinct`
+    distinct: list[str]  # no two are the same; among a part of the rows there may be some that none has
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        position: dict[str, int] = {}
+        codes = (position.setdefault(text, len(position)) for text in texts)
+        return cls(np.fromiter(codes, np.int32, len(texts)), [*position])
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: int) -> str:
+        text: str = self.distinct[self.codes[row]]
+        return text
+
+    def present(self) -> set[str]:
+        """Those that stand in any row."""
+        counts = np.bincount(self.codes, minlength=len(self.distinct))
+        return {self.distinct[code] for code in np.flatnonzero(counts)}
+
+    def first_row(self, wanted: Collection[str]) -> int:
+        """The first in which one of these stands."""
+        among = np.array([text in wanted for text in self.distinct])
+        return int(among[self.codes].argmax())
+
+    def mapped(self, values: Mapping[str, float], dtype: type[np.generic]) -> NDArray[Any]:
+        """(rows,): the value of each row's text; of texts that no row has it may be missing."""
+        return np.array([values.get(text, 0) for text in self.distinct], dtype)[self.codes]
+
+
+Target = Texts | list[str] | NDArray[np.float64]  # of each row: text as it was read, or numbers
 
 
 def choose_kind(target: Target, name: str) -> str:
@@ -28,13 +66,13 @@ def choose_kind(target: Target, name: str) -> str:
         many = min(MANY_CLASSES, len(target) // 2)
         if not np.isnan(target).any() and len(np.unique(target)) > many:
             return "regression"  # without a text for each of perhaps millions of different numbers
-    texts = _texts(target)
-    classes, distinct = {*labels(target, name)}, {*texts}
+    texts = as_texts(target)
+    classes, distinct = {*labels(texts, name).values()}, texts.present()
     many = len(classes) > min(MANY_CLASSES, len(texts) // 2)
     text = {cell for cell in distinct if cells.number(cell) is None}
     _refuse_unusual_forms(texts, text, name)
     if many and text and text != distinct:
-        row = next(row for row, cell in enumerate(texts) if cell in text)
+        row = texts.first_row(text)
         raise DataError(
             f"{_place(row, name)}: {cells.shown(texts[row])} is not a number, others are; "
             "--task classification would take each value as a class"
@@ -44,14 +82,14 @@ def choose_kind(target: Target, name: str) -> str:
     return "classification" if not many and all(map(cells.is_whole, distinct)) else "regression"
 
 
-def _refuse_unusual_forms(texts: Sequence[str], text: set[str], name: str) -> None:
+def _refuse_unusual_forms(texts: Texts, text: set[str], name: str) -> None:
     """text: the cells that are no plain numbers; DataError if all of them are meant to be numbers."""
     forms = {cell: cells.unusual_form(cell) for cell in text}
     if not forms or None in forms.values():
         return
     # 46,451 may be either; where another row has 3,5 it is a decimal comma.
     comma = {cell for cell, form in forms.items() if form == "a decimal comma"}
-    row = next(row for row, cell in enumerate(texts) if cell in (comma or text))
+    row = texts.first_row(comma or text)
     raise DataError(
         f"{_place(row, name)}: {cells.shown(texts[row])} is a number with {forms[texts[row]]}, numbers like "
         "1234.5 are expected (--task classification takes each value as a class)"
@@ -60,13 +98,13 @@ def _refuse_unusual_forms(texts: Sequence[str], text: set[str], name: str) -> No
 
 def check_classes(target: Target, name: str) -> None:
     """DataError where nearly every row would have a class of its own."""
-    texts = _texts(target)
-    classes, distinct = len({*labels(target, name)}), {*texts}
+    texts = as_texts(target)
+    classes, distinct = len({*labels(texts, name).values()}), texts.present()
     numbers = all(cells.number(cell) is not None for cell in distinct)
     few = 2 if numbers and not all(map(cells.is_whole, distinct)) else MANY_CLASSES
     if classes <= max(few, len(texts) // 2):
         return
-    form = next(filter(None, map(cells.unusual_form, texts)), None)
+    form = next(filter(None, map(cells.unusual_form, sorted(distinct))), None)
     hint = "it is a quantity: --task regression" if numbers else "text of that kind cannot be predicted"
     if form is not None:
         hint = f"they are numbers with {form}, write them like 1234.5"
@@ -83,43 +121,55 @@ def quantities(target: Target, name: str) -> NDArray[np.float64]:
         if len(bad):
             raise DataError(f"{_place(bad[0], name)}: {target[bad[0]]} is not a finite number")
         return target
-    found = {cell: cells.number(cell) for cell in {*target}}
-    if None in found.values():
-        row = next(row for row, cell in enumerate(target) if found[cell] is None)
-        _refuse_missing(target[row], row, name)
-        form = cells.unusual_form(target[row])
+    texts = as_texts(target)
+    found: dict[str, float] = {}
+    wrong = set()
+    for cell in texts.present():
+        value = cells.number(cell)
+        if value is None:
+            wrong.add(cell)
+        else:
+            found[cell] = value
+    if wrong:
+        row = texts.first_row(wrong)
+        _refuse_missing(texts[row], row, name)
+        form = cells.unusual_form(texts[row])
         more = "" if form is None else f", but one with {form}: numbers like 1234.5 are expected"
-        raise DataError(f"{_place(row, name)}: {cells.shown(target[row])} is not a number{more}")
-    return np.fromiter((found[cell] for cell in target), np.float64, len(target))
+        raise DataError(f"{_place(row, name)}: {cells.shown(texts[row])} is not a number{more}")
+    return texts.mapped(found, np.float64)
 
 
-def labels(target: Target, name: str, known: Sequence[Label] = ()) -> list[Label]:
-    """Whole numbers as int ("3", "3.0" and 3.0 are one class), anything else as text, as it is written.
+def labels(target: Target, name: str, known: Sequence[Label] = ()) -> dict[str, Label]:
+    """The label of each text: whole numbers as int ("3", "3.0" and 3.0 are one class), others as written.
 
     One label of text, or one with zeros in front, makes all of them text, so that "1" and "1.0" stay apart
     beside "1a", and "1" and "01"; with `known` labels, theirs decide. DataError for what marks a missing one.
     """
-    texts = _texts(target)
-    if not cells.MISSING.isdisjoint(missing := {*texts} - {*known}) or "" in missing:
-        row = next(i for i, cell in enumerate(texts) if cell in missing and cells.is_missing(cell))
+    texts = as_texts(target)
+    distinct = texts.present()
+    missing = {cell for cell in distinct - {*known} if cells.is_missing(cell)}
+    if missing:
+        row = texts.first_row(missing)
         _refuse_missing(texts[row], row, name)
+    as_written: dict[str, Label] = {cell: cell for cell in distinct}
     if any(isinstance(label, str) for label in known):
-        return [*texts]
-    distinct = {*texts}
+        return as_written
     if all(cells.is_whole(cell) and not cells.is_padded(cell) for cell in distinct):
         numbers = {cell: int(float(cell)) for cell in distinct}
         if all(abs(value) < EXACT for value in numbers.values()):
-            return [numbers[cell] for cell in texts]
-    return [*texts]
+            return {**numbers}
+    return as_written
 
 
-def _texts(target: Target) -> list[str]:
+def as_texts(target: Target) -> Texts:
     """As written; numbers of an array as Python writes them."""
-    if not isinstance(target, np.ndarray):
+    if isinstance(target, Texts):
         return target
+    if not isinstance(target, np.ndarray):
+        return Texts.of(target)
     values, at = np.unique(target, return_inverse=True)
     written = [str(int(v)) if v.is_integer() and abs(v) < EXACT else repr(v) for v in values.tolist()]
-    return [written[i] for i in at.tolist()]
+    return Texts(at.astype(np.int32), written)
 
 
 def _refuse_missing(cell: str, row: int, name: str) -> None:
@@ -146,9 +196,9 @@ class Collector:
     """
 
     def __init__(self, name: str) -> None:
-        self._name, self._rows = name, 0
-        self._known: dict[str, str] = {}
-        self._pieces: list[Target] = []
+        self._name = name
+        self._codes: dict[str, int] = {}
+        self._pieces: list[NDArray[Any]] = []  # of numbers, or of positions among the texts
         self._only_values = False
 
     def add(self, column: Any) -> None:
@@ -158,28 +208,20 @@ class Collector:
                 f"the target {self._name!r} is of dates or times: a number, text, or True and False "
                 "can be predicted"
             )
-        piece: Target
         if series.is_number(column) and not series.is_boolean(column):
-            piece = series.floats(column)
-        else:
-            piece = self._texts(series.coded(column))
-        self._pieces.append(piece)
-        self._rows += len(column)
-        if len(self._known) > INTERNED:
-            self._keep_values()
+            self._pieces.append(series.floats(column))
+            return
+        found = series.coded(column)
+        distinct = [*found.distinct, ""] if (found.codes < 0).any() else found.distinct
+        table = self._values(distinct) if self._only_values else self._coded(distinct)
+        self._pieces.append(table[found.codes])
+        if len(self._codes) > INTERNED:
+            table = self._values([*self._codes])
+            self._pieces = [piece if piece.dtype == np.float64 else table[piece] for piece in self._pieces]
+            self._codes, self._only_values = {}, True
 
-    def _texts(self, found: series.Coded) -> Target:
-        if self._only_values:
-            return self._values([*found.distinct, ""])[found.codes]
-        table = [self._known.setdefault(text, text) for text in found.distinct] + [""]
-        return [table[code] for code in found.codes.tolist()]
-
-    def _keep_values(self) -> None:
-        self._only_values = True
-        for i, piece in enumerate(self._pieces):
-            if isinstance(piece, list):
-                self._pieces[i] = self._values(piece)
-        self._known = {}
+    def _coded(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        return np.array([self._codes.setdefault(text, len(self._codes)) for text in texts], dtype=np.int32)
 
     def _values(self, texts: Sequence[str]) -> NDArray[np.float64]:
         found = [np.nan if cells.is_missing(text) else cells.number(text) for text in texts]
@@ -192,19 +234,28 @@ class Collector:
         return np.array(found, dtype=np.float64)
 
     def collected(self) -> Target:
-        if all(isinstance(piece, np.ndarray) for piece in self._pieces):
+        if all(piece.dtype == np.float64 for piece in self._pieces):
             return np.concatenate(self._pieces) if self._pieces else np.empty(0)
-        return [text for piece in self._pieces for text in _texts(piece)]
+        for i, piece in enumerate(self._pieces):
+            if piece.dtype == np.float64:
+                texts = as_texts(piece)
+                self._pieces[i] = self._coded(texts.distinct)[texts.codes]
+        return Texts(np.concatenate(self._pieces), [*self._codes])
 
 
 def known_rows(target: Target) -> NDArray[np.intp]:
     """The rows whose target is not missing."""
     if isinstance(target, np.ndarray):
         return np.flatnonzero(~np.isnan(target))
-    missing = {text for text in {*target} if cells.is_missing(text)}
-    return np.flatnonzero([text not in missing for text in target])
+    texts = as_texts(target)
+    known = {text: not cells.is_missing(text) for text in texts.distinct}
+    return np.flatnonzero(texts.mapped(known, np.bool_))
 
 
-def picked(target: Target, rows: NDArray[np.intp]) -> Target:
+def picked(target: Target, rows: NDArray[np.integer[Any]]) -> Target:
     """The target of these rows."""
-    return target[rows] if isinstance(target, np.ndarray) else [target[i] for i in rows.tolist()]
+    if isinstance(target, np.ndarray):
+        numbers: NDArray[np.float64] = target[rows]
+        return numbers
+    texts = as_texts(target)
+    return Texts(texts.codes[rows], texts.distinct)

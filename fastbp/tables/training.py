@@ -19,10 +19,8 @@ from fastbp.tables.parts import (
     Data,
     FrameSource,
     assemble,
-    divide,
+    division_of,
     look,
-    require_members,
-    strata,
 )
 
 EPOCHS, HIDDEN = 50, (64,)
@@ -130,9 +128,7 @@ def of_frame(frame: Any, choices: Choices) -> Data:
     """The parts of a DataFrame."""
     source = FrameSource(frame)
     looked = look(source, choices)
-    of_classes = strata(looked.target, looked.kind, choices.target)
-    require_members(of_classes, looked.target, choices.target)
-    return assemble(source, choices, looked, divide(of_classes, len(looked.rows), choices))
+    return assemble(source, choices, looked, division_of(looked.target, looked.kind, choices))
 
 
 def output_and_loss(answer: Answer, loss: str | None) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def read(path, target="y", **given):
     source, found = looked(path, target, **given)
     frame = pd.concat([frame for _, frame in source.frames()], ignore_index=True)
     columns = {name: frame[name].tolist() for name in found.kinds}
-    return columns, found.target
+    return columns, [*found.target]
 
 
 # ---- CSV ----

@@ -1,6 +1,7 @@
 """What a target means to a network: classes, the way back, what a model file says, parts, measures."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import fastbp
@@ -8,7 +9,7 @@ from fastbp.tables.answer import Answer, classification_quality, regression_qual
 from fastbp.tables.learning import Numbers
 from fastbp.tables.model import of_network
 from fastbp.tables.parts import split_rows
-from fastbp.tables.targets import choose_kind
+from fastbp.tables.targets import Collector, Texts, choose_kind, known_rows, picked
 from fastbp.tables.wording import DataError
 
 # ---- what the columns mean ----
@@ -30,6 +31,29 @@ from fastbp.tables.wording import DataError
 )
 def test_choice_of_task(target, kind):
     assert choose_kind(target, "y") == kind
+
+
+def test_a_target_in_pieces_of_numbers_and_of_text_is_one_of_text():
+    collector = Collector("y")
+    for piece in ([1.0, 2.5], ["u", None, "2.5"], [3.0]):
+        collector.add(pd.Series(piece))
+    target = collector.collected()
+    assert isinstance(target, Texts)
+    assert [*target] == ["1", "2.5", "u", "", "2.5", "3"]
+    assert known_rows(target).tolist() == [0, 1, 2, 4, 5]
+    assert [*picked(target, np.array([5, 1]))] == ["3", "2.5"]
+    assert picked(target, np.array([0, 4])).present() == {"1", "2.5"}
+
+
+def test_of_more_texts_than_are_kept_the_numbers_remain(monkeypatch):
+    monkeypatch.setattr("fastbp.tables.targets.INTERNED", 3)
+    collector = Collector("y")
+    for piece in (["1", "2"], ["NA", "4", "1"], ["5", ""]):
+        collector.add(pd.Series(piece))
+    np.testing.assert_array_equal(collector.collected(), [1, 2, np.nan, 4, 1, 5, np.nan])
+    collector.add(pd.Series([0.5]))
+    with pytest.raises(DataError, match="more than 3 different values, among them 'u', which is not a num"):
+        collector.add(pd.Series(["u"]))
 
 
 def test_a_mark_for_a_missing_value_does_not_turn_a_quantity_into_classes():

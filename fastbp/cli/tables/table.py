@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.cli.errors import DataError
-from fastbp.tables.targets import Target
+from fastbp.tables.targets import Target, picked
 from fastbp.tables.wording import instead as instead
 from fastbp.tables.wording import listed as listed
 
@@ -36,17 +36,15 @@ class Table:
     def __len__(self) -> int:
         return len(self.features)
 
-    def pick(self, rows: NDArray[np.intp]) -> Table:
+    def pick(self, rows: NDArray[np.integer[Any]]) -> Table:
         """A table of these rows, in ascending order; itself where that is all of them."""
         if len(rows) == len(self):
             return self
         target, weights = self.target, self.weights
-        if target is not None:
-            target = target[rows] if isinstance(target, np.ndarray) else [target[i] for i in rows]
         return replace(
             self,
             features=self.features[rows],
-            target=target,
+            target=None if target is None else picked(target, rows),
             weights=None if weights is None else weights[rows],
         )
 

@@ -44,19 +44,15 @@ def load(settings: argparse.Namespace) -> Data:
     source.check_names([*(settings.drop or []), settings.target, settings.weights])
     chosen = choices(settings)
     looked = parts.look(source, chosen)
-    strata = parts.strata(looked.target, looked.kind, chosen.target)
-    parts.require_members(strata, looked.target, chosen.target)
-    division = _divide(settings, strata, len(looked.rows), chosen)
+    division = parts.division_of(looked.target, looked.kind, chosen, _fold(settings))
     data = parts.assemble(source, chosen, looked, division)
     return data if settings.test is None else _with_test(settings, data)
 
 
-def _divide(
-    settings: argparse.Namespace, strata: NDArray[np.intp] | None, rows: int, chosen: Choices
-) -> parts.Division:
-    """By the shares; of a fold of the cross-validation the rows of that fold are held out."""
+def _fold(settings: argparse.Namespace) -> tuple[int, int] | None:
+    """Of the cross-validation, the number of the fold whose rows are held out, and how many there are."""
     fold: int | None = getattr(settings, "fold", None)
-    return parts.divide(strata, rows, chosen, None if fold is None else (fold, settings.folds))
+    return None if fold is None else (fold, settings.folds)
 
 
 def choices(settings: argparse.Namespace) -> Choices:
@@ -108,10 +104,8 @@ def _of_arrays(settings: argparse.Namespace, table: Table, test: Table | None) -
     kind = _kind(table) if settings.task == "auto" else settings.task
     if kind == "classification":
         check_classes(table.target, name)
-    strata = parts.strata(table.target, kind, name)
-    parts.require_members(strata, table.target, name)
     chosen = replace(choices(settings), target=name, test_size=0.0 if test else choices(settings).test_size)
-    division = _divide(settings, strata, len(table), chosen)
+    division = parts.division_of(table.target, kind, chosen, _fold(settings))
     columns, answer = _learn(table, division.training, kind)
     made = [
         _part(part, table.pick(at), columns, answer, settings.dtype) if len(at) else None
@@ -127,7 +121,7 @@ def _of_arrays(settings: argparse.Namespace, table: Table, test: Table | None) -
     return Data(columns, answer, made[0], made[1], made[2], table.image, scaling)
 
 
-def _learn(table: Table, training: NDArray[np.intp], kind: str) -> tuple[Columns, Answer]:
+def _learn(table: Table, training: parts.Rows, kind: str) -> tuple[Columns, Answer]:
     """Of arrays every column is kept, so that the network's inputs are those of the array."""
     assert table.target is not None
     features, lines = [], []
@@ -152,7 +146,7 @@ def _part(name: str, table: Table, columns: Columns, answer: Answer, dtype: str)
         scales = columns.scales
         X = (X - [scale.mean for scale in scales]) / [scale.spread for scale in scales]
         X = X.astype(dtype)
-    return Part(name, X, answer.encode(table.target).astype(dtype), table.target, table.weights)
+    return Part(name, X, answer.encode(table.target, dtype), table.target, table.weights)
 
 
 def _kind(table: Table) -> str:

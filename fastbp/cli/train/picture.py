@@ -14,6 +14,7 @@ from fastbp.cli.output import duration
 from fastbp.plot import FAINT, TRAINING, VALIDATION
 from fastbp.tables.answer import Answer
 from fastbp.tables.parts import Data, Part
+from fastbp.tables.targets import quantities
 
 LONGEST = 12  # characters of a class's name
 SHOWN = 10  # misclassified images
@@ -84,7 +85,7 @@ def _loss_curves(axes: Any, history: fastbp.History) -> None:
 def _values(axes: Any, answer: Answer, part: Part, y_pred: NDArray[Any]) -> None:
     """Dots of true and predicted values; on the line they are equal."""
     every = -(-len(part) // DOTS)
-    true = np.array(part.target, dtype=np.float64)[::every]
+    true = quantities(part.target, answer.name)[::every]
     predicted = answer.decide(y_pred, standardised=True)[::every]
     low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
     axes.plot([low, high], [low, high], color=FAINT, linewidth=1)
@@ -101,7 +102,7 @@ def _residuals(axes: Any, answer: Answer, part: Part, y_pred: NDArray[Any]) -> N
     predicted = answer.decide(y_pred, standardised=True)[::every]
     axes.scatter(
         predicted,
-        np.array(part.target, dtype=np.float64)[::every] - predicted,
+        quantities(part.target, answer.name)[::every] - predicted,
         s=12,
         color=TRAINING,
         alpha=0.5,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import fastbp
 from fastbp.cli.output import text_table
 from fastbp.tables.parts import Data
+from fastbp.tables.targets import picked
 
 IMPORTANCE_ROWS = 50_000  # of the last part, at most, of which columns are shuffled
 SHOWN = 60  # columns with a line of their own; of more, those that matter most
@@ -51,7 +52,7 @@ def importance(data: Data, model: fastbp.MLP, seed: int) -> dict[str, float]:
     if len(rows) > IMPORTANCE_ROWS:
         rows = np.sort(rng.choice(rows, IMPORTANCE_ROWS, replace=False))
     X = np.ascontiguousarray(part.X[rows])
-    target = part.target[rows] if isinstance(part.target, np.ndarray) else [part.target[i] for i in rows]
+    target = picked(part.target, rows)
 
     def measure() -> float:
         return data.answer.quality(model.predict(X), target, standardised=True)[name]
