@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -151,53 +150,25 @@ def steps_of_an_epoch(shape: str) -> int:
 
 # ---- scikit-learn's estimators, and those of fastbp.sklearn ----------------------------------------------
 
-# name -> (class, hidden layers, epochs). asv stores results under the name.
-ESTIMATORS: dict[str, tuple[str, tuple[int, ...], int]] = {
-    "digits 64-100-10": ("MLPClassifier", (100,), 20),
-    "wine 13-100-3": ("MLPClassifier", (100,), 100),
-    "breast_cancer 30-100-1": ("MLPClassifier", (100,), 50),
-    "diabetes 10-100-1": ("MLPRegressor", (100,), 50),
-    "random 784-256-10": ("MLPClassifier", (256,), 2),
-    "random 784-256-1": ("MLPRegressor", (256,), 2),
+# What `fastbp bench --against sklearn` fits, by the names that asv stores results under.
+ESTIMATORS = {
+    "digits 64-100-10": "digits",
+    "wine 13-100-3": "wine",
+    "breast_cancer 30-100-1": "breast-cancer",
+    "diabetes 10-100-1": "diabetes",
+    "random 784-256-10": "random-classes",
+    "random 784-256-1": "random-quantity",
 }
 
 
 def estimator_fit(name: str, module: str = "fastbp.sklearn") -> Callable[[], Any]:
     """Fits a new estimator of `module`, with defaults but for the number of epochs, to standardised data.
 
-    Raises NotImplementedError on a commit without fastbp.sklearn, and where scikit-learn is missing.
+    Raises NotImplementedError on a commit whose `fastbp bench` has no estimators, and without scikit-learn.
     """
-    require("fastbp", "MLP")
-    kind, hidden, epochs = ESTIMATORS[name]
     try:
-        estimator = getattr(importlib.import_module(module), kind)
-    except ImportError as error:
-        raise NotImplementedError("this commit has no fastbp.sklearn, or nothing has scikit-learn") from error
-    X, y = _data_of_estimator(name.split()[0], classes=kind == "MLPClassifier")
-    epochs = 1 if QUICK else epochs
-    options = {
-        "hidden_layer_sizes": hidden,
-        "max_iter": epochs,
-        "n_iter_no_change": epochs,
-        "random_state": 0,
-    }
-
-    def fit() -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
-            return estimator(**options).fit(X, y)
-
-    return fit
-
-
-def _data_of_estimator(name: str, *, classes: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised (rows, inputs), and labels or standardised quantities (rows,)."""
-    if name == "random":
-        rng = np.random.default_rng(0)
-        rows = 200 if QUICK else 4000
-        X = rng.standard_normal((rows, 784))
-        return X, rng.integers(10, size=rows) if classes else rng.standard_normal(rows)
-    X, y = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")(return_X_y=True)
-    deviation = X.std(axis=0)
-    X = (X - X.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    return X, y if classes else (y - y.mean()) / y.std()
+        estimators = importlib.import_module("fastbp.cli.bench.estimators")
+        fit = estimators.ESTIMATORS[ESTIMATORS[name]]
+        return estimators.call_of(fit, module, *((1, 200) if QUICK else ()))  # type: ignore[no-any-return]
+    except (ImportError, KeyError) as error:
+        raise NotImplementedError("this commit has no such estimator, or nothing has scikit-learn") from error

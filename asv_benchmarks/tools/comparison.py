@@ -20,7 +20,7 @@ from typing import Any
 
 from asv_folder import PAGES, ROOT
 
-from fastbp.cli.bench import picture, report
+from fastbp.cli.bench import estimators, picture, report
 
 RECORD = PAGES / "comparison.json"
 PICTURE = PAGES / "comparison.png"
@@ -81,6 +81,10 @@ def block(record: dict[str, Any]) -> str:
             if best:
                 ways[library].add(best[0].removeprefix(library).strip())
         rows.append(row)
+    fits: list[str] = []
+    if "estimators" in record:
+        whole = table(estimators.rows_of(record["estimators"], report.ratio_text), words=2)
+        fits = ["", "Whole calls of `fit` of `fastbp.sklearn` and of scikit-learn:", "", *whole]
     losses = any(cell.startswith("**") for row in rows for cell in row)
     slower = f"Bold, with {report.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
     text = [
@@ -97,6 +101,7 @@ def block(record: dict[str, Any]) -> str:
         + ".",
         "",
         *(f"- {sentence[0].upper()}{sentence[1:]}." for sentence in report.summary(record)),
+        *fits,
         "",
         f"{report.conditions(record)}.".replace("\n", "; "),
     ]

@@ -182,9 +182,10 @@ def _add_bench(commands: Commands) -> None:
         "bench",
         "time a training step of fastbp and of other libraries on this machine",
         "Times a training step of fastbp and of other libraries, each in a process of its own, in turn, "
-        "round after round. Before it is timed, each must reach the weights of the NumPy reference.",
+        "round after round. Before it is timed, each must reach the weights of the NumPy reference. With "
+        "--against sklearn, fits of its estimators and of those of fastbp.sklearn, too.",
     )
-    bench.add_argument("shape", nargs="*", metavar="SHAPE", help="which shapes (default: all)")
+    bench.add_argument("shape", nargs="*", metavar="SHAPE", help="which shapes and fits (default: all)")
     bench.add_argument(
         "--against",
         type=_names,

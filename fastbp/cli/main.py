@@ -89,6 +89,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from fastbp.cli.bench import command as bench_command
+    from fastbp.cli.bench import estimators
     from fastbp.cli.bench.problems import LIBRARIES, QUICK, SHAPES
 
     if arguments.many is not None:
@@ -98,12 +99,15 @@ def _bench(arguments: argparse.Namespace) -> int:
             arguments.many, rounds=arguments.rounds or 5, threads=arguments.threads, against=arguments.against
         )
         return errors.OK
-    _known("shape", arguments.shape, SHAPES)
+    _known("shape", arguments.shape, [*SHAPES, *estimators.ESTIMATORS])
     _known("library", arguments.against, LIBRARIES)
     files.check_outputs({"--json": arguments.json, "--plot": arguments.plot})
     quick = arguments.quick
+    usual = list(QUICK if quick else SHAPES)
+    if "sklearn" in arguments.against:
+        usual += estimators.QUICK if quick else estimators.ESTIMATORS
     bench_command.bench(
-        arguments.shape or (QUICK if quick else list(SHAPES)),
+        arguments.shape or usual,
         arguments.against or ["numpy"],
         rounds=arguments.rounds or (3 if quick else 7),
         seconds=arguments.seconds or (0.03 if quick else 0.2),

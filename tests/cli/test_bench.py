@@ -11,7 +11,7 @@ import pytest
 
 from fastbp.cli import main
 from fastbp.cli.bench import command as bench_command
-from fastbp.cli.bench import peers, processes, report, ways
+from fastbp.cli.bench import estimators, measuring, peers, processes, report, ways
 from fastbp.cli.bench.problems import LIBRARIES, QUICK, SHAPES, Shape, problem_of
 
 ROOT = Path(__file__).parents[2]
@@ -210,6 +210,8 @@ def test_a_process_that_cannot_start_is_a_reason_and_not_an_end(monkeypatch: pyt
     ("words", "message"),
     [
         ("--against numpy,torhc", "unknown library 'torhc'; there are torch"),
+        ("digits --against numpy", "digits is a fit of an estimator: --against sklearn is what it is"),
+        ("wine --against sklearn --plot a.png", "--plot draws shapes (xor, tiny, "),
         ("--plot ratios.txt", "ratios.txt: a picture can be written as .png, .svg, .pdf"),
         ("--json no/such/folder.json", "no such directory"),
         ("--rounds 0", "'0' is not a positive whole number"),
@@ -241,3 +243,38 @@ def test_the_command_writes_figures_and_picture(
     assert record["command"] == f"fastbp {words}" and record["machine"]["threads"] == 1
     assert record["versions"]["torch"] == "2.13" and "not installed: jax" in capsys.readouterr().out
     assert (tmp_path / "ratios.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# ---- estimators ------------------------------------------------------------------------------------------
+
+
+def test_fits_of_estimators_are_compared(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
+    compare_all = estimators.compare
+    monkeypatch.setattr(estimators, "compare", lambda *names, **k: compare_all(*names, epochs=2, **k))
+    words = "bench wine diabetes --against sklearn --rounds 2 --threads 1 --json"
+    assert main.main([*words.split(), str(tmp_path / "out.json")]) == 0
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["results"] == {} and list(record["estimators"]) == ["wine", "diabetes"]
+    for cell in record["estimators"].values():
+        assert cell["difference"] < 1e-11
+        ratios = [b / a for a, b in zip(cell["fastbp"], cell["sklearn"], strict=True)]
+        assert len(ratios) == 2 and cell["ratio"]["low"] == pytest.approx(min(ratios), rel=2e-3)
+    said = capsys.readouterr().out
+    assert "MLPClassifier, wine 13-100-3, 2 epochs" in said and "us/step" not in said
+
+
+def test_another_training_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    call_of = estimators.call_of
+
+    def other_rate(fit: Any, module: str, epochs: int | None = None, **options: Any) -> Any:
+        more = {"learning_rate_init": 0.002} if module == "fastbp.sklearn" else {}
+        return call_of(fit, module, epochs, **options, **more)
+
+    monkeypatch.setattr(estimators, "call_of", other_rate)
+    with pytest.raises(ArithmeticError, match=r"wine: the losses of fastbp\.sklearn differ"):
+        estimators.compare(["wine"], rounds=1, threads=1, epochs=2)

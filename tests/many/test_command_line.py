@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp.cli.bench import many
+from fastbp.cli.bench import many, measuring
 from fastbp.cli.main import main
 
 
@@ -109,7 +109,7 @@ def test_sweeps_that_are_refused(grid, more, message, capsys, tmp_path):
 
 def test_bench_of_many(capsys, monkeypatch):
     monkeypatch.setattr(many, "SHAPES", {"8-16-1": ([8, 16, 1], 1)})
-    monkeypatch.setattr(many, "PAUSE", 0.0)
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
     assert run("bench --many 3 --rounds 1 --threads 2") == 0
     said = capsys.readouterr().out
     assert "3 networks, 1,024 rows" in said
@@ -122,6 +122,6 @@ def test_the_bench_of_a_sweep_is_over_fifty_configurations(monkeypatch):
     monkeypatch.setattr(many, "HIDDEN", ([2],))
     monkeypatch.setattr(many, "RATES", (0.01, 0.1))
     monkeypatch.setattr(many, "SWEEP_EPOCHS", 1)
-    monkeypatch.setattr(many, "PAUSE", 0.0)
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
     ours, theirs, ratio = many.sweeps(rounds=1, threads=1)
     assert float(ours) > 0 and float(theirs) > 0 and ratio.endswith("x")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -30,10 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import fastbp.sklearn as ours
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from benchmarks.common import ESTIMATORS, estimator_fit
+from fastbp.cli.bench.estimators import ESTIMATORS, call_of
 
 TEXTS = ["cut", "color", "clarity"]  # of diamonds
 PAUSE = 0.1  # seconds: idle threads of OpenBLAS and OpenMP spin for that long
@@ -129,9 +125,9 @@ def main() -> None:
     options: Any = parser.parse_args()
     warnings.simplefilter("ignore")  # that few epochs do not converge
     print("| seconds, or what it says | scikit-learn | fastbp | |\n|---|---:|---:|---:|")
-    for name, (kind, _, epochs) in ESTIMATORS.items():
-        calls = (estimator_fit(name, module) for module in ("sklearn.neural_network", "fastbp.sklearn"))
-        row(f"{kind}, {name}, {epochs} epochs", *in_turns(*calls))
+    for fit in ESTIMATORS.values():
+        calls = (call_of(fit, module) for module in ("sklearn.neural_network", "fastbp.sklearn"))
+        row(f"{fit.kind}, {fit}, {fit.epochs} epochs", *in_turns(*calls))
     if options.diamonds:
         diamonds(options.diamonds, options.seeds)
     grid_search()

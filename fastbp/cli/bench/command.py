@@ -23,17 +23,14 @@ import numpy as np
 
 import fastbp
 from fastbp.cli import pictures
-from fastbp.cli.bench import picture
-from fastbp.cli.bench.measuring import cores, cpu
+from fastbp.cli.bench import estimators, picture
+from fastbp.cli.bench.measuring import PAUSE, cores, cpu
 from fastbp.cli.bench.problems import LIBRARIES, SHAPES, Shape
 from fastbp.cli.bench.processes import Peer, Process
 from fastbp.cli.bench.report import report
 from fastbp.cli.bench.ways import VARIANTS
 from fastbp.cli.output import progress
 from fastbp.storage import atomic
-
-# Idle threads of OpenMP and OpenBLAS pools spin for that long, on the cores that the next one needs.
-PAUSE = 0.15
 
 
 def installed(libraries: Sequence[str]) -> dict[str, str | None]:
@@ -147,13 +144,25 @@ def bench(
     json_file: str | None = None,
     plot_file: str | None = None,
 ) -> None:
-    """Measure, print the report, and write the record and the picture where they are asked for."""
+    """Measure, print the report, and write the record and the picture where they are asked for.
+
+    names : of shapes, and of `estimators.ESTIMATORS`, which are compared where scikit-learn is.
+    """
+    fits = [name for name in names if name in estimators.ESTIMATORS]
+    names = [name for name in names if name in SHAPES]
+    if fits and "sklearn" not in libraries:
+        raise ValueError(f"{fits[0]} is a fit of an estimator: --against sklearn is what it is compared with")
+    if plot_file is not None and not names:
+        raise ValueError(f"--plot draws shapes ({', '.join(SHAPES)}), and only fits are asked for")
     if plot_file is not None:  # now, rather than after minutes of measuring
         pictures.check(plot_file)
 
     record = compare(
         names, libraries, rounds=rounds, seconds=seconds, threads=threads, command=command, tell=progress
     )
+    if fits and record["versions"].get("sklearn"):
+        used = record["machine"]["threads"]
+        record["estimators"] = estimators.compare(fits, rounds=rounds, threads=used, tell=progress)
     progress("")
     print(report(record))
     if json_file is not None:

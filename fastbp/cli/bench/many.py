@@ -5,36 +5,21 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import statistics
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import fastbp
-from fastbp.cli.bench.measuring import cores
+from fastbp.cli.bench.measuring import cores, in_turn
 from fastbp.cli.output import progress, text_table
 
 # Layer sizes and epochs of 1024 rows, in batches of 32, with Adam.
 ROWS, BATCH = 1024, 32
 SHAPES = {"8-16-1": ([8, 16, 1], 50), "64-128-10": ([64, 128, 10], 10)}
-PAUSE = 0.15
 HIDDEN, RATES = ([8], [16], [32], [64], [32, 16]), tuple(np.logspace(-4, -1, 10).tolist())
 SWEEP_EPOCHS = 50
-
-
-def in_turn(ways: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Seconds of each way, one a round; a first call of each is not counted."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for number in range(rounds + 1):
-        for way, measured in zip(ways, seconds, strict=True):
-            time.sleep(PAUSE)
-            began = time.perf_counter()
-            way()
-            if number:
-                measured.append(time.perf_counter() - began)
-    return seconds
 
 
 def _ratio(of: list[float], to: list[float]) -> str:

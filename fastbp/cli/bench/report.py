@@ -6,11 +6,21 @@ import math
 import statistics
 from typing import Any
 
+from fastbp.cli.bench.estimators import rows_of
 from fastbp.cli.bench.problems import LIBRARIES, Shape
 from fastbp.cli.bench.ways import VARIANTS
 from fastbp.cli.output import text_table
 
 SLOWER = "!"  # marks a ratio below 1
+STEPS = f"""\
+One training step inside many: the same data, first weights, batches, loss and optimizer for all,
+whose parameters after one epoch agree with the reference's. Compiling is excluded.
+us/step: median of {{rounds}} rounds in turn. ratio: time of the other / time of fastbp,
+with the lowest and the highest round; {SLOWER} marks where fastbp is slower. difference: from
+the reference's parameters, as a share of their change."""
+FITS = """\
+Whole calls of fit of fastbp.sklearn's estimators and of scikit-learn's, with the same
+settings and the same losses from epoch to epoch."""
 
 
 def best_of(record: dict[str, Any], name: str, library: str) -> tuple[str, dict[str, Any]] | None:
@@ -49,14 +59,9 @@ def conditions(record: dict[str, Any]) -> str:
 
 def report(record: dict[str, Any]) -> str:
     """All figures, shape by shape, and a table of each library's fastest way."""
-    parts = [
-        conditions(record),
-        "One training step inside many: the same data, first weights, batches, loss and optimizer for all,\n"
-        "whose parameters after one epoch agree with the reference's. Compiling is excluded.\n"
-        f"us/step: median of {record['rounds']} rounds in turn. ratio: time of the other / time of fastbp,\n"
-        f"with the lowest and the highest round; {SLOWER} marks where fastbp is slower. difference: from\n"
-        "the reference's parameters, as a share of their change.",
-    ]
+    parts = [conditions(record)]
+    if record["results"]:
+        parts.append(STEPS.format(rounds=record["rounds"]))
     for name, cells in record["results"].items():
         shape = _shape(record, name)
         rows = [
@@ -89,6 +94,10 @@ def report(record: dict[str, Any]) -> str:
             rows.append(row)
         parts.append(text_table(["shape", "network", "fastbp us", *libraries], rows))
         parts.append("\n".join(summary(record)))
+    if "estimators" in record:
+        parts.append(FITS)
+        header, *rows = rows_of(record["estimators"], ratio_text)
+        parts.append(text_table(header, rows))
     return "\n\n".join(parts)
 
 
