@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 import fastbp
@@ -88,20 +91,27 @@ def _gradients(seed: int) -> tuple[str, bool]:
     return text_table(["hidden", "output", "loss", "reference", "fastbp"], rows), right
 
 
+def _trainings() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    """(what it is called, the optimizer and its options, those of the network): every optimizer, and what an
+    optimizer or a network may do besides."""
+    for name in OPTIMIZERS:
+        yield name, name, {"lr": 0.1 if name == "SGD" else 1e-3}, {}
+    momentum = {"lr": 0.1, "momentum": 0.9}
+    yield "SGD (Nesterov)", "SGD", {**momentum, "nesterov": True}, {}
+    yield "SGD (decay of weights)", "SGD", {**momentum, "weight_decay": 0.01, "decay_biases": False}, {}
+    yield "Adam (l2)", "Adam", {"lr": 1e-3}, {"l2": 0.1, "reduction": "weighted_mean"}
+
+
 def _agreement(seed: int) -> tuple[str, bool]:
     X, Y = _data(seed)
     rows, right = [], True
-    for optimizer, options in (
-        *((name, {"lr": 0.1 if name == "SGD" else 1e-3}) for name in OPTIMIZERS),
-        ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-    ):
-        name = optimizer + (" (Nesterov)" if "nesterov" in options else "")
+    for name, optimizer, options, penalties in _trainings():
         cells = []
         for dtype, allowed in AGREEMENT.items():
             progress(f"agreement of {name}, {dtype}")
             models = []
             for module in (fastbp.reference, fastbp):
-                model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed)
+                model = module.MLP(LAYERS, hidden="tanh", dtype=dtype, seed=seed, **penalties)
                 or_interrupt(
                     model.fit(
                         X,

@@ -52,7 +52,8 @@ def test_what_fit_and_the_network_are_given(prepared):
         "--loss categorical_crossentropy(0.1) --init glorot --dropout 0.5,0.25 --input-noise 0.1 "
         "--max-norm 3 --dtype float64 --seed 7 --threads 1 --steps 11 --batch-size 4 --accumulate 2 "
         "--no-shuffle --class-weights 0=2,2=0.5 --optimizer SGD --momentum 0.9 --nesterov --lr 0.5 "
-        "--weight-decay 0.01 --l1 0.001 --clip-value 1 --clip-norm 2 --metrics top_k(2) --patience 3 "
+        "--weight-decay 0.01 --l1 0.001 --no-decay-biases --l2 0.1 --reduction weighted_mean "
+        "--clip-value 1 --clip-norm 2 --metrics top_k(2) --patience 3 "
         "--min-delta 0.01 --monitor val_top_k(2) --checkpoint run.fastbp --every 2"
     )
     assert model.architecture.to_json() == {
@@ -64,6 +65,8 @@ def test_what_fit_and_the_network_are_given(prepared):
         "dropout": [0.5, 0.25],
         "input_noise": 0.1,
         "max_norm": 3.0,
+        "l2": 0.1,
+        "reduction": "weighted_mean",
     }
     assert model.architecture.threads == 1
     X, Y, weights, (X_watched, Y_watched) = (
@@ -76,7 +79,8 @@ def test_what_fit_and_the_network_are_given(prepared):
         Y.argmax(axis=1), target[weights.astype(int)]
     )  # a weight is the row's number
     optimizer, (stopping,) = given.pop("optimizer"), given.pop("callbacks")
-    expected = fastbp.SGD(0.5, 0.9, nesterov=True, weight_decay=0.01, l1=0.001, clip_value=1.0, clip_norm=2.0)
+    decay = {"weight_decay": 0.01, "l1": 0.001, "decay_biases": False}
+    expected = fastbp.SGD(0.5, 0.9, nesterov=True, **decay, clip_value=1.0, clip_norm=2.0)
     assert repr(optimizer) == repr(expected)
     assert repr(stopping) == repr(fastbp.EarlyStopping("val_top_k(2)", patience=3, min_delta=0.01))
     assert given == {

@@ -21,6 +21,7 @@ from fastbp.cli.options import (
     text,
 )
 from fastbp.initializers import INITIALIZERS
+from fastbp.network.architecture import REDUCTIONS
 from fastbp.optimizers import OPTIMIZERS
 
 # For standardised columns; the optimizers' own defaults are made for larger data sets and more epochs.
@@ -145,6 +146,7 @@ TRAIN = {
             f"{', '.join(LOSSES)}; {_brackets} (default: by task)",
             metavar="NAME",
         ),
+        Option("reduction", one_of("reduction", REDUCTIONS), f"{', '.join(REDUCTIONS)} of losses", "mean"),
         Option(
             "init",
             one_of("init", ["auto", *INITIALIZERS]),
@@ -230,6 +232,7 @@ TRAIN = {
             "weight-decay", non_negative, "L2; of AdamW decoupled (default: 0, of AdamW 0.01)", metavar="RATE"
         ),
         _of_optimizer("l1", non_negative, "L1 (default: 0)", metavar="RATE"),
+        _of_optimizer("decay-biases", None, "weight decay and L1 for biases as well (default: yes)"),
         _of_optimizer("clip-value", positive, "limit of each gradient's size", metavar="NUMBER"),
         _of_optimizer("clip-norm", positive, "limit of the norm of all gradients together", metavar="NUMBER"),
     ],
@@ -324,9 +327,8 @@ TRAIN = {
             metavar="SHARES",
             many=True,
         ),
-        Option(
-            "input-noise", non_negative, "standard deviation, of standardised inputs", 0, metavar="NUMBER"
-        ),
+        Option("input-noise", non_negative, "standard deviation; inputs have 1", 0, metavar="NUMBER"),
+        Option("l2", non_negative, "half of it times the weights' squares is added to a batch's loss", 0),
         Option("max-norm", positive, "limit of the norm of the weights into a unit", metavar="NUMBER"),
     ],
     "validation": [

@@ -16,7 +16,7 @@ from fastbp.tables.parts import Data
 
 HYPER_PARAMETERS = (
     *("momentum", "nesterov", "betas", "alpha", "eps"),
-    *("weight_decay", "l1", "clip_value", "clip_norm"),
+    *("weight_decay", "l1", "decay_biases", "clip_value", "clip_norm"),
 )
 
 
@@ -29,6 +29,8 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
         hidden=settings.activation,
         output=output,
         loss=loss,
+        reduction=settings.reduction,
+        l2=settings.l2,
         init=settings.init,
         dtype=settings.dtype,
         seed=settings.seed,
