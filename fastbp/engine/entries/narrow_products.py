@@ -15,7 +15,7 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
-from fastbp.engine.entries.products import B_TRANSPOSED, DEPTH, product_at
+from fastbp.engine.entries.products import B_TRANSPOSED, packed_depth, product_at
 from fastbp.engine.kernels import copies, matmul, narrow_output
 from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
@@ -124,7 +124,7 @@ def _transposed(t, n, address):
         packed = out + columns * vector
         call(links.k1, (a, a_row, packed, vector, vector, job.depth, job.rows))
         a, a_row = packed, vector
-    pieces = max(1, whole(job.depth, DEPTH))
+    pieces = max(1, whole(job.depth, packed_depth(job, links)))
     for piece in range(pieces):
         k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
         start = Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C if piece > 0 else matmul.ZERO))

@@ -33,9 +33,17 @@ PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
 # stays in the first-level cache anyway.
 PACKING_ROWS, SMALL = 30, 24 * 1024
-# Numbers that are added up in one sweep: a pair of panels of so many stays in the first-level cache. Bytes of
-# A in one sweep over B: they stay in the second-level cache.
-DEPTH, BLOCK = 256, 192 * 1024
+# Bytes of a packed pair of panels, which one sweep adds up: more than half of what the first-level cache has,
+# since to come back to C for the next piece of the depth costs more (16 KB: 2 to 8% slower on AVX2).
+PAIR = 32 * 1024
+# Bytes of A in one sweep over B: they stay in the second-level cache.
+BLOCK = 288 * 1024
+# Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
+# packed is still near when it is used.
+TOGETHER = 4
+# Bytes from a packed pair of panels, or packed panel of A, to the next, beyond what it has: the same places
+# of all are not to meet the same sets of the cache.
+APART = 64
 # Pairs of panels from which A.T is copied to where its rows are adjacent.
 PACKING_PAIRS = 3
 
@@ -74,6 +82,25 @@ def pair_of(panels, i):
 
 
 @inner
+def packed_depth(job, links):
+    """How many k a packed panel has room for."""
+    return max(np.int64(1), min(job.depth, np.int64(PAIR // (2 * links.lanes * links.itemsize))))
+
+
+@inner
+def of_pair(job, links):
+    """Bytes from a packed pair of panels to the next."""
+    return packed_depth(job, links) * 2 * links.lanes * links.itemsize + APART
+
+
+@inner
+def of_sliver(job, links):
+    """Bytes of a k in a packed panel of A, and from a packed panel to the next."""
+    vector = links.itemsize * links.lanes * ((links.height + links.lanes - 1) // links.lanes)
+    return vector, packed_depth(job, links) * vector + APART
+
+
+@inner
 def a_from(job, size, row, k, count):
     """A from that row and k on, as the microkernel wants it."""
     if job.kind == A_TRANSPOSED:
@@ -107,7 +134,7 @@ def pack_pair(job, links, to, k, count, panel, width):
             call(links.k2, (source, row, to + j * vector, width * vector, vector, count, lanes))
         else:
             row = job.depth * size
-            source, target = job.b + column * row + k * size, to + j * DEPTH * vector
+            source, target = job.b + column * row + k * size, to + j * packed_depth(job, links) * vector
             if count < lanes:  # of the whole depth: pieces have more
                 call(links.k5, (source, row, target, vector, lanes, count))
                 continue
@@ -115,6 +142,27 @@ def pack_pair(job, links, to, k, count, panel, width):
                 # As with columns: the last square is moved back to where the piece ends.
                 first = min(i * lanes, count - lanes)
                 call(links.k3, (source + first * size, row, target + first * vector, lanes, np.int64(0)))
+
+
+@inner
+def pack_pairs(job, links, to, k, count, q0, q1):
+    """A piece of pairs q0 to q1 of panels of B."""
+    size, lanes = links.itemsize, links.lanes
+    panels, step = (job.columns + lanes - 1) // lanes, of_pair(job, links)
+    first, last = q0, q1  # of those that a walk along the rows of B packs
+    if job.kind == B_TRANSPOSED:
+        last = q0
+    else:
+        first = q0 + 2 - pair_of(panels, q0)[1]
+        if 2 * q1 >= panels and job.columns % lanes != 0:
+            last = max(first, q1 - 1)  # the last panel is moved back
+        row = job.columns * size
+        source = job.b + k * row + pair_of(panels, first)[0] * lanes * size
+        call(links.k4, (source, row, to + (first - q0) * step, step, count, last - first))
+    for q in range(q0, q1):
+        if q < first or q >= last:
+            panel, width = pair_of(panels, q)
+            pack_pair(job, links, to + (q - q0) * step, k, count, panel, width)
 
 
 @inner
@@ -127,7 +175,7 @@ def b_of(job, links, packed, k, panel, width):
         distance = (column_of(job, lanes, panel + width - 1) - column) * size
         return Block(job.b + k * job.columns * size + column * size, distance, job.columns * size)
     if job.kind == B_TRANSPOSED:
-        return Block(packed, DEPTH * vector, vector)
+        return Block(packed, packed_depth(job, links) * vector, vector)
     return Block(packed, vector, width * vector)
 
 
@@ -135,7 +183,7 @@ def b_of(job, links, packed, k, panel, width):
 def sweep(job, links, rows, piece, pair, packed):
     """Rows r0 to r1 of a pair of panels, for a piece of the depth; packed: addresses of A's and B's, or 0."""
     (r0, r1), (k, count), (packed_a, packed_b) = rows, piece, packed
-    size, lanes = links.itemsize, links.lanes
+    size, lanes, height = links.itemsize, links.lanes, links.height
     panel, width = pair
     column = column_of(job, lanes, panel)
     distance = (column_of(job, lanes, panel + width - 1) - column) * size
@@ -143,57 +191,47 @@ def sweep(job, links, rows, piece, pair, packed):
     b = b_of(job, links, packed_b, k, panel, width)
     row = job.columns * size
     c = Block(job.c + r0 * row + column * size, distance, row)
-    if job.kind != A_TRANSPOSED:
-        call(links.k0, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
-        return
+    kernel = links.k1 if job.kind == A_TRANSPOSED else links.k0
     if packed_a == 0:
-        call(links.k1, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
+        call(kernel, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
         return
-    height, vector = links.height, size * lanes * ((links.height + lanes - 1) // lanes)
-    first = r0
-    while first < r1:
-        tall = min(height, r1 - first)
-        left = Left(packed_a + (first - r0) // height * DEPTH * vector, size, vector, count, np.int64(0))
+    vector, step = of_sliver(job, links)
+    for first in range(r0, r1, height):
+        left = Left(packed_a + (first - r0) // height * step, size, vector, count, np.int64(0))
         here = Block(c.address + (first - r0) * row, c.vector, c.row)
-        call(links.k1, (Size(tall, width, count), left, b, here, start))
-        first += tall
+        call(kernel, (Size(min(height, r1 - first), width, count), left, b, here, start))
 
 
 @inner
 def pack_rows(job, links, to, r0, r1, k, count):
     """Rows r0 to r1 of A.T, as many side by side as the microkernel is high."""
-    size, lanes, height = links.itemsize, links.lanes, links.height
-    vector = size * lanes * ((height + lanes - 1) // lanes)
-    row = job.rows * size
-    first = r0
-    while first < r1:
-        rows = min(height, r1 - first)
-        source, target = job.a + k * row + first * size, to + (first - r0) // height * DEPTH * vector
-        call(links.k4, (source, row, target, vector, count, rows))
-        first += rows
+    size, height = links.itemsize, links.height
+    vector, step = of_sliver(job, links)
+    row, whole = job.rows * size, (r1 - r0) // height
+    source, rest = job.a + k * row + r0 * size, r1 - r0 - whole * height
+    call(links.k6, (source, row, to, vector, step, count, whole, height))
+    if rest > 0:
+        source, to = source + whole * height * size, to + whole * step
+        call(links.k6, (source, row, to, vector, step, count, np.int64(1), rest))
 
 
 @inner
 def rectangle(job, links, r0, r1, q0, q1):
     """Rows r0 to r1 and pairs of panels q0 to q1 of C."""
     size, lanes, height = links.itemsize, links.lanes, links.height
-    vector = size * lanes
     panels = (job.columns + lanes - 1) // lanes
     transposed = job.kind == B_TRANSPOSED
     packs_b = transposed or (r1 - r0 >= PACKING_ROWS and job.depth * job.columns * size >= SMALL)
     packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
-    pieces = max(1, (job.depth + DEPTH - 1) // DEPTH)
-    block = max(height, BLOCK // (DEPTH * size) // height * height)
-    of_pair = 2 * DEPTH * vector
-    tall = vector * ((height + lanes - 1) // lanes)
-    memory = np.empty(
-        (of_pair * (q1 - q0) if packs_b else 0)
-        + ((block + height - 1) // height * DEPTH * tall if packs_a else 0)
-        + 64,
-        np.uint8,
-    )
+    depth, step = packed_depth(job, links), of_pair(job, links)
+    pieces = max(1, (job.depth + depth - 1) // depth)
+    block = max(height, BLOCK // (depth * size) // height * height)
+    slivers = (min(block, r1 - r0) + height - 1) // height
+    of_b = step * (q1 - q0) if packs_b else 0
+    of_a = of_sliver(job, links)[1] * slivers if packs_a else 0
+    memory = np.empty(of_b + of_a + 64, np.uint8)
     packed_b = (memory.ctypes.data + 63) // 64 * 64
-    packed_a = packed_b + (of_pair * (q1 - q0) if packs_b else 0)
+    packed_a = packed_b + of_b if packs_a else 0
     for piece in range(pieces):
         k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
         for top in range(r0, r1, block):
@@ -201,12 +239,10 @@ def rectangle(job, links, r0, r1, q0, q1):
             if packs_a:
                 pack_rows(job, links, packed_a, top, bottom, k, k1 - k)
             for q in range(q0, q1):
-                pair = pair_of(panels, q)
-                of_b = packed_b + (q - q0) * of_pair
-                if packs_b and top == r0:
-                    pack_pair(job, links, of_b, k, k1 - k, pair[0], pair[1])
-                packed = (packed_a if packs_a else 0, of_b if packs_b else 0)
-                sweep(job, links, (top, bottom), (k, k1 - k), pair, packed)
+                here = packed_b + (q - q0) * step if packs_b else 0
+                if packs_b and top == r0 and (q - q0) % TOGETHER == 0:
+                    pack_pairs(job, links, here, k, k1 - k, q, min(q + TOGETHER, q1))
+                sweep(job, links, (top, bottom), (k, k1 - k), pair_of(panels, q), (packed_a, here))
     return memory[0]  # which lives as long as it is used
 
 
@@ -228,12 +264,13 @@ def _product(t, n, address):
 def kernels_of(dtype: str) -> list[int]:
     """What the bodies of products call, in the order of the links' fields."""
     return [
-        matmul.microkernel(dtype, matmul.ALONG_K),
-        matmul.microkernel(dtype, matmul.ALONG_ROWS),
+        matmul.microkernel(dtype, matmul.ALONG_K, prefetch=matmul.OF_C),
+        matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
         copies.copy_rows(dtype, into=True),
         copies.transpose(dtype),
-        copies.pack_inputs(dtype),
+        copies.pack_panels(dtype),
         copies.copy_columns(dtype, into=True),
+        copies.pack_slivers(dtype),
     ]
 
 

@@ -15,6 +15,9 @@ from numba.core import cgutils
 from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I32, I64, Vectors
 
+# Rows of a caller's matrix that are prefetched before they are packed.
+ROWS_AHEAD = 8
+
 
 def _transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]:
     """n vectors of n lanes as a square, mirrored: off-diagonal squares of size 1, 2, 4, ... are swapped."""
@@ -81,22 +84,53 @@ def copy_rows(dtype: str, into: bool) -> int:
         outside, outside_row, inside, inside_row, inside_vector, rows, columns = args
         ops = Vectors(b, dtype)
         step = I64(ops.lanes * ops.itemsize)
-        vectors = b.sdiv(b.add(columns, I64(ops.lanes - 1)), I64(ops.lanes))
+        whole = b.sdiv(columns, I64(ops.lanes))
+        left = b.sub(columns, b.mul(whole, I64(ops.lanes)))
+        mask = ops.first_lanes(left)
 
-        def visit(i: ir.Value, j: ir.Value) -> None:
-            mask = ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes))))
+        def visit(i: ir.Value, j: ir.Value, mask: ir.Value | None = None) -> None:
             there, here = (
                 vector_at(b, outside, i, outside_row, j, step),
                 vector_at(b, inside, i, inside_row, j, inside_vector),
             )
             if into:
-                ops.store(ops.load_masked(there, mask), here)
+                ops.store(ops.load(there) if mask is None else ops.load_masked(there, mask), here)
+            elif mask is None:
+                ops.store(ops.load(here), there)
             else:
                 ops.store_masked(ops.load(here), there, mask)
 
-        each_vector(b, rows, vectors, visit)
+        each_vector(b, rows, whole, visit)
+        with (
+            b.if_then(b.icmp_signed(">", left, I64(0))),
+            cgutils.for_range(b, rows, intp=I64) as loop,
+        ):
+            visit(loop.index, whole, mask)
 
     return compile_block("copy-in" if into else "copy-out", dtype, 7, emit)
+
+
+def pack_panels(dtype: str) -> int:
+    """(source, source_row, target, target_pair, rows, pairs): pairs of adjacent vectors of a caller's matrix
+    become panels in which those of one row follow those of the row before; `target_pair` from a pair of
+    panels to the next."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        source, source_row, target, target_pair, rows, pairs = args
+        ops = Vectors(b, dtype)
+        vector = ops.lanes * ops.itemsize
+        pair = I64(2 * vector)
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            there = vector_at(b, source, i, source_row, j, pair)
+            here = vector_at(b, target, i, pair, j, target_pair)
+            ops.prefetch(b.add(there, b.mul(source_row, I64(ROWS_AHEAD))))
+            for offset in (I64(0), I64(vector)):
+                ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
+
+        each_vector(b, rows, pairs, visit)
+
+    return compile_block("pack-panels", dtype, 6, emit)
 
 
 def copy_columns(dtype: str, into: bool) -> int:
@@ -141,6 +175,34 @@ def pack_inputs(dtype: str) -> int:
                 ops.store(v, vector_at(b, packed, inner.index, packed_row, outer.index, size))
 
     return compile_block("pack-inputs", dtype, 6, emit)
+
+
+def pack_slivers(dtype: str) -> int:
+    """(x, x_row, packed, packed_row, packed_sliver, rows, slivers, height): as `pack_inputs`, but so many
+    panels of `height` columns each, `packed_sliver` apart, in one walk along the rows of x, which may be any
+    number of bytes apart."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, x_row, packed, packed_row, packed_sliver, rows, slivers, height = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+        whole = b.sdiv(height, lanes)
+        done = b.mul(whole, size)
+        left = b.sub(height, b.mul(whole, lanes))
+        mask, step = ops.first_lanes(left), b.mul(height, I64(ops.itemsize))
+
+        def visit(i: ir.Value, j: ir.Value) -> None:
+            there = vector_at(b, x, i, x_row, j, step)
+            here = vector_at(b, packed, i, packed_row, j, packed_sliver)
+            with cgutils.for_range(b, whole, intp=I64) as loop:
+                offset = b.mul(loop.index, size)
+                ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
+            with b.if_then(b.icmp_signed(">", left, I64(0))):
+                ops.store(ops.load_masked(b.add(there, done), mask), b.add(here, done))
+
+        each_vector(b, rows, slivers, visit)
+
+    return compile_block("pack-slivers", dtype, 8, emit)
 
 
 def gather(dtype: str) -> int:

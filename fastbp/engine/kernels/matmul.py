@@ -43,6 +43,9 @@ ZERO, FROM_C, FROM_ROW = 0, 1, 2
 # prefetches asks for those of so many k later, in cuts of so many accumulators. Worth 15 to 30% in products
 # of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
 AHEAD, PREFETCH_FROM = 8, 8
+# What a variant prefetches: nothing, A and B, or the next tile of C where C is what the sums begin with
+# (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other).
+NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
 # one waits for its own sums. Strides are in bytes.
@@ -69,7 +72,7 @@ def shapes() -> dict[int, int]:
     return {1: 8, 2: 6, 4: 3}
 
 
-def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: bool, args: Sequence[ir.Value]) -> None:
+def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Sequence[ir.Value]) -> None:
     """Cut the rows into tiles, and jump to the variant of each."""
     v = dict(zip(ARGUMENTS, args, strict=True))
     function = builder.function
@@ -129,7 +132,7 @@ class _Variant:
 
     dtype: str
     along: int
-    prefetch: bool
+    prefetch: int
     height: int
     width: int
     v: dict[str, ir.Value]
@@ -168,6 +171,9 @@ class _Variant:
             (i, j): ops.load(_vector_at(b, v["c"], i, v["c_row"], j, v["c_vector"])).value
             for i, j in self.cells
         }
+        if self.prefetch == OF_C:
+            for i, j in self.cells:
+                ops.prefetch(_vector_at(b, v["c"], i + self.height, v["c_row"], j, v["c_vector"]))
         b.branch(head)
         b = ir.IRBuilder(from_row)
         ops = Vectors(b, self.dtype)
@@ -225,7 +231,7 @@ class _Variant:
         """One k: all accumulators, each with a multiply-add more. a, b: where A and B have this k."""
         build, v = ops.b, self.v
         vectors = [ops.load(build.add(b, build.mul(I64(j), v["b_vector"]))) for j in range(self.width)]
-        if self.prefetch and self.height * self.width >= PREFETCH_FROM:
+        if self.prefetch == OF_OPERANDS and self.height * self.width >= PREFETCH_FROM:
             self._prefetch(ops, k, a, b, ahead)
         step = v["a_stride"] if self.along == ALONG_K else I64(ops.itemsize)
         last = {}
@@ -251,7 +257,7 @@ class _Variant:
             ops.prefetch(build.add(here, build.mul(row, v["a_stride"])))
 
 
-def microkernel(dtype: str, along: int, *, prefetch: bool = False) -> int:
+def microkernel(dtype: str, along: int, *, prefetch: int = NOTHING) -> int:
     """The compiled microkernel. prefetch: for large matrices; the results are the same."""
-    name = f"microkernel-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}"
+    name = f"microkernel-{'k' if along == ALONG_K else 'rows'}{('', '-prefetch', '-prefetch-c')[prefetch]}"
     return compile_block(name, dtype, len(ARGUMENTS), lambda b, args: _emit(b, dtype, along, prefetch, args))
