@@ -14,6 +14,7 @@ from fastbp.tables.wording import DataError
 
 MANY_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity, not as classes
 EXACT = 2**53  # from here on, float64 has no longer every whole number: long identifiers would fall together
+LEAVE_OUT = "leave out rows whose target is not known (of a table, --missing-target drop does that)"
 INTERNED = 100_000  # different texts of a target that are kept as they are written
 
 Label = int | str
@@ -119,6 +120,7 @@ def quantities(target: Target, name: str) -> NDArray[np.float64]:
     if isinstance(target, np.ndarray):
         bad = np.flatnonzero(~np.isfinite(target))
         if len(bad):
+            _refuse_missing("" if np.isnan(target[bad[0]]) else "inf", int(bad[0]), name)
             raise DataError(f"{_place(bad[0], name)}: {target[bad[0]]} is not a finite number")
         return target
     texts = as_texts(target)
@@ -174,11 +176,11 @@ def as_texts(target: Target) -> Texts:
 
 def _refuse_missing(cell: str, row: int, name: str) -> None:
     if not cell:
-        raise DataError(f"{_place(row, name)} is empty: leave out rows whose target is not known")
+        raise DataError(f"{_place(row, name)} is empty: {LEAVE_OUT}")
     if cells.is_missing(cell):
         raise DataError(
-            f"{_place(row, name)}: {cell!r} marks a missing value: leave out rows whose target is not known "
-            "(or give that class another name)"
+            f"{_place(row, name)}: {cell!r} marks a missing value: {LEAVE_OUT}; or give that class another "
+            "name"
         )
 
 

@@ -26,6 +26,8 @@ from fastbp.tables.parts import Choices, Data, Part
 from fastbp.tables.targets import check_classes, choose_kind, picked, quantities
 
 ROWS_AT_ONCE = 4096  # of images whose spread is computed
+# Options that arrays and images have no use for.
+OF_NAMED_COLUMNS = ("separator", "decimal", "encoding", "dates", "rare", "max_columns", "missing_target")
 
 
 def load(settings: argparse.Namespace) -> Data:
@@ -100,6 +102,7 @@ def _of_file(path: str, error: Exception) -> str:
 
 def _of_arrays(settings: argparse.Namespace, table: Table, test: Table | None) -> Data:
     assert table.target is not None
+    _refuse(settings, "which holds numbers without names", *OF_NAMED_COLUMNS)
     name = table.columns.target
     kind = _kind(table) if settings.task == "auto" else settings.task
     if kind == "classification":
@@ -209,7 +212,7 @@ def scaling_of_images(values: NDArray[Any]) -> tuple[float, float]:
 
 def _refuse(settings: argparse.Namespace, data: str, *attributes: str) -> None:
     for attribute in attributes:
-        if getattr(settings, attribute) is not None:
+        if getattr(settings, attribute) not in (None, False, "refuse"):  # which are the defaults
             raise DataError(f"--{attribute.replace('_', '-')} is not for {settings.data}, {data}")
 
 

@@ -84,6 +84,11 @@ class FileSource:
                 self.names = others.parquet_names(path)
         else:
             self.names = [*next(iter(self._unread()))[1].columns]
+        if not self.text_may_be_numbers:
+            of_text = {"separator": separator, "decimal": decimal, "encoding": encoding}
+            given = [f"--{name}" for name, value in of_text.items() if value is not None]
+            if given:
+                raise DataError(f"{' and '.join(given)} is for text such as CSV, which {path} is not")
 
     def frames(self) -> Iterator[tuple[int, Any]]:
         """(first row, DataFrame) of each piece."""
@@ -117,7 +122,15 @@ class FileSource:
             )
 
     def check_names(self, left_out: Sequence[str]) -> None:
-        """DataError for columns without a name, as an index has none, unless they are left out."""
+        """DataError for columns without a name, as an index has none, unless they are left out.
+
+        And for a single column of text, whose cells are separated by something else.
+        """
+        if self.text_may_be_numbers and len(self.names) == 1 and self.names[0] not in left_out:
+            raise DataError(
+                f"{self.label} has a single column, {self.names[0]!r}: what stands between its cells is not "
+                f"{self._separator!r}, give their --separator"
+            )
         for i, name in enumerate(self.names):
             if name == f"Unnamed: {i}" and name not in left_out:
                 raise DataError(
