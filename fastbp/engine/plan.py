@@ -33,8 +33,7 @@ Array = NDArray[Any]
 # ways between the two other bounds and keeps the faster.
 TEAM_FROM_MULTIPLY_ADDS = 1_000_000
 TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 200_000_000
-# The same of a step among MANY_STEPS and more of one entry, whose threads start once for all of them: from
-# here on half of a step (0.5 us) is more than its barriers.
+# The same among MANY_STEPS and more of one entry: half of a step (0.5 us) is more than its barriers.
 TRY_TEAM_FROM_IN_MANY_STEPS, MANY_STEPS = 30_000, 100
 # What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is
 # measured, a multiply-add counts as much as on a slow core. (Not for more: OpenMP starts new threads for it,
@@ -57,7 +56,7 @@ class Plan:
     """What `design` says, ready to run.
 
     address : of the tables (structs.py), which are `table` and `layers` for Python. work : of the compiled
-    worker.
+    worker. packed : its own copy of the parameters, and what fills up vectors.
     coefficients : room for one step's, for whoever has no row of them for each step. loss : room for its
     loss.
     """
@@ -72,7 +71,7 @@ class Plan:
         self.layers = [at(structs.Layer, place) for place in places]
         self._packed_at = tables.fill_in(self.table, self.layers, design, self.memory)
         self._packed_bytes = sum(design.packed)
-        self._packed = _numbers(self._packed_at, self._packed_bytes, design.dtype)
+        self.packed = _numbers(self._packed_at, self._packed_bytes, design.dtype)
         self.work = train.address_of("work")
         self.arrivals = aligned(team.arrivals_bytes(most_workers())).view(np.int64)
         self.loss, self.bad, self.coefficients = np.zeros(1), np.zeros(1, np.int64), np.zeros(1, design.dtype)
@@ -108,6 +107,9 @@ class Plan:
                     caller.g = place
                     place += layer.fan_out * itemsize
         self._bound = tuple(map(weakref.ref, arrays))
+
+    def unbind(self) -> None:  # compiled code binds others
+        self._bound = ()
 
     def read_in_place(self) -> None:
         """Forward passes from now on read the parameters where they were bound, in rows as they are, instead
@@ -343,7 +345,6 @@ class Plan:
         self._enter(structs.UNPACK + structs.UNPACK_STATES, self._threads_for_copies(threads))
 
     def unpack_parameters(self, threads: int | None) -> None:
-        """As `unpack`, without the states."""
         self._enter(structs.UNPACK, self._threads_for_copies(threads))
 
     def _threads_for_copies(self, threads: int | None) -> int:
@@ -391,8 +392,7 @@ class Plan:
         self.table.order, self.table.samples, self.table.steps_per_epoch = order, rows, 1
 
     def parameters_are_finite(self) -> bool:
-        """Whether the packed parameters are (what fills up vectors is)."""
-        return is_finite(self._packed)
+        return is_finite(self.packed)
 
 
 def _numbers(address: int, size: int, dtype: np.dtype[Any]) -> Array:

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastbp.engine.plan import TRY_TEAM_FROM_MULTIPLY_ADDS
 from fastbp.engine.threads import own_thread, team
+from fastbp.many.chains import Chain, chained
 from fastbp.many.members import Member
 from fastbp.network.spare_plans import SparePlans
 from fastbp.training.interrupt import Interrupts
@@ -42,7 +43,9 @@ class Crew:
         by_length = sorted(members, key=lambda member: -member.seconds)
         self._teams = [m for m in by_length if threads > 1 and _wants_a_team(m, total / threads)]
         for_teams = set(map(id, self._teams))
-        self._queue = deque(m for m in by_length if id(m) not in for_teams)  # the longest first
+        chains, others = chained([m for m in by_length if id(m) not in for_teams], self.threads)
+        works: list[Chain | Member] = [*chains, *others]
+        self._queue = deque(sorted(works, key=lambda work: -work.seconds))  # the longest first
         self._spare = SparePlans(PLANS_PER_CORE * threads)
         self._turn, self._telling = threading.RLock(), threading.Lock()
         self._stop = np.zeros(1, np.int64)
@@ -62,7 +65,7 @@ class Crew:
                     own_thread.run(self._work_side_by_side, self._stop)
                 else:
                     with team.alone():
-                        while self._queue:
+                        while self._queue and not self.interrupted:
                             self._train_here(self._queue.popleft())
             except KeyboardInterrupt:
                 self._end()
@@ -74,14 +77,25 @@ class Crew:
     def _end(self) -> None:
         self._stop[0] = 1
 
-    def _train_here(self, member: Member) -> None:
+    def _train_here(self, work: Chain | Member) -> None:
         """In the calling thread, which hears Ctrl-C itself."""
-        if self.interrupted:
-            return
-        member.train(self._spare, None, self._turn)
-        if member.history.interrupted:
-            self._end()
-        self._tell(member)
+        for member in self._left_of(work):
+            if self.interrupted:
+                return
+            member.train(self._spare, None, self._turn)
+            if member.history.interrupted:
+                self._end()
+            self._tell(member)
+
+    def _left_of(self, work: Chain | Member) -> list[Member]:
+        """What is to be trained one by one: of a chain, what has not stayed finite."""
+        if isinstance(work, Member):
+            return [work]
+        left = work.train(self._spare, self._stop)
+        for member in work.members:
+            if member.ended:
+                self._tell(member)
+        return left
 
     def _work_side_by_side(self) -> None:
         """In a thread that gets no signals: until all others are done."""
@@ -96,12 +110,13 @@ class Crew:
         with team.alone():
             while not self.interrupted:
                 try:
-                    member = self._queue.popleft()
+                    work = self._queue.popleft()
                 except IndexError:
                     return
                 try:
-                    member.train(self._spare, self._stop, self._turn)
-                    self._tell(member)
+                    for member in self._left_of(work):
+                        member.train(self._spare, self._stop, self._turn)
+                        self._tell(member)
                 except BaseException as error:
                     self.errors.append(error)
                     self._end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from fastbp.training.start import run_of_samples
 from fastbp.training.validation import Validation
 
 Array = NDArray[Any]
+
+# What runs call (see `Callbacks`).
+HOOKS = ("train_begin", "chunk_end", "epoch_end", "train_end")
 
 
 class Flag(Interrupts):
@@ -64,7 +68,7 @@ class Member:
         """Of one training step, roughly."""
         return 3 * self.options.batch_size * len(self.model.parameters)
 
-    @property
+    @cached_property
     def seconds(self) -> float:
         """How long it will take, to tell long ones from short ones."""
         backend = self.model.backend
@@ -96,13 +100,17 @@ class Member:
             self.model.backend.give_plans_back()
 
 
+def has_any(callbacks: Callbacks) -> bool:
+    """Whether there is one to be called."""
+    return any(getattr(callbacks, hook) for hook in HOOKS)
+
+
 def in_turn(callbacks: Callbacks, turn: threading.RLock) -> Callbacks:
     """The same callbacks, which wait for one another."""
-    hooks = ("train_begin", "chunk_end", "epoch_end", "train_end")
-    if not any(getattr(callbacks, hook) for hook in hooks):
+    if not has_any(callbacks):
         return callbacks
     waiting = Callbacks(())
-    for hook in hooks:
+    for hook in HOOKS:
         setattr(waiting, hook, [_waiting(function, turn) for function in getattr(callbacks, hook)])
     return waiting
 

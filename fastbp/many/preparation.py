@@ -64,7 +64,7 @@ def prepared(
             own = options[_options_key(i, rules[i], all_epochs[i], sizes[i], listed[i])]
             samples, rows, held_out = reading.of(i)
             make_ready(model, rules[i])
-            if not model.parameters.are_finite():
+            if not (model.backend.is_finite(model.parameters.flat) or model.parameters.are_finite()):
                 raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start")
             reading.judge(model, held_out, own)
             members.append(Member(i, model, rules[i], samples, rows, held_out, own))

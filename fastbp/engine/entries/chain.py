@@ -1,0 +1,171 @@
+"""Networks of one design in a chain: one plan trains them in one entry, each from its first step to its last.
+
+For a network of some dozen weights and steps Python would take longer than the training itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from fastbp.engine import tables
+from fastbp.engine.compile import jit
+from fastbp.engine.compile.arrays import data_at
+from fastbp.engine.compile.intrinsics import call, load_number, observe, peek
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
+from fastbp.engine.kernels.finite import not_finite
+from fastbp.engine.memory import aligned
+from fastbp.engine.plan import Plan
+from fastbp.engine.structs import (
+    PACK,
+    TRAIN,
+    UNPACK,
+    UNPACK_STATES,
+    caller_parameters,
+    layer_at,
+    plan_at,
+)
+
+Array = NDArray[Any]
+
+
+@struct
+class Link(Struct):
+    """A network of a chain: addresses of what is its own."""
+
+    parameters: int  # flat, the caller's
+    first_state: int
+    second_state: int
+    order: int  # these as in structs.Plan
+    coefficients: int
+    losses: int
+    steps_before: int
+    outcome: int  # NOT_BEGUN, TRAINED or NOT_FINITE
+
+
+@struct
+class Chain(Struct):
+    """Networks that one plan trains one after another."""
+
+    plan: int
+    work: int  # of worker/train.py
+    finite: int  # of kernels/finite.py
+    packed: int  # the plan's parameters
+    numbers: int  # how many
+    bad: int  # room for an integer
+    stop: int  # address of a flag: not 0 ends it after the network that it is at
+    links: int
+    count: int
+
+
+# Link.outcome. What was trained and did not stay finite is as it was before.
+NOT_BEGUN, TRAINED, NOT_FINITE = 0, 1, 2
+LINK_BYTES = size_of(Link)
+link_at, chain_at = view_of(Link), view_of(Chain)
+
+
+@inner
+def _bind(plan, link):
+    """Parameters and states lie in the order W1, b1, W2, b2, ... (fastbp/network/layout.py)."""
+    before = np.int64(0)
+    for i in range(plan.layers):
+        layer = layer_at(plan, i)
+        weights, biases = layer.fan_in * layer.fan_out * plan.itemsize, layer.fan_out * plan.itemsize
+        for k in range(1 + plan.states):
+            start = before + link.parameters
+            if k == 1:
+                start = before + link.first_state
+            elif k == 2:
+                start = before + link.second_state
+            caller = caller_parameters(layer, k)
+            caller.W, caller.b, caller.g = start, start + weights, start + weights + biases
+        before += weights + biases
+        if layer.normalisation.forward != 0:
+            before += biases  # the gains
+
+
+@inner
+def _sum(losses, steps):
+    total = 0.0
+    for step in range(steps):
+        total += load_number(losses + 8 * step, np.float64(0))
+    return total
+
+
+def _train_chain(address):
+    chain = chain_at(address)
+    plan = plan_at(chain.plan)
+    for i in range(chain.count):
+        if observe(chain.stop) != 0:
+            return
+        link = link_at(chain.links + i * LINK_BYTES)
+        _bind(plan, link)
+        plan.order, plan.coefficients, plan.losses = link.order, link.coefficients, link.losses
+        plan.steps_before = link.steps_before
+        plan.task = PACK + TRAIN
+        call(chain.work, (0, 1, chain.plan))
+        link.outcome = NOT_FINITE
+        call(chain.finite, (chain.packed, chain.numbers, chain.bad))
+        if peek(chain.bad, np.int64(0)) == 0 and np.isfinite(_sum(link.losses, plan.last_step)):
+            plan.task = UNPACK + UNPACK_STATES
+            call(chain.work, (0, 1, chain.plan))
+            link.outcome = TRAINED
+
+
+@cache
+def _entry() -> Any:
+    return jit.dispatcher(_train_chain, (types.int64,))
+
+
+class OfNetwork(NamedTuple):
+    """What a network of a chain is trained with.
+
+    parameters : flat, and states, what the rule keeps of each. order : as in `Plan.bind_data`.
+    coefficients : (steps, numbers), see settings.py. losses : (steps,), for the result.
+    steps_before : of its life, for random numbers.
+    """
+
+    parameters: Array
+    states: Sequence[Array]
+    order: NDArray[np.int64] | None
+    coefficients: Array
+    losses: NDArray[np.float64]
+    steps_before: int
+
+
+def train_chain(plan: Plan, networks: Sequence[OfNetwork], stop: NDArray[np.int64]) -> list[int]:
+    """Train them, on the data that are bound to the plan; the outcome of each.
+
+    One whose losses or parameters do not stay finite is NOT_FINITE, and as it was; NOT_BEGUN are those that
+    come after the moment when `stop`, (1,), was set. A network's steps are done to their end.
+    """
+    steps = len(networks[0].losses)
+    links = aligned(LINK_BYTES * len(networks))
+    room = np.zeros(1, np.int64)
+    for i, network in enumerate(networks):
+        link = at(Link, data_at(links) + i * LINK_BYTES)
+        link.parameters = data_at(network.parameters)
+        states = [*map(data_at, network.states), 0, 0]
+        link.first_state, link.second_state = states[:2]
+        link.order = 0 if network.order is None else data_at(network.order)
+        link.coefficients, link.losses = data_at(network.coefficients), data_at(network.losses)
+        link.steps_before = network.steps_before
+    memory = aligned(size_of(Chain))
+    chain, table, coefficients = at(Chain, data_at(memory)), plan.table, networks[0].coefficients
+    chain.plan, chain.work, chain.finite = plan.address, plan.work, not_finite(plan.design.dtype.name)
+    chain.packed, chain.numbers = data_at(plan.packed), plan.packed.size
+    chain.bad, chain.stop = data_at(room), data_at(stop)
+    chain.links, chain.count = data_at(links), len(networks)
+    table.first_step, table.last_step = 0, steps
+    table.coefficients_row = coefficients.strides[0]
+    table.bias_coefficients = tables.bias_coefficients(plan.design, coefficients)
+    plan.unbind()
+    _entry()(data_at(memory))
+    plan.threads = 1
+    return [at(Link, data_at(links) + i * LINK_BYTES).outcome for i in range(len(networks))]

@@ -1,0 +1,201 @@
+"""Short trainings of networks that are alike: many in one entry into compiled code.
+
+What `fit` does in Python before and after its steps takes some 0.3 ms, as long as a small network trains. So
+networks of one design, with the same options and data and without callbacks, are trained in a chain: one
+plan, to which the data are bound once, and for each network its parameters, state and order. What comes out
+are the bits of `fit`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine.entries.chain import NOT_FINITE, TRAINED, OfNetwork, train_chain
+from fastbp.engine.memory import Design
+from fastbp.engine.plan import Plan
+from fastbp.engine.settings import rule_of, settings_of
+from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
+from fastbp.inspection.symmetry import warn_if_symmetric
+from fastbp.many.members import Member, has_any
+from fastbp.network.compiled import CompiledBackend
+from fastbp.network.spare_plans import SparePlans
+from fastbp.optimizer_base import Optimizer, State
+from fastbp.schedules import Schedule
+
+Array = NDArray[Any]
+
+# Longer trainings go alone: Python's share of them is small, and Ctrl-C waits for the end of a chained one.
+SHORT_SECONDS = 0.02
+# How long an entry is, so that Python's part of it is small; and at least so many chains for each core, so
+# that all of them end together.
+CHAIN_SECONDS, CHAINS_PER_CORE = 0.02, 8
+
+
+class Chain:
+    """Members that one plan of that design trains one after another; to a crew what one member is."""
+
+    def __init__(self, design: Design, members: Sequence[Member]) -> None:
+        self.members, self._design = list(members), design
+        self.seconds = sum(member.seconds for member in members)
+        self._first = first = self.members[0]
+        self._rows, self._options = len(first), first.options
+        self._batch_size, self._epochs = design.batch, first.options.epochs or 0
+        self._per_epoch = -(-self._rows // design.batch)
+        self._losses = np.empty((len(members), self._epochs * self._per_epoch))
+
+    def train(self, spare: SparePlans, stop: NDArray[np.int64]) -> list[Member]:
+        """Train them, until `stop` is set.
+
+        Returns those whose numbers do not stay finite, who are as before: a run of their own says what there
+        is to be said of that. Those that did not have their turn are as before, too.
+        """
+        rule, plan = self._first.optimizer.snapshot(), spare.take(self._design) or Plan(self._design)
+        drawn: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
+        outcomes: list[int] = []
+        try:
+            networks, states = self._prepared(rule, drawn)
+            samples = self._first.samples.own_views()
+            plan.bind_data(samples.X, samples.Y, networks[0].order)
+            plan.table.samples, plan.table.steps_per_epoch = self._rows, self._per_epoch
+            began = time.perf_counter()
+            outcomes = train_chain(plan, networks, stop)
+            seconds = (time.perf_counter() - began) / len(networks)
+        finally:
+            for i, (generator, before) in enumerate(drawn):
+                if i >= len(outcomes) or outcomes[i] != TRAINED:
+                    generator.bit_generator.state = before
+        spare.put(plan)
+        self._note(states, outcomes, float(rule.lr), seconds)  # type: ignore[arg-type]
+        return [m for m, outcome in zip(self.members, outcomes, strict=True) if outcome == NOT_FINITE]
+
+    def _prepared(
+        self, rule: Optimizer, drawn: list[tuple[np.random.Generator, Mapping[str, Any]]]
+    ) -> tuple[list[OfNetwork], list[State]]:
+        """What each is trained with. drawn: is given the generators that orders are drawn from, and where
+        they were."""
+        numbers: dict[int, Array] = {}
+        networks, states = [], []
+        for member, losses in zip(self.members, self._losses, strict=True):
+            model = member.model
+            parameters, streams = model.parameters, model.streams
+            state = rule.state(parameters.owner, len(parameters), parameters.flat.dtype)
+            if state.steps not in numbers:
+                numbers[state.steps] = self._numbers(rule, state.steps)
+            self._look_at(member)
+            if self._options.shuffle:
+                drawn.append((streams.shuffling, streams.shuffling.bit_generator.state))
+            own = _order(member, self._epochs), numbers[state.steps], losses, streams.steps_trained
+            states.append(state)
+            networks.append(OfNetwork(parameters.flat, state.buffers, *own))
+        return networks, states
+
+    def _look_at(self, member: Member) -> None:
+        """What a run does with its samples and parameters before the first step."""
+        samples, architecture = member.samples, member.model.architecture
+        member.model.reader.learns(samples)
+        if member.rows is not None:
+            samples = samples.picked(member.rows[:LOOKED_AT])
+        if member.rows is not None or member is self._first:
+            warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
+        warn_if_symmetric(member.model)
+
+    def _numbers(self, rule: Optimizer, steps_done: int) -> Array:
+        """What each step takes from the optimizer."""
+        architecture, size = self._first.model.architecture, self._batch_size
+        in_epoch = np.full(self._per_epoch, size)
+        in_epoch[-1] = self._rows - size * (self._per_epoch - 1)
+        divisors: Any = 1.0
+        if architecture.reduction != "sum":
+            divisors = size if in_epoch[-1] == size else np.tile(in_epoch, self._epochs)
+        steps = self._losses.shape[1]
+        return settings_of(rule, steps_done, steps, divisors, architecture.dtype, architecture.l2)
+
+    def _note(self, states: Sequence[State], outcomes: Sequence[int], lr: float, seconds: float) -> None:
+        """What a run notes at its end; lr and seconds of each network."""
+        divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
+        of_epochs = self._losses.reshape(len(self.members), self._epochs, -1).sum(axis=2) / divisor
+        steps = self._losses.shape[1]
+        for member, state, outcome, losses in zip(self.members, states, outcomes, of_epochs, strict=True):
+            if outcome == TRAINED:
+                model, history = member.model, member.history
+                state.steps += steps
+                model.streams.steps_trained += steps
+                model.parameters.changed()
+                history._add_epochs(losses, lr, seconds / self._epochs)
+                history.seconds, member.ended = seconds, True
+
+
+def chained(members: Sequence[Member], threads: int) -> tuple[list[Chain], list[Member]]:
+    """Chains of those members that can be trained so, and the others."""
+    alike: dict[Hashable, list[Member]] = {}
+    others: list[Member] = []
+    for member in members:
+        key = _key(member)
+        if key is None:
+            others.append(member)
+        else:
+            alike.setdefault(key, []).append(member)
+    chains: list[Chain] = []
+    total = sum(member.seconds for member in members)
+    most = min(CHAIN_SECONDS, total / (CHAINS_PER_CORE * threads))
+    for key, of_key in alike.items():
+        for part in _cut(of_key, most):
+            if len(part) > 1:
+                chains.append(Chain(key[-1], part))  # type: ignore[index]
+            else:
+                others += part
+    return chains, others
+
+
+def _cut(members: Sequence[Member], seconds: float) -> Iterator[Sequence[Member]]:
+    """Pieces that take so long at most, or are one member."""
+    count = max(1, int(seconds / members[0].seconds))
+    for start in range(0, len(members), count):
+        yield members[start : start + count]
+
+
+def _key(member: Member) -> Hashable | None:
+    """Equal for members that one plan can train one after another; None for those that need a run."""
+    model, options, optimizer = member.model, member.options, member.optimizer
+    architecture, backend, samples = model.architecture, model.backend, member.samples
+    if (
+        not isinstance(backend, CompiledBackend)
+        or member.held_out is not None
+        or options.accumulate > 1
+        or options.class_weight is not None
+        or not options.epochs
+        or isinstance(optimizer.lr, Schedule)
+        or architecture.reduction == "weighted_mean"
+        or member.seconds > SHORT_SECONDS
+        or has_any(options.sorted_callbacks)
+        or samples.mapped_files("X", "Y")
+    ):
+        return None
+    design = backend.design(
+        "train",
+        rule_of(optimizer, architecture.l2),
+        min(options.batch_size, len(member)),
+        weighted=samples.weighted,
+        clip_norm=optimizer.clip_norm is not None,
+    )
+    rows = None if member.rows is None else len(member.rows)
+    return id(samples), rows, id(options), id(optimizer), architecture.reduction, design
+
+
+def _order(member: Member, epochs: int) -> NDArray[np.int64] | None:
+    """The rows of all epochs: of the data set that the member has some rows of, if these are its own."""
+    own, rows = member.rows, len(member)
+    if not member.options.shuffle:
+        return own if own is None else np.tile(own, epochs)
+    shuffling = member.model.streams.shuffling
+    if epochs == 1:
+        order = shuffling.permutation(rows)
+    else:
+        table = np.tile(np.arange(rows, dtype=np.int64), (epochs, 1))
+        order = shuffling.permuted(table, axis=1, out=table).ravel()
+    return order if own is None else own[order]

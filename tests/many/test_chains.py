@@ -1,0 +1,171 @@
+"""Networks that are trained in chains are what their own `fit` makes of them."""
+
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from many_networks import columns
+
+import fastbp
+from fastbp.many import chains
+
+ROWS = 45
+MAIN = threading.main_thread().ident
+rng = np.random.default_rng(4)
+X, Y = rng.standard_normal((ROWS, 6)), rng.random((ROWS, 3))
+LABELS = rng.integers(0, 3, ROWS)
+WEIGHT = rng.choice([0.0, 0.5, 2.0], ROWS)
+FOLDS = [np.flatnonzero(np.arange(ROWS) % 5 != i) for i in range(5)]
+BOOTSTRAP = [rng.integers(0, ROWS, ROWS) for _ in range(5)]
+
+# What the models, the optimizer and the call are made with.
+CASES = {
+    "plain": ({}, fastbp.SGD(0.1), {}),
+    "adam, one epoch": ({}, fastbp.Adam(0.01), {"epochs": 1}),
+    "in order": ({"reduction": "sum"}, fastbp.Adam(0.01), {"shuffle": False}),
+    "folds in order": ({}, fastbp.Adam(0.01), {"shuffle": False, "rows": FOLDS}),
+    "bootstrap": ({"hidden": "tanh"}, fastbp.SGD(0.1, momentum=0.9), {"rows": BOOTSTRAP}),
+    "folds": ({"dtype": "float64"}, fastbp.AdamW(0.01), {"rows": FOLDS, "sample_weight": WEIGHT}),
+    "labels": (
+        {"output": "softmax", "loss": "categorical_crossentropy"},
+        fastbp.Adam(0.01),
+        {"Y": LABELS, "sample_weight": WEIGHT},
+    ),
+    "norms": ({"layer_norm": True, "max_norm": 0.9}, fastbp.Adam(0.01, clip_norm=0.1), {}),
+    "penalty": ({"l2": 0.01, "input_scale": 0.5}, fastbp.SGD(0.1, clip_value=0.01), {"rows": FOLDS}),
+    "weights without biases": ({}, fastbp.SGD(0.1, weight_decay=0.1, decay_biases=False), {}),
+    "small batches": ({}, fastbp.Adam(0.01), {"batch_size": 1}),
+    "large batches": ({}, fastbp.Adam(0.01), {"batch_size": 1000}),
+}
+
+
+def networks(options, count=5):
+    return [fastbp.MLP([6, 8, 7, 3], seed=i, **options) for i in range(count)]
+
+
+@pytest.fixture
+def chained(monkeypatch):
+    """How many networks each chain trained has had."""
+    counts = []
+    train_chain = chains.train_chain
+
+    def counted(plan, networks, stop):
+        counts.append(len(networks))
+        return train_chain(plan, networks, stop)
+
+    monkeypatch.setattr(chains, "train_chain", counted)
+    monkeypatch.setattr(chains, "CHAINS_PER_CORE", 1)
+    return counts
+
+
+def state_of(model, optimizer):
+    """All that the next training depends on."""
+    state = optimizer.state(model.parameters.owner, len(model.parameters), model.parameters.flat.dtype)
+    arrays = [model.parameters.flat, *state.buffers]
+    return [array.tobytes() for array in arrays], state.steps, model.streams.state()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_chains_have_the_bits_of_single_fits(chained, case, threads):
+    options, optimizer, call = CASES[case]
+    call = {"X": X, "Y": Y, "epochs": 3, "batch_size": 16} | call
+    together, alone = networks(options), networks(options)
+    for _ in range(2):  # the second time on states that are there
+        got = fastbp.fit_many(together, optimizers=optimizer, threads=threads, progress=False, **call)
+        assert sum(chained) >= 4, "a case that shows nothing"
+        chained.clear()
+        for i, (model, same) in enumerate(zip(together, alone, strict=True)):
+            own = dict(call)
+            rows = own.pop("rows", [slice(None)] * 5)[i]
+            data = own.pop("X")[rows], own.pop("Y")[rows]
+            if "sample_weight" in own:
+                own["sample_weight"] = own["sample_weight"][rows]
+            history = same.fit(*data, optimizer=optimizer, progress=False, **own)
+            assert state_of(model, optimizer) == state_of(same, optimizer)
+            assert columns(got[i]) == columns(history)
+            assert got[i].seconds > 0 and not got[i].interrupted
+
+
+def test_of_a_chain_those_that_diverge_end_alone(chained):
+    """Parameters that are finite, but so large that squares of differences are not."""
+    options = {"output": "identity"}
+    together, alone = networks(options), networks(options)
+    for model in (together[2], alone[2]):
+        model.weights[0][...] *= 1e25
+    optimizer = fastbp.SGD(0.01)
+    with pytest.warns(RuntimeWarning, match=r"1 of 5 networks .*models\[2\]: the loss became"):
+        got = fastbp.fit_many(together, X, Y, epochs=4, optimizers=optimizer, threads=1, progress=False)
+    assert chained == [5]
+    for i, (model, same) in enumerate(zip(together, alone, strict=True)):
+        if i == 2:
+            with pytest.raises(FloatingPointError) as error:
+                same.fit(X, Y, epochs=4, optimizer=optimizer, progress=False)
+            assert got[i].diverged == str(error.value)
+        else:
+            same.fit(X, Y, epochs=4, optimizer=optimizer, progress=False)
+        assert state_of(model, optimizer) == state_of(same, optimizer)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_chains_between_networks(chained, monkeypatch, threads):
+    """Pressed when so many are prepared. Whoever was not trained is as before, also its order of rows."""
+    together, alone = networks({}, 60), networks({}, 60)
+    prepared = chains._order
+    calls = []
+
+    def pressing(member, epochs):
+        calls.append(member)
+        if len(calls) == 25:
+            signal.pthread_kill(MAIN, signal.SIGINT)
+            time.sleep(0.3 * (threads > 1))  # until the main thread has heard it
+        return prepared(member, epochs)
+
+    monkeypatch.setattr(chains, "_order", pressing)
+    monkeypatch.setattr(chains, "CHAIN_SECONDS", 2e-4)
+    optimizer = fastbp.Adam(0.01)
+    options = {"epochs": 3, "batch_size": 16, "progress": False}
+    got = fastbp.fit_many(together, X, Y, optimizers=optimizer, threads=threads, **options)
+    trained = sum(history.epochs == 3 for history in got)
+    assert 0 < trained < 60 and all(history.epochs in (0, 3) for history in got)
+    for history, model, same in zip(got, together, alone, strict=True):
+        assert history.interrupted == (history.epochs == 0)
+        if history.epochs:
+            same.fit(X, Y, optimizer=optimizer, **options)
+        assert state_of(model, optimizer) == state_of(same, optimizer)
+    monkeypatch.undo()
+    fastbp.fit_many(together, X, Y, optimizers=optimizer, threads=threads, **options)
+    assert np.isfinite(together[-1].predict(X)).all()
+
+
+def test_an_error_before_training_leaves_the_order_of_rows(chained, monkeypatch):
+    """Whatever it is: here, as if there were no memory for the last one's."""
+    models, before = networks({}), networks({})
+    order = chains._order
+
+    def fails(member, epochs):
+        if member.index == 4:
+            raise MemoryError("no room")
+        return order(member, epochs)
+
+    monkeypatch.setattr(chains, "_order", fails)
+    optimizer = fastbp.SGD(0.1)
+    with pytest.raises(MemoryError, match="no room"):
+        fastbp.fit_many(models, X, Y, epochs=2, optimizers=optimizer, threads=1, progress=False)
+    for model, same in zip(models, before, strict=True):
+        assert state_of(model, optimizer) == state_of(same, optimizer)
+
+
+def test_networks_that_differ_in_anything_are_not_in_one_chain(chained):
+    models = [
+        *networks({}, 2),
+        *networks({"reduction": "sum"}, 2),
+        *networks({"l2": 0.1}, 2),
+        *networks({"dtype": "float64"}, 2),
+        *networks({"hidden": "tanh"}, 2),
+        *networks({"dropout": 0.2}, 2),  # whose random numbers are their own
+    ]
+    fastbp.fit_many(models, X, Y, epochs=1, optimizers=fastbp.SGD(0.1), threads=1, progress=False)
+    assert chained == [2] * 5
