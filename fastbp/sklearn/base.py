@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ PLANS = SparePlans(most=8, most_bytes=32 << 20)
 
 # Rows whose hidden activations are in memory at once.
 TRANSFORM_ROWS = 4096
+# The names of constructors' arguments, which scikit-learn finds out by inspection at each `get_params`,
+# several times for every fit of a grid search; nobody changes an entry that is there.
+NAMES: WeakKeyDictionary[type, tuple[str, ...]] = WeakKeyDictionary()
 # What training adds to, or compares with, from call to call where it goes on.
 COURSE = (
     "loss_",
@@ -49,6 +53,17 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments as they are now. deep : with those of estimators among them, which
+        only a subclass may have."""
+        kind = type(self)
+        if kind not in NAMES:
+            NAMES[kind] = tuple(super().get_params(deep=False))
+        given = {name: getattr(self, name) for name in NAMES[kind]}
+        if deep and any(hasattr(value, "get_params") for value in given.values()):
+            given = super().get_params(deep=True)
+        return given
 
     # ---- what an estimator of a kind decides for itself -------------------------------------------------
 

@@ -123,7 +123,12 @@ def classes_of(y: Any) -> Array:
 def _integers(y: Any) -> Array | None:
     """What there is among integers or bools that are certainly classes, so that scikit-learn need not be
     asked, whose many looks take longer than short trainings; else None. It warns where they are many."""
-    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind not in "iub" or not len(y):
+    if not are_integers(y):
         return None
     classes = np.unique(y)
     return classes if 2 * len(classes) < len(y) else None
+
+
+def are_integers(y: Any) -> bool:
+    """Whether y is an array (samples,) of integers or bools, and not empty."""
+    return type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iub" and len(y) > 0

@@ -13,6 +13,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 X, Y = load_iris(return_X_y=True)
 X = (X - X.mean(axis=0)) / X.std(axis=0)
+RNG = np.random.default_rng(0)
 FLOWERS = np.array(["setosa", "versicolor", "virginica"])[Y]
 SMALL = {"hidden_layer_sizes": 6, "max_iter": 30, "random_state": 0, "learning_rate_init": 0.01}
 
@@ -163,3 +165,30 @@ def test_pipelines_searches_and_routed_weights():
         search = GridSearchCV(routed, {"alpha": [1e-3]}, cv=2).fit(X, Y, sample_weight=weights)
     direct = fitted(alpha=1e-3, y=Y, weights=weights)
     assert np.array_equal(search.best_estimator_.coefs_[0], direct.coefs_[0])
+
+
+@pytest.mark.parametrize(
+    "labels", [Y, Y > 0, FLOWERS, np.eye(3, dtype=int)[Y]], ids=["int", "bool", "str", "sets"]
+)
+def test_score_is_that_of_scikit_learn(labels):
+    model = fitted(y=labels)
+    some = RNG.permutation(150)[:70]
+    for weights in (None, RNG.random(70)):
+        mine = model.score(X[some], labels[some], sample_weight=weights)
+        assert mine == accuracy_score(labels[some], model.predict(X[some]), sample_weight=weights) > 0.5
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(X, labels[:-1])
+
+
+def test_parameters_are_those_of_scikit_learns_inspection():
+    class Wider(MLPRegressor):
+        def __init__(self, more=1, hidden_layer_sizes=(3,)):
+            super().__init__(hidden_layer_sizes=hidden_layer_sizes)
+            self.more = more
+
+    for estimator in (MLPClassifier(7), MLPRegressor(alpha=0.5), Wider(more=2), Wider(more=StandardScaler())):
+        for deep in (False, True):
+            expected = sklearn.base.BaseEstimator.get_params(estimator, deep)
+            assert estimator.get_params(deep) == expected
+            assert list(estimator.get_params(deep)) == list(expected)
+        assert clone(estimator).set_params(hidden_layer_sizes=9).get_params()["hidden_layer_sizes"] == 9
