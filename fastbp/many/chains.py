@@ -1,9 +1,9 @@
 """Short trainings of networks that are alike: many in one entry into compiled code.
 
 What `fit` does in Python before and after its steps takes some 0.3 ms, as long as a small network trains. So
-networks of one design, with the same options and data and without callbacks, are trained in a chain: one
-plan, to which the data are bound once, and for each network its parameters, state and order. What comes out
-are the bits of `fit`.
+networks of one design, with the same data and without callbacks, are trained in a chain: one plan, to which
+the data are bound once, and for each network its parameters, state, order and rates. What comes out are the
+bits of `fit`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastbp.engine.entries.chain import NOT_FINITE, TRAINED, OfNetwork, train_chain
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
-from fastbp.engine.settings import rule_of, settings_of
+from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
@@ -54,11 +54,11 @@ class Chain:
         Returns those whose numbers do not stay finite, who are as before: a run of their own says what there
         is to be said of that. Those that did not have their turn are as before, too.
         """
-        rule, plan = self._first.optimizer.snapshot(), spare.take(self._design) or Plan(self._design)
+        plan = spare.take(self._design) or Plan(self._design)
         drawn: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         outcomes: list[int] = []
         try:
-            networks, states = self._prepared(rule, drawn)
+            networks, states = self._prepared(drawn)
             samples = self._first.samples.own_views()
             plan.bind_data(samples.X, samples.Y, networks[0].order)
             plan.table.samples, plan.table.steps_per_epoch = self._rows, self._per_epoch
@@ -70,26 +70,27 @@ class Chain:
                 if i >= len(outcomes) or outcomes[i] != TRAINED:
                     generator.bit_generator.state = before
         spare.put(plan)
-        self._note(states, outcomes, float(rule.lr), seconds)  # type: ignore[arg-type]
+        self._note(states, outcomes, seconds)
         return [m for m, outcome in zip(self.members, outcomes, strict=True) if outcome == NOT_FINITE]
 
     def _prepared(
-        self, rule: Optimizer, drawn: list[tuple[np.random.Generator, Mapping[str, Any]]]
+        self, drawn: list[tuple[np.random.Generator, Mapping[str, Any]]]
     ) -> tuple[list[OfNetwork], list[State]]:
         """What each is trained with. drawn: is given the generators that orders are drawn from, and where
         they were."""
-        numbers: dict[int, Array] = {}
+        numbers: dict[tuple[int, int], Array] = {}
         networks, states = [], []
         for member, losses in zip(self.members, self._losses, strict=True):
             model = member.model
             parameters, streams = model.parameters, model.streams
-            state = rule.state(parameters.owner, len(parameters), parameters.flat.dtype)
-            if state.steps not in numbers:
-                numbers[state.steps] = self._numbers(rule, state.steps)
+            state = member.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
+            key = id(member.optimizer), state.steps
+            if key not in numbers:
+                numbers[key] = self._numbers(member.optimizer, state.steps)
             self._look_at(member)
             if self._options.shuffle:
                 drawn.append((streams.shuffling, streams.shuffling.bit_generator.state))
-            own = _order(member, self._epochs), numbers[state.steps], losses, streams.steps_trained
+            own = _order(member, self._epochs), numbers[key], losses, streams.steps_trained
             states.append(state)
             networks.append(OfNetwork(parameters.flat, state.buffers, *own))
         return networks, states
@@ -104,7 +105,7 @@ class Chain:
             warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
         warn_if_symmetric(member.model)
 
-    def _numbers(self, rule: Optimizer, steps_done: int) -> Array:
+    def _numbers(self, optimizer: Optimizer, steps_done: int) -> Array:
         """What each step takes from the optimizer."""
         architecture, size = self._first.model.architecture, self._batch_size
         in_epoch = np.full(self._per_epoch, size)
@@ -113,10 +114,10 @@ class Chain:
         if architecture.reduction != "sum":
             divisors = size if in_epoch[-1] == size else np.tile(in_epoch, self._epochs)
         steps = self._losses.shape[1]
-        return settings_of(rule, steps_done, steps, divisors, architecture.dtype, architecture.l2)
+        return settings_of(optimizer, steps_done, steps, divisors, architecture.dtype, architecture.l2)
 
-    def _note(self, states: Sequence[State], outcomes: Sequence[int], lr: float, seconds: float) -> None:
-        """What a run notes at its end; lr and seconds of each network."""
+    def _note(self, states: Sequence[State], outcomes: Sequence[int], seconds: float) -> None:
+        """What a run notes at its end; seconds: of each network."""
         divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
         of_epochs = self._losses.reshape(len(self.members), self._epochs, -1).sum(axis=2) / divisor
         steps = self._losses.shape[1]
@@ -126,6 +127,7 @@ class Chain:
                 state.steps += steps
                 model.streams.steps_trained += steps
                 model.parameters.changed()
+                lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _key
                 history._add_epochs(losses, lr, seconds / self._epochs)
                 history.seconds, member.ended = seconds, True
 
@@ -184,7 +186,8 @@ def _key(member: Member) -> Hashable | None:
         clip_norm=optimizer.clip_norm is not None,
     )
     rows = None if member.rows is None else len(member.rows)
-    return id(samples), rows, id(options), id(optimizer), architecture.reduction, design
+    apart = has_biases_apart(optimizer, architecture.l2)
+    return id(samples), rows, options.epochs, options.shuffle, architecture.reduction, apart, design
 
 
 def _order(member: Member, epochs: int) -> NDArray[np.int64] | None:

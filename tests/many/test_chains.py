@@ -158,6 +158,22 @@ def test_an_error_before_training_leaves_the_order_of_rows(chained, monkeypatch)
         assert state_of(model, optimizer) == state_of(same, optimizer)
 
 
+def test_optimizers_of_a_chain_may_differ_in_their_numbers(chained):
+    together, alone = networks({}), networks({})
+    optimizers = [fastbp.Adam(0.001 * (i + 1), betas=(0.9 - 0.1 * i, 0.99)) for i in range(5)]
+    call = {"epochs": 2, "batch_size": 20, "progress": False}
+    fastbp.fit_many(together[:2], X, Y, optimizers=optimizers[:2], **call)  # so that they have done steps
+    for model, optimizer in zip(alone[:2], optimizers, strict=False):
+        model.fit(X, Y, optimizer=optimizer, **call)
+    chained.clear()
+    got = fastbp.fit_many(together, X, Y, optimizers=optimizers, threads=1, **call)
+    assert chained == [5]
+    for i, (model, same) in enumerate(zip(together, alone, strict=True)):
+        history = same.fit(X, Y, optimizer=optimizers[i], **call)
+        assert state_of(model, optimizers[i]) == state_of(same, optimizers[i])
+        assert columns(got[i]) == columns(history)
+
+
 def test_networks_that_differ_in_anything_are_not_in_one_chain(chained):
     models = [
         *networks({}, 2),
@@ -167,5 +183,11 @@ def test_networks_that_differ_in_anything_are_not_in_one_chain(chained):
         *networks({"hidden": "tanh"}, 2),
         *networks({"dropout": 0.2}, 2),  # whose random numbers are their own
     ]
-    fastbp.fit_many(models, X, Y, epochs=1, optimizers=fastbp.SGD(0.1), threads=1, progress=False)
-    assert chained == [2] * 5
+    optimizers = [fastbp.SGD(0.1)] * len(models)
+    models += networks({}, 6)
+    optimizers += [
+        fastbp.SGD(0.1, weight_decay=0.1, decay_biases=decays) for decays in (True, True, False, False)
+    ]
+    optimizers += [fastbp.SGD(fastbp.schedules.Cosine(0.1, 9))] * 2
+    fastbp.fit_many(models, X, Y, epochs=1, optimizers=optimizers, threads=1, progress=False)
+    assert chained == [2] * 7
