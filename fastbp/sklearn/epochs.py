@@ -107,6 +107,7 @@ class Epochs:
         weights = samples.stored_weights
         self._may_skip = weights is not None and not weights.all()
         self._state = rates.state(model)
+        model.parameters.changed()  # perhaps before this call; whoever is called meanwhile says so
         self.interrupts = Interrupts(backend.request_stop)
 
     def most(self, epochs: float) -> int:
@@ -122,7 +123,6 @@ class Epochs:
         order = self._order(epochs)
         steps = epochs * self.per_epoch
         losses = np.empty(steps)
-        self.model.parameters.changed()  # by whoever was called since
         first = 0
         while first < steps:
             self.interrupts.check()

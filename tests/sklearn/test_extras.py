@@ -72,6 +72,17 @@ def test_validation_data_of_ones_own():
         MLPClassifier(**SMALL).fit(X, Y, X_val=X)
 
 
+def test_what_a_callback_writes_is_trained_on():
+    def forget(model, epoch, history):
+        for array in (*model.weights, *model.biases):
+            array[...] = 0
+
+    assert all(np.all(array == 0) for array in fitted(callbacks=forget, max_iter=2).coefs_)
+    model = fitted(callbacks=lambda *call: forget(*call) if call[1] < 3 else None, max_iter=3)
+    # Adam has moved none by more than about its rate, once or twice; the first weights were some 0.5.
+    assert 0 < max(np.abs(coefs).max() for coefs in (*model.coefs_, *model.intercepts_)) < 0.03
+
+
 def test_callbacks_are_those_of_fit():
     seen = []
     model = MLPClassifier(**SMALL, callbacks=[lambda m, epoch, h: seen.append((epoch, h.last("loss")))])
