@@ -26,9 +26,17 @@ from fastbp.engine.entries import elementwise, flat, launch, narrow_products, pr
 
 _I64 = ir.IntType(64)
 
+PRODUCTS = {
+    "product": products.PLAIN,
+    "product_at_b": products.A_TRANSPOSED,
+    "product_a_bt": products.B_TRANSPOSED,
+}
 # kernel -> what makes its body, and the kernels that the body calls for a dtype
 KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
-    "product": (products.body, products.kernels_of),
+    **{
+        name: (products.body, lambda dtype, kind=kind: products.kernels_of(dtype, kind))
+        for name, kind in PRODUCTS.items()
+    },
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
     "transposed_product": (narrow_products.transposed_body, narrow_products.transposed_of),
     "softmax": (elementwise.softmax, elementwise.softmax_of),

@@ -108,7 +108,7 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
         if columns < lanes(A):
             run("transposed_product", A, rows * depth * columns // SPEED, numbers)
         else:
-            run("product", A, rows * depth * columns // SPEED, numbers)
+            run("product_at_b", A, rows * depth * columns // SPEED, numbers)
     return C
 
 
@@ -136,5 +136,5 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
         if columns < lanes(A) or rows <= FEW_ROWS:
             run("dots", A, rows * depth * columns // SPEED, numbers)
         else:
-            run("product", A, rows * depth * columns // SPEED, numbers)
+            run("product_a_bt", A, rows * depth * columns // SPEED, numbers)
     return C

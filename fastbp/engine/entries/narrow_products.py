@@ -149,7 +149,7 @@ def _transposed(t, n, address):
 def transposed_of(dtype: str) -> list[int]:
     """What `_transposed` calls."""
     return [
-        matmul.microkernel(dtype, matmul.ALONG_ROWS),
+        matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
         copies.copy_rows(dtype, into=True),
         copies.copy_columns(dtype, into=False),
     ]

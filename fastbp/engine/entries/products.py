@@ -131,7 +131,7 @@ def pack_pair(job, links, to, k, count, panel, width):
         if job.kind != B_TRANSPOSED:
             row = job.columns * size
             source = job.b + k * row + column * size
-            call(links.k2, (source, row, to + j * vector, width * vector, vector, count, lanes))
+            call(links.k1, (source, row, to + j * vector, width * vector, vector, count, lanes))
         else:
             row = job.depth * size
             source, target = job.b + column * row + k * size, to + j * packed_depth(job, links) * vector
@@ -141,7 +141,7 @@ def pack_pair(job, links, to, k, count, panel, width):
             for i in range((count + lanes - 1) // lanes):
                 # As with columns: the last square is moved back to where the piece ends.
                 first = min(i * lanes, count - lanes)
-                call(links.k3, (source + first * size, row, target + first * vector, lanes, np.int64(0)))
+                call(links.k4, (source + first * size, row, target + first * vector, lanes, np.int64(0)))
 
 
 @inner
@@ -158,7 +158,7 @@ def pack_pairs(job, links, to, k, count, q0, q1):
             last = max(first, q1 - 1)  # the last panel is moved back
         row = job.columns * size
         source = job.b + k * row + pair_of(panels, first)[0] * lanes * size
-        call(links.k4, (source, row, to + (first - q0) * step, step, count, last - first))
+        call(links.k2, (source, row, to + (first - q0) * step, step, count, last - first))
     for q in range(q0, q1):
         if q < first or q >= last:
             panel, width = pair_of(panels, q)
@@ -191,15 +191,14 @@ def sweep(job, links, rows, piece, pair, packed):
     b = b_of(job, links, packed_b, k, panel, width)
     row = job.columns * size
     c = Block(job.c + r0 * row + column * size, distance, row)
-    kernel = links.k1 if job.kind == A_TRANSPOSED else links.k0
     if packed_a == 0:
-        call(kernel, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
+        call(links.k0, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
         return
     vector, step = of_sliver(job, links)
     for first in range(r0, r1, height):
         left = Left(packed_a + (first - r0) // height * step, size, vector, count, np.int64(0))
         here = Block(c.address + (first - r0) * row, c.vector, c.row)
-        call(kernel, (Size(min(height, r1 - first), width, count), left, b, here, start))
+        call(links.k0, (Size(min(height, r1 - first), width, count), left, b, here, start))
 
 
 @inner
@@ -209,10 +208,10 @@ def pack_rows(job, links, to, r0, r1, k, count):
     vector, step = of_sliver(job, links)
     row, whole = job.rows * size, (r1 - r0) // height
     source, rest = job.a + k * row + r0 * size, r1 - r0 - whole * height
-    call(links.k6, (source, row, to, vector, step, count, whole, height))
+    call(links.k3, (source, row, to, vector, step, count, whole, height))
     if rest > 0:
         source, to = source + whole * height * size, to + whole * step
-        call(links.k6, (source, row, to, vector, step, count, np.int64(1), rest))
+        call(links.k3, (source, row, to, vector, step, count, np.int64(1), rest))
 
 
 @inner
@@ -261,16 +260,18 @@ def _product(t, n, address):
 
 
 @cache
-def kernels_of(dtype: str) -> list[int]:
-    """What the bodies of products call, in the order of the links' fields."""
+def kernels_of(dtype: str, kind: int) -> list[int]:
+    """What the body calls for products of that kind, in the order of the links' fields; 0: what it does not.
+    Each takes up to a second to compile."""
+    along = matmul.ALONG_ROWS if kind == A_TRANSPOSED else matmul.ALONG_K
+    untransposed, a, b = kind != B_TRANSPOSED, kind == A_TRANSPOSED, kind == B_TRANSPOSED
     return [
-        matmul.microkernel(dtype, matmul.ALONG_K, prefetch=matmul.OF_C),
-        matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
-        copies.copy_rows(dtype, into=True),
-        copies.transpose(dtype),
-        copies.pack_panels(dtype),
-        copies.copy_columns(dtype, into=True),
-        copies.pack_slivers(dtype),
+        matmul.microkernel(dtype, along, prefetch=matmul.OF_C),
+        copies.copy_rows(dtype, into=True) if untransposed else 0,
+        copies.pack_panels(dtype) if untransposed else 0,
+        copies.pack_slivers(dtype) if a else 0,
+        copies.transpose(dtype) if b else 0,
+        copies.copy_columns(dtype, into=True) if b else 0,
     ]
 
 

@@ -44,7 +44,8 @@ ZERO, FROM_C, FROM_ROW = 0, 1, 2
 # of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
 AHEAD, PREFETCH_FROM = 8, 8
 # What a variant prefetches: nothing, A and B, or the next tile of C where C is what the sums begin with
-# (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other).
+# (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last
+# one has tiles of up to two vectors only: the others would take half a second to compile.
 NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
@@ -75,10 +76,11 @@ def shapes() -> dict[int, int]:
 def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Sequence[ir.Value]) -> None:
     """Cut the rows into tiles, and jump to the variant of each."""
     v = dict(zip(ARGUMENTS, args, strict=True))
+    widths = {width: most for width, most in shapes().items() if width <= 2 or prefetch != OF_C}
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
     tallest = I64(0)
-    for width, height in shapes().items():
+    for width, height in widths.items():
         tallest = builder.select(builder.icmp_signed("==", v["vectors"], I64(width)), I64(height), tallest)
     builder.cbranch(builder.icmp_signed(">", v["rows"], I64(0)), cut, done)
 
@@ -96,7 +98,7 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Se
     choice = b.switch(b.add(b.shl(v["vectors"], I64(4)), height), latch)
 
     here = {**v, "a": a, "c": c}
-    for width, most in shapes().items():
+    for width, most in widths.items():
         for rows in range(1, most + 1):
             block = function.append_basic_block(f"tile_{rows}x{width}")
             choice.add_case(I64((width << 4) + rows), block)  # (dense, for a table of jumps)
