@@ -13,9 +13,13 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import unique_labels
 
+from fastbp.engine.kernels.reductions import largest_columns
+
 Array = NDArray[Any]
 
 MULTILABEL = "multilabel-indicator"
+# Outputs from which it pays to have where the largest of a row stands found in compiled code.
+LARGE = 100_000
 
 
 @dataclass(slots=True)
@@ -97,7 +101,8 @@ class Labels(NamedTuple):
         """Of outputs (samples, outputs), the labels (samples,), or sets (samples, labels) of 0 and 1; outputs
         above the threshold say yes."""
         if self.kind == "multiclass":
-            return self.classes.take(out.argmax(axis=1))
+            large = out.size >= LARGE and out.flags.c_contiguous
+            return self.classes.take(largest_columns(out) if large else out.argmax(axis=1))
         yes = (out > threshold).astype(np.int64)
         if self.kind == "binary":
             return self.classes.take(yes[:, 0], mode="clip")  # there may be one class only

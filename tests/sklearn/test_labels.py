@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.preprocessing import LabelBinarizer
 
 from fastbp.sklearn import MLPClassifier
-from fastbp.sklearn.inputs import labels_of
+from fastbp.sklearn.inputs import LARGE, Labels, labels_of
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.integers(4, size=60)
@@ -70,3 +70,16 @@ def test_labels_of_another_kind_later_change_nothing(first, then):
     with pytest.raises(ValueError, match="y has shape"):
         model.partial_fit(X, then)
     assert np.array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, 2, 3, 10, 33])
+def test_the_largest_of_many_rows_is_where_numpy_finds_it(dtype, columns):
+    """Equal ones, infinities and NaN among them."""
+    out = RNG.integers(-3, 4, size=(LARGE // columns + 1, columns)).astype(dtype)
+    out[RNG.random(out.shape) < 0.02] = np.nan
+    out[RNG.random(out.shape) < 0.02] = np.inf
+    out[RNG.random(len(out)) < 0.02] = -np.inf
+    names = np.arange(columns) * 2
+    predicted = Labels("multiclass", names, False).predicted(out, 0.5)
+    assert np.array_equal(predicted, names[out.argmax(axis=1)])
