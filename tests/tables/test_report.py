@@ -54,6 +54,27 @@ def test_command_line_and_train_table_and_load_predict_the_same(capsys):
     assert f"{again.quality['held out']['RMSE']:,.4g}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("target", ["survived", "fare"])
+def test_all_kinds_of_columns_predict_the_same_from_files_and_frames(target):
+    """Texts, truth, dates and missing values, read as text from a CSV or with their dtypes from parquet."""
+    left_out = ["name", "ship", "class"]  # the last is of numbers in a CSV, of categories in the frame
+    frame, later = (passengers(300, seed=seed).drop(columns=left_out) for seed in (0, 1))
+    frame.to_csv("d.csv", index=False)
+    later.to_csv("later.csv", index=False)
+    later.to_parquet("later.parquet")
+    options = ["--dates", "--hidden", "16", "--epochs", "5", "--out", "m"]
+    assert main(["train", "d.csv", "--target", target, *options]) == 0
+    again = fastbp.train_table(frame, target=target, dates=True, hidden=[16], epochs=5, progress=False)
+    loaded, expected = fastbp.load("m"), again.predict(later)
+    assert len({*expected}) > 1
+    for path, read in (("later.csv", pd.read_csv), ("later.parquet", pd.read_parquet)):
+        assert main(["predict", "m", path, "--out", "p.npy"]) == 0
+        np.testing.assert_array_equal(np.load("p.npy"), expected)
+        np.testing.assert_array_equal(loaded.predict(read(path)), expected)
+        if target == "survived":
+            np.testing.assert_array_equal(loaded.predict_proba(read(path)), again.predict_proba(later))
+
+
 def test_a_mark_of_a_missing_text_is_no_text():
     """What pandas reads as missing is missing on the command line."""
     frame = passengers(300)[["age", "deck", "fare"]]
