@@ -1,8 +1,8 @@
 """From a table to the parts that a network is trained, watched and judged with.
 
 A table is gone through three times, piece by piece: to look at its columns and its target, to learn from the
-rows to train on, and to write the network's inputs. So that of a file that is larger than memory never more
-than a piece is there.
+rows to train on, and to write the network's inputs; the last two times only the columns that are needed. So
+of a file that is larger than memory never more than a piece is there.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Of its columns, no two the same."""
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
-        """(first row, DataFrame) of each piece."""
+    def frames(self, names: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """(first row, DataFrame) of each piece; names: of the columns that are enough."""
 
     def read_as_text(self, names: Sequence[str]) -> None:
         """From now on, read these columns as text, in which a mark such as NA is a missing value."""
@@ -94,7 +94,8 @@ class FrameSource:
             raise DataError("the table has no rows")
         self.names: list[str] = [*self._frame.columns]
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
+    def frames(self, names: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """With all columns, which are there in any case."""
         for start in range_of(len(self._frame)):
             yield start, self._frame.iloc[start : start + ROWS_AT_ONCE]
 
@@ -339,7 +340,7 @@ def assemble(source: Source, choices: Choices, looked: Looked, division: Divisio
     """Learn from the rows to train on, and write the inputs of all parts."""
     learners = [learning.learner(name, kind, choices.rare) for name, kind in looked.kinds.items()]
     training = looked.rows_of(division.training)
-    for start, frame in source.frames():
+    for start, frame in source.frames([*looked.kinds]):
         here = training[between(training, start, start + len(frame))] - start
         piece = frame if len(here) == len(frame) else frame.iloc[here]
         for learner in learners:
@@ -371,7 +372,7 @@ def part_of(name: str, X: NDArray[Any], looked: Looked, at: Rows, answer: Answer
 def matrices(source: Source, columns: Columns, parts: Sequence[Rows], dtype: str) -> list[NDArray[Any]]:
     """(rows, inputs) of each part, standardised; parts: rows of the table in ascending order."""
     made = [np.empty((len(rows), len(columns.outputs)), dtype) for rows in parts]
-    for start, frame in source.frames():
+    for start, frame in source.frames(columns.names):
         for rows, out in zip(parts, made, strict=True):
             at = between(rows, start, start + len(frame))
             here = rows[at] - start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastbp.tables import cells
@@ -24,7 +24,8 @@ def parquet_names(path: str) -> list[str]:
         raise _unreadable(path, error) from error
 
 
-def parquet_pieces(path: str) -> Iterator[tuple[int, Any]]:
+def parquet_pieces(path: str, names: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+    """names: of the columns to read; None: all."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -33,7 +34,7 @@ def parquet_pieces(path: str) -> Iterator[tuple[int, Any]]:
         # Neither all of the file nor a whole group of rows, which may be all of it, is read at once.
         with ParquetFile(path, pre_buffer=False, buffer_size=BYTES_AT_ONCE) as file:
             rows = max(1, min(ROWS_AT_ONCE, CELLS_AT_ONCE // max(1, file.metadata.num_columns)))
-            for batch in file.iter_batches(batch_size=rows, use_threads=False):
+            for batch in file.iter_batches(rows, columns=names, use_threads=False):
                 yield start, named_frame(batch.to_pandas())
                 start += batch.num_rows
             if not start:

@@ -90,10 +90,13 @@ class FileSource:
             if given:
                 raise DataError(f"{' and '.join(given)} is for text such as CSV, which {path} is not")
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
-        """(first row, DataFrame) of each piece."""
+    def frames(self, names: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
+        """(first row, DataFrame) of each piece; names: of the columns that are enough.
+
+        Whether all rows are as long as the header is found out where all columns are read.
+        """
         rows = 0
-        for start, frame in self._unread():
+        for start, frame in self._unread(names):
             rows = start + len(frame)
             yield start, frame
         if _state(self.label) != self._state:
@@ -140,12 +143,12 @@ class FileSource:
 
     # ---- of each kind ---------------------------------------------------------------------------------
 
-    def _unread(self) -> Iterator[tuple[int, Any]]:
+    def _unread(self, names: Sequence[str] | None = None) -> Iterator[tuple[int, Any]]:
         with _worded(self.label):
             if self._kind in TEXT:
-                yield from self._text()
+                yield from self._text(names)
             elif self._kind in PARQUET:
-                yield from others.parquet_pieces(self.label)
+                yield from others.parquet_pieces(self.label, names)
             elif self._kind in LINES:
                 yield from others.line_pieces(self.label)
             else:
@@ -170,31 +173,32 @@ class FileSource:
                 raise DataError(f"{self.label}: two columns are called {name!r}")
         return names
 
-    def _text(self) -> Iterator[tuple[int, Any]]:
+    def _text(self, enough: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
         import pandas
 
-        names, start = self.names, 0
-        text = {name: object for name in names if name in self._as_text | self._as_written}
+        names = [name for name in self.names if enough is None or name in enough]
+        text, start = {name: object for name in names if name in self._as_text | self._as_written}, 0
         exact = {"float_precision": "round_trip"} if pandas.__version__.startswith("2.") else {}
         reader = pandas.read_csv(
             self.label,
             sep=self._separator,
             encoding=self._encoding,
             header=0,
-            names=names,
+            names=self.names,
+            usecols=None if enough is None else names,  # which would let longer rows pass
             index_col=False,
             dtype=text,
             keep_default_na=False,
             na_values={name: ["", *cells.MISSING] for name in names if name not in self._as_written},
             decimal=self._decimal or ".",
             low_memory=False,
-            chunksize=max(1, CELLS_AT_ONCE // len(names)),
+            chunksize=max(1, CELLS_AT_ONCE // len(self.names)),
             **exact,  # from pandas 3 on, numbers are always read to the last digit
         )
         with reader:
             while (frame := self._next(reader)) is not None:
                 last = frame[names[-1]]
-                if last.isna().any() or (last == "").any():
+                if enough is None and (last.isna().any() or (last == "").any()):
                     self._require_whole_rows()
                 yield start, self._plain_numbers(frame, text)
                 start += len(frame)
