@@ -20,6 +20,7 @@ from fastbp.engine.threads.locks import lock_of
 from fastbp.inputs.samples import split_weights
 from fastbp.mpi.shards import Shards
 from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
+from fastbp.network import prediction
 from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import penalty
@@ -174,11 +175,7 @@ class CompiledBackend(Backend):
         with self._lock:
             plan = self._take_plan("predict", "add", rows)
             plan.bind_parameters(self.parameters.flat)
-            for start in range(0, len(X), rows_per_entry):
-                part = out[start : start + rows_per_entry]
-                plan.bind_data(X[start : start + rows_per_entry], None)
-                plan.bind_output(part)
-                plan.run(structs.FORWARD + (structs.PACK if start == 0 else 0), architecture.threads)
+            prediction.predict(plan, X, out, architecture.threads, rows_per_entry)
             self._put_back(plan)
         return out
 
