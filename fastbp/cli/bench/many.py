@@ -1,4 +1,5 @@
-"""`fastbp bench --many N`: many small networks in one call, and a sweep beside scikit-learn's grid search."""
+"""`fastbp bench --many N`: many small networks in one call, beside JAX's, and a sweep beside scikit-learn's
+grid search."""
 
 from __future__ import annotations
 
@@ -6,12 +7,13 @@ import importlib.util
 import itertools
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 import fastbp
+from fastbp.cli.bench import many_jax
 from fastbp.cli.bench.measuring import cores, in_turn
 from fastbp.cli.output import progress, text_table
 
@@ -26,8 +28,9 @@ def _ratio(of: list[float], to: list[float]) -> str:
     return f"{statistics.median(a / b for a, b in zip(of, to, strict=True)):.2f}x"
 
 
-def networks(count: int, *, rounds: int, threads: int) -> list[list[str]]:
-    """A row for each shape: a loop over `fit`, `fit_many` on one core and on all, and their ratios."""
+def networks(count: int, *, rounds: int, threads: int, jax: bool = False) -> list[list[str]]:
+    """A row for each shape: a loop over `fit`, `fit_many` on one core and on all, and their ratios; with jax
+    also those to its vmap and its scans."""
     lines = []
     for name, (sizes, epochs) in SHAPES.items():
         progress(f"{name}: {count} networks ...")
@@ -45,10 +48,13 @@ def networks(count: int, *, rounds: int, threads: int) -> list[list[str]]:
         def many(n: int, X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
             fastbp.fit_many(models(), X, Y, optimizers=fastbp.Adam(), threads=n, **common)
 
-        ways = [loop, lambda many=many: many(1), lambda many=many: many(threads)]
-        each, one, all_cores = in_turn(ways, rounds)
+        ways: list[Callable[[], object]] = [loop, lambda many=many: many(1), lambda many=many: many(threads)]
+        if jax:
+            ways += many_jax.ways(sizes, X, Y, BATCH, epochs, count)
+        each, one, all_cores, *others = in_turn(ways, rounds)
         times = [f"{1e3 * statistics.median(part) / count:.3g}" for part in (each, one, all_cores)]
         lines.append([name, *times, _ratio(one, all_cores), _ratio(each, all_cores)])
+        lines[-1] += [_ratio(other, all_cores) for other in others]
     progress("")
     return lines
 
@@ -92,7 +98,11 @@ def many(count: int, *, rounds: int, threads: int | None, against: Sequence[str]
     used = min(threads or cores(), cores())
     print(f"{count} networks, {ROWS:,} rows, batches of {BATCH}, Adam; milliseconds a network\n")
     heads = ["network", "each by fit", "one core", f"{used} cores", "cores pay", "against fit"]
-    print(text_table(heads, networks(count, rounds=rounds, threads=used)))
+    jax = "jax" in against and importlib.util.find_spec("jax") is not None
+    heads += ["JAX's vmap", "its scans"] if jax else []
+    print(text_table(heads, networks(count, rounds=rounds, threads=used, jax=jax)))
+    if "jax" in against and not jax:
+        print("\nJAX is not installed")
     if "sklearn" in against:
         line = sweeps(rounds=rounds, threads=used)
         shown = (

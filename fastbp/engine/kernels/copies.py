@@ -206,20 +206,44 @@ def pack_slivers(dtype: str) -> int:
 
 
 def gather(dtype: str) -> int:
-    """(x, x_copy, columns, y, y_copy, y_columns): copy one row of each."""
+    """(order, first, rows, source, source_row, target, target_row, columns): copy so many rows, those that
+    `order` lists from `first` on, or if that is 0 from row `first` on.
+
+    Rows are short and many: a call of memcpy for each would take longer than the copy.
+    """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        size = I64(Vectors(b, dtype).itemsize)
-        for source, target, columns in (args[0:3], args[3:6]):
-            cgutils.raw_memcpy(
-                b,
-                b.inttoptr(target, ir.IntType(8).as_pointer()),
-                b.inttoptr(source, ir.IntType(8).as_pointer()),
-                columns,
-                size,
-            )
+        order, first, rows, source, source_row, target, target_row, columns = args
+        ops = Vectors(b, dtype)
+        lanes, size = I64(ops.lanes), I64(ops.itemsize)
+        number = ir.IntType(8 * ops.itemsize).as_pointer()
+        whole = b.sdiv(columns, lanes)
+        end = b.mul(b.sub(columns, lanes), size)
+        is_whole = b.icmp_signed("==", b.mul(whole, lanes), columns)
+        row = cgutils.alloca_once(b, I64)
 
-    return compile_block("gather", dtype, 6, emit)
+        def copy(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
+            ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
+
+        with cgutils.for_range(b, rows, intp=I64) as loop:
+            place = b.add(first, loop.index)
+            b.store(place, row)
+            with b.if_then(b.icmp_signed("!=", order, I64(0)), likely=True):
+                b.store(b.load(b.inttoptr(b.add(order, b.mul(place, I64(8))), I64.as_pointer())), row)
+            there = b.add(source, b.mul(b.load(row), source_row))
+            here = b.add(target, b.mul(loop.index, target_row))
+            with b.if_else(b.icmp_signed(">", whole, I64(0))) as (some, none):
+                with some:
+                    with cgutils.for_range(b, whole, intp=I64) as vectors:
+                        copy(there, here, b.mul(vectors.index, b.mul(lanes, size)))
+                    with b.if_then(b.not_(is_whole)):
+                        copy(there, here, end)  # some of these numbers once more
+                with none, cgutils.for_range(b, columns, intp=I64) as numbers:
+                    at = b.mul(numbers.index, size)
+                    value = b.load(b.inttoptr(b.add(there, at), number))
+                    b.store(value, b.inttoptr(b.add(here, at), number))
+
+    return compile_block("gather-rows", dtype, 8, emit)
 
 
 def prefetch_rows() -> int:

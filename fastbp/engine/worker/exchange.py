@@ -86,6 +86,20 @@ def exchange_activations(plan, layer, worker, first, rows, inward):
         call(copy, (caller.inverse_std + first * plan.itemsize, 0, norm.inverse_std, 0, vector, 1, rows))
 
 
+@inner
+def _gather(plan, source, order, rows, target, columns):
+    """Rows (first, how many) of an order, or of the data if that is 0, to the target (address, row)."""
+    first, count = rows
+    if source.read == 0:
+        call(plan.kernels.gather, (order, rows, source.address, source.row, target, columns))
+        return
+    here, row = target
+    for r in range(count):
+        i = first + r if order == 0 else peek(order, first + r)
+        place = source.address + i * source.row, source.column, here + r * row
+        call(source.read, (place, columns, source.scale, source.offset))
+
+
 def gather_batch(address, t, n, step):
     """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches
     alternate."""
@@ -97,16 +111,11 @@ def gather_batch(address, t, n, step):
     to_x = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch
     to_y = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch
     fan_in = layer_at(plan, np.int64(0)).fan_in
-    copied_x, copied_y = 0 if x.read != 0 else fan_in, 0 if y.read != 0 else plan.y_columns
-    for r in range(r0, r1):
-        i = start + r if order == 0 else peek(order, epoch * plan.samples + start + r)
-        from_x, from_y = x.address + i * x.row, y.address + i * y.row
-        at_x, at_y = to_x + r * plan.gathered_x.row, to_y + r * plan.gathered_y.row
-        call(plan.kernels.gather, (from_x, at_x, copied_x, from_y, at_y, copied_y))
-        if x.read != 0:
-            call(x.read, (from_x, x.column, at_x, fan_in, x.scale, x.offset))
-        if y.read != 0:
-            call(y.read, (from_y, y.column, at_y, plan.y_columns, np.int64(0), np.int64(0)))
+    rows = start + r0, r1 - r0
+    if order != 0:
+        order += epoch * plan.samples * 8
+    _gather(plan, x, order, rows, (to_x + r0 * plan.gathered_x.row, plan.gathered_x.row), fan_in)
+    _gather(plan, y, order, rows, (to_y + r0 * plan.gathered_y.row, plan.gathered_y.row), plan.y_columns)
     if plan.noise != 0:
         number = plan.steps_before + step + 1
         call(plan.noise, (to_x, plan.gathered_x.row, r0, r1, fan_in, plan.noise_stream, number))
