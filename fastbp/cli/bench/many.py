@@ -8,6 +8,7 @@ import itertools
 import statistics
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def networks(count: int, *, rounds: int, threads: int, jax: bool = False) -> lis
         def many(n: int, X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
             fastbp.fit_many(models(), X, Y, optimizers=fastbp.Adam(), threads=n, **common)
 
-        ways: list[Callable[[], object]] = [loop, lambda many=many: many(1), lambda many=many: many(threads)]
+        ways: list[Callable[[], object]] = [loop, partial(many, 1), partial(many, threads)]
         if jax:
             ways += many_jax.ways(sizes, X, Y, BATCH, epochs, count)
         each, one, all_cores, *others = in_turn(ways, rounds)

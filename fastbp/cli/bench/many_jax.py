@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.cli.bench.ways import BETAS, EPS
+from fastbp.cli.bench.problems import BETAS, EPS
 
 LR = 1e-3
 
@@ -54,14 +54,11 @@ def ways(
         return jax.lax.scan(epoch, (parameters, zeros, zeros, jnp.float32(0)), None, epochs)[0][0]
 
     rng = np.random.default_rng(0)
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
-    weights = [
-        [
-            (rng.standard_normal((n, m), np.float32) * np.sqrt(2 / n), np.zeros(m, np.float32))
-            for n, m in pairs
-        ]
-        for _ in range(count)
-    ]
+
+    def layer(n: int, m: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        return rng.standard_normal((n, m), np.float32) * np.float32(np.sqrt(2 / n)), np.zeros(m, np.float32)
+
+    weights = [[layer(n, m) for n, m in itertools.pairwise(sizes)] for _ in range(count)]
     stacked = jax.tree_util.tree_map(lambda *parts: np.stack(parts), *weights)
     one, all_at_once = jax.jit(train), jax.jit(jax.vmap(train))
     return (
