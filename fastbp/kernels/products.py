@@ -13,13 +13,31 @@ from fastbp.kernels.linking import run
 FEW_ROWS = 4
 # Products of one core in a nanosecond, about: for the choice whether a team pays.
 SPEED = 16
+# Of fewer columns than a vector has lanes, so many products take less time than to enter the engine.
+TINY = 64
+
+
+@jit.inner
+def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
+    return columns < lanes(like) and rows * depth * columns <= TINY
+
+
+@jit.inner
+def _tiny(A: Any, B: Any, C: Any) -> None:
+    """C += A @ B."""
+    for i in range(C.shape[0]):
+        for j in range(C.shape[1]):
+            total = C[i, j]
+            for k in range(A.shape[1]):
+                total += A[i, k] * B[k, j]
+            C[i, j] = total
 
 
 @jit.inner
 def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     """C = A @ B + bias; bias: an address, or 0."""
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
-    if rows == 0 or columns == 0:
+    if rows == 0:
         return
     numbers = (PLAIN, A.ctypes.data, B.ctypes.data, bias, C.ctypes.data, rows, depth, columns)
     if columns < lanes(A):
@@ -49,7 +67,11 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (A.shape[0], B.shape[1]), A)
     no_overlap(out, A)
     no_overlap(out, B)
-    _plain(A, B, 0, C)
+    if _is_tiny(A, A.shape[0], A.shape[1], B.shape[1]):
+        C[:] = 0
+        _tiny(A, B, C)
+    else:
+        _plain(A, B, 0, C)
     return C
 
 
@@ -80,7 +102,11 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     no_overlap(out, X)
     no_overlap(out, W)
     no_overlap(out, b)
-    _plain(X, W, b.ctypes.data, Z)
+    if _is_tiny(X, X.shape[0], X.shape[1], W.shape[1]):
+        Z[:] = b
+        _tiny(X, W, Z)
+    else:
+        _plain(X, W, b.ctypes.data, Z)
     return Z
 
 
@@ -103,7 +129,10 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (rows, columns), A)
     no_overlap(out, A)
     no_overlap(out, B)
-    if rows > 0 and columns > 0:
+    if _is_tiny(A, rows, depth, columns):
+        C[:] = 0
+        _tiny(A.T, B, C)
+    elif rows > 0:
         numbers = (A_TRANSPOSED, A.ctypes.data, B.ctypes.data, 0, C.ctypes.data, rows, depth, columns)
         if columns < lanes(A):
             run("transposed_product", A, rows * depth * columns // SPEED, numbers)
@@ -131,7 +160,10 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (rows, columns), A)
     no_overlap(out, A)
     no_overlap(out, B)
-    if rows > 0 and columns > 0:
+    if _is_tiny(A, rows, depth, columns):
+        C[:] = 0
+        _tiny(A, B.T, C)
+    elif rows > 0:
         numbers = (B_TRANSPOSED, A.ctypes.data, B.ctypes.data, 0, C.ctypes.data, rows, depth, columns)
         if columns < lanes(A) or rows <= FEW_ROWS:
             run("dots", A, rows * depth * columns // SPEED, numbers)

@@ -74,7 +74,10 @@ def _dots(t, n, address):
     memory = np.empty(of_w + 2 * of_z + of_room + vector, np.uint8)
     w = (memory.ctypes.data + vector - 1) // vector * vector
     z, zeros, room = w + of_w, w + of_w + of_z, w + of_w + 2 * of_z
-    if swapped or job.kind == B_TRANSPOSED:
+    single = outputs == 1  # then what is adjacent here is adjacent there, too
+    if single and job.depth % lanes == 0:
+        w = job.a if swapped else job.b
+    elif swapped or job.kind == B_TRANSPOSED:
         source = job.a if swapped else job.b
         call(links.k0, (source, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
     else:
@@ -86,7 +89,11 @@ def _dots(t, n, address):
     for i in range(first, last):
         r = i * lanes
         count, here = min(lanes, rows - r), x + r * job.depth * size
-        block_of_dots(links, here, job.depth * size, (count, job.depth, outputs), (w, bias, z, room))
+        direct = single and count == lanes
+        out = job.c + r * size if direct else z
+        block_of_dots(links, here, job.depth * size, (count, job.depth, outputs), (w, bias, out, room))
+        if direct:
+            continue
         if swapped:
             row = job.columns * size
             call(links.k2, (job.c + r * size, row, z, vector, np.int64(0), outputs, count))

@@ -33,6 +33,8 @@ PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
 # stays in the first-level cache anyway.
 PACKING_ROWS, SMALL = 30, 24 * 1024
+# So many rows are as high as microkernels of four vectors are on every CPU.
+FEW_ROWS = 3
 # Bytes of a packed pair of panels, which one sweep adds up: more than half of what the first-level cache has,
 # since to come back to C for the next piece of the depth costs more (16 KB: 2 to 8% slower on AVX2).
 PAIR = 32 * 1024
@@ -79,6 +81,12 @@ def pair_of(panels, i):
     if panels % 2 == 0:
         return 2 * i, 2
     return (0, 1) if i == 0 else (2 * i - 1, 2)
+
+
+@inner
+def panels_before(job, links, i):
+    """How many panels the first i pairs have."""
+    return max(0, 2 * i - ((job.columns + links.lanes - 1) // links.lanes & 1))
 
 
 @inner
@@ -215,34 +223,77 @@ def pack_rows(job, links, to, r0, r1, k, count):
 
 
 @inner
-def rectangle(job, links, r0, r1, q0, q1):
-    """Rows r0 to r1 and pairs of panels q0 to q1 of C."""
-    size, lanes, height = links.itemsize, links.lanes, links.height
-    panels = (job.columns + lanes - 1) // lanes
-    transposed = job.kind == B_TRANSPOSED
-    packs_b = transposed or (r1 - r0 >= PACKING_ROWS and job.depth * job.columns * size >= SMALL)
-    packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
+def few_rows(job, links, p0, p1):
+    """Panels p0 to p1 of C, four at a time: with fewer accumulators each would wait for itself."""
+    size, lanes = links.itemsize, links.lanes
+    whole, row, panel = min(p1, job.columns // lanes), job.columns * size, p0
+    while panel < p1:
+        width = 4 if panel + 4 <= whole else min(2, p1 - panel)
+        column = column_of(job, lanes, panel)
+        distance = (column_of(job, lanes, panel + min(width, 2) - 1) - column) * size
+        if width == 4:
+            distance = lanes * size
+        b, c = Block(job.b + column * size, distance, row), Block(job.c + column * size, distance, row)
+        zero = np.int64(0)
+        left, start = a_from(job, size, zero, zero, job.depth), start_of(job, zero, column, distance, size)
+        call(links.k0, (Size(job.rows, width, job.depth), left, b, c, start))
+        panel += width
+
+
+@inner
+def sweeps(job, links, rows, pairs, packed):
+    """Rows r0 to r1 and pairs of panels q0 to q1 of C; packed: where A and B are packed to, or 0."""
+    (r0, r1), (q0, q1), (packed_a, packed_b) = rows, pairs, packed
     depth, step = packed_depth(job, links), of_pair(job, links)
-    pieces = max(1, (job.depth + depth - 1) // depth)
-    block = max(height, BLOCK // (depth * size) // height * height)
-    slivers = (min(block, r1 - r0) + height - 1) // height
-    of_b = step * (q1 - q0) if packs_b else 0
-    of_a = of_sliver(job, links)[1] * slivers if packs_a else 0
-    memory = np.empty(of_b + of_a + 64, np.uint8)
-    packed_b = (memory.ctypes.data + 63) // 64 * 64
-    packed_a = packed_b + of_b if packs_a else 0
+    panels = (job.columns + links.lanes - 1) // links.lanes
+    pieces, block = max(1, (job.depth + depth - 1) // depth), rows_of_block(job, links)
     for piece in range(pieces):
         k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
         for top in range(r0, r1, block):
             bottom = min(r1, top + block)
-            if packs_a:
+            if packed_a != 0:
                 pack_rows(job, links, packed_a, top, bottom, k, k1 - k)
             for q in range(q0, q1):
-                here = packed_b + (q - q0) * step if packs_b else 0
-                if packs_b and top == r0 and (q - q0) % TOGETHER == 0:
+                here = packed_b + (q - q0) * step if packed_b != 0 else 0
+                if packed_b != 0 and top == r0 and (q - q0) % TOGETHER == 0:
                     pack_pairs(job, links, here, k, k1 - k, q, min(q + TOGETHER, q1))
                 sweep(job, links, (top, bottom), (k, k1 - k), pair_of(panels, q), (packed_a, here))
+
+
+@inner
+def rows_of_block(job, links):
+    """How many rows of A one sweep takes."""
+    height = links.height
+    return max(height, BLOCK // (packed_depth(job, links) * links.itemsize) // height * height)
+
+
+@inner
+def packing_sweeps(job, links, rows, pairs, of):
+    """`sweeps` with so many bytes of memory for A and B."""
+    of_a, of_b = of
+    memory = np.empty(of_a + of_b + 64, np.uint8)
+    packed = (memory.ctypes.data + 63) // 64 * 64
+    addresses = (packed + of_b if of_a > 0 else 0, packed if of_b > 0 else 0)
+    sweeps(job, links, rows, pairs, addresses)
     return memory[0]  # which lives as long as it is used
+
+
+@inner
+def rectangle(job, links, rows, pairs):
+    """Rows r0 to r1 and pairs of panels q0 to q1 of C."""
+    (r0, r1), (q0, q1) = rows, pairs
+    size, height = links.itemsize, links.height
+    packs_b = job.kind == B_TRANSPOSED or (
+        r1 - r0 >= PACKING_ROWS and job.depth * job.columns * size >= SMALL
+    )
+    packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
+    if not packs_a and not packs_b:
+        sweeps(job, links, rows, pairs, (np.int64(0), np.int64(0)))
+        return
+    slivers = (min(rows_of_block(job, links), r1 - r0) + height - 1) // height
+    of_a = of_sliver(job, links)[1] * slivers if packs_a else 0
+    of_b = of_pair(job, links) * (q1 - q0) if packs_b else 0
+    packing_sweeps(job, links, rows, pairs, (of_a, of_b))
 
 
 def _product(t, n, address):
@@ -255,8 +306,12 @@ def _product(t, n, address):
         q0, q1 = part_of(pairs, worker)
     else:
         r0, r1 = part_of(job.rows, worker)
-    if r0 < r1 and q0 < q1:
-        rectangle(job, links, r0, r1, q0, q1)
+    if r0 == r1 or q0 == q1:
+        return
+    if job.rows <= FEW_ROWS and job.kind != B_TRANSPOSED:
+        few_rows(job, links, panels_before(job, links, q0), panels_before(job, links, q1))
+    else:
+        rectangle(job, links, (r0, r1), (q0, q1))
 
 
 @cache

@@ -45,7 +45,7 @@ ZERO, FROM_C, FROM_ROW = 0, 1, 2
 AHEAD, PREFETCH_FROM = 8, 8
 # What a variant prefetches: nothing, A and B, or the next tile of C where C is what the sums begin with
 # (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last
-# one has tiles of up to two vectors only: the others would take half a second to compile.
+# one has tiles of up to four vectors only: to compile the others takes a while.
 NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
@@ -76,7 +76,7 @@ def shapes() -> dict[int, int]:
 def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Sequence[ir.Value]) -> None:
     """Cut the rows into tiles, and jump to the variant of each."""
     v = dict(zip(ARGUMENTS, args, strict=True))
-    widths = {width: most for width, most in shapes().items() if width <= 2 or prefetch != OF_C}
+    widths = {width: most for width, most in shapes().items() if width <= 4 or prefetch != OF_C}
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
     tallest = I64(0)
