@@ -33,18 +33,21 @@ def dots(dtype: str) -> int:
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
         sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(n)]
+        groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
 
         def visit(block: ir.Value, o: ir.Value) -> None:
             for s in sums:
                 b.store(ops.const(0.0).value, s)
             rows = b.add(a, b.mul(block, b.mul(a_row, I64(n))))
-            with cgutils.for_range(b, panels, intp=I64) as loop:
-                p = loop.index
-                weights = ops.load(vector_at(b, w, p, w_panel, o, I64(size)))
-                here = vector_at(b, rows, b.sdiv(p, group), group_stride, b.srem(p, group), I64(size))
-                for r, s in enumerate(sums):
-                    v = ops.load(b.add(here, b.mul(a_row, I64(r))))
-                    b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
+            with cgutils.for_range(b, groups, intp=I64) as outer:
+                first, here = b.mul(outer.index, group), b.add(rows, b.mul(outer.index, group_stride))
+                left = b.sub(panels, first)
+                count = b.select(b.icmp_signed("<", left, group), left, group)
+                with cgutils.for_range(b, count, intp=I64) as loop:
+                    weights = ops.load(vector_at(b, w, b.add(first, loop.index), w_panel, o, I64(size)))
+                    for r, s in enumerate(sums):
+                        v = ops.load(vector_at(b, here, I64(r), a_row, loop.index, I64(size)))
+                        b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
             vectors = [ops.wrap(b.load(s)) for s in sums]
             while len(vectors) > 1:  # lane i of the result will be the sum of vector i
                 half = len(vectors) // 2
