@@ -143,11 +143,16 @@ class ManyNetworks:
         self.Y = rng.random((ROWS, self.sizes[-1]), np.float32)
         self.seconds(2)
 
-    def seconds(self, threads: int) -> float:
+    def seconds(self, threads: int, rows: int = ROWS, epochs: int = 0) -> float:
         models: list[Any] = [self.mlp(self.sizes, seed=i) for i in range(NETWORKS)]
-        options = {"epochs": self.epochs, "batch_size": ROWS_OF_STEP, "threads": threads, "progress": False}
+        options = {
+            "epochs": epochs or self.epochs,
+            "batch_size": ROWS_OF_STEP,
+            "threads": threads,
+            "progress": False,
+        }
         began = time.perf_counter()
-        self.fit_many(models, self.X, self.Y, optimizers=self.adam(), **options)
+        self.fit_many(models, self.X[:rows], self.Y[:rows], optimizers=self.adam(), **options)
         return time.perf_counter() - began
 
     def track_one_core(self, shape: str) -> float:
@@ -155,6 +160,13 @@ class ManyNetworks:
 
     track_one_core.pretty_name = "a network among 100, one core"
     track_one_core.unit = "seconds"
+
+    def track_two_steps(self, shape: str) -> float:
+        """Hardly more than what Python does for each."""
+        return min(self.seconds(1, 2 * ROWS_OF_STEP, 1) for _ in range(10)) / NETWORKS
+
+    track_two_steps.pretty_name = "a network among 100, two steps of each"
+    track_two_steps.unit = "seconds"
 
     def track_two_cores(self, shape: str) -> float:
         return min(self.seconds(2) for _ in range(3)) / NETWORKS

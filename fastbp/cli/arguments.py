@@ -203,7 +203,7 @@ def _add_bench(commands: Commands) -> None:
         "--many",
         type=kinds.positive_int,
         metavar="N",
-        help="instead: N networks in one call, on one core and on all; with sklearn also a sweep",
+        help="instead: N networks in one call, on one core and on all, beside JAX; with sklearn also a sweep",
     )
     bench.add_argument("--json", metavar="FILE", help="write all figures there")
     bench.add_argument("--plot", metavar="FILE", help="draw the ratios with their spread: .png, .svg or .pdf")

@@ -116,6 +116,15 @@ def test_bench_of_many(capsys, monkeypatch):
     assert [line.split()[0] for line in said.splitlines() if "8-16-1" in line] == ["8-16-1"]
 
 
+def test_bench_of_many_beside_jax(capsys, monkeypatch):
+    """Two columns more, or a line that says why not."""
+    monkeypatch.setattr(many, "SHAPES", {"8-16-1": ([8, 16, 1], 1)})
+    monkeypatch.setattr(measuring, "PAUSE", 0.0)
+    assert run("bench --many 3 --rounds 1 --threads 2 --against jax") == 0
+    said = capsys.readouterr().out
+    assert ("JAX's vmap" in said) != ("JAX is not installed" in said)
+
+
 @pytest.mark.slow
 def test_the_bench_of_a_sweep_is_over_fifty_configurations(monkeypatch):
     pytest.importorskip("sklearn")
