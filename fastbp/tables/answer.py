@@ -15,6 +15,8 @@ from fastbp.tables.kinds import Scale
 from fastbp.tables.targets import Label, Target
 from fastbp.tables.wording import DataError
 
+ROWS_AT_ONCE = 1 << 16  # that are measured
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -110,7 +112,10 @@ class Answer:
         """
         if self.scale is not None:
             values: NDArray[np.float64] = y_pred[:, 0].astype(np.float64)
-            return values * self.scale.spread + self.scale.mean if standardised else values
+            if standardised:
+                values *= self.scale.spread
+                values += self.scale.mean
+            return values
         if self.outputs == 1:
             return (y_pred[:, 0] > 0.5).astype(np.intp)
         best: NDArray[np.intp] = y_pred.argmax(axis=1)
@@ -181,10 +186,16 @@ def classification_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[
 
 def regression_quality(predicted: NDArray[Any], true: NDArray[Any]) -> dict[str, float]:
     """predicted, true: (rows,) in the target's units. R2 is nan where the true values are all the same."""
-    error = predicted - true
-    spread = float(np.sum((true - true.mean()) ** 2))
+    rows, mean = len(true), true.mean()
+    squared = absolute = spread = 0.0
+    for start in range(0, rows, ROWS_AT_ONCE):  # beside millions of rows there shall be no copies of them
+        here = true[start : start + ROWS_AT_ONCE]
+        error = predicted[start : start + ROWS_AT_ONCE] - here
+        squared += float(np.sum(error**2))
+        absolute += float(np.sum(np.abs(error)))
+        spread += float(np.sum((here - mean) ** 2))
     return {
-        "RMSE": float(np.sqrt(np.mean(error**2))),
-        "MAE": float(np.mean(np.abs(error))),
-        "R2": 1 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
+        "RMSE": math.sqrt(squared / rows),
+        "MAE": absolute / rows,
+        "R2": 1 - squared / spread if spread > 0 else math.nan,
     }

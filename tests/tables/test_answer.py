@@ -240,3 +240,15 @@ def test_measures():
         "MAE": pytest.approx(2 / 3),
         "R2": pytest.approx(-1.0),
     }
+
+
+def test_measures_of_many_rows_are_taken_block_by_block(monkeypatch):
+    rng = np.random.default_rng(0)
+    true = 100 + rng.standard_normal(1001)
+    predicted = true + 0.1 * rng.standard_normal(1001)
+    whole = regression_quality(predicted, true)
+    monkeypatch.setattr("fastbp.tables.answer.ROWS_AT_ONCE", 7)
+    assert regression_quality(predicted, true) == pytest.approx(whole, rel=1e-12)
+    assert whole["R2"] == pytest.approx(
+        1 - ((predicted - true) ** 2).sum() / ((true - true.mean()) ** 2).sum()
+    )
