@@ -21,8 +21,10 @@ from fastbp.kernels.activations import (
     mish,
     mish_derivative,
     mse_sigmoid_error,
+    relu,
     selu,
     selu_derivative,
+    sigmoid,
     silu,
     silu_derivative,
     softmax,
@@ -31,7 +33,7 @@ from fastbp.kernels.activations import (
     tanh,
     tanh_derivative,
 )
-from fastbp.kernels.elementwise import bias_sums, relu, relu_mask, sigmoid, sigmoid_derivative
+from fastbp.kernels.elementwise import bias_sums, relu_mask, sigmoid_derivative
 from fastbp.kernels.products import matmul, matmul_a_bt, matmul_at_b, matmul_bias
 
 __all__ = [

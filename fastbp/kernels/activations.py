@@ -11,13 +11,15 @@ from fastbp.kernels.elementwise import OF_EXP, SIMPLE
 from fastbp.kernels.linking import run
 
 
-def _value(name: str, formula: str, numpy: str) -> Any:
+def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
+    """cost: of a number, see elementwise.py."""
+
     def value(z: Any, out: Any = None) -> Any:
         check("z", z, 0, z)
         a = result(out, z.shape, z)
         unlike_overlap(out, z, z, z)
         x = z.ctypes.data
-        run(name, z, z.size * OF_EXP // 1000, (x, x, x, a.ctypes.data, z.size))
+        run(name, z, z.size * cost // 1000, (x, x, x, a.ctypes.data, z.size))
         return a
 
     value.__name__ = value.__qualname__ = name
@@ -71,6 +73,12 @@ def _derivative(name: str) -> Any:
     return kernel(derivative)
 
 
+relu = _value("relu", "max(0, z); NaN stays NaN.", "np.maximum(z, 0)", SIMPLE)
+sigmoid = _value(
+    "sigmoid",
+    "1 / (1 + exp(-z)), at most 2.5 ulp off; nothing overflows, NaN stays NaN.",
+    "1 / (1 + np.exp(-z))",
+)
 exp = _value(
     "exp",
     """exp(z), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before the

@@ -1,4 +1,4 @@
-"""Activations, their derivatives, exp, softmax, sums over rows, and the output's error."""
+"""The ReLU's mask, the Sigmoid's derivative, and sums over rows."""
 
 from __future__ import annotations
 
@@ -25,26 +25,6 @@ SUMS_BLOCK = 512
 
 
 @kernel
-def relu(z: Any, out: Any = None) -> Any:
-    """max(0, z), number by number; NaN stays NaN.
-
-    z: C-ordered, float32 or float64, of any shape. out: of the same shape, for the result; it may be z.
-    Returns out, or a new array.
-
-    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
-    (TypingError in compiled code).
-
-    NumPy: `np.maximum(z, 0)`.
-    """
-    check("z", z, 0, z)
-    a = result(out, z.shape, z)
-    unlike_overlap(out, z, z, z)
-    x = z.ctypes.data
-    run("relu", z, z.size * SIMPLE // 1000, (x, x, x, a.ctypes.data, z.size))
-    return a
-
-
-@kernel
 def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     """delta where z > 0, else 0: the deltas of a ReLU layer. (The value a = relu(z) does as well as z.)
 
@@ -64,26 +44,6 @@ def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     x, y = delta.ctypes.data, z.ctypes.data
     run("relu_mask", z, z.size * SIMPLE // 1000, (x, y, x, d.ctypes.data, z.size))
     return d
-
-
-@kernel
-def sigmoid(z: Any, out: Any = None) -> Any:
-    """1 / (1 + exp(-z)), number by number, at most 2.5 ulp off; nothing overflows, NaN stays NaN.
-
-    z: C-ordered, float32 or float64, of any shape. out: of the same shape, for the result; it may be z.
-    Returns out, or a new array.
-
-    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays
-    (TypingError in compiled code).
-
-    NumPy: `1 / (1 + np.exp(-z))`.
-    """
-    check("z", z, 0, z)
-    a = result(out, z.shape, z)
-    unlike_overlap(out, z, z, z)
-    x = z.ctypes.data
-    run("sigmoid", z, z.size * OF_EXP // 1000, (x, x, x, a.ctypes.data, z.size))
-    return a
 
 
 @kernel

@@ -52,7 +52,8 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
 
     A: (m, k); B: (k, n), of one dtype, float32 or float64, both C-ordered. out: (m, n), for the result; it
     may not share memory with A or B. Returns out, or a new array. Each number is one chain of multiply-adds
-    in the order of k (for fewer columns than a vector has lanes: of partial sums along k).
+    in the order of k; for fewer columns than a vector has lanes, of partial sums along k, or in tiny
+    products of products that are rounded before they are added.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 
