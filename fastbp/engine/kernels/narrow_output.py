@@ -33,6 +33,8 @@ def dots(dtype: str) -> int:
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
         sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(n)]
+        # (Where there are no panels, they may well come in groups of none.)
+        group = b.select(b.icmp_signed(">", group, I64(0)), group, I64(1))
         groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
 
         def visit(block: ir.Value, o: ir.Value) -> None:
