@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,12 +30,14 @@ from fastbp.history import History
 from fastbp.inputs.samples import split_weights
 from fastbp.inspection.backward_check import check_backward
 from fastbp.inspection.config import show_config
-from fastbp.many import Ensemble, fit_many, sweep
 from fastbp.network.backend import Backend, Steps
 from fastbp.network.evaluation import output_delta, penalty, sample_losses
 from fastbp.network.results import Trace
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.optimizers import SGD, Adagrad, Adam, AdamW, NAdam, RMSprop  # noqa: F401  (offered, too)
+
+if TYPE_CHECKING:
+    from fastbp.many import Ensemble, fit_many, sweep
 
 Array = NDArray[Any]
 
@@ -58,6 +60,15 @@ __all__ = [
     "train_step",
 ]
 __all__ += optimizers.__all__
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Ensemble", "fit_many", "sweep"):  # as in fastbp: imported when they are asked for
+        from fastbp import many
+
+        return getattr(many, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # ---- 1. the tutorial's network: the equations ---------------------------------------------------------
 #

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks
 from fastbp.embed.errors import SharedMemoryError
-from fastbp.embed.training_state import TrainingState
 from fastbp.inputs import sources
 from fastbp.inputs.sources import Rows
 from fastbp.network.network import Network
@@ -23,6 +22,7 @@ from fastbp.optimizer_base import Optimizer
 if TYPE_CHECKING:
     from fastbp.embed.c_function import CFunction
     from fastbp.embed.numba_types import ModelType
+    from fastbp.embed.training_state import TrainingState
     from fastbp.engine.entries.embedded import EmbeddedNetwork
 
 Array = NDArray[Any]
@@ -92,6 +92,8 @@ class Embeddable(Network):
 
         TypeError or ValueError for what cannot be trained, and for a model of `fastbp.reference`.
         """
+        from fastbp.embed.training_state import TrainingState  # which few processes need
+
         return TrainingState(self, self._embedded_at_, optimizer, batch_size, steps)
 
     def c_function(self) -> CFunction:
