@@ -166,6 +166,7 @@ def estimator_fit(name: str, module: str = "fastbp.sklearn") -> Callable[[], Any
 
     Raises NotImplementedError on a commit whose `fastbp bench` has no estimators, and without scikit-learn.
     """
+    require("fastbp", "MLP")
     try:
         estimators = importlib.import_module("fastbp.cli.bench.estimators")
         fit = estimators.ESTIMATORS[ESTIMATORS[name]]

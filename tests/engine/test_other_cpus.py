@@ -63,7 +63,7 @@ def test_same_bits_in_every_case():
 @pytest.mark.slow
 def test_same_bits_with_workqueue():
     """Of all that is compiled, the threading layer meets the teams only."""
-    assert_same_bits(run_bits(every=5, **WORKQUEUE))
+    assert_same_bits(run_bits(every=10, **WORKQUEUE))
 
 
 @pytest.mark.slow
