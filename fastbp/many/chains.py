@@ -192,13 +192,8 @@ def _key(member: Member) -> Hashable | None:
 
 def _order(member: Member, epochs: int) -> NDArray[np.int64] | None:
     """The rows of all epochs: of the data set that the member has some rows of, if these are its own."""
-    own, rows = member.rows, len(member)
+    own = member.rows
     if not member.options.shuffle:
         return own if own is None else np.tile(own, epochs)
-    shuffling = member.model.streams.shuffling
-    if epochs == 1:
-        order = shuffling.permutation(rows)
-    else:
-        table = np.tile(np.arange(rows, dtype=np.int64), (epochs, 1))
-        order = shuffling.permuted(table, axis=1, out=table).ravel()
+    order = member.model.streams.permutations(len(member), epochs)
     return order if own is None else own[order]

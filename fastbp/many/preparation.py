@@ -16,7 +16,7 @@ from fastbp.many.members import Member
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer
 from fastbp.training.options import FitOptions
-from fastbp.training.start import make_ready, validation_of
+from fastbp.training.start import has_finite_parameters, make_ready, validation_of
 
 Array = NDArray[Any]
 
@@ -64,7 +64,7 @@ def prepared(
             own = options[_options_key(i, rules[i], all_epochs[i], sizes[i], listed[i])]
             samples, rows, held_out = reading.of(i)
             make_ready(model, rules[i])
-            if not (model.backend.is_finite(model.parameters.flat) or model.parameters.are_finite()):
+            if not has_finite_parameters(model):
                 raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start")
             reading.judge(model, held_out, own)
             members.append(Member(i, model, rules[i], samples, rows, held_out, own))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Streams:
@@ -40,6 +41,14 @@ class Streams:
         self.noise_key = tuple(for_noise.generate_state(2).tolist())
         self.steps_trained = 0
         return np.random.default_rng(for_weights)
+
+    def permutations(self, rows: int, epochs: int) -> NDArray[np.int64]:
+        """(epochs * rows,) the order of the rows in so many epochs, one after another; drawing two at a time
+        is the same as one by one."""
+        if epochs == 1:  # the same numbers, in a third of the time
+            return self.shuffling.permutation(rows)
+        orders = np.tile(np.arange(rows, dtype=np.int64), (epochs, 1))
+        return self.shuffling.permuted(orders, axis=1, out=orders).ravel()
 
     def state(self) -> dict[str, Any]:
         """Where the generators are that training draws from, as JSON."""

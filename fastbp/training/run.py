@@ -358,16 +358,11 @@ class Run:
     # ---- chunks --------------------------------------------------------------------------------------------
 
     def order(self, epochs: int) -> NDArray[np.int64] | None:
-        """One permutation of the samples after another; drawing two at a time is the same as one by one."""
+        """One permutation of the samples after another, one for each epoch."""
         if self.row_order is not None:
             with self.interrupts.heard():
                 return order_of(self.row_order, self.done // self.steps_per_epoch + 1, len(self.samples))
-        if not self.shuffle:
-            return None
-        if epochs == 1:  # the same numbers, in a third of the time
-            return self.model.streams.shuffling.permutation(len(self.samples))
-        rows = np.tile(np.arange(len(self.samples), dtype=np.int64), (epochs, 1))
-        return self.model.streams.shuffling.permuted(rows, axis=1, out=rows).ravel()
+        return self.model.streams.permutations(len(self.samples), epochs) if self.shuffle else None
 
     def chunk(
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]

@@ -156,11 +156,15 @@ def validation_of(model: Network, held_out: Samples | None, options: FitOptions)
     return Validation(held_out, entries) if held_out else None
 
 
+def has_finite_parameters(model: Network) -> bool:
+    """Whether there is no NaN and no infinity, by the backend's quick look where it has one."""
+    return model.backend.is_finite(model.parameters.flat) or model.parameters.are_finite()
+
+
 def _require_trainable(model: Network) -> None:
     """ValueError for parameters that are not finite; a warning where units are all alike, to the caller of
     `fit`, so many calls above."""
-    parameters = model.parameters
-    if not (model.backend.is_finite(parameters.flat) or parameters.are_finite()):
+    if not has_finite_parameters(model):
         raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
     warn_if_symmetric(model)
 

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.cli.bench.problems import BETAS, EPS
-
-LR = 1e-3
+from fastbp.cli.bench.problems import Shape
+from fastbp.cli.bench.ways import jax_step
 
 
 def ways(
@@ -23,24 +22,10 @@ def ways(
     import jax
     import jax.numpy as jnp
 
-    def loss(parameters: Any, x: Any, y: Any) -> Any:
-        for i, (W, b) in enumerate(parameters):
-            z = x @ W + b
-            x = jax.nn.relu(z) if i < len(parameters) - 1 else jax.nn.sigmoid(z)
-        return ((x - y) ** 2).sum() / (2 * batch)
+    step = jax_step(Shape(len(X), batch, tuple(sizes), optimizer="Adam"))
 
-    def step(state: Any, rows: Any) -> Any:
-        parameters, first, second, t = state
-        t += 1
-        tree = jax.tree_util.tree_map
-        g = jax.grad(loss)(parameters, *rows)
-        first = tree(lambda m, q: BETAS[0] * m + (1 - BETAS[0]) * q, first, g)
-        second = tree(lambda v, q: BETAS[1] * v + (1 - BETAS[1]) * q * q, second, g)
-
-        def updated(p: Any, m: Any, v: Any) -> Any:
-            return p - LR * (m / (1 - BETAS[0] ** t)) / (jnp.sqrt(v / (1 - BETAS[1] ** t)) + EPS)
-
-        return (tree(updated, parameters, first, second), first, second, t), None
+    def step_on(state: Any, rows: Any) -> Any:
+        return step(state, *rows), None
 
     batches = len(X) // batch
     data = tuple(jnp.asarray(part).reshape(batches, batch, -1) for part in (X, Y))
@@ -49,19 +34,21 @@ def ways(
         zeros = jax.tree_util.tree_map(jnp.zeros_like, parameters)
 
         def epoch(state: Any, _: Any) -> Any:
-            return jax.lax.scan(step, state, data)[0], None
+            return jax.lax.scan(step_on, state, data)[0], None
 
         return jax.lax.scan(epoch, (parameters, zeros, zeros, jnp.float32(0)), None, epochs)[0][0]
 
     rng = np.random.default_rng(0)
 
-    def layer(n: int, m: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        return rng.standard_normal((n, m), np.float32) * np.float32(np.sqrt(2 / n)), np.zeros(m, np.float32)
+    def parameters() -> list[NDArray[Any]]:
+        pairs = list(itertools.pairwise(sizes))
+        weights = [rng.standard_normal(pair, np.float32) * np.float32(np.sqrt(2 / pair[0])) for pair in pairs]
+        return [*weights, *(np.zeros(outputs, np.float32) for _, outputs in pairs)]
 
-    weights = [[layer(n, m) for n, m in itertools.pairwise(sizes)] for _ in range(count)]
-    stacked = jax.tree_util.tree_map(lambda *parts: np.stack(parts), *weights)
+    networks = [parameters() for _ in range(count)]
+    stacked = jax.tree_util.tree_map(lambda *parts: np.stack(parts), *networks)
     one, all_at_once = jax.jit(train), jax.jit(jax.vmap(train))
     return (
         lambda: jax.block_until_ready(all_at_once(stacked)),
-        lambda: jax.block_until_ready([one(parameters) for parameters in weights]),
+        lambda: jax.block_until_ready([one(network) for network in networks]),
     )

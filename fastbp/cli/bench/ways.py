@@ -15,7 +15,7 @@ import numpy as np
 
 import fastbp
 import fastbp.reference
-from fastbp.cli.bench.problems import BETAS, EPS, Array, Problem
+from fastbp.cli.bench.problems import BETAS, EPS, Array, Problem, Shape
 
 Run = Callable[[int], None]
 Made = tuple[Run, Callable[[], list[Array]]]
@@ -209,14 +209,12 @@ def make_torch_by_hand(problem: Problem, compiled: bool = False) -> Made:
 # ---- JAX -------------------------------------------------------------------------------------------------
 
 
-def make_jax(problem: Problem, scan: bool = False) -> Made:
+def jax_step(shape: Shape) -> Callable[..., Any]:
+    """A step from (parameters W1, W2, ..., b1, b2, ..., first and second moments, steps done), x and y."""
     import jax
-
-    jax.config.update("jax_enable_x64", problem.shape.dtype == "float64")
     import jax.numpy as jnp
 
-    shape, layers = problem.shape, len(problem.weights)
-    parameters = [jnp.asarray(p) for p in problem.parameters]
+    layers = len(shape.sizes) - 1
 
     def loss(parameters: Any, x: Any, y: Any) -> Any:
         for i in range(layers):
@@ -237,6 +235,18 @@ def make_jax(problem: Problem, scan: bool = False) -> Made:
         v = [BETAS[1] * a + (1 - BETAS[1]) * b * b for a, b in zip(v, g, strict=True)]
         rate, second = shape.lr / (1 - BETAS[0] ** t), 1 - BETAS[1] ** t
         return [a - rate * b / (jnp.sqrt(c / second) + EPS) for a, b, c in zip(p, m, v, strict=True)], m, v, t
+
+    return step
+
+
+def make_jax(problem: Problem, scan: bool = False) -> Made:
+    import jax
+
+    jax.config.update("jax_enable_x64", problem.shape.dtype == "float64")
+    import jax.numpy as jnp
+
+    shape, step = problem.shape, jax_step(problem.shape)
+    parameters = [jnp.asarray(p) for p in problem.parameters]
 
     moments = [[jnp.zeros_like(p) for p in parameters] * (shape.optimizer == "Adam") for _ in range(2)]
     state: Any = (parameters, *moments, jnp.zeros((), shape.dtype))
