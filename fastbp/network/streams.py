@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.entries.shuffling import permutations
+
 
 class Streams:
     """Separate streams from one seed, so that how many weights there are does not change the batches.
@@ -45,10 +47,7 @@ class Streams:
     def permutations(self, rows: int, epochs: int) -> NDArray[np.int64]:
         """(epochs * rows,) the order of the rows in so many epochs, one after another; drawing two at a time
         is the same as one by one."""
-        if epochs == 1:  # the same numbers, in a third of the time
-            return self.shuffling.permutation(rows)
-        orders = np.tile(np.arange(rows, dtype=np.int64), (epochs, 1))
-        return self.shuffling.permuted(orders, axis=1, out=orders).ravel()
+        return permutations(self.shuffling, rows, epochs)
 
     def state(self) -> dict[str, Any]:
         """Where the generators are that training draws from, as JSON."""

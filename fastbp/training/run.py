@@ -247,7 +247,8 @@ class Run:
         bar.compiling()
         try:
             with self.interrupts.heard():
-                self.chunk(np.empty(0, np.int64) if self.shuffle else None, 0, 0, np.empty(0))
+                none = self.model.streams.permutations(len(self.samples), 0) if self.shuffle else None
+                self.chunk(none, 0, 0, np.empty(0))
                 if self.validation is not None:
                     self.validation.compile(self.model)
         finally:

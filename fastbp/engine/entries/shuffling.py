@@ -1,0 +1,107 @@
+"""The orders of epochs: the numbers that NumPy's `Generator.permuted` makes, in a third of the time.
+
+The random numbers come from NumPy's own bit generator, by its interface for compiled code
+(numpy/random/bitgen.h), so any kind of it will do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils
+from numpy.typing import NDArray
+
+from fastbp.engine.compile.arrays import data_at
+from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.vector import I32, I64
+
+# Beyond so many rows NumPy draws numbers of 64 bits.
+MOST_ROWS = 1 << 32
+# Fields of the C struct bitgen_t, all of them addresses.
+STATE, NEXT_32_BITS = 0, 2
+
+
+def shuffle() -> int:
+    """(generator, rows_of, rows, order, count): draw so many permutations, one behind the other.
+
+    generator : address of a bitgen_t. rows_of : address of the `rows` numbers that are permuted; 0 for 0, 1,
+    ... rows - 1. order : (count, rows).
+
+    Fisher and Yates's way from the last place down: place i changes with one from 0 to i, which is drawn from
+    as many bits as i has, and again while it is larger. Half of the draws are, at worst, and no core foresees
+    which. So there is no branch: a number that is too large makes i change with itself, and i stays.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        generator, rows_of, rows, order, count = args
+        word = I64.as_pointer()
+
+        def field(k: int) -> ir.Value:
+            return b.load(b.gep(b.inttoptr(generator, word), [I64(k)]))
+
+        state = field(STATE)
+        draw = b.inttoptr(field(NEXT_32_BITS), ir.FunctionType(I32, [I64]).as_pointer())
+        leading_zeros = cgutils.get_or_insert_function(
+            b.module, ir.FunctionType(I64, [I64, ir.IntType(1)]), "llvm.ctlz.i64"
+        )
+        with cgutils.for_range(b, count, intp=I64) as loop:
+            first = b.inttoptr(b.add(order, b.mul(loop.index, b.mul(rows, I64(8)))), word)
+            with b.if_else(b.icmp_signed("==", rows_of, I64(0))) as (all_rows, some):
+                with all_rows, cgutils.for_range(b, rows, intp=I64) as fill:
+                    b.store(fill.index, b.gep(first, [fill.index]))
+                with some, cgutils.for_range(b, rows, intp=I64) as fill:
+                    number = b.load(b.gep(b.inttoptr(rows_of, word), [fill.index]))
+                    b.store(number, b.gep(first, [fill.index]))
+            last = b.sub(rows, I64(1))
+            before, body, done = b.block, b.append_basic_block("place"), b.append_basic_block("done")
+            b.cbranch(b.icmp_signed(">", last, I64(0)), body, done)
+
+            b.position_at_end(body)
+            i = b.phi(I64)
+            bits = b.lshr(I64(-1), b.call(leading_zeros, [i, ir.IntType(1)(1)]))
+            j = b.and_(b.zext(b.call(draw, [state]), I64), bits)
+            fits = b.icmp_signed("<=", j, i)
+            here, there = b.gep(first, [i]), b.gep(first, [b.select(fits, j, i)])
+            ours, theirs = b.load(here), b.load(there)
+            b.store(ours, there)
+            b.store(theirs, here)
+            following = b.sub(i, b.zext(fits, I64))
+            i.add_incoming(last, before)
+            i.add_incoming(following, body)
+            b.cbranch(b.icmp_signed(">", following, I64(0)), body, done)
+            b.position_at_end(done)
+
+    return compile_block("shuffle", "rows", 5, emit)
+
+
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def bit_generator_at(generator: np.random.Generator) -> int:
+    """The address of its bitgen_t, there as long as the generator is."""
+    return int(_capsule_pointer(generator.bit_generator.capsule, b"BitGenerator"))
+
+
+@cache
+def shuffle_call() -> Any:
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle())
+
+
+def permutations(generator: np.random.Generator, rows: int, count: int) -> NDArray[np.int64]:
+    """(count * rows,) so many permutations of 0, 1, ..., rows - 1, one behind the other; the numbers of
+    `generator.permuted`, and as many draws.
+
+    No other thread may draw from it meanwhile. (NumPy's lock for that may be one that a signal handler, which
+    trains the same model, would wait for forever.)
+    """
+    if rows > MOST_ROWS:
+        return generator.permuted(np.tile(np.arange(rows), (count, 1)), axis=1).ravel()
+    order = np.empty(count * rows, np.int64)
+    shuffle_call()(bit_generator_at(generator), 0, rows, data_at(order), count)
+    return order

@@ -1,0 +1,31 @@
+"""The orders of epochs are NumPy's."""
+
+import numpy as np
+import pytest
+
+from fastbp.engine.entries import shuffling
+
+
+@pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937])
+@pytest.mark.parametrize(("rows", "count"), [(0, 2), (1, 3), (2, 7), (3, 5), (64, 3), (1000, 4), (70_000, 1)])
+@pytest.mark.parametrize("most", [shuffling.MOST_ROWS, 50])
+def test_numbers_and_draws_are_numpys(kind, rows, count, most, monkeypatch):
+    """Also behind an odd number of draws of 32 bits, and where NumPy does it."""
+    monkeypatch.setattr(shuffling, "MOST_ROWS", most)
+    ours, numpys = (np.random.Generator(kind(5)) for _ in range(2))
+    expected = np.tile(np.arange(rows), (count, 1))
+    for _ in range(2):
+        order = shuffling.permutations(ours, rows, count)
+        assert order.dtype == np.int64
+        assert order.tolist() == numpys.permuted(expected, axis=1).ravel().tolist()
+        assert ours.bit_generator.random_raw() == numpys.bit_generator.random_raw()
+
+
+def test_rows_of_ones_own():
+    """Permuting some rows is taking them in a permuted order."""
+    rows = np.array([7, 7, 3, 90, 2])
+    ours, numpys = np.random.default_rng(1), np.random.default_rng(1)
+    order = np.empty((3, 5), np.int64)
+    at = shuffling.bit_generator_at(ours)
+    shuffling.shuffle_call()(at, rows.ctypes.data, len(rows), order.ctypes.data, len(order))
+    assert order.tolist() == [rows[numpys.permutation(5)].tolist() for _ in range(3)]
