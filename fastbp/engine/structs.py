@@ -144,6 +144,7 @@ class Kernels(Struct):
     transpose: int
     gather: int
     prefetch: int
+    prefetch_parameters: int  # the same, where weights and states come from far away, else 0
     dots: int
     dots_of_rows: int  # for a few rows, else 0
     add_parts: int

@@ -34,8 +34,13 @@ BLOCK = 768 * 1024
 # of them at once).
 DEPTH = 512
 # Multiply-adds of a step from which microkernels prefetch: about where the matrices outgrow the first-level
-# cache.
+# cache. With AVX-512 only: the tiles of fewer registers want less of A and B in a cycle, which hardware
+# foresees in time (AVX2, Zen 3: 784-256-10 took 1.2 times as long with it).
 PREFETCH_FROM_MULTIPLY_ADDS = 30_000_000
+# Bytes of parameters and states from which a block of them is asked for before the product that becomes their
+# gradient: about half of a small second-level cache. (784-256-10 at batch 200 with Adam: 10% of a step; in
+# smaller networks up to as much lost.)
+PREFETCH_FROM_BYTES = 256 * 1024
 # Rows of a batch from which packed panels of the inputs are worth their copies. Not where a multiply-add
 # takes two passes: then there is time for the loads of a strided column behind it, and none for a copy of it
 # first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at batch 128 1.09 times).
@@ -98,13 +103,15 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
 def _kernels(plan: Plan, design: Design) -> None:
     """What all networks call, and what a narrow output layer does."""
     kernels, name = plan.kernels, design.dtype.name
-    far = design.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS
+    far = design.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS and isa().registers == 32
     kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
     kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
     kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
     kernels.transpose, kernels.gather = copies.transpose(name), copies.gather(name)
     kernels.prefetch = copies.prefetch_rows()
+    if (1 + design.states) * sum(design.packed) >= PREFETCH_FROM_BYTES:
+        kernels.prefetch_parameters = kernels.prefetch
     kept = "gradient" + (optimizers.L2 if design.rule.endswith(optimizers.L2) else "")
     kernels.update = optimizers.update(kept if design.clip_norm else design.rule, name)
     if design.use == "train" and design.rule == "add" and design.batch == 1:

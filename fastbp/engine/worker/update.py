@@ -145,10 +145,19 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
     for i in range(1, products + 1):
         end = rows * i // products
         left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, batch.rows, np.int64(0))
-        matmul_along_rows(plan, Size(end - first, width, batch.rows), left, delta, gradient, from_zero())
         rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
+        if plan.kernels.prefetch_parameters != 0:
+            prefetch_parameters(plan, rows_of_w, end - first, width)
+        matmul_along_rows(plan, Size(end - first, width, batch.rows), left, delta, gradient, from_zero())
         apply_rule(plan, gradient, rows_of_w, end - first, width, batch.coefficients)
         first = end
+
+
+@inner
+def prefetch_parameters(plan, w, rows, width):
+    """Ask for a block of weights and its states, which come while the product is taken."""
+    for k in range(plan.states + 1):
+        call(plan.kernels.prefetch_parameters, (w.address + k * plan.state, w.vector, width, rows * w.row))
 
 
 @inner
