@@ -6,7 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 from fastbp import activations
-from fastbp.kernels.arguments import ShapeError, alike, check, kernel, result, unlike_overlap
+from fastbp.kernels.arguments import (
+    ShapeError,
+    address,
+    alike,
+    check,
+    kernel,
+    result,
+    span,
+    unlike_overlap,
+)
 from fastbp.kernels.elementwise import OF_EXP, SIMPLE
 from fastbp.kernels.linking import run
 
@@ -17,9 +26,9 @@ def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
     def value(z: Any, out: Any = None) -> Any:
         check("z", z, 0, z)
         a = result(out, z.shape, z)
-        unlike_overlap(out, z, z, z)
-        x = z.ctypes.data
-        run(name, z, z.size * cost // 1000, (x, x, x, a.ctypes.data, z.size))
+        unlike_overlap(span(out), span(z))
+        x = address(z)
+        run(name, z, z.size * cost >> 10, (x, x, x, address(a), z.size))
         return a
 
     value.__name__ = value.__qualname__ = name
@@ -52,9 +61,11 @@ def _derivative(name: str) -> Any:
         alike("delta and z have shapes %s and %s: they must be the same", delta, z)
         alike("delta and a have shapes %s and %s: they must be the same", delta, a)
         d = result(out, delta.shape, delta)
-        unlike_overlap(out, delta, z, a)
-        numbers = (delta.ctypes.data, z.ctypes.data, a.ctypes.data, d.ctypes.data, d.size)
-        run(key, delta, d.size * OF_EXP // 1000, numbers)
+        unlike_overlap(span(out), span(delta))
+        unlike_overlap(span(out), span(z))
+        unlike_overlap(span(out), span(a))
+        numbers = (address(delta), address(z), address(a), address(d), d.size)
+        run(key, delta, d.size * OF_EXP >> 10, numbers)
         return d
 
     derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
@@ -114,9 +125,10 @@ def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
     check("y_true", y_true, 0, y_pred)
     alike("y_pred and y_true have shapes %s and %s: they must be the same", y_pred, y_true)
     d = result(out, y_pred.shape, y_pred)
-    unlike_overlap(out, y_pred, y_true, y_true)
-    x, y = y_pred.ctypes.data, y_true.ctypes.data
-    run("mse_sigmoid_error", y_pred, d.size * SIMPLE // 1000, (x, y, x, d.ctypes.data, d.size))
+    unlike_overlap(span(out), span(y_pred))
+    unlike_overlap(span(out), span(y_true))
+    x, y = address(y_pred), address(y_true)
+    run("mse_sigmoid_error", y_pred, d.size * SIMPLE >> 10, (x, y, x, address(d), d.size))
     return d
 
 
@@ -136,6 +148,6 @@ def softmax(z: Any, out: Any = None) -> Any:
     if z.shape[1] == 0:
         raise ShapeError("z has shape %s: it must have at least one column", z.shape)
     a = result(out, z.shape, z)
-    unlike_overlap(out, z, z, z)
-    run("softmax", z, z.size * OF_EXP // 1000, (z.ctypes.data, a.ctypes.data, z.shape[0], z.shape[1]))
+    unlike_overlap(span(out), span(z))
+    run("softmax", z, z.size * OF_EXP >> 10, (address(z), address(a), z.shape[0], z.shape[1]))
     return a

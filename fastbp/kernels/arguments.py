@@ -121,31 +121,58 @@ def _alike(text, a, b):
     return compare
 
 
+# What follows takes addresses: to hand an array to a compiled function is to count its references, which
+# takes longer than to work on some numbers.
+
+
+@intrinsic
+def address(typingctx: Any, array: Any) -> Any:
+    """In compiled code: where the array's numbers are."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(array)(context, builder, values[0]).data
+        return builder.ptrtoint(data, context.get_value_type(types.int64))
+
+    return types.int64(array), codegen
+
+
+@intrinsic
+def span(typingctx: Any, array: Any) -> Any:
+    """In compiled code: the address of a C-ordered array's first number, and its size in bytes; of None, that
+    of no memory."""
+    signature = types.UniTuple(types.int64, 2)(array)
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = context.get_value_type(types.int64)
+        if _says_nothing(array):
+            begin, size = kind(0), kind(0)
+        else:
+            given = context.make_array(array)(context, builder, values[0])
+            begin = builder.ptrtoint(given.data, kind)
+            size = builder.mul(given.nitems, given.itemsize)
+        return context.make_tuple(builder, signature.return_type, (begin, size))
+
+    return signature, codegen
+
+
 @jit.inner
 def _overlap(a, b):
-    """Whether two C-ordered arrays share memory."""
-    first, second = a.ctypes.data, b.ctypes.data
-    return first < second + b.nbytes and second < first + a.nbytes
+    """Whether two spans of memory have a byte in common."""
+    return a[0] < b[0] + b[1] and b[0] < a[0] + a[1]
 
 
 @jit.inner
 def no_overlap(out, array):
-    """ShapeError where out is not None and shares memory with the array."""
-    if out is not None and _overlap(out, array):
+    """ShapeError where the span of out has a byte in common with the array's."""
+    if _overlap(out, array):
         raise ShapeError("out shares memory with another argument: the result cannot be written there")
 
 
 @jit.inner
-def unlike_overlap(out, a, b, c):
+def unlike_overlap(out, array):
     """The same, unless out begins where the array does: numbers are read before others are written there."""
-    if out is not None:
-        here = out.ctypes.data
-        if (
-            (here != a.ctypes.data and _overlap(out, a))
-            or (here != b.ctypes.data and _overlap(out, b))
-            or (here != c.ctypes.data and _overlap(out, c))
-        ):
-            raise ShapeError("out shares memory with a part of another argument")
+    if out[0] != array[0] and _overlap(out, array):
+        raise ShapeError("out shares memory with a part of another argument")
 
 
 class Kernel(CPUDispatcher):
@@ -179,7 +206,8 @@ def kernel(function: Any) -> Any:
     """Compile `function` for what it is called with, when it is called."""
     if config.DISABLE_JIT:
         return function
-    made = Kernel(function, targetoptions=dict(jit.OPTIONS))
+    # Inlined, arrays that go in and come out need not be counted.
+    made = Kernel(function, targetoptions=jit.OPTIONS | {"forceinline": True})
     made._cache = Cache(function, f"kernels-{function.__name__}")
     return made
 
@@ -190,3 +218,11 @@ if config.DISABLE_JIT:
         """The same in Python."""
         if reason := unfit(typeof(array), dimensions, typeof(like).dtype):
             raise TypeError(f"{name} {reason}: {EXPECTED}")
+
+    def address(array: Any) -> int:
+        """The same in Python."""
+        return int(array.ctypes.data)
+
+    def span(array: Any) -> tuple[int, int]:
+        """The same in Python."""
+        return (0, 0) if array is None else (int(array.ctypes.data), int(array.nbytes))

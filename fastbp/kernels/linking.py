@@ -1,10 +1,10 @@
 """How compiled code of anybody reaches the engine's kernels, also when it comes from a cache.
 
-A kernel's machine code is never part of the caller's. The caller's code knows it by a name that only the
-process resolves: a symbol, behind which lie the addresses of this process. Who compiles the caller's code, or
-loads it from a cache, makes them known first: a `Link` is among the constants of the compiled function, and
-to unpickle it is to load the kernel. Where fastbp has changed since, that fails as a missing cache file does
-(OSError), and Numba compiles the caller's function again.
+But for elementwise work on few numbers, a kernel's machine code is no part of the caller's. The caller's code
+knows it by a name that only the process resolves: a symbol, behind which lie the addresses of this process.
+Who compiles the caller's code, or loads it from a cache, makes them known first: a `Link` is among the
+constants of the compiled function, and to unpickle it is to load the kernel. Where fastbp has changed since,
+that fails as a missing cache file does (OSError), and Numba compiles the caller's function again.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ def _unpickled(kernel: str, dtype: str, digest: str) -> Link:
     return Link(kernel, dtype)
 
 
+def _job(builder: ir.IRBuilder, links: ir.Value, numbers: list[ir.Value]) -> ir.Value:
+    """The address of the struct that describes a job."""
+    job = cgutils.alloca_once(builder, ir.ArrayType(_I64, len(numbers) + 1))
+    for i, number in enumerate([builder.ptrtoint(links, _I64), *numbers]):
+        builder.store(number, builder.gep(job, [ir.IntType(32)(0), ir.IntType(32)(i)]))
+    return builder.ptrtoint(job, _I64)
+
+
 @intrinsic(prefer_literal=True)
 def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any) -> Any:
     """run("kernel", array's dtype, nanoseconds, (i, j, ...)): do the job that the numbers describe, as the
@@ -100,17 +108,23 @@ def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any)
         else:
             links = cgutils.add_global_variable(builder.module, fields, name)
             links.linkage = "external"
-        count = len(signature.args[3])
-        job = cgutils.alloca_once(builder, ir.ArrayType(_I64, count + 1))
-        parts = [
-            builder.ptrtoint(links, _I64),
-            *(builder.extract_value(values[3], i) for i in range(count)),
-        ]
-        for i, part in enumerate(parts):
-            builder.store(part, builder.gep(job, [ir.IntType(32)(0), ir.IntType(32)(i)]))
-        entry = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(launch.LAUNCH_FIELD)]))
-        kind = ir.FunctionType(ir.VoidType(), [_I64, _I64])
-        builder.call(builder.inttoptr(entry, kind.as_pointer()), [builder.ptrtoint(job, _I64), values[2]])
+        numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
+
+        def at_field(field: int, *arguments: ir.Value) -> None:
+            """Call the function whose address stands in that field of the links."""
+            address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
+            kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
+            builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
+
+        alone = builder.icmp_signed("<", values[2], _I64(launch.TEAM_NANOSECONDS))
+        with builder.if_else(alone, likely=True) as (small, large):
+            with small:
+                if link.kernel in flat.FORMULAS:
+                    flat.emit(builder, link.kernel, link.dtype, numbers)
+                else:
+                    at_field(launch.BODY_FIELD, _I64(0), _I64(1), _job(builder, links, numbers))
+            with large:
+                at_field(launch.LAUNCH_FIELD, _job(builder, links, numbers), values[2])
         return context.get_dummy_value()
 
     signature = types.void(kernel, dtype, types.int64, types.UniTuple(types.int64, len(numbers)))

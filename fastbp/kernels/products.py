@@ -6,7 +6,7 @@ from typing import Any
 
 from fastbp.engine.compile import jit
 from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.kernels.arguments import ShapeError, check, kernel, lanes, no_overlap, result
+from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run
 
 # Where B is transposed and A has up to so many rows, dot products read B as it lies.
@@ -39,7 +39,7 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
     if rows == 0:
         return
-    numbers = (PLAIN, A.ctypes.data, B.ctypes.data, bias, C.ctypes.data, rows, depth, columns)
+    numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
     if columns < lanes(A):
         run("dots", A, rows * depth * columns // SPEED, numbers)
     else:
@@ -66,8 +66,8 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
             "A has shape %s, B has shape %s: A's columns must be as many as B's rows", A.shape, B.shape
         )
     C = result(out, (A.shape[0], B.shape[1]), A)
-    no_overlap(out, A)
-    no_overlap(out, B)
+    no_overlap(span(out), span(A))
+    no_overlap(span(out), span(B))
     if _is_tiny(A, A.shape[0], A.shape[1], B.shape[1]):
         C[:] = 0
         _tiny(A, B, C)
@@ -100,14 +100,14 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
             b.shape,
         )
     Z = result(out, (X.shape[0], W.shape[1]), X)
-    no_overlap(out, X)
-    no_overlap(out, W)
-    no_overlap(out, b)
+    no_overlap(span(out), span(X))
+    no_overlap(span(out), span(W))
+    no_overlap(span(out), span(b))
     if _is_tiny(X, X.shape[0], X.shape[1], W.shape[1]):
         Z[:] = b
         _tiny(X, W, Z)
     else:
-        _plain(X, W, b.ctypes.data, Z)
+        _plain(X, W, address(b), Z)
     return Z
 
 
@@ -128,13 +128,13 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     if B.shape[0] != depth:
         raise ShapeError("A has shape %s, B has shape %s: they must have as many rows", A.shape, B.shape)
     C = result(out, (rows, columns), A)
-    no_overlap(out, A)
-    no_overlap(out, B)
+    no_overlap(span(out), span(A))
+    no_overlap(span(out), span(B))
     if _is_tiny(A, rows, depth, columns):
         C[:] = 0
         _tiny(A.T, B, C)
     elif rows > 0:
-        numbers = (A_TRANSPOSED, A.ctypes.data, B.ctypes.data, 0, C.ctypes.data, rows, depth, columns)
+        numbers = (A_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A):
             run("transposed_product", A, rows * depth * columns // SPEED, numbers)
         else:
@@ -159,13 +159,13 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     if B.shape[1] != depth:
         raise ShapeError("A has shape %s, B has shape %s: they must have as many columns", A.shape, B.shape)
     C = result(out, (rows, columns), A)
-    no_overlap(out, A)
-    no_overlap(out, B)
+    no_overlap(span(out), span(A))
+    no_overlap(span(out), span(B))
     if _is_tiny(A, rows, depth, columns):
         C[:] = 0
         _tiny(A, B.T, C)
     elif rows > 0:
-        numbers = (B_TRANSPOSED, A.ctypes.data, B.ctypes.data, 0, C.ctypes.data, rows, depth, columns)
+        numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A) or rows <= FEW_ROWS:
             run("dots", A, rows * depth * columns // SPEED, numbers)
         else:

@@ -114,6 +114,16 @@ def test_the_number_of_threads_changes_no_bit():
         numba.set_num_threads(most)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_few_numbers_have_the_bits_that_they_have_among_many(name):
+    """Few are worked on in the caller's code, many by the engine."""
+    many = CASES[name][0](*arrays("float32", (1500, 701)))
+    want = getattr(kernels, name)(*many)
+    for count in (1, 7, 8, 15, 33, 700):
+        few = [x[:1, :count] for x in many]
+        assert getattr(kernels, name)(*few).tobytes() == want[0, :count].tobytes()
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"\(3,\) and \(4,\)"):
         kernels.relu_mask(np.ones(3), np.ones(4))

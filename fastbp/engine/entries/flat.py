@@ -1,8 +1,8 @@
 """Elementwise kernels on a caller's own adjacent numbers: out = f(x, y, ...), with the formulas of
 activations.py, losses.py and simd/vector.py.
 
-Numbers are read and written in whole vectors, the last ones with a mask, and nothing beyond. out may be one
-of the operands, but may not overlap one otherwise.
+Numbers are read and written in whole vectors, the last one moved back to where the numbers end, and nothing
+beyond. out may be one of the operands, but may not overlap one otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llvmlite import ir
 from fastbp.engine.kernels.activations import ACTIVATIONS
 from fastbp.engine.kernels.losses import mse
 from fastbp.engine.simd.emit import compile_block, each_vector_of
-from fastbp.engine.simd.vector import Vec, Vectors
+from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 OPERANDS = 3  # that a kernel can have; those that it has not are never read
 
@@ -41,22 +41,32 @@ FORMULAS: dict[str, tuple[int, Callable[..., Vec]]] = {
 }
 
 
+def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) -> None:
+    """The code for numbers = x, y, z, out, count: out = the formula of that name, of `count` numbers."""
+    operands, formula = FORMULAS[name]
+    *addresses, out, count = numbers
+    ops = Vectors(b, dtype)
+    zero, lanes, size = I64(0), I64(ops.lanes), I64(ops.itemsize)
+
+    def load(offset: ir.Value) -> list[Vec]:
+        return [ops.load(b.add(address, offset)) for address in addresses[:operands]]
+
+    with b.if_else(b.icmp_signed("<", count, lanes)) as (few, many):
+        with few, b.if_then(b.icmp_signed(">", count, zero)):
+            mask = ops.first_lanes(count)
+            numbers = [ops.load_masked(address, mask) for address in addresses[:operands]]
+            ops.store_few(formula(ops, *numbers), out, count)
+        with many:
+            # The last vector is read before anything is written, since it shares numbers with the one before.
+            end = b.mul(b.sub(count, lanes), size)
+            last = load(end)
+            each_vector_of(ops, count, lambda at: ops.store(formula(ops, *load(at)), b.add(out, at)))
+            with b.if_then(b.icmp_signed("!=", b.and_(count, I64(ops.lanes - 1)), zero)):
+                ops.store(formula(ops, *last), b.add(out, end))
+
+
 def flat(name: str, dtype: str) -> int:
     """(x, y, z, out, count): out = the formula of that name, of `count` numbers."""
-    operands, formula = FORMULAS[name]
-
-    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        *addresses, out, count = args
-        ops = Vectors(b, dtype)
-
-        def visit(offset: ir.Value, mask: ir.Value | None) -> None:
-            places = [b.add(address, offset) for address in addresses[:operands]]
-            if mask is None:
-                ops.store(formula(ops, *map(ops.load, places)), b.add(out, offset))
-            else:
-                numbers = [ops.load_masked(place, mask) for place in places]
-                ops.store_masked(formula(ops, *numbers), b.add(out, offset), mask)
-
-        each_vector_of(ops, count, visit)
-
-    return compile_block(f"flat-{name}", dtype, OPERANDS + 2, emit)
+    return compile_block(
+        f"flat-{name}", dtype, OPERANDS + 2, lambda b, numbers: emit(b, name, dtype, numbers)
+    )

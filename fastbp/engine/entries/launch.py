@@ -26,6 +26,9 @@ from fastbp.engine.simd.vector import isa
 from fastbp.engine.threads import team
 
 KERNELS = 8  # a body can know so many others
+# What takes one worker less is too small for a team: to start one and to part again costs some microseconds,
+# more where its threads have fallen asleep.
+TEAM_NANOSECONDS = 20_000
 
 
 @struct
@@ -58,7 +61,7 @@ class Links(Struct):
 
 
 LINK_FIELDS = size_of(Links) // 8
-LAUNCH_FIELD = 1  # the place of `launch` among them
+BODY_FIELD, LAUNCH_FIELD = 0, 1  # the places of `body` and `launch` among them
 
 
 @struct
@@ -100,11 +103,11 @@ else:
 
 
 def _launch(job, nanoseconds):
-    """Run a job, by a team where it is worth that; nanoseconds: what it takes one worker, about."""
+    """Run a job that is large enough for a team; nanoseconds: what it takes one worker, about."""
     links = links_at(_job_at(job).links)
     runtime = _runtime_at(links.runtime)
     zero, one = np.int64(0), np.int64(1)
-    alone = nanoseconds < TEAM_NANOSECONDS or runtime.workers <= 1
+    alone = runtime.workers <= 1
     if not alone and runtime.in_parallel != 0:
         alone = _asks(runtime.in_parallel) != 0
     if alone:
@@ -113,13 +116,9 @@ def _launch(job, nanoseconds):
         call(runtime.split, (runtime.workers, links.body, job))
 
 
-# To start a team and to part again costs some microseconds, more where its threads have fallen asleep.
-TEAM_NANOSECONDS = 20_000
-
-
 @cache
 def launch() -> int:
-    """(job, nanoseconds): the callback that every kernel is entered by."""
+    """(job, nanoseconds): the callback that every kernel is entered by for a large job."""
     return jit.address_of("kernels-launch", jit.void(2), lambda: _launch, driver=True)
 
 

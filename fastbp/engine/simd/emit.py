@@ -49,24 +49,11 @@ def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit:
         visit(outer.index, inner.index)
 
 
-def each_vector_of(
-    ops: Vectors, count: ir.Value, visit: Callable[[ir.Value, ir.Value | None], None], *, together: int = 4
-) -> None:
-    """visit(offset in bytes, mask) in compiled code for the vectors of so many adjacent numbers, some in one
-    turn; mask is None where all lanes exist."""
-    b, lanes, size = ops.b, ops.lanes, ops.lanes * ops.itemsize
-    whole = b.sdiv(count, I64(lanes))
-    turns = b.sdiv(whole, I64(together))
-    with cgutils.for_range(b, turns, intp=I64) as loop:
-        first = b.mul(loop.index, I64(together * size))
-        for i in range(together):
-            visit(b.add(first, I64(i * size)), None)
-    done = b.mul(turns, I64(together))
-    with cgutils.for_range(b, b.sub(whole, done), intp=I64) as loop:
-        visit(b.mul(b.add(done, loop.index), I64(size)), None)
-    left = b.sub(count, b.mul(whole, I64(lanes)))
-    with b.if_then(b.icmp_signed(">", left, I64(0))):
-        visit(b.mul(whole, I64(size)), ops.first_lanes(left))
+def each_vector_of(ops: Vectors, count: ir.Value, visit: Callable[[ir.Value], None]) -> None:
+    """visit(offset in bytes) in compiled code for the whole vectors of so many adjacent numbers."""
+    b, size = ops.b, ops.lanes * ops.itemsize
+    with cgutils.for_range(b, b.udiv(count, I64(ops.lanes)), intp=I64) as loop:
+        visit(b.mul(loop.index, I64(size)))
 
 
 def vector_at(
