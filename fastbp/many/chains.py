@@ -22,6 +22,7 @@ from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
+from fastbp.network.backend import divisors_of_steps
 from fastbp.network.compiled import CompiledBackend
 from fastbp.network.spare_plans import SparePlans
 from fastbp.optimizer_base import Optimizer, State
@@ -36,11 +37,18 @@ SHORT_SECONDS = 0.02
 CHAIN_SECONDS, CHAINS_PER_CORE = 0.02, 8
 
 
-class Chain:
-    """Members that one plan of that design trains one after another; to a crew what one member is."""
+# What steps take from optimizers (settings.py), by the optimizer and its steps so far.
+Numbers = dict[tuple[int, int], Array]
 
-    def __init__(self, design: Design, members: Sequence[Member]) -> None:
-        self.members, self._design = list(members), design
+
+class Chain:
+    """Members that one plan of that design trains one after another; to a crew what one member is.
+
+    numbers : known already, of members that are alike; more are added.
+    """
+
+    def __init__(self, design: Design, members: Sequence[Member], numbers: Numbers) -> None:
+        self.members, self._design, self._numbers = list(members), design, numbers
         self.seconds = sum(member.seconds for member in members)
         self._first = first = self.members[0]
         self._rows, self._options = len(first), first.options
@@ -60,10 +68,8 @@ class Chain:
         try:
             networks, states = self._prepared(drawn)
             samples = self._first.samples.own_views()
-            plan.bind_data(samples.X, samples.Y, networks[0].order)
-            plan.table.samples, plan.table.steps_per_epoch = self._rows, self._per_epoch
             began = time.perf_counter()
-            outcomes = train_chain(plan, networks, stop)
+            outcomes = train_chain(plan, samples.X, samples.Y, networks, stop)
             seconds = (time.perf_counter() - began) / len(networks)
         finally:
             for i, (generator, before) in enumerate(drawn):
@@ -78,19 +84,17 @@ class Chain:
     ) -> tuple[list[OfNetwork], list[State]]:
         """What each is trained with. drawn: is given the generators that orders are drawn from, and where
         they were."""
-        numbers: dict[tuple[int, int], Array] = {}
         networks, states = [], []
         for member, losses in zip(self.members, self._losses, strict=True):
             model = member.model
             parameters, streams = model.parameters, model.streams
             state = member.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
-            key = id(member.optimizer), state.steps
-            if key not in numbers:
-                numbers[key] = self._numbers(member.optimizer, state.steps)
+            numbers = self._numbers_of(member.optimizer, state.steps)
             self._look_at(member)
-            if self._options.shuffle:
-                drawn.append((streams.shuffling, streams.shuffling.bit_generator.state))
-            own = _order(member, self._epochs), numbers[key], losses, streams.steps_trained
+            generator = streams.shuffling if self._options.shuffle else None
+            if generator is not None:
+                drawn.append((generator, generator.bit_generator.state))
+            own = generator, member.rows, numbers, losses, streams.steps_trained
             states.append(state)
             networks.append(OfNetwork(parameters.flat, state.buffers, *own))
         return networks, states
@@ -105,16 +109,15 @@ class Chain:
             warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
         warn_if_symmetric(member.model)
 
-    def _numbers(self, optimizer: Optimizer, steps_done: int) -> Array:
+    def _numbers_of(self, optimizer: Optimizer, steps_done: int) -> Array:
         """What each step takes from the optimizer."""
-        architecture, size = self._first.model.architecture, self._batch_size
-        in_epoch = np.full(self._per_epoch, size)
-        in_epoch[-1] = self._rows - size * (self._per_epoch - 1)
-        divisors: Any = 1.0
-        if architecture.reduction != "sum":
-            divisors = size if in_epoch[-1] == size else np.tile(in_epoch, self._epochs)
-        steps = self._losses.shape[1]
-        return settings_of(optimizer, steps_done, steps, divisors, architecture.dtype, architecture.l2)
+        key = id(optimizer), steps_done
+        if key not in self._numbers:
+            architecture, steps = self._first.model.architecture, self._losses.shape[1]
+            divisors = divisors_of_steps(self._rows, self._batch_size, 0, steps, architecture.reduction)
+            of_steps = optimizer, steps_done, steps, divisors
+            self._numbers[key] = settings_of(*of_steps, architecture.dtype, architecture.l2)
+        return self._numbers[key]
 
     def _note(self, states: Sequence[State], outcomes: Sequence[int], seconds: float) -> None:
         """What a run notes at its end; seconds: of each network."""
@@ -146,9 +149,10 @@ def chained(members: Sequence[Member], threads: int) -> tuple[list[Chain], list[
     total = sum(member.seconds for member in members)
     most = min(CHAIN_SECONDS, total / (CHAINS_PER_CORE * threads))
     for key, of_key in alike.items():
+        numbers: Numbers = {}
         for part in _cut(of_key, most):
             if len(part) > 1:
-                chains.append(Chain(key[-1], part))  # type: ignore[index]
+                chains.append(Chain(key[-1], part, numbers))  # type: ignore[index]
             else:
                 others += part
     return chains, others
@@ -188,12 +192,3 @@ def _key(member: Member) -> Hashable | None:
     rows = None if member.rows is None else len(member.rows)
     apart = has_biases_apart(optimizer, architecture.l2)
     return id(samples), rows, options.epochs, options.shuffle, architecture.reduction, apart, design
-
-
-def _order(member: Member, epochs: int) -> NDArray[np.int64] | None:
-    """The rows of all epochs: of the data set that the member has some rows of, if these are its own."""
-    own = member.rows
-    if not member.options.shuffle:
-        return own if own is None else np.tile(own, epochs)
-    order = member.model.streams.permutations(len(member), epochs)
-    return order if own is None else own[order]

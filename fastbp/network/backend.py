@@ -20,6 +20,21 @@ from fastbp.optimizer_base import Optimizer, State
 Array = NDArray[Any]
 
 
+def rows_of_steps(samples: int, batch_size: int, first: int, last: int) -> NDArray[np.int64]:
+    """(steps,) the number of rows of each of the steps first <= s < last, counted through all epochs."""
+    starts = np.arange(first, last) % -(-samples // batch_size) * batch_size
+    return np.minimum(batch_size, samples - starts)
+
+
+def divisors_of_steps(
+    samples: int, batch_size: int, first: int, last: int, reduction: str
+) -> float | NDArray[np.int64]:
+    """As `Steps.divisors`, where the rows' weights are no part of it."""
+    if reduction == "sum":
+        return 1.0
+    return batch_size if samples % batch_size == 0 else rows_of_steps(samples, batch_size, first, last)
+
+
 @dataclass(slots=True)
 class Steps:
     """Training steps that run without Python in between: first <= s < last.
@@ -57,8 +72,7 @@ class Steps:
 
     def rows(self) -> NDArray[np.int64]:
         """(steps,) the number of rows of each step."""
-        starts = np.arange(self.first, self.last) % self.per_epoch * self.batch_size
-        return np.minimum(self.batch_size, len(self.samples) - starts)
+        return rows_of_steps(len(self.samples), self.batch_size, self.first, self.last)
 
     def rows_with_weight(self) -> int:
         """How many rows the steps have that are not skipped."""
@@ -93,12 +107,10 @@ class Steps:
     def divisors(self, reduction: str) -> float | NDArray[Any]:
         """What each step's sum of losses is divided by: one number where they are all the same, as an array
         would take time, else (steps,). A step of divisor 0 is skipped."""
-        if reduction == "sum":
-            return 1.0
         weights = self.weights() if reduction == "weighted_mean" else None
         if weights is not None:
             return weights
-        return self.batch_size if len(self.samples) % self.batch_size == 0 else self.rows()
+        return divisors_of_steps(len(self.samples), self.batch_size, self.first, self.last, reduction)
 
     def weigh(self, losses: NDArray[np.float64], reduction: str) -> None:
         """Make the batches' sums of losses, of all steps, the losses of the batches times their rows."""

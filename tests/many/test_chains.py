@@ -24,6 +24,7 @@ BOOTSTRAP = [rng.integers(0, ROWS, ROWS) for _ in range(5)]
 CASES = {
     "plain": ({}, fastbp.SGD(0.1), {}),
     "adam, one epoch": ({}, fastbp.Adam(0.01), {"epochs": 1}),
+    "orders of some epochs at a time": ({}, fastbp.SGD(0.1, momentum=0.9), {"epochs": 50}),
     "in order": ({"reduction": "sum"}, fastbp.Adam(0.01), {"shuffle": False}),
     "folds in order": ({}, fastbp.Adam(0.01), {"shuffle": False, "rows": FOLDS}),
     "bootstrap": ({"hidden": "tanh"}, fastbp.SGD(0.1, momentum=0.9), {"rows": BOOTSTRAP}),
@@ -51,9 +52,9 @@ def chained(monkeypatch):
     counts = []
     train_chain = chains.train_chain
 
-    def counted(plan, networks, stop):
+    def counted(plan, X, Y, networks, stop):
         counts.append(len(networks))
-        return train_chain(plan, networks, stop)
+        return train_chain(plan, X, Y, networks, stop)
 
     monkeypatch.setattr(chains, "train_chain", counted)
     monkeypatch.setattr(chains, "CHAINS_PER_CORE", 1)
@@ -113,17 +114,17 @@ def test_of_a_chain_those_that_diverge_end_alone(chained):
 def test_ctrl_c_ends_chains_between_networks(chained, monkeypatch, threads):
     """Pressed when so many are prepared. Whoever was not trained is as before, also its order of rows."""
     together, alone = networks({}, 60), networks({}, 60)
-    prepared = chains._order
+    look = chains.warn_if_symmetric
     calls = []
 
-    def pressing(member, epochs):
-        calls.append(member)
-        if len(calls) == 25:
+    def pressing(model):
+        calls.append(model)
+        if len(calls) == 45:  # of the third chain of 20
             signal.pthread_kill(MAIN, signal.SIGINT)
             time.sleep(0.3 * (threads > 1))  # until the main thread has heard it
-        return prepared(member, epochs)
+        look(model)
 
-    monkeypatch.setattr(chains, "_order", pressing)
+    monkeypatch.setattr(chains, "warn_if_symmetric", pressing)
     monkeypatch.setattr(chains, "CHAIN_SECONDS", 2e-4)
     optimizer = fastbp.Adam(0.01)
     options = {"epochs": 3, "batch_size": 16, "progress": False}
@@ -143,14 +144,12 @@ def test_ctrl_c_ends_chains_between_networks(chained, monkeypatch, threads):
 def test_an_error_before_training_leaves_the_order_of_rows(chained, monkeypatch):
     """Whatever it is: here, as if there were no memory for the last one's."""
     models, before = networks({}), networks({})
-    order = chains._order
 
-    def fails(member, epochs):
-        if member.index == 4:
+    def fails(model):
+        if model is models[4]:
             raise MemoryError("no room")
-        return order(member, epochs)
 
-    monkeypatch.setattr(chains, "_order", fails)
+    monkeypatch.setattr(chains, "warn_if_symmetric", fails)
     optimizer = fastbp.SGD(0.1)
     with pytest.raises(MemoryError, match="no room"):
         fastbp.fit_many(models, X, Y, epochs=2, optimizers=optimizer, threads=1, progress=False)

@@ -19,6 +19,7 @@ from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call, load_number, observe, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
+from fastbp.engine.entries.shuffling import bit_generator_at, shuffle
 from fastbp.engine.kernels.finite import not_finite
 from fastbp.engine.memory import aligned
 from fastbp.engine.plan import Plan
@@ -31,8 +32,12 @@ from fastbp.engine.structs import (
     layer_at,
     plan_at,
 )
+from fastbp.inputs.sources import Rows
 
 Array = NDArray[Any]
+
+# Rows of the epochs that are ordered at a time, where they are more than one.
+ORDER_ENTRIES = 1024
 
 
 @struct
@@ -42,8 +47,9 @@ class Link(Struct):
     parameters: int  # flat, the caller's
     first_state: int
     second_state: int
-    order: int  # these as in structs.Plan
-    coefficients: int
+    generator: int  # of a bitgen_t, which orders are drawn from; 0: rows are taken as they lie
+    rows: int  # the numbers of its rows, for each epoch; 0: all of them
+    coefficients: int  # these as in structs.Plan
     losses: int
     steps_before: int
     outcome: int  # NOT_BEGUN, TRAINED or NOT_FINITE
@@ -56,6 +62,10 @@ class Chain(Struct):
     plan: int
     work: int  # of worker/train.py
     finite: int  # of kernels/finite.py
+    shuffle: int  # of entries/shuffling.py
+    order: int  # room for the order of some epochs
+    epochs: int
+    epochs_at_once: int  # that there is room for
     packed: int  # the plan's parameters
     numbers: int  # how many
     bad: int  # room for an integer
@@ -98,6 +108,26 @@ def _sum(losses, steps):
     return total
 
 
+@inner
+def _train(chain, plan, link):
+    """All epochs of a network, of which some are ordered at a time: an order is read while it is in the
+    cache."""
+    epoch = np.int64(0)
+    while epoch < chain.epochs:
+        count, done = min(chain.epochs_at_once, chain.epochs - epoch), epoch * plan.steps_per_epoch
+        plan.order = link.rows
+        if link.generator != 0:
+            plan.order = chain.order
+            call(chain.shuffle, (link.generator, link.rows, plan.samples, chain.order, count))
+        plan.last_step = count * plan.steps_per_epoch
+        plan.coefficients = link.coefficients + done * plan.coefficients_row
+        plan.losses = link.losses + done * 8
+        plan.steps_before = link.steps_before + done
+        plan.task = PACK + TRAIN if epoch == 0 else TRAIN
+        call(chain.work, (0, 1, chain.plan))
+        epoch += count
+
+
 def _train_chain(address):
     chain = chain_at(address)
     plan = plan_at(chain.plan)
@@ -106,13 +136,12 @@ def _train_chain(address):
             return
         link = link_at(chain.links + i * LINK_BYTES)
         _bind(plan, link)
-        plan.order, plan.coefficients, plan.losses = link.order, link.coefficients, link.losses
-        plan.steps_before = link.steps_before
-        plan.task = PACK + TRAIN
-        call(chain.work, (0, 1, chain.plan))
+        _train(chain, plan, link)
         link.outcome = NOT_FINITE
         call(chain.finite, (chain.packed, chain.numbers, chain.bad))
-        if peek(chain.bad, np.int64(0)) == 0 and np.isfinite(_sum(link.losses, plan.last_step)):
+        if peek(chain.bad, np.int64(0)) == 0 and np.isfinite(
+            _sum(link.losses, chain.epochs * plan.steps_per_epoch)
+        ):
             plan.task = UNPACK + UNPACK_STATES
             call(chain.work, (0, 1, chain.plan))
             link.outcome = TRAINED
@@ -126,46 +155,66 @@ def _entry() -> Any:
 class OfNetwork(NamedTuple):
     """What a network of a chain is trained with.
 
-    parameters : flat, and states, what the rule keeps of each. order : as in `Plan.bind_data`.
-    coefficients : (steps, numbers), see settings.py. losses : (steps,), for the result.
-    steps_before : of its life, for random numbers.
+    parameters : flat, and states, what the rule keeps of each. generator : what the order of each epoch is
+    drawn from, as `permutations` draws it (shuffling.py); None: no order. rows : the numbers of its rows, of
+    those that are bound; None: all of them. coefficients : (steps, numbers), see settings.py. losses :
+    (steps,), for the result. steps_before : of its life, for random numbers.
     """
 
     parameters: Array
     states: Sequence[Array]
-    order: NDArray[np.int64] | None
+    generator: np.random.Generator | None
+    rows: NDArray[np.int64] | None
     coefficients: Array
     losses: NDArray[np.float64]
     steps_before: int
 
 
-def train_chain(plan: Plan, networks: Sequence[OfNetwork], stop: NDArray[np.int64]) -> list[int]:
-    """Train them, on the data that are bound to the plan; the outcome of each.
+def train_chain(
+    plan: Plan, X: Array | Rows, Y: Array | Rows, networks: Sequence[OfNetwork], stop: NDArray[np.int64]
+) -> list[int]:
+    """Train them on X and Y, as of `Plan.bind_data`; the outcome of each.
 
-    One whose losses or parameters do not stay finite is NOT_FINITE, and as it was; NOT_BEGUN are those that
-    come after the moment when `stop`, (1,), was set. A network's steps are done to their end.
+    One whose losses or parameters do not stay finite is NOT_FINITE, and as it was, but for its generator;
+    NOT_BEGUN are those that come after the moment when `stop`, (1,), was set. A network's steps are done to
+    their end. All have as many rows, steps and epochs, and either all have a generator or none.
     """
-    steps = len(networks[0].losses)
+    first = networks[0]
+    rows = len(X) if first.rows is None else len(first.rows)
+    at_once = 1
+    if first.generator is not None:
+        at_once = max(1, ORDER_ENTRIES // rows)
+    elif first.rows is None:
+        at_once = len(first.losses)
+    order = np.empty(at_once * rows if first.generator is not None else 0, np.int64)
+    plan.bind_data(X, Y, None if first.generator is None and first.rows is None else order)
     links = aligned(LINK_BYTES * len(networks))
     room = np.zeros(1, np.int64)
     for i, network in enumerate(networks):
-        link = at(Link, data_at(links) + i * LINK_BYTES)
-        link.parameters = data_at(network.parameters)
-        states = [*map(data_at, network.states), 0, 0]
-        link.first_state, link.second_state = states[:2]
-        link.order = 0 if network.order is None else data_at(network.order)
-        link.coefficients, link.losses = data_at(network.coefficients), data_at(network.losses)
-        link.steps_before = network.steps_before
+        _fill_in(at(Link, data_at(links) + i * LINK_BYTES), network)
     memory = aligned(size_of(Chain))
-    chain, table, coefficients = at(Chain, data_at(memory)), plan.table, networks[0].coefficients
+    chain, table, coefficients = at(Chain, data_at(memory)), plan.table, first.coefficients
+    table.samples, table.steps_per_epoch = rows, -(-rows // plan.design.batch)
     chain.plan, chain.work, chain.finite = plan.address, plan.work, not_finite(plan.design.dtype.name)
+    chain.shuffle, chain.order, chain.epochs_at_once = shuffle(), data_at(order), at_once
+    chain.epochs = len(first.losses) // table.steps_per_epoch
     chain.packed, chain.numbers = data_at(plan.packed), plan.packed.size
     chain.bad, chain.stop = data_at(room), data_at(stop)
     chain.links, chain.count = data_at(links), len(networks)
-    table.first_step, table.last_step = 0, steps
+    table.first_step = 0
     table.coefficients_row = coefficients.strides[0]
     table.bias_coefficients = tables.bias_coefficients(plan.design, coefficients)
     plan.unbind()
     _entry()(data_at(memory))
     plan.threads = 1
     return [at(Link, data_at(links) + i * LINK_BYTES).outcome for i in range(len(networks))]
+
+
+def _fill_in(link: Link, network: OfNetwork) -> None:
+    link.parameters = data_at(network.parameters)
+    states = [*map(data_at, network.states), 0, 0]
+    link.first_state, link.second_state = states[:2]
+    link.generator = 0 if network.generator is None else bit_generator_at(network.generator)
+    link.rows = 0 if network.rows is None else data_at(network.rows)
+    link.coefficients, link.losses = data_at(network.coefficients), data_at(network.losses)
+    link.steps_before = network.steps_before
