@@ -1,4 +1,4 @@
-"""asv_benchmarks/benchmarks: all of them execute, and are skipped on commits that lack what they measure."""
+"""asv_benchmarks/benchmarks: complete, and skipped on commits that lack their names; .ci/run executes all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
@@ -68,68 +67,6 @@ def test_parameters_and_names_are_complete(load: Callable[[str], Any], name: str
     for cls, method in methods:
         assert len(cls.params) == len(cls.param_names) and all(cls.params)
         assert getattr(cls, method).pretty_name
-
-
-def first_of_each(cls: Any, *, but: tuple[str, ...]) -> list[list[Any]]:
-    """A class's parameters, of those not called `but` the first only."""
-    named = zip(cls.param_names, cls.params, strict=True)
-    return [values if name in but else values[:1] for name, values in named]
-
-
-@pytest.mark.parametrize("name", ["kernels", "memory", "shapes"])
-def test_benchmarks_execute_for_both_implementations(load: Callable[[str], Any], name: str) -> None:
-    for cls, method in methods_of(load(name)):
-        if "implementation" not in cls.param_names:
-            continue
-        for parameters in itertools.product(*first_of_each(cls, but=("implementation",))):
-            benchmark = cls()
-            benchmark.setup(*parameters)
-            result = getattr(benchmark, method)(*parameters)
-            assert not method.startswith("track_") or result > 0
-
-
-@pytest.mark.parametrize(
-    ("name", "cls"),
-    [
-        *(("engine", cls) for cls in ("Tile", "Product", "ShuffledEpoch", "Predict")),
-        *(("scaling", cls) for cls in ("Batch", "Width", "Depth")),
-        *(("ratios", cls) for cls in ("TrainStep", "Epoch", "EstimatorFit")),
-        *(("kernels", cls) for cls in ("Prediction", "CompiledStep", "Gain")),
-        *(("shapes", "Step"), ("training", "EstimatorFit"), ("threads", "Speedup"), ("dtypes", "Float64")),
-    ],
-)
-def test_benchmarks_with_figures_execute(
-    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str, cls: str
-) -> None:
-    """With the first of each parameter, and all phases."""
-    module = load(name)
-    benchmark = getattr(module, cls)()
-    few = first_of_each(benchmark, but=("phase",))
-    monkeypatch.setattr(benchmark, "params", few, raising=False)
-    if name == "scaling":
-        monkeypatch.setitem(module.VALUES, cls.lower(), few[0])
-    elif name in ("threads", "dtypes"):
-        monkeypatch.setattr(module, "NETWORKS", few[0])
-    elif name == "ratios":
-        monkeypatch.setattr(module._Ratio, "params", few)
-    figures = [benchmark.setup_cache()] if hasattr(benchmark, "setup_cache") else []
-    assert not any("missing" in found for found in figures)
-    (method,) = [name for name in dir(benchmark) if name.startswith(("time_", "track_"))]
-    for parameters in itertools.product(*few):
-        benchmark.setup(*figures, *parameters)
-        result = getattr(benchmark, method)(*figures, *parameters)
-        assert method.startswith("time_") or result > 0
-
-
-@pytest.mark.parametrize("cls", ["OptimizerStep", "ActivationStep", "RegularisationStep"])
-def test_benchmarks_of_training_execute(load: Callable[[str], Any], cls: str) -> None:
-    """All of them, since each has options that must exist; one epoch is enough."""
-    training = load("training")
-    benchmark = getattr(training, cls)()
-    for value in benchmark.params[0]:
-        with mock.patch.object(training, "seconds_each", lambda run, **_: run(1) or 1.0):
-            benchmark.setup(value)
-        assert benchmark.track_step(value) == 1.0 / training.STEPS
 
 
 def test_benchmarks_of_training_are_skipped_where_options_are_missing(load: Callable[[str], Any]) -> None:

@@ -27,13 +27,14 @@ pytestmark = on_linux
 )
 def test_nothing_outside_an_array_is_touched(environment, side):
     """All entries in random cases: a child that reads a byte too many dies."""
-    *_, last = python(PROGRAM, side, CASES, len(environment), **environment).splitlines()
+    cases = CASES // 2 if environment else CASES  # what such a CPU compiles nobody else has use for
+    *_, last = python(PROGRAM, side, cases, len(environment), **environment).splitlines()
     print(last)
     counts = {name: int(count) for name, count in (item.split("=") for item in last.split())}
     allocations, refused = counts.pop("allocations"), counts.pop("refused")
-    assert sum(counts.values()) + refused == CASES
-    assert all(counts.values()) and refused < CASES / 20
-    assert allocations > 20 * CASES
+    assert sum(counts.values()) + refused == cases
+    assert all(counts.values()) and refused < cases / 20
+    assert allocations > 20 * cases
 
 
 @pytest.mark.parametrize(

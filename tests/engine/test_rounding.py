@@ -10,12 +10,15 @@ from rounding_of_steps import check_step
 import fastbp
 from fastbp.engine.memory import Design
 
-# Every hidden activation with every output. Kernels are compiled for one or the other: in those that are not
-# marked, each of either occurs.
+# Every hidden activation with every output. Kernels are compiled for one or the other, and for a dtype: in
+# those that are not marked, each of either occurs with both dtypes, and the others have one of them.
 COMBINATIONS = [
-    pytest.param(hidden, output, loss, marks=() if j % len(ACTIVATIONS) == i else pytest.mark.combination)
+    pytest.param(hidden, output, loss, dtype, marks=() if each else pytest.mark.combination)
     for i, hidden in enumerate(ACTIVATIONS)
     for j, (output, loss) in enumerate(OUTPUTS)
+    for each in [j % len(ACTIVATIONS) == i]
+    for k, dtype in enumerate(["float32", "float64"])
+    if each or (i + j) % 2 == k
 ]
 # Each loss once, and the others.
 FIRST_OF_LOSS = {loss: output for output, loss in reversed(OUTPUTS)}
@@ -25,7 +28,7 @@ WEIGHTED = [
 ] + [("softmax", "categorical_crossentropy(0.1)")]
 
 
-@pytest.mark.parametrize(("hidden", "output", "loss"), COMBINATIONS)
+@pytest.mark.parametrize(("hidden", "output", "loss", "dtype"), COMBINATIONS)
 def test_forward_and_gradients_are_right_to_rounding(hidden, output, loss, dtype):
     for shape in SHAPES:
         model, X, Y, activations = make(shape, hidden, output, loss, dtype)

@@ -11,14 +11,10 @@ from processes import GENERIC, PACKAGE, on_x86, python
 
 from fastbp.engine.compile import cache
 
-FIT = """if True:
-    import hashlib, numpy, fastbp
-    model = fastbp.MLP([2, 8, 1], seed=0)
-    X = numpy.array([[0, 0], [0, 1], [1, 0], [1, 1.0]])
-    model.fit(X, X[:, :1], epochs=3, optimizer=fastbp.SGD(0.5), shuffle=False, progress=False)
-    print(hashlib.sha256(model.parameters.flat.tobytes()).hexdigest()[:16])
-"""
-
+# Two of the public kernels, which are compiled in two seconds. How it is with whole trainings: test_structs.
+SIGMOID = "print(hashlib.sha256(kernels.sigmoid(numpy.ones((4, 3)))).hexdigest())"
+TANH = "print(hashlib.sha256(kernels.tanh(numpy.ones((4, 3)))).hexdigest())"
+KERNELS = "import hashlib, numpy; from fastbp import kernels"
 
 # Compiles a callback and a function for Python, which takes a second instead of ten.
 PARTS = """if True:
@@ -55,8 +51,9 @@ def files(folder):
 @pytest.mark.slow
 def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     """And what was cached before the edit is still there, and still right: versions share a folder."""
-    first = copy(FIT)
-    assert copy(FIT) == first
+    code = f"{KERNELS}; {SIGMOID}"
+    first = copy(code)
+    assert copy(code) == first
     cached = files(tmp_path / "cache")
     assert cached
     path = tmp_path / "site/fastbp/engine/simd/vector.py"
@@ -64,23 +61,18 @@ def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     edited = source.replace("self._exp_of_rest(r), 1.0))", "self._exp_of_rest(r), 1.5))")  # in the sigmoid
     assert edited != source
     path.write_text(edited)
-    assert copy(FIT) != first
+    assert copy(code) != first
     with_both = files(tmp_path / "cache")
     assert {k: with_both[k] for k in cached} == cached
     path.write_text(source)
-    assert copy(FIT) == first
+    assert copy(code) == first
     assert files(tmp_path / "cache") == with_both  # nothing was compiled anew
 
 
 @pytest.mark.slow
 def test_the_order_of_use_does_not_matter(copy, tmp_path):
     """Names in compiled code do not depend on what a process has compiled before."""
-    forward = """
-    X = numpy.ones((4, 3)); params = numpy.ones((3, 4)), numpy.ones(4), numpy.ones((4, 2)), numpy.ones(2)
-    print(hashlib.sha256(fastbp.forward(X, *params)[3].tobytes()).hexdigest())
-"""
-    imports, fit = FIT.split("\n", 2)[1], FIT.split("\n", 2)[2]
-    orders = [f"if True:\n{imports}\n{a}\n{b}" for a, b in ((fit, forward), (forward, fit))]
+    orders = [f"{KERNELS}; {a}; {b}" for a, b in ((SIGMOID, TANH), (TANH, SIGMOID))]
     first = copy(orders[0]).split()
     cached = files(tmp_path / "cache")
     assert copy(orders[1]).split() == first[::-1]
@@ -259,7 +251,7 @@ DAMAGED = """if True:
     }
     for path in paths:
         good = path.read_bytes()
-        for way in [*ways, *["flipped"] * 30, "a folder"]:
+        for way in [*ways, *["flipped"] * 10, "a folder"]:
             at = rng.randrange(len(good)) if way != "flipped" or rng.random() < 0.8 else rng.randrange(40)
             (folder if way == "a folder" else ways[way])(path, good)
             loads.clear()
@@ -288,5 +280,5 @@ def test_a_damaged_file_is_written_again(copy, tmp_path):
                 NUMBA_CACHE_DIR=str(tmp_path / "cache"),
             )
         )
-        > 100
+        > 50
     )

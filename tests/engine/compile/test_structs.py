@@ -68,7 +68,6 @@ def test_every_struct_is_whole_integers_without_gaps():
 
 
 ORDERS = (
-    "MLP([3, 4, 2])",
     "MLP([3, 40, 2], hidden='tanh', layer_norm=True)",
     "MLP([3, 2], output='softmax')",
 )
