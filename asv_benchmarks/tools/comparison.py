@@ -1,6 +1,6 @@
 """Put what `fastbp bench` found into the pages: pages/COMPARISON.md has all of it, README.md a few lines.
 
-    fastbp bench --against numpy,sklearn,torch,jax --json asv_benchmarks/pages/comparison.json
+    fastbp bench --against numpy,sklearn,torch,jax,tensorflow --json asv_benchmarks/pages/comparison.json
     python asv_benchmarks/tools/comparison.py
 
 The first measures, which takes a quarter of an hour, on a machine that has nothing else to do; the second

@@ -191,7 +191,7 @@ def _add_bench(commands: Commands) -> None:
         type=_names,
         default=[],
         metavar="LIBRARIES",
-        help="any of numpy,sklearn,torch,jax; those that are not installed are named (default: numpy)",
+        help="any of numpy,sklearn,torch,jax,tensorflow; those not installed are named (default: numpy)",
     )
     bench.add_argument(
         "--quick", action="store_true", help="three shapes, three short rounds, unless said otherwise"

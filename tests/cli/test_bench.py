@@ -171,7 +171,10 @@ def test_sklearn_is_not_compared_where_its_mathematics_is_another() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tabular-f64", "tabular-adam", "labels", "regression", "deep"])
-@pytest.mark.parametrize("variant", ["torch autograd", "torch by hand", "jax step", "jax scan"])
+@pytest.mark.parametrize(
+    "variant",
+    ["torch autograd", "torch by hand", "jax step", "jax scan", "tensorflow step", "tensorflow scan"],
+)
 def test_frameworks_train_as_the_reference(variant: str, name: str) -> None:
     pytest.importorskip(ways.VARIANTS[variant][0])
     agrees(variant, small(name))

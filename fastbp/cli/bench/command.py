@@ -39,8 +39,9 @@ def installed(libraries: Sequence[str]) -> dict[str, str | None]:
     for name in libraries:
         found[name] = None
         if importlib.util.find_spec(name) is not None:
-            with contextlib.suppress(PackageNotFoundError):
-                found[name] = version(LIBRARIES[name])
+            for package in (LIBRARIES[name], f"{LIBRARIES[name]}-cpu"):  # the second is TensorFlow's
+                with contextlib.suppress(PackageNotFoundError):
+                    found[name] = found[name] or version(package)
     return found
 
 

@@ -13,6 +13,7 @@ LOOKS = {
     "sklearn": ("#e5a50a", "D"),
     "torch": ("#d9622b", "o"),
     "jax": ("#1f77b4", "^"),
+    "tensorflow": ("#7b4fa3", "v"),
 }
 LOSS = "#fbe3e0"  # the ground where fastbp is slower
 

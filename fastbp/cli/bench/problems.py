@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,13 @@ class Shape:
 
 
 # name on the command line -> name of the installed package
-LIBRARIES = {"numpy": "numpy", "sklearn": "scikit-learn", "torch": "torch", "jax": "jax"}
+LIBRARIES = {
+    "numpy": "numpy",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
+}
 SHAPES = {
     "xor": Shape(4, 4, (2, 8, 1)),
     "tiny": Shape(1024, 32, (8, 16, 1)),
@@ -90,6 +97,18 @@ class Problem:
     def batches(self, convert: Any = lambda array: array) -> list[tuple[Any, Any]]:
         X, Y, n = convert(self.X), convert(self.Y), self.shape.batch
         return [(X[i : i + n], Y[i : i + n]) for i in range(0, self.shape.samples, n)]
+
+
+Run = Callable[[int], None]  # trains for so many epochs
+Made = tuple[Run, Callable[[], list[Array]]]  # and gives weights, then biases
+
+
+def each(epoch: Callable[[], None]) -> Run:
+    def run(epochs: int) -> None:
+        for _ in range(epochs):
+            epoch()
+
+    return run
 
 
 def problem_of(shape: Shape) -> Problem:

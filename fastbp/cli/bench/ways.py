@@ -15,10 +15,8 @@ import numpy as np
 
 import fastbp
 import fastbp.reference
-from fastbp.cli.bench.problems import BETAS, EPS, Array, Problem, Shape
-
-Run = Callable[[int], None]
-Made = tuple[Run, Callable[[], list[Array]]]
+from fastbp.cli.bench.problems import BETAS, EPS, Array, Made, Problem, Shape, each
+from fastbp.cli.bench.ways_tensorflow import make_tensorflow
 
 
 class Unsupported(Exception):
@@ -100,7 +98,7 @@ def make_numpy(problem: Problem) -> Made:
                 v += (1 - BETAS[1]) * g * g
                 p -= (shape.lr / (1 - BETAS[0] ** t)) * m / (np.sqrt(v / (1 - BETAS[1] ** t)) + EPS)
 
-    return _each(epoch), lambda: parameters
+    return each(epoch), lambda: parameters
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------------
@@ -147,7 +145,7 @@ def make_torch(problem: Problem, compiled: bool = False) -> Made:
         weights = [layer.weight.detach().numpy().T for layer in layers]
         return [*weights, *(layer.bias.detach().numpy() for layer in layers)]
 
-    return _each(epoch), result
+    return each(epoch), result
 
 
 def make_torch_by_hand(problem: Problem, compiled: bool = False) -> Made:
@@ -203,7 +201,7 @@ def make_torch_by_hand(problem: Problem, compiled: bool = False) -> Made:
                 second.fill_(1 - BETAS[1] ** t)
             step_of(x, y)
 
-    return _each(epoch), lambda: [p.numpy() for p in parameters]
+    return each(epoch), lambda: [p.numpy() for p in parameters]
 
 
 # ---- JAX -------------------------------------------------------------------------------------------------
@@ -322,15 +320,7 @@ def make_sklearn(problem: Problem) -> Made:
     def epoch() -> None:
         estimator.partial_fit(problem.X, Y)
 
-    return _each(epoch), lambda: [*estimator.coefs_, *estimator.intercepts_]
-
-
-def _each(epoch: Callable[[], None]) -> Run:
-    def run(epochs: int) -> None:
-        for _ in range(epochs):
-            epoch()
-
-    return run
+    return each(epoch), lambda: [*estimator.coefs_, *estimator.intercepts_]
 
 
 # variant -> the library that it needs, and how it is made
@@ -344,5 +334,7 @@ VARIANTS: dict[str, tuple[str, Callable[[Problem], Made]]] = {
     "torch by hand, compiled": ("torch", lambda problem: make_torch_by_hand(problem, compiled=True)),
     "jax step": ("jax", make_jax),
     "jax scan": ("jax", lambda problem: make_jax(problem, scan=True)),
+    "tensorflow step": ("tensorflow", make_tensorflow),
+    "tensorflow scan": ("tensorflow", lambda problem: make_tensorflow(problem, scan=True)),
     "sklearn partial_fit": ("sklearn", make_sklearn),
 }
