@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,18 @@ from fastbp.optimizer_base import Optimizer
 from fastbp.schedules import Schedule
 
 
-@contextmanager
-def naming(i: int) -> Iterator[None]:
-    """What is raised says which of the networks it is about."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        error.add_note(f"(of models[{i}])")
-        raise
+class Naming:
+    """A context in which what is raised says which of the networks it is about."""
+
+    def __init__(self) -> None:
+        self.i = 0
+
+    def __enter__(self) -> Naming:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (ValueError, TypeError, OSError)):
+            error.add_note(f"(of models[{self.i}])")
 
 
 def networks(models: object) -> list[Network]:

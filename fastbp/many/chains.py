@@ -19,6 +19,7 @@ from fastbp.engine.entries.chain import NOT_FINITE, TRAINED, OfNetwork, train_ch
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
+from fastbp.inputs.samples import Samples
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
@@ -27,6 +28,7 @@ from fastbp.network.compiled import CompiledBackend
 from fastbp.network.spare_plans import SparePlans
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
+from fastbp.training.options import FitOptions
 
 Array = NDArray[Any]
 
@@ -35,8 +37,6 @@ SHORT_SECONDS = 0.02
 # How long an entry is, so that Python's part of it is small; and at least so many chains for each core, so
 # that all of them end together.
 CHAIN_SECONDS, CHAINS_PER_CORE = 0.02, 8
-
-
 # What steps take from optimizers (settings.py), by the optimizer and its steps so far.
 Numbers = dict[tuple[int, int], Array]
 
@@ -69,7 +69,7 @@ class Chain:
             networks, states = self._prepared(drawn)
             samples = self._first.samples.own_views()
             began = time.perf_counter()
-            outcomes = train_chain(plan, samples.X, samples.Y, networks, stop)
+            outcomes = train_chain(plan, samples.X, samples.Y, networks, self._losses, stop)
             seconds = (time.perf_counter() - began) / len(networks)
         finally:
             for i, (generator, before) in enumerate(drawn):
@@ -85,7 +85,7 @@ class Chain:
         """What each is trained with. drawn: is given the generators that orders are drawn from, and where
         they were."""
         networks, states = [], []
-        for member, losses in zip(self.members, self._losses, strict=True):
+        for member in self.members:
             model = member.model
             parameters, streams = model.parameters, model.streams
             state = member.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
@@ -94,7 +94,7 @@ class Chain:
             generator = streams.shuffling if self._options.shuffle else None
             if generator is not None:
                 drawn.append((generator, generator.bit_generator.state))
-            own = generator, member.rows, numbers, losses, streams.steps_trained
+            own = generator, member.rows, numbers, streams.steps_trained
             states.append(state)
             networks.append(OfNetwork(parameters.flat, state.buffers, *own))
         return networks, states
@@ -139,20 +139,23 @@ def chained(members: Sequence[Member], threads: int) -> tuple[list[Chain], list[
     """Chains of those members that can be trained so, and the others."""
     alike: dict[Hashable, list[Member]] = {}
     others: list[Member] = []
+    suitable: dict[tuple[int, int], bool] = {}
     for member in members:
-        key = _key(member)
-        if key is None:
-            others.append(member)
+        told = id(member.options), id(member.samples)
+        if told not in suitable:
+            suitable[told] = _suit(member.options, member.samples)
+        if suitable[told] and _suits(member):
+            alike.setdefault(_key(member), []).append(member)
         else:
-            alike.setdefault(key, []).append(member)
+            others.append(member)
     chains: list[Chain] = []
     total = sum(member.seconds for member in members)
     most = min(CHAIN_SECONDS, total / (CHAINS_PER_CORE * threads))
-    for key, of_key in alike.items():
-        numbers: Numbers = {}
+    for of_key in alike.values():
+        design, numbers = _design(of_key[0]), Numbers()
         for part in _cut(of_key, most):
             if len(part) > 1:
-                chains.append(Chain(key[-1], part, numbers))  # type: ignore[index]
+                chains.append(Chain(design, part, numbers))
             else:
                 others += part
     return chains, others
@@ -165,30 +168,47 @@ def _cut(members: Sequence[Member], seconds: float) -> Iterator[Sequence[Member]
         yield members[start : start + count]
 
 
-def _key(member: Member) -> Hashable | None:
-    """Equal for members that one plan can train one after another; None for those that need a run."""
-    model, options, optimizer = member.model, member.options, member.optimizer
-    architecture, backend, samples = model.architecture, model.backend, member.samples
-    if (
-        not isinstance(backend, CompiledBackend)
-        or member.held_out is not None
-        or options.accumulate > 1
-        or options.class_weight is not None
-        or not options.epochs
-        or isinstance(optimizer.lr, Schedule)
-        or architecture.reduction == "weighted_mean"
-        or member.seconds > SHORT_SECONDS
-        or has_any(options.sorted_callbacks)
-        or samples.mapped_files("X", "Y")
-    ):
-        return None
-    design = backend.design(
+def _suit(options: FitOptions, samples: Samples) -> bool:
+    """Whether what is told so, of such data, may be done in a chain."""
+    return (
+        options.accumulate == 1
+        and options.class_weight is None
+        and bool(options.epochs)
+        and not has_any(options.sorted_callbacks)
+        and not samples.mapped_files("X", "Y")
+    )
+
+
+def _suits(member: Member) -> bool:
+    """Whether the network may be trained in a chain, as far as that is a matter of its own."""
+    return (
+        member.held_out is None
+        and member.seconds <= SHORT_SECONDS
+        and not isinstance(member.optimizer.lr, Schedule)
+        and member.model.architecture.reduction != "weighted_mean"
+        and isinstance(member.model.backend, CompiledBackend)
+    )
+
+
+def _key(member: Member) -> Hashable:
+    """Equal for members that one plan can train one after another."""
+    options, optimizer, architecture = member.options, member.optimizer, member.model.architecture
+    rule, l2 = rule_of(optimizer, architecture.l2), architecture.l2
+    of_optimizer = rule, optimizer.clip_norm is None, has_biases_apart(optimizer, l2)
+    noise = member.model.streams.noise_key if architecture.is_noisy else None
+    rows = None if member.rows is None else len(member.rows)
+    course = options.epochs, options.batch_size, options.shuffle
+    return architecture.alike, noise, id(member.samples), rows, course, of_optimizer
+
+
+def _design(member: Member) -> Design:
+    """Of the plan for the member, and for those that have its key."""
+    backend, optimizer = member.model.backend, member.optimizer
+    assert isinstance(backend, CompiledBackend)
+    return backend.design(
         "train",
-        rule_of(optimizer, architecture.l2),
-        min(options.batch_size, len(member)),
-        weighted=samples.weighted,
+        rule_of(optimizer, member.model.architecture.l2),
+        min(member.options.batch_size, len(member)),
+        weighted=member.samples.weighted,
         clip_norm=optimizer.clip_norm is not None,
     )
-    rows = None if member.rows is None else len(member.rows)
-    apart = has_biases_apart(optimizer, architecture.l2)
-    return id(samples), rows, options.epochs, options.shuffle, architecture.reduction, apart, design

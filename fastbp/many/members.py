@@ -71,9 +71,8 @@ class Member:
     @cached_property
     def seconds(self) -> float:
         """How long it will take, to tell long ones from short ones."""
-        backend = self.model.backend
-        a_step = backend.step_overhead_seconds + self.step_multiply_adds * backend.seconds_per_multiply_add
-        return self.steps * a_step
+        backend, work = self.model.backend, self.step_multiply_adds
+        return self.steps * (backend.step_overhead_seconds + work * backend.seconds_per_multiply_add)
 
     def run(self) -> tuple[Run, Validation | None]:
         """What `fit` would make of it. Rows of its own are copied now, and let go with the run."""

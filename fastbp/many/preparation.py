@@ -50,24 +50,23 @@ def prepared(
     rules = arguments.optimizers(optimizers, count)
     listed = arguments.callback_lists(callbacks, count)
     options: dict[Any, FitOptions] = {}
-    for i in range(count):
-        key = _options_key(i, rules[i], all_epochs[i], sizes[i], listed[i])
-        if key not in options:
-            with arguments.naming(i):
-                options[key] = FitOptions(
-                    rules[i], epochs=all_epochs[i], batch_size=sizes[i], callbacks=listed[i], **common
-                )
     reading = Reading(networks, data)
     members = []
-    for i, model in enumerate(networks):
-        with arguments.naming(i):
-            own = options[_options_key(i, rules[i], all_epochs[i], sizes[i], listed[i])]
+    with arguments.Naming() as naming:
+        for i, (model, rule) in enumerate(zip(networks, rules, strict=True)):
+            naming.i = i
+            key = _options_key(i, rule, all_epochs[i], sizes[i], listed[i])
+            own = options.get(key)
+            if own is None:
+                own = options[key] = FitOptions(
+                    rule, epochs=all_epochs[i], batch_size=sizes[i], callbacks=listed[i], **common
+                )
             samples, rows, held_out = reading.of(i)
-            make_ready(model, rules[i])
+            make_ready(model, rule)
             if not has_finite_parameters(model):
                 raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start")
             reading.judge(model, held_out, own)
-            members.append(Member(i, model, rules[i], samples, rows, held_out, own))
+            members.append(Member(i, model, rule, samples, rows, held_out, own))
     return members
 
 
@@ -89,33 +88,38 @@ class Reading:
         self._validation = arguments.validation_sets(data.validation_data, count)
         if any(y is None for y in self._Y):
             raise TypeError("Y must be given: fit_many takes arrays, no iterables of batches")
-        self._samples: dict[Any, Samples] = {}
+        self._read: dict[Any, tuple[Samples, Array | None]] = {}  # with the samples' weights
         self._held_out: dict[Any, Samples | None] = {}
         self._judged: set[Any] = set()
 
     def of(self, i: int) -> tuple[Samples, NDArray[np.int64] | None, Samples | None]:
         """Samples of network i, its rows of them, and what is held out."""
-        model, way = self._networks[i], arguments.reading_of(self._networks[i])
-        X, Y, weights, held = self._X[i], self._Y[i], self._weights[i], self._validation[i]
-        key = (way, id(X), id(Y), id(weights))
-        if key not in self._samples:
-            samples = model.reader.samples(X, Y, weights, self._check_finite)
-            for other in self._networks:  # whoever trains would change what the others read
-                samples = samples.apart_from(other.parameters.flat)
-            self._samples[key] = samples
+        way, held = arguments.reading_of(self._networks[i]), self._validation[i]
+        key = (way, id(self._X[i]), id(self._Y[i]), id(self._weights[i]))
+        if key not in self._read:
+            samples = self._samples_of(i)
+            self._read[key] = samples, samples.stored_weights
         held_key = (way, id(held))
         if held_key not in self._held_out:
-            self._held_out[held_key] = model.reader.validation(held, self._check_finite)
-        samples, rows = self._samples[key], self._rows[i]
+            self._held_out[held_key] = self._networks[i].reader.validation(held, self._check_finite)
+        (samples, weights), rows = self._read[key], self._rows[i]
         if rows is not None:
             rows = arguments.in_range(i, rows, len(samples))
-        kept = samples.stored_weights
-        if kept is not None and not (kept if rows is None else kept[rows]).any():
+        if weights is not None and not (weights if rows is None else weights[rows]).any():
             raise ValueError("sample_weight is 0 for all rows that are trained on, expected one above 0")
         return samples, rows, self._held_out[held_key]
 
+    def _samples_of(self, i: int) -> Samples:
+        reader, given = self._networks[i].reader, (self._X[i], self._Y[i], self._weights[i])
+        samples = reader.samples(*given, self._check_finite)
+        for other in self._networks:  # whoever trains would change what the others read
+            samples = samples.apart_from(other.parameters.flat)
+        return samples
+
     def judge(self, model: Network, held_out: Samples | None, options: FitOptions) -> None:
         """ValueError for metrics that cannot be computed on what is held out."""
+        if held_out is None and not options.metrics:
+            return
         key = (id(held_out), model.architecture.outputs, model.architecture.loss.name)
         if key not in self._judged:
             validation_of(model, held_out, options)

@@ -90,7 +90,7 @@ class CompiledBackend(Backend):
         self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
     ) -> Design:
         """What a plan for a use is made of."""
-        architecture, noisy = self.architecture, any(self.architecture.dropout)
+        architecture = self.architecture
         return Design(
             architecture.layer_sizes,
             tuple(architecture.activation_names),
@@ -102,7 +102,7 @@ class CompiledBackend(Backend):
             weighted=weighted,
             dropout=architecture.dropout,
             input_noise=architecture.input_noise,
-            key=self.streams.noise_key if noisy or architecture.input_noise else (0, 0),
+            key=self.streams.noise_key if architecture.is_noisy else (0, 0),
             clip_norm=clip_norm,
             max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,

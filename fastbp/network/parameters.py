@@ -135,8 +135,10 @@ class Parameters:
 
     def require_updatable(self) -> None:
         """ValueError if an array was made read-only, or given another shape in place."""
-        views = zip(self.views, self._shapes, strict=True)
-        if all(view.flags.writeable and view.shape == shape for view, shape in views):
+        for view, shape in zip(self.views, self._shapes, strict=True):
+            if not view.flags.writeable or view.shape != shape:
+                break
+        else:
             return  # the usual case, decided quickly
         for name, view, shape in zip(self.names(), self.views, self._shapes, strict=True):
             checks.require_updatable(name, view)

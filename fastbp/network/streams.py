@@ -11,7 +11,8 @@ from fastbp.engine.entries.shuffling import permutations
 
 
 class Streams:
-    """Separate streams from one seed, so that how many weights there are does not change the batches.
+    """Separate streams from one seed, so that how many weights there are does not change the batches. They
+    begin with `restart`.
 
     shuffling : draws the order of each epoch.
     splitting : what `validation_split` draws the rows held out from, in each call anew.
@@ -25,7 +26,6 @@ class Streams:
 
     def __init__(self, seed: int | None) -> None:
         self._seed, self.counter = seed, np.zeros(1, np.int64)
-        self.restart()
 
     @property
     def steps_trained(self) -> int:
@@ -37,7 +37,8 @@ class Streams:
         self.counter[0] = steps
 
     def restart(self) -> np.random.Generator:
-        """Go back to the beginning, without a seed to another one; return what draws the initial weights."""
+        """Go to the beginning, without a seed to another one each time; return what draws the initial
+        weights."""
         for_weights, for_shuffling, self.splitting, for_noise = np.random.SeedSequence(self._seed).spawn(4)
         self.shuffling = np.random.default_rng(for_shuffling)
         self.noise_key = tuple(for_noise.generate_state(2).tolist())

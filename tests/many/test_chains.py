@@ -52,9 +52,9 @@ def chained(monkeypatch):
     counts = []
     train_chain = chains.train_chain
 
-    def counted(plan, X, Y, networks, stop):
+    def counted(plan, X, Y, networks, losses, stop):
         counts.append(len(networks))
-        return train_chain(plan, X, Y, networks, stop)
+        return train_chain(plan, X, Y, networks, losses, stop)
 
     monkeypatch.setattr(chains, "train_chain", counted)
     monkeypatch.setattr(chains, "CHAINS_PER_CORE", 1)

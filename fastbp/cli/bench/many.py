@@ -39,15 +39,15 @@ def networks(count: int, *, rounds: int, threads: int, jax: bool = False) -> lis
         X, Y = rng.standard_normal((ROWS, sizes[0]), np.float32), rng.random((ROWS, sizes[-1]), np.float32)
         common: dict[str, Any] = {"epochs": epochs, "batch_size": BATCH, "progress": False}
 
-        def models(sizes: list[int] = sizes) -> list[fastbp.MLP]:
-            return [fastbp.MLP(sizes, seed=i) for i in range(count)]
+        # Made beforehand, as JAX's are: each round goes on with them, with a new optimizer.
+        models = [fastbp.MLP(sizes, seed=i) for i in range(count)]
 
         def loop(X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
-            for model in models():
+            for model in models:
                 model.fit(X, Y, optimizer=fastbp.Adam(), **common)
 
         def many(n: int, X: Any = X, Y: Any = Y, common: Any = common, models: Any = models) -> None:
-            fastbp.fit_many(models(), X, Y, optimizers=fastbp.Adam(), threads=n, **common)
+            fastbp.fit_many(models, X, Y, optimizers=fastbp.Adam(), threads=n, **common)
 
         ways: list[Callable[[], object]] = [loop, partial(many, 1), partial(many, threads)]
         if jax:

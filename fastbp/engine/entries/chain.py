@@ -157,8 +157,8 @@ class OfNetwork(NamedTuple):
 
     parameters : flat, and states, what the rule keeps of each. generator : what the order of each epoch is
     drawn from, as `permutations` draws it (shuffling.py); None: no order. rows : the numbers of its rows, of
-    those that are bound; None: all of them. coefficients : (steps, numbers), see settings.py. losses :
-    (steps,), for the result. steps_before : of its life, for random numbers.
+    those that are bound; None: all of them. coefficients : (steps, numbers), see settings.py. steps_before :
+    of its life, for random numbers.
     """
 
     parameters: Array
@@ -166,14 +166,19 @@ class OfNetwork(NamedTuple):
     generator: np.random.Generator | None
     rows: NDArray[np.int64] | None
     coefficients: Array
-    losses: NDArray[np.float64]
     steps_before: int
 
 
 def train_chain(
-    plan: Plan, X: Array | Rows, Y: Array | Rows, networks: Sequence[OfNetwork], stop: NDArray[np.int64]
+    plan: Plan,
+    X: Array | Rows,
+    Y: Array | Rows,
+    networks: Sequence[OfNetwork],
+    losses: NDArray[np.float64],
+    stop: NDArray[np.int64],
 ) -> list[int]:
-    """Train them on X and Y, as of `Plan.bind_data`; the outcome of each.
+    """Train them on X and Y, as of `Plan.bind_data`; the outcome of each. losses : (networks, steps), for the
+    result.
 
     One whose losses or parameters do not stay finite is NOT_FINITE, and as it was, but for its generator;
     NOT_BEGUN are those that come after the moment when `stop`, (1,), was set. A network's steps are done to
@@ -185,19 +190,16 @@ def train_chain(
     if first.generator is not None:
         at_once = max(1, ORDER_ENTRIES // rows)
     elif first.rows is None:
-        at_once = len(first.losses)
+        at_once = losses.shape[1]
     order = np.empty(at_once * rows if first.generator is not None else 0, np.int64)
     plan.bind_data(X, Y, None if first.generator is None and first.rows is None else order)
-    links = aligned(LINK_BYTES * len(networks))
-    room = np.zeros(1, np.int64)
-    for i, network in enumerate(networks):
-        _fill_in(at(Link, data_at(links) + i * LINK_BYTES), network)
+    links, room = _links(networks, losses), np.zeros(1, np.int64)
     memory = aligned(size_of(Chain))
     chain, table, coefficients = at(Chain, data_at(memory)), plan.table, first.coefficients
     table.samples, table.steps_per_epoch = rows, -(-rows // plan.design.batch)
     chain.plan, chain.work, chain.finite = plan.address, plan.work, not_finite(plan.design.dtype.name)
     chain.shuffle, chain.order, chain.epochs_at_once = shuffle(), data_at(order), at_once
-    chain.epochs = len(first.losses) // table.steps_per_epoch
+    chain.epochs = losses.shape[1] // table.steps_per_epoch
     chain.packed, chain.numbers = data_at(plan.packed), plan.packed.size
     chain.bad, chain.stop = data_at(room), data_at(stop)
     chain.links, chain.count = data_at(links), len(networks)
@@ -210,11 +212,17 @@ def train_chain(
     return [at(Link, data_at(links) + i * LINK_BYTES).outcome for i in range(len(networks))]
 
 
-def _fill_in(link: Link, network: OfNetwork) -> None:
-    link.parameters = data_at(network.parameters)
-    states = [*map(data_at, network.states), 0, 0]
-    link.first_state, link.second_state = states[:2]
-    link.generator = 0 if network.generator is None else bit_generator_at(network.generator)
-    link.rows = 0 if network.rows is None else data_at(network.rows)
-    link.coefficients, link.losses = data_at(network.coefficients), data_at(network.losses)
-    link.steps_before = network.steps_before
+def _links(networks: Sequence[OfNetwork], losses: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """What compiled code reads of them, a `Link` each."""
+    links = aligned(LINK_BYTES * len(networks))
+    here, of_losses = data_at(links), data_at(losses)
+    for network in networks:
+        link = at(Link, here)
+        states = [*map(data_at, network.states), 0, 0]
+        link.parameters, link.first_state, link.second_state = data_at(network.parameters), *states[:2]
+        link.generator = 0 if network.generator is None else bit_generator_at(network.generator)
+        link.rows = 0 if network.rows is None else data_at(network.rows)
+        link.coefficients, link.losses = data_at(network.coefficients), of_losses
+        link.steps_before = network.steps_before
+        here, of_losses = here + LINK_BYTES, of_losses + losses.strides[0]
+    return links
