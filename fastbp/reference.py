@@ -297,7 +297,7 @@ class NumPyBackend(Backend):
             grads = [g + d for g, d in zip(grads, more, strict=True)] if grads else more
         if divisor == 0:
             return 0.0, []
-        loss += penalty(self.architecture, self.parameters.weights)
+        loss += steps.penalty_times * penalty(self.architecture, self.parameters.weights)
         grads = self._with_penalty(grads, divisor)
         if self.architecture.reduction == "weighted_mean":
             loss *= (stop - start) / divisor

@@ -44,6 +44,7 @@ class Steps:
     None) or those that `order` lists: one permutation of the samples after another, one for each epoch from
     epoch 0 on. It takes its rows `part` at a time, which is all that there are activations of (None: all).
     With `shards`, gradients of parts of each batch are added up as these say, perhaps by several processes.
+    `penalty_times` is how often the penalty of l2 counts in the losses; in the gradients it counts once.
     """
 
     samples: Samples
@@ -53,6 +54,7 @@ class Steps:
     batch_size: int
     part: int | None = None
     shards: Shards | None = None
+    penalty_times: int = 1
 
     def __len__(self) -> int:
         return self.last - self.first

@@ -68,28 +68,33 @@ class CompiledBackend(Backend):
 
     # ---- plans ----------------------------------------------------------------------------------------
 
-    def _take_plan(
-        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
-    ) -> Plan:
-        """The plan for a use: "train", "trace" (forward, backward) or "predict".
+    def _take_plan(self, use: str, rule: str, batch: int, **kind: Any) -> Plan:
+        """The plan for a use: "train", "trace" (forward, backward) or "predict"; for `kind` see `design`.
 
         It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
         child that was forked) gets another one. If the call ends with an exception, it is not put back, so
         that nobody finds what that call has left behind.
         """
         # The last changes at `reset`.
-        key = (use, rule, batch, weighted, clip_norm, self.streams.noise_key)
+        key = (use, rule, batch, *kind.items(), self.streams.noise_key)
         plan = self._plans.pop(key, None)
         if plan is None:
-            design = self.design(use, rule, batch, weighted=weighted, clip_norm=clip_norm)
+            design = self.design(use, rule, batch, **kind)
             plan = (self._spare and self._spare.take(design)) or Plan(design)
             plan.key = key
         return plan
 
     def design(
-        self, use: str, rule: str, batch: int, *, weighted: bool = False, clip_norm: bool = False
+        self,
+        use: str,
+        rule: str,
+        batch: int,
+        *,
+        weighted: bool = False,
+        clip_norm: bool = False,
+        penalty_times: int = 1,
     ) -> Design:
-        """What a plan for a use is made of."""
+        """What a plan for a use is made of; `penalty_times` as in Steps."""
         architecture = self.architecture
         return Design(
             architecture.layer_sizes,
@@ -106,7 +111,7 @@ class CompiledBackend(Backend):
             clip_norm=clip_norm,
             max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,
-            l2=architecture.l2 if rule.endswith(L2) else 0.0,
+            l2=architecture.l2 * penalty_times if rule.endswith(L2) else 0.0,
         )
 
     def _put_back(self, plan: Plan) -> None:
@@ -230,8 +235,8 @@ class CompiledBackend(Backend):
             return self._train_in_shards(steps, steps.shards, optimizer, state, losses_out, stop)
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
-        samples, threads, parameters = steps.samples, self.architecture.threads, self.parameters
-        count = len(steps)
+        samples, parameters, count = steps.samples, self.parameters, len(steps)
+        threads = self.architecture.threads
         with self._lock:
             plan = self._take_plan(
                 "train",
@@ -239,6 +244,7 @@ class CompiledBackend(Backend):
                 steps.batch_size,
                 weighted=samples.weighted,
                 clip_norm=optimizer.clip_norm is not None,
+                penalty_times=steps.penalty_times,
             )
             if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
                 self._put_back(plan)
@@ -273,8 +279,7 @@ class CompiledBackend(Backend):
     ) -> tuple[list[tuple[int, int]], Array]:
         """The runs of steps that are not skipped, and what each of their steps takes from the optimizer."""
         reduction, dtype = self.architecture.reduction, self.architecture.dtype
-        divisors, runs = steps.divisors(reduction), [(steps.first, steps.last)]
-        count = len(steps)
+        divisors, runs, count = steps.divisors(reduction), [(steps.first, steps.last)], len(steps)
         if reduction == "weighted_mean" and isinstance(divisors, np.ndarray) and not divisors.all():
             runs, divisors = steps.taken(divisors), divisors[divisors != 0]
             count = len(divisors)
@@ -303,10 +308,9 @@ class CompiledBackend(Backend):
         parameters, nothing = self.parameters.flat.copy(), np.zeros_like(self.parameters.flat)
         with self._lock:
             self._packed = None
-            weighted, clip_norm = samples.weighted, optimizer.clip_norm is not None
-            sums = self._take_plan("train", "sum", part, weighted=weighted)
-            rule = rule_of(optimizer, self.architecture.l2)
-            plan = self._take_plan("train", rule, 1, weighted=weighted, clip_norm=clip_norm)
+            kind = {"weighted": samples.weighted, "clip_norm": optimizer.clip_norm is not None}
+            sums = self._take_plan("train", "sum", part, weighted=samples.weighted)
+            plan = self._take_plan("train", rule_of(optimizer, self.architecture.l2), 1, **kind)
             plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
@@ -325,9 +329,8 @@ class CompiledBackend(Backend):
                 sums.table.steps_before = trained - first
                 sums.train(first, last, scales, losses, pack=True, threads=threads, stop=stop)
                 loss = losses[: last - first].sum()
-                losses_out[s - steps.first] = loss + penalty(
-                    self.architecture, self.parameters.split(parameters)[0]
-                )
+                weights = self.parameters.split(parameters)[0]
+                losses_out[s - steps.first] = loss + steps.penalty_times * penalty(self.architecture, weights)
                 trained += last - first
                 plan.step_with(sums, row)
                 plan.unpack_parameters(threads)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 import fastbp
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
-from fastbp.network.evaluation import penalty
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.training.interrupt import Interrupts
 
@@ -128,11 +127,13 @@ class Epochs:
             self.interrupts.check()
             last = min(steps, first + self._most_steps)
             began = time.perf_counter()
-            self._steps(order, first, last, losses[first:last])
+            of_call = losses[first:last]
+            self.model.backend.train(self._of(order, first, last), self.rates.rule, self._state, of_call)
             seconds = (time.perf_counter() - began) / (last - first)
             fitting = int(CALL_SECONDS / max(seconds, 1e-9))
             self._most_steps = max(1, min(fitting, CALL_GROWTH * self._most_steps))
             first = last
+        losses /= self._divisor  # now those of the batches, times their rows
         sums = losses.reshape(epochs, self.per_epoch).sum(axis=1)
         of_epochs: NDArray[np.float64] = sums / self._counted(order, epochs)
         return of_epochs
@@ -147,25 +148,10 @@ class Epochs:
             self._rows = order[...] = self._rows[permutation]
         return orders.reshape(-1)
 
-    def _steps(self, order: NDArray[np.int64] | None, first: int, last: int, losses: Any) -> None:
-        """Do these steps; losses become those of the batches, times their rows."""
-        model, rule, state = self.model, self.rates.rule, self._state
-        if self._divisor == 1 or not model.architecture.l2:
-            model.backend.train(self._of(order, first, last), rule, state, losses)
-            losses /= self._divisor
-            return
-        # The penalty is part of the loss that comes back, and is not divided: one step at a time it is known.
-        for step in range(first, last):
-            one, out = self._of(order, step, step + 1), losses[step - first : step - first + 1]
-            weights = one.weights()
-            rows = float(one.rows()[0])
-            weight = rows if weights is None else weights[0]
-            part = penalty(model.architecture, model.weights) * rows / weight if weight else 0.0
-            model.backend.train(one, rule, state, out)
-            out[0] = (out[0] - part) / self._divisor + part
-
     def _of(self, order: NDArray[np.int64] | None, first: int, last: int) -> Steps:
-        return Steps(self.samples, order, first, last, self.batch_size)
+        # The penalty is part of the loss that comes back, and is not to be divided.
+        times = self._divisor
+        return Steps(self.samples, order, first, last, self.batch_size, penalty_times=times)
 
     def _counted(self, order: NDArray[np.int64] | None, epochs: int) -> Any:
         """How many samples each epoch's loss is a mean over: those of batches that have any weight."""

@@ -8,6 +8,8 @@ import pytest
 
 import fastbp
 import fastbp.reference
+from fastbp.inputs.samples import Samples
+from fastbp.network.backend import Steps
 
 ROWS = 53
 RNG = np.random.default_rng(8)
@@ -49,6 +51,23 @@ def test_loss_and_gradients_have_the_penalty(module, reduction):
     for db, other in zip(found.biases, without.biases, strict=True):
         assert np.array_equal(db, other)
     assert model.check_gradients(X, Y, **weights).passed
+
+
+@pytest.mark.parametrize("part", [None, 16])
+def test_losses_may_count_the_penalty_more_often(module, part):
+    """`Steps.penalty_times`, which leaves the training as it is."""
+    losses, trained, penalties = {}, {}, [0.15 * squares(network(module))]
+    for times in (1, 3):
+        model, optimizer = network(module), module.SGD(0.1)
+        samples, state = Samples(X, targets([3]), 3), optimizer.state(model, model.n_parameters, model.dtype)
+        losses[times] = np.empty(2)
+        for s in range(2):
+            steps = Steps(samples, None, s, s + 1, ROWS, part, penalty_times=times)
+            model.backend.train(steps, optimizer, state, losses[times][s : s + 1])
+            penalties.append(0.15 * squares(model))
+        trained[times] = model.parameters.flat.tobytes()
+    assert trained[1] == trained[3]
+    np.testing.assert_allclose(losses[3] - losses[1], 2 * np.array(penalties[:2]), rtol=1e-12)
 
 
 def test_gains_have_no_part_in_it(module):
