@@ -74,7 +74,9 @@ def update_rectangle(plan, layer, x, batch, worker, rectangle):
     """A rectangle of the weights; x begins with the rectangle's first column of the inputs."""
     first, end, p0, panels = rectangle
     p1 = p0 + panels
-    if panels >= PACKING_PANELS and batch.rows >= plan.packing_rows:
+    # (Rows of a group of activations are adjacent already.)
+    apart = x.group_bytes == 0 or batch.rows > plan.depth
+    if apart and panels >= PACKING_PANELS and batch.rows >= plan.packing_rows:
         update_by_packed_inputs(plan, layer, x, batch, worker, rectangle)
         return
     p = p0
