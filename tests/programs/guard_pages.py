@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import fastbp
+from fastbp import kernels
 
 PAGE = mmap.PAGESIZE
 EDGES = (
@@ -335,11 +336,19 @@ def files(draw: Draw) -> list[Any]:
     return all_of(model)
 
 
+def products(draw: Draw) -> list[Any]:
+    rows, depth, columns = draw.edge(), draw.edge(), draw.edge()
+    A, B = draw.array(rows, depth), draw.array(depth, columns)
+    At, Bt = np.ascontiguousarray(A.T), np.ascontiguousarray(B.T)
+    return [kernels.matmul(A, B), kernels.matmul_at_b(At, B), kernels.matmul_a_bt(A, Bt)]
+
+
 # How many of a hundred cases are calls of each.
 ENTRIES: dict[Callable[[Draw], list[Any]], int] = {
-    forward: 24,
-    backward: 16,
-    train_step: 24,
+    forward: 22,
+    backward: 14,
+    train_step: 22,
+    products: 6,
     sgd_update: 2,
     model_calls: 8,
     predict: 10,

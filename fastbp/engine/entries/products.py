@@ -104,8 +104,8 @@ def of_pair(job, links):
 @inner
 def of_sliver(job, links):
     """Bytes of a k in a packed panel of A, and from a packed panel to the next."""
-    vector = links.itemsize * links.lanes * ((links.height + links.lanes - 1) // links.lanes)
-    return vector, packed_depth(job, links) * vector + APART
+    row = links.itemsize * links.height
+    return row, packed_depth(job, links) * row + APART
 
 
 @inner
@@ -212,14 +212,9 @@ def sweep(job, links, rows, piece, pair, packed):
 @inner
 def pack_rows(job, links, to, r0, r1, k, count):
     """Rows r0 to r1 of A.T, as many side by side as the microkernel is high."""
-    size, height = links.itemsize, links.height
+    size, row = links.itemsize, job.rows * links.itemsize
     vector, step = of_sliver(job, links)
-    row, whole = job.rows * size, (r1 - r0) // height
-    source, rest = job.a + k * row + r0 * size, r1 - r0 - whole * height
-    call(links.k3, (source, row, to, vector, step, count, whole, height))
-    if rest > 0:
-        source, to = source + whole * height * size, to + whole * step
-        call(links.k3, (source, row, to, vector, step, count, np.int64(1), rest))
+    call(links.k3, (job.a + k * row + r0 * size, row, to, vector, step, count, r1 - r0))
 
 
 @inner

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I32, I64, Vectors
 
@@ -178,31 +179,43 @@ def pack_inputs(dtype: str) -> int:
 
 
 def pack_slivers(dtype: str) -> int:
-    """(x, x_row, packed, packed_row, packed_sliver, rows, slivers, height): as `pack_inputs`, but so many
-    panels of `height` columns each, `packed_sliver` apart, in one walk along the rows of x, which may be any
-    number of bytes apart."""
+    """(x, x_row, packed, packed_row, packed_sliver, rows, columns): as `pack_inputs`, but of any number
+    of columns: as many in each packed panel as the microkernel of two vectors is high, in the last one the
+    rest; `packed_sliver` apart, in one walk along the rows of x, which may be any number of bytes apart.
+
+    Whole vectors are copied. What they have beyond a sliver's columns is the next one's, and in a packed
+    panel the next row takes its place; behind the last row there must be room for a vector. Only where x has
+    no more columns are they read with masks.
+    """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        x, x_row, packed, packed_row, packed_sliver, rows, slivers, height = args
+        x, x_row, packed, packed_row, packed_sliver, rows, columns = args
         ops = Vectors(b, dtype)
-        lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
-        whole = b.sdiv(height, lanes)
-        done = b.mul(whole, size)
-        left = b.sub(height, b.mul(whole, lanes))
-        mask, step = ops.first_lanes(left), b.mul(height, I64(ops.itemsize))
+        height, lanes, size = I64(matmul.shapes()[2]), ops.lanes, ops.lanes * ops.itemsize
+        vectors, step = -(-matmul.shapes()[2] // lanes), b.mul(height, I64(ops.itemsize))
 
-        def visit(i: ir.Value, j: ir.Value) -> None:
+        def places(i: ir.Value, j: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
             there = vector_at(b, x, i, x_row, j, step)
             here = vector_at(b, packed, i, packed_row, j, packed_sliver)
-            with cgutils.for_range(b, whole, intp=I64) as loop:
-                offset = b.mul(loop.index, size)
-                ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
-            with b.if_then(b.icmp_signed(">", left, I64(0))):
-                ops.store(ops.load_masked(b.add(there, done), mask), b.add(here, done))
+            return [(b.add(there, I64(k * size)), b.add(here, I64(k * size))) for k in range(vectors)]
 
-        each_vector(b, rows, slivers, visit)
+        def copy(i: ir.Value, j: ir.Value) -> None:
+            for there, here in places(i, j):
+                ops.store(ops.load(there), here)
 
-    return compile_block("pack-slivers", dtype, 8, emit)
+        slivers = b.sdiv(b.add(columns, b.sub(height, I64(1))), height)
+        beyond = b.sub(columns, I64(vectors * lanes))  # of the first sliver's vectors
+        whole = b.select(b.icmp_signed("<", beyond, I64(0)), I64(0), b.add(b.sdiv(beyond, height), I64(1)))
+        each_vector(b, rows, whole, copy)
+        with cgutils.for_range(b, b.sub(slivers, whole), intp=I64) as outer:
+            j = b.add(whole, outer.index)
+            left = b.sub(columns, b.mul(j, height))
+            masks = [ops.first_lanes(b.sub(left, I64(k * lanes))) for k in range(vectors)]
+            with cgutils.for_range(b, rows, intp=I64) as inner:
+                for (there, here), mask in zip(places(inner.index, j), masks, strict=True):
+                    ops.store(ops.load_masked(there, mask), here)
+
+    return compile_block("pack-slivers", dtype, 7, emit)
 
 
 def gather(dtype: str) -> int:
