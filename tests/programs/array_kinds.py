@@ -1,9 +1,9 @@
-"""What each entry makes of arrays of every kind, after it was called with arrays of one kind first.
+"""What each entry makes of arrays of every kind, after it was called with arrays of some kinds first.
 
-    python array_kinds.py KIND
+    python array_kinds.py KIND [KIND ...]
 
 prints a line for each entry, argument and kind: the digest of the result, or the error. What has been called
-before must not change a line, so the lines are the same for every KIND.
+before must not change a line, so the lines are the same whatever the KINDs.
 """
 
 import contextlib
@@ -181,13 +181,14 @@ def outcome(entry: Callable[..., list[Any]], given: dict[str, np.ndarray], name:
     return hashlib.sha256(b"".join(n.tobytes() for n in numbers)).hexdigest()[:12]
 
 
-def main(first: str) -> None:
+def main(*first: str) -> None:
     known = numba.njit(lambda x: x.size)  # somebody else's function
-    for entry, given in arguments().items():
-        for name in given:
-            outcome(entry, given, name, first)
-            with contextlib.suppress(NotImplementedError, numba.errors.NumbaError):
-                known(KINDS[first](given[name].copy()))
+    for kind in first:
+        for entry, given in arguments().items():
+            for name in given:
+                outcome(entry, given, name, kind)
+                with contextlib.suppress(NotImplementedError, numba.errors.NumbaError):
+                    known(KINDS[kind](given[name].copy()))
     for entry, given in arguments().items():
         for name in given:
             for kind in KINDS:
@@ -195,4 +196,4 @@ def main(first: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
