@@ -157,17 +157,20 @@ class Dates:
     def __init__(self, name: str) -> None:
         self.name: str = name
         self._parts = {part: Numbers(f"{name}.{part}") for part in DATE_PARTS}
+        self._whole = Numbers(name)  # which are counted only
 
     @property
     def missing(self) -> int:
-        return self._parts["year"].missing
+        return self._whole.missing
 
     def add(self, column: Any) -> None:
-        for part, values in series.date_parts(series.moments(column)[0]).items():
+        moments = series.moments(column)[0]
+        self._whole.add_numbers(np.where(moments.isna(), np.nan, moments.asi8))
+        for part, values in series.date_parts(moments).items():
             self._parts[part].add_numbers(values)
 
     def values(self) -> int:
-        return max(numbers.values() for numbers in self._parts.values())
+        return self._whole.values()
 
     def learn(self) -> Kind | str:
         if not self._parts["year"].count:

@@ -37,6 +37,7 @@ def test_a_line_for_each_column_with_what_it_is_worth(capsys):
     rows = {row[0]: row for row in rows_of(captured.out, "column ")}
     assert [*rows] == [*passengers().columns[:-1]]
     assert rows["name"][3:5] == ["-", "left"] and int(rows["age"][2]) > 50
+    assert 90 < int(rows["boarded"][1]) <= 96  # hours of four days: dates, not the parts of them
     worth = {name: float(row[3]) for name, row in rows.items() if row[3] != "-"}
     assert max(worth, key=worth.get) == "sex" and worth["sex"] > 0.1 and abs(worth["alone"]) < 0.1
 
