@@ -16,19 +16,19 @@ from fastbp.kernels.arguments import (
     span,
     unlike_overlap,
 )
-from fastbp.kernels.elementwise import OF_EXP, SIMPLE
+from fastbp.kernels.elementwise import OF_EXP, OF_SOFTMAX, SIMPLE
 from fastbp.kernels.linking import run
 
 
 def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
-    """cost: of a number, see elementwise.py."""
+    """cost: of a byte, see elementwise.py."""
 
     def value(z: Any, out: Any = None) -> Any:
         check("z", z, 0, z)
         a = result(out, z.shape, z)
         unlike_overlap(span(out), span(z))
         x = address(z)
-        run(name, z, z.size * cost >> 10, (x, x, x, address(a), z.size))
+        run(name, z, z.nbytes * cost >> 10, (x, x, x, address(a), z.size))
         return a
 
     value.__name__ = value.__qualname__ = name
@@ -65,7 +65,7 @@ def _derivative(name: str) -> Any:
         unlike_overlap(span(out), span(z))
         unlike_overlap(span(out), span(a))
         numbers = (address(delta), address(z), address(a), address(d), d.size)
-        run(key, delta, d.size * OF_EXP >> 10, numbers)
+        run(key, delta, d.nbytes * OF_EXP >> 10, numbers)
         return d
 
     derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
@@ -128,7 +128,7 @@ def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(y_pred))
     unlike_overlap(span(out), span(y_true))
     x, y = address(y_pred), address(y_true)
-    run("mse_sigmoid_error", y_pred, d.size * SIMPLE >> 10, (x, y, x, address(d), d.size))
+    run("mse_sigmoid_error", y_pred, d.nbytes * SIMPLE >> 10, (x, y, x, address(d), d.size))
     return d
 
 
@@ -149,5 +149,5 @@ def softmax(z: Any, out: Any = None) -> Any:
         raise ShapeError("z has shape %s: it must have at least one column", z.shape)
     a = result(out, z.shape, z)
     unlike_overlap(span(out), span(z))
-    run("softmax", z, z.size * OF_EXP >> 10, (address(z), address(a), z.shape[0], z.shape[1]))
+    run("softmax", z, z.nbytes * OF_SOFTMAX >> 10, (address(z), address(a), z.shape[0], z.shape[1]))
     return a

@@ -207,7 +207,7 @@ def kernel(function: Any) -> Any:
     if config.DISABLE_JIT:
         return function
     # Inlined, arrays that go in and come out need not be counted.
-    made = Kernel(function, targetoptions=jit.OPTIONS | {"forceinline": True})
+    made = Kernel(function, targetoptions=jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True})
     made._cache = Cache(function, f"kernels-{function.__name__}")
     return made
 

@@ -20,8 +20,8 @@ from fastbp.kernels.arguments import (
 )
 from fastbp.kernels.linking import run
 
-# What a number takes one core, in 1024ths of a nanosecond, about: for the choice whether a team pays.
-SIMPLE, OF_EXP = 100, 500
+# What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
+SIMPLE, OF_EXP, OF_SOFTMAX = 40, 160, 320
 # Rows that are added up before their sums are.
 SUMS_BLOCK = 512
 # Numbers whose sums take less time than to enter the engine.
@@ -47,7 +47,7 @@ def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(z))
     x, y = address(delta), address(z)
-    run("relu_mask", z, z.size * SIMPLE >> 10, (x, y, x, address(d), z.size))
+    run("relu_mask", z, z.nbytes * SIMPLE >> 10, (x, y, x, address(d), z.size))
     return d
 
 
@@ -70,7 +70,7 @@ def sigmoid_derivative(delta: Any, y: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(y))
     x, a = address(delta), address(y)
-    run("sigmoid_derivative", y, y.size * SIMPLE >> 10, (x, a, x, address(d), y.size))
+    run("sigmoid_derivative", y, y.nbytes * SIMPLE >> 10, (x, a, x, address(d), y.size))
     return d
 
 
@@ -101,10 +101,10 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
     return sums
 
 
-@jit.inner
+@jit.inner_with_objects
 def _sums(first: Any, rows: Any, columns: Any, sums: Any, like: Any) -> None:
     """Of at least as many columns as a vector has lanes."""
-    cost = rows * columns * SIMPLE >> 10
+    cost = rows * columns * like.itemsize * SIMPLE >> 10
     blocks = (rows + SUMS_BLOCK - 1) // SUMS_BLOCK
     if blocks == 1:
         run("sums", like, cost, (first, address(sums), rows, columns, rows))

@@ -33,7 +33,7 @@ def _tiny(A: Any, B: Any, C: Any) -> None:
             C[i, j] = total
 
 
-@jit.inner
+@jit.inner_with_objects
 def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     """C = A @ B + bias; bias: an address, or 0."""
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]

@@ -11,6 +11,8 @@ from numba import njit, prange
 
 from fastbp import kernels
 from fastbp.engine.compile.cache import source_digest
+from fastbp.engine.compile.struct import at
+from fastbp.engine.entries import launch
 
 MODULE = """
 from numba import njit
@@ -84,6 +86,20 @@ def test_in_the_users_parallel_loop():
     _products(A, B, out)
     for one, product in zip(A, out, strict=True):
         assert kernels.matmul(one, B).tobytes() == product.tobytes()
+
+
+def test_after_a_late_team_some_jobs_are_done_alone():
+    z = np.random.default_rng(0).standard_normal(1_000_000)
+    want = kernels.relu(z).tobytes()
+    runtime = at(launch.Runtime, launch.runtime())
+    if runtime.workers == 1:
+        pytest.skip("there is no team")
+    runtime.alone = 3
+    for left in (2, 1, 0):
+        assert kernels.relu(z).tobytes() == want
+        assert runtime.alone == left
+    kernels.relu(z[:100])
+    assert runtime.alone == 0
 
 
 def test_errors_come_out_of_compiled_code():

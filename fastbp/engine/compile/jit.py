@@ -19,6 +19,7 @@ from numba import config, njit, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
+from fastbp.engine.compile import linked
 from fastbp.engine.compile.arrays import CallersArray, is_behaved
 from fastbp.engine.compile.cache import Cache
 
@@ -120,6 +121,7 @@ def dispatcher(
     if config.DISABLE_JIT:
         return _uncompiled(function, arguments)
     options: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"}
+    options["no_cfunc_wrapper"] = True
     compiled: Any = njit(parallel=parallel, **options)(function)
     compiled._cache = Cache(function, f"{function.__name__}")
     if arguments is not None:
@@ -175,7 +177,9 @@ _INNER: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"} |
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-inner = njit(**_INNER)
+inner = njit(**_INNER, **linked.OPTIONS)
+# The same for those with Python objects among their constants (see fastbp/kernels/linking.py).
+inner_with_objects = njit(**_INNER)
 
 
 def void(n: int) -> Any:

@@ -19,7 +19,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import I64, call
+from fastbp.engine.compile.intrinsics import I64, call, cycles
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.vector import isa
@@ -29,6 +29,11 @@ KERNELS = 8  # a body can know so many others
 # What takes one worker less is too small for a team: to start one and to part again costs some microseconds,
 # more where its threads have fallen asleep.
 TEAM_NANOSECONDS = 20_000
+# A team that takes longer than this, and than so many cycles for each nanosecond expected, has had to wait
+# for a core that other programs use (several milliseconds, for microseconds of work). Some jobs are then done
+# alone before the next try; from one late team to the next twice as many.
+LATE_CYCLES, CYCLES = 1_500_000, 20
+FIRST_PAUSE, LONGEST_PAUSE = 8, 1024
 
 
 @struct
@@ -38,6 +43,8 @@ class Runtime(Struct):
     workers: int  # of a team; 1: there is none
     split: int  # address of the callback that starts a team
     in_parallel: int  # address of a function that says whether a parallel region runs around the caller
+    alone: int  # so many of the next large jobs are done alone, since a team was late
+    pause: int  # how many they were
 
 
 @struct
@@ -110,10 +117,19 @@ def _launch(job, nanoseconds):
     alone = runtime.workers <= 1
     if not alone and runtime.in_parallel != 0:
         alone = _asks(runtime.in_parallel) != 0
+    if not alone and runtime.alone > 0:
+        runtime.alone -= 1
+        alone = True
     if alone:
         call(links.body, (zero, one, job))
+        return
+    began = cycles()
+    call(runtime.split, (runtime.workers, links.body, job))
+    if cycles() - began < LATE_CYCLES + CYCLES * nanoseconds:
+        runtime.pause = zero
     else:
-        call(runtime.split, (runtime.workers, links.body, job))
+        runtime.pause = min(max(2 * runtime.pause, np.int64(FIRST_PAUSE)), np.int64(LONGEST_PAUSE))
+        runtime.alone = runtime.pause
 
 
 @cache

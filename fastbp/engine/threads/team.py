@@ -18,7 +18,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import int64, njit, prange
+from numba import int64, prange
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
@@ -43,7 +43,7 @@ def flags_of(arrivals: NDArray[np.int64]) -> int:
     return int(arrivals.ctypes.data) + 2 * LINE
 
 
-@njit(nogil=True, error_model="numpy")
+@jit.inner
 def join(arrivals: Any, expected: Any) -> Any:
     """Arrive; returns my number and the size of the team, which is 0 if I am too late. `arrivals`: two cache
     lines."""
