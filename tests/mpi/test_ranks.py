@@ -75,7 +75,7 @@ def of_one(folder):
     return run(1, folder, *CASES, "alone")[0]
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_as_many_ranks_as_one_likes_give_the_same_bits(ranks, folder, of_one):
     """Parameters, history and random state, with callbacks that change them, and going on from a file."""
     more = ("local", "interrupted", *(["three", "halves"] if ranks == 4 else []))
