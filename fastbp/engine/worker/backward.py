@@ -29,6 +29,9 @@ from fastbp.engine.worker.operands import (
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
+    block_of,
+    blocks_of,
+    first_of_share,
     lie_of,
     owns_partial_sums,
     part_of,
@@ -45,14 +48,14 @@ from fastbp.engine.worker.update import update
 def backward(plan, layer, below, batch, worker):
     """The worker's part of below.dz = (layer.delta @ W.T) * act'(below.z)."""
     delta = deltas(plan, layer, worker)
-    at = below.panels * batch.rows * worker.t // worker.n
+    at = first_of_share(below.panels, batch.rows, worker)
     while True:
         r0, r1, p0, p1, at = share(below.panels, batch.rows, worker, at)
         if p0 == p1:
             return
-        blocks = 1 + (r1 - r0) * layer.fan_out * plan.itemsize // plan.block
+        blocks = blocks_of((r1 - r0) * layer.fan_out * plan.itemsize, plan)
         for b in range(blocks):
-            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            top, bottom = block_of(r0, r1, b, blocks)
             p = p0
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(below, p, p1))

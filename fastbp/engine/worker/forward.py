@@ -34,7 +34,10 @@ from fastbp.engine.worker.output import output_delta, output_delta_of_rows, soft
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
+    block_of,
+    blocks_of,
     columns_of,
+    first_of_share,
     lie_of,
     owns_partial_sums,
     part_of,
@@ -56,14 +59,14 @@ def forward(plan, layer, x, batch, worker):
     Of a normalised layer it is the product alone."""
     takes_delta = batch.number != 0 and layer.output.delta != 0
     normalised = layer.normalisation.forward != 0
-    at = layer.panels * batch.rows * worker.t // worker.n
+    at = first_of_share(layer.panels, batch.rows, worker)
     while True:
         r0, r1, p0, p1, at = share(layer.panels, batch.rows, worker, at)
         if p0 == p1:
             return
-        blocks = 1 + (r1 - r0) * layer.fan_in * plan.itemsize // plan.block
+        blocks = blocks_of((r1 - r0) * layer.fan_in * plan.itemsize, plan)
         for b in range(blocks):
-            top, bottom = r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+            top, bottom = block_of(r0, r1, b, blocks)
             p = p0
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(layer, p, p1))

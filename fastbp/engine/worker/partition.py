@@ -32,7 +32,15 @@ class Rectangle(NamedTuple):
 @inner
 def part_of(count, worker):
     """The worker's part of so many things: the first one, and the one after the last."""
+    if worker.n == 1:  # (divisions, here and below, would be a tenth of a small step)
+        return 0, count
     return count * worker.t // worker.n, count * (worker.t + 1) // worker.n
+
+
+@inner
+def first_of_share(panels, rows, worker):
+    """The first position of the worker's part of `panels` x `rows`."""
+    return 0 if worker.t == 0 else panels * rows * worker.t // worker.n
 
 
 @inner
@@ -40,6 +48,8 @@ def share(panels, rows, worker, at):
     """The next piece of the worker's part of `panels` x `rows`, from position `at` on: first row, row after
     the last, first panel, panel after the last, next position. There is none if the first panel is the one
     after the last."""
+    if worker.n == 1:
+        return (0, rows, 0, panels, panels * rows) if at == 0 else (0, 0, 0, 0, at)
     end = panels * rows * (worker.t + 1) // worker.n
     if at >= end:
         return 0, 0, 0, 0, at
@@ -50,6 +60,21 @@ def share(panels, rows, worker, at):
         return 0, rows, p, p1, p1 * rows
     r1 = min(rows, r0 + end - at)
     return r0, r1, p, p + 1, p * rows + r1
+
+
+@inner
+def blocks_of(size, plan):
+    """In how many blocks a matrix of so many bytes is taken, each of which stays in the second-level
+    cache."""
+    return 1 if size < plan.block else 1 + size // plan.block
+
+
+@inner
+def block_of(r0, r1, b, blocks):
+    """Block b of so many of the rows r0 .. r1: the first row, and the one after the last."""
+    if blocks == 1:
+        return r0, r1
+    return r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
 
 
 @inner
@@ -98,6 +123,8 @@ def width_for(plan, rows, panels):
 @inner
 def panel_at(plan, layer, p):
     """Where panel p begins in z, a and the deltas of a layer."""
+    if p == 0:
+        return 0
     group = layer.blocks.group
     return p // group * layer.blocks.group_bytes + p % group * plan.vector
 
@@ -106,6 +133,8 @@ def panel_at(plan, layer, p):
 def side_by_side(layer, p, p1):
     """How many panels from p on, below p1, lie in p's group."""
     group = layer.blocks.group
+    if p == 0:
+        return min(p1, group)
     return min(p1, p // group * group + group) - p
 
 

@@ -31,6 +31,7 @@ from fastbp.engine.worker.operands import (
 )
 from fastbp.engine.worker.partition import (
     Rectangle,
+    first_of_share,
     panel_at,
     share,
     side_by_side,
@@ -47,7 +48,7 @@ PACKING_PANELS = 6
 def update(plan, layer, x, batch, worker):
     """The worker's part of the weights and biases of a layer: gradient and optimizer's step."""
     blocks, lanes = layer.in_panels, plan.lanes
-    at = layer.panels * blocks * worker.t // worker.n
+    at = first_of_share(layer.panels, blocks, worker)
     while True:
         k0, k1, p0, p1, at = share(layer.panels, blocks, worker, at)
         if p0 == p1:
