@@ -10,13 +10,31 @@ Each worker writes a z, or parts of one, of its own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
-from fastbp.engine.simd.vector import I32, I64, Vectors
+from fastbp.engine.simd.vector import I32, I64, Vec, Vectors, isa
+
+
+def _totals(ops: Vectors, vectors: list[Vec]) -> Vec:
+    """A vector whose lane i is the sum of vector i, by a tree of additions."""
+    n = ops.lanes
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        lower = [c for g in range(0, n, 2 * half) for c in (*range(g, g + half), *range(n + g, n + g + half))]
+        upper = [c + half for c in lower]
+        masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (lower, upper)]
+        pairs = zip(vectors[:half], vectors[half:], strict=True)
+        vectors = [
+            ops.wrap(ops.b.shuffle_vector(x.value, y.value, masks[0]))
+            + ops.wrap(ops.b.shuffle_vector(x.value, y.value, masks[1]))
+            for x, y in pairs
+        ]
+    return vectors[0]
 
 
 def dots(dtype: str) -> int:
@@ -32,44 +50,45 @@ def dots(dtype: str) -> int:
         a, a_row, group, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
-        sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(n)]
+        room = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(2 * n)]
         # (Where there are no panels, they may well come in groups of none.)
         group = b.select(b.icmp_signed(">", group, I64(0)), group, I64(1))
         groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
 
-        def visit(block: ir.Value, o: ir.Value) -> None:
-            for s in sums:
+        def visit(block: ir.Value, first: ir.Value, count: int) -> None:
+            """So many outputs from `first` on, which share what is loaded of a."""
+            sums = [room[k * n : (k + 1) * n] for k in range(count)]
+            for s in itertools.chain(*sums):
                 b.store(ops.const(0.0).value, s)
             rows = b.add(a, b.mul(block, b.mul(a_row, I64(n))))
+            places = [b.add(w, b.mul(b.add(first, I64(k)), I64(size))) for k in range(count)]
             with cgutils.for_range(b, groups, intp=I64) as outer:
-                first, here = b.mul(outer.index, group), b.add(rows, b.mul(outer.index, group_stride))
-                left = b.sub(panels, first)
-                count = b.select(b.icmp_signed("<", left, group), left, group)
-                with cgutils.for_range(b, count, intp=I64) as loop:
-                    weights = ops.load(vector_at(b, w, b.add(first, loop.index), w_panel, o, I64(size)))
-                    for r, s in enumerate(sums):
+                before, here = b.mul(outer.index, group), b.add(rows, b.mul(outer.index, group_stride))
+                left = b.sub(panels, before)
+                most = b.select(b.icmp_signed("<", left, group), left, group)
+                with cgutils.for_range(b, most, intp=I64) as loop:
+                    panel = b.mul(b.add(before, loop.index), w_panel)
+                    weights = [ops.load(b.add(place, panel)) for place in places]
+                    for r in range(n):
                         v = ops.load(vector_at(b, here, I64(r), a_row, loop.index, I64(size)))
-                        b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
-            vectors = [ops.wrap(b.load(s)) for s in sums]
-            while len(vectors) > 1:  # lane i of the result will be the sum of vector i
-                half = len(vectors) // 2
-                lower = [
-                    c
-                    for g in range(0, n, 2 * half)
-                    for c in (*range(g, g + half), *range(n + g, n + g + half))
-                ]
-                upper = [c + half for c in lower]
-                masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (lower, upper)]
-                pairs = zip(vectors[:half], vectors[half:], strict=True)
-                vectors = [
-                    ops.wrap(b.shuffle_vector(x.value, y.value, masks[0]))
-                    + ops.wrap(b.shuffle_vector(x.value, y.value, masks[1]))
-                    for x, y in pairs
-                ]
-            start = ops.load_splat(b.add(bias, b.mul(o, I64(ops.itemsize))))
-            ops.store(start + vectors[0], vector_at(b, z, o, z_row, block, I64(size)))
+                        for k in range(count):
+                            s = sums[k][r]
+                            b.store(ops.fma(v, weights[k], ops.wrap(b.load(s))).value, s)
+            for k in range(count):
+                o = b.add(first, I64(k))
+                start = ops.load_splat(b.add(bias, b.mul(o, I64(ops.itemsize))))
+                total = _totals(ops, [ops.wrap(b.load(s)) for s in sums[k]])
+                ops.store(start + total, vector_at(b, z, o, z_row, block, I64(size)))
 
-        each_vector(b, blocks, outputs, visit)
+        # Two outputs at a time where there are registers for them: a vector for each of twice as many rows.
+        together = 2 if 2 * n + 4 <= isa().registers else 1
+        whole = b.sdiv(outputs, I64(together))
+        with cgutils.for_range(b, blocks, intp=I64) as outer:
+            with cgutils.for_range(b, whole, intp=I64) as inner:
+                visit(outer.index, b.mul(inner.index, I64(together)), together)
+            if together > 1:
+                with b.if_then(b.icmp_signed(">", b.srem(outputs, I64(2)), I64(0))):
+                    visit(outer.index, b.sub(outputs, I64(1)), 1)
 
     return compile_block("dots", dtype, 12, emit)
 
