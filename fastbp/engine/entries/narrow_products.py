@@ -70,7 +70,8 @@ def _dots(t, n, address):
     first, last = part_of(whole(rows, lanes), worker)
     if first == last:
         return
-    of_w, of_z, of_room = panels * outputs * vector, outputs * vector, lanes * panels * vector
+    of_w, of_z = panels * outputs * vector, outputs * vector
+    of_room = lanes * panels * vector if job.depth % lanes != 0 else 0
     memory = np.empty(of_w + 2 * of_z + of_room + vector, np.uint8)
     w = (memory.ctypes.data + vector - 1) // vector * vector
     z, zeros, room = w + of_w, w + of_w + of_z, w + of_w + 2 * of_z
@@ -86,6 +87,12 @@ def _dots(t, n, address):
     if bias == 0:
         bias = zeros
         memory[zeros - memory.ctypes.data : room - memory.ctypes.data] = 0
+    if single and job.depth % lanes == 0:  # whole blocks of rows need no copies: all at once
+        here, row, blocks = x + first * lanes * job.depth * size, job.depth * size, rows // lanes - first
+        blocks, out = min(blocks, last - first), job.c + first * lanes * size
+        numbers = (here, row, panels, np.int64(0), panels, w, vector, outputs, bias, out, vector, blocks)
+        call(links.k4, numbers)
+        first += blocks
     for i in range(first, last):
         r = i * lanes
         count, here = min(lanes, rows - r), x + r * job.depth * size
