@@ -231,13 +231,18 @@ def call(kernel: str, layer: str, dtype: str, implementation: str) -> Callable[[
     arguments = [of[name] for name in names.split()]
     if implementation == "numpy":
         return lambda: line(*arguments)
+    function = ours(kernel)
+    return lambda: function(*arguments)
+
+
+def ours(kernel: str) -> Any:
+    """The kernel; NotImplementedError on a commit that lacks it."""
     try:
         from fastbp import kernels
 
-        function = getattr(kernels, kernel)
+        return getattr(kernels, kernel)
     except (ImportError, AttributeError) as error:
         raise NotImplementedError(f"this commit has no fastbp.kernels.{kernel}") from error
-    return lambda: function(*arguments)
 
 
 def _timed(words: str) -> Callable[..., None]:
@@ -312,6 +317,40 @@ class Softmax(_Curve):
 class MseSigmoidError(_Curve):
     kernel = "mse_sigmoid_error"
     time_call = _timed("output error of mse and sigmoid")
+
+
+# kernel -> NumPy's line as others compile it
+IN_COMPILED_CODE: dict[str, Callable[[Any], Any]] = {
+    "relu": lambda z: np.maximum(z, z.dtype.type(0)),
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+}
+
+
+class FewNumbers:
+    """In somebody's compiled code, 1000 times: what a call costs besides the work."""
+
+    params = [list(IN_COMPILED_CODE), [10, 100], ["fastbp", "numpy"]]
+    param_names = ["kernel", "numbers", "implementation"]
+    timeout = 300
+    rounds = 1
+    repeat = (3, 10, 0.3)
+
+    def setup(self, kernel: str, numbers: int, implementation: str) -> None:
+        function = ours(kernel) if implementation == "fastbp" else njit(IN_COMPILED_CODE[kernel])
+
+        @njit
+        def repeat(z: Any, calls: int) -> None:
+            for _ in range(calls):
+                function(z)
+
+        z = np.ones(numbers, np.float32)
+        self.work = lambda: repeat(z, CALLS)
+        self.work()
+
+    def time_1000_calls(self, kernel: str, numbers: int, implementation: str) -> None:
+        self.work()
+
+    time_1000_calls.pretty_name = "1000 calls of a kernel in compiled code, few numbers"
 
 
 class ShareOfLimit:

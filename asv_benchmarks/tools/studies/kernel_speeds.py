@@ -3,9 +3,9 @@ times NumPy's line takes as long; of products also what they reach of the machin
 
     python asv_benchmarks/tools/studies/kernel_speeds.py [--dtype float32] [--kernel relu]
     python asv_benchmarks/tools/studies/kernel_speeds.py --example    the step of fastbp/kernels/README.md
-    python asv_benchmarks/tools/studies/kernel_speeds.py --compiled   matmul and np.dot (needs SciPy), relu
-                                                                      and np.maximum, from compiled code, all
-                                                                      with out
+    python asv_benchmarks/tools/studies/kernel_speeds.py --compiled   from compiled code: matmul and np.dot
+                                                                      (needs SciPy) with out, and what works
+                                                                      number by number, without
 
 On a machine with nothing else to do. NumPy's threads go on to spin for a while after a product: each pair is
 measured with a pause between.
@@ -70,7 +70,7 @@ SIZES = [
     *((1, 8, 16), (1, 64, 64), (32, 8, 16), (32, 32, 1), (64, 64, 3), (1, 1024, 1024), (1024, 1024, 1)),
     *((128, 128, 128), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048)),
 ]
-COUNTS = (1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
+COUNTS = (1, 4, 10, 30, 100, 300, 1000, 10_000, 100_000, 1_000_000)
 
 
 def compiled() -> None:
@@ -83,18 +83,26 @@ def compiled() -> None:
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
             times = max(1, 200_000 // (rows * depth * columns + 300))
             compare("matmul", dtype, f"{rows} x {depth}-{columns}", (multiply, dot), arrays, times)
-        for count in COUNTS:
-            arrays = [rng.standard_normal(count).astype(dtype) for _ in range(2)]
-            compare("relu", dtype, str(count), (relu, maximum), arrays, max(1, 20_000 // (count + 100)))
+    for name, (operands, kernel, line) in ELEMENTWISE.items():
+        functions = [repeated(njit(function), operands) for function in (kernel, line)]
+        for dtype in hot_loops.DTYPES:
+            rng = np.random.default_rng(0)
+            for count in COUNTS:
+                shape = (-(-count // 64), min(count, 64)) if name == "bias_sums" else (count,)
+                arrays = [rng.standard_normal(shape).astype(dtype) for _ in range(operands)]
+                size = " x ".join(map(str, shape))
+                compare(name, dtype, size, functions, arrays, max(1, 100_000 // (count + 100)), pause=0)
 
 
-def compare(name: str, dtype: str, size: str, functions: Any, arrays: Any, times: int) -> None:
-    """A line of the table; functions: ours and NumPy's."""
+def compare(
+    name: str, dtype: str, size: str, functions: Any, arrays: Any, times: int, *, pause: float = PAUSE / 10
+) -> None:
+    """A line of the table; functions: ours and NumPy's; pause: before each leg, for NumPy's threads."""
     ours: list[float] = []
     numpy: list[float] = []
     for _ in range(15):
         for function, seconds in zip(functions, (ours, numpy), strict=True):
-            time.sleep(PAUSE / 10)
+            time.sleep(pause)
             function(*arrays, 1)
             began = time.perf_counter()
             function(*arrays, times)
@@ -116,16 +124,43 @@ def dot(A: Any, B: Any, C: Any, times: int) -> None:
         np.dot(A, B, C)
 
 
-@njit
-def relu(z: Any, a: Any, times: int) -> None:
-    for _ in range(times):
-        kernels.relu(z, a)
+# kernel -> how many operands it has, a call of it, and NumPy's line
+ELEMENTWISE: dict[str, tuple[int, Any, Any]] = {
+    "relu": (1, lambda z: kernels.relu(z), lambda z: np.maximum(z, z.dtype.type(0))),
+    "relu_mask": (2, lambda d, z: kernels.relu_mask(d, z), lambda d, z: d * (z > 0)),
+    "sigmoid": (1, lambda z: kernels.sigmoid(z), lambda z: 1 / (1 + np.exp(-z))),
+    "sigmoid_derivative": (
+        2,
+        lambda d, y: kernels.sigmoid_derivative(d, y),
+        lambda d, y: d * (y * (1 - y)),
+    ),
+    "mse_sigmoid_error": (
+        2,
+        lambda y, t: kernels.mse_sigmoid_error(y, t),
+        lambda y, t: (y - t) * y * (1 - y),
+    ),
+    "exp": (1, lambda z: kernels.exp(z), lambda z: np.exp(z)),
+    "tanh": (1, lambda z: kernels.tanh(z), lambda z: np.tanh(z)),
+    "silu": (1, lambda z: kernels.silu(z), lambda z: z / (1 + np.exp(-z))),
+    "leaky_relu": (1, lambda z: kernels.leaky_relu(z), lambda z: np.where(z > 0, z, z.dtype.type(0.01) * z)),
+    "bias_sums": (1, lambda d: kernels.bias_sums(d), lambda d: d.sum(axis=0)),
+}
 
 
-@njit
-def maximum(z: Any, a: Any, times: int) -> None:
-    for _ in range(times):
-        np.maximum(z, z.dtype.type(0), a)
+def repeated(function: Any, operands: int) -> Any:
+    """A compiled loop that calls a compiled function of one or two arrays."""
+
+    @njit
+    def of_one(x: Any, times: int) -> None:
+        for _ in range(times):
+            function(x)
+
+    @njit
+    def of_two(x: Any, y: Any, times: int) -> None:
+        for _ in range(times):
+            function(x, y)
+
+    return of_one if operands == 1 else of_two
 
 
 def main() -> None:
