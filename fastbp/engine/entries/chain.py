@@ -32,7 +32,6 @@ from fastbp.engine.structs import (
     layer_at,
     plan_at,
 )
-from fastbp.inputs.sources import Rows
 
 Array = NDArray[Any]
 
@@ -171,8 +170,8 @@ class OfNetwork(NamedTuple):
 
 def train_chain(
     plan: Plan,
-    X: Array | Rows,
-    Y: Array | Rows,
+    X: Any,
+    Y: Any,
     networks: Sequence[OfNetwork],
     losses: NDArray[np.float64],
     stop: NDArray[np.int64],
