@@ -41,6 +41,10 @@ FORMULAS: dict[str, tuple[int, Callable[..., Vec]]] = {
 }
 
 
+# Formulas of a few instructions, which are worth fewer turns of the loop.
+LIGHT = {"identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error"}
+
+
 def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) -> None:
     """The code for numbers = x, y, z, out, count: out = the formula of that name, of `count` numbers."""
     operands, formula = FORMULAS[name]
@@ -60,7 +64,11 @@ def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) ->
             # The last vector is read before anything is written, since it shares numbers with the one before.
             end = b.mul(b.sub(count, lanes), size)
             last = load(end)
-            each_vector_of(ops, count, lambda at: ops.store(formula(ops, *load(at)), b.add(out, at)))
+
+            def visit(at: ir.Value) -> None:
+                ops.store(formula(ops, *load(at)), b.add(out, at))
+
+            each_vector_of(ops, count, visit, 4 if name in LIGHT else 1)
             with b.if_then(b.icmp_signed("!=", b.and_(count, I64(ops.lanes - 1)), zero)):
                 ops.store(formula(ops, *last), b.add(out, end))
 

@@ -49,11 +49,18 @@ def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit:
         visit(outer.index, inner.index)
 
 
-def each_vector_of(ops: Vectors, count: ir.Value, visit: Callable[[ir.Value], None]) -> None:
-    """visit(offset in bytes) in compiled code for the whole vectors of so many adjacent numbers."""
+def each_vector_of(ops: Vectors, count: ir.Value, visit: Callable[[ir.Value], None], together: int) -> None:
+    """visit(offset in bytes) in compiled code for the whole vectors of so many adjacent numbers, some in one
+    turn."""
     b, size = ops.b, ops.lanes * ops.itemsize
-    with cgutils.for_range(b, b.udiv(count, I64(ops.lanes)), intp=I64) as loop:
-        visit(b.mul(loop.index, I64(size)))
+    whole = b.udiv(count, I64(ops.lanes))
+    done = b.and_(whole, I64(-together))
+    with cgutils.for_range_slice(b, I64(0), done, I64(together), intp=I64) as (index, _):
+        for i in range(together):
+            visit(b.mul(b.add(index, I64(i)), I64(size)))
+    if together > 1:
+        with cgutils.for_range_slice(b, done, whole, I64(1), intp=I64) as (index, _):
+            visit(b.mul(index, I64(size)))
 
 
 def vector_at(
