@@ -63,8 +63,8 @@ def test_same_bits_in_every_case():
 
 @pytest.mark.slow
 def test_same_bits_with_workqueue():
-    """Of all that is compiled, the threading layer meets the teams only."""
-    assert_same_bits(run_bits(every=10, **WORKQUEUE))
+    """Of all that is compiled, the threading layer meets the teams only; they are of two, as above."""
+    assert_same_bits(run_bits(every=10, NUMBA_NUM_THREADS="2", **WORKQUEUE))
 
 
 @pytest.mark.slow
