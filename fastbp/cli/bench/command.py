@@ -39,7 +39,7 @@ def installed(libraries: Sequence[str]) -> dict[str, str | None]:
     for name in libraries:
         found[name] = None
         if importlib.util.find_spec(name) is not None:
-            for package in (LIBRARIES[name], f"{LIBRARIES[name]}-cpu"):  # the second is TensorFlow's
+            for package in LIBRARIES[name]:
                 with contextlib.suppress(PackageNotFoundError):
                     found[name] = found[name] or version(package)
     return found

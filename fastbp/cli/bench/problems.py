@@ -51,13 +51,13 @@ class Shape:
         return ", ".join(parts)
 
 
-# name on the command line -> name of the installed package
+# name on the command line, which is that of the module -> names of the packages that may have brought it
 LIBRARIES = {
-    "numpy": "numpy",
-    "sklearn": "scikit-learn",
-    "torch": "torch",
-    "jax": "jax",
-    "tensorflow": "tensorflow",
+    "numpy": ("numpy",),
+    "sklearn": ("scikit-learn",),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu"),
 }
 SHAPES = {
     "xor": Shape(4, 4, (2, 8, 1)),
