@@ -322,7 +322,7 @@ class MseSigmoidError(_Curve):
 # kernel -> NumPy's line as others compile it
 IN_COMPILED_CODE: dict[str, Callable[[Any], Any]] = {
     "relu": lambda z: np.maximum(z, z.dtype.type(0)),
-    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "sigmoid": _sigmoid,
 }
 
 
