@@ -66,13 +66,12 @@ class Member:
     @property
     def step_multiply_adds(self) -> int:
         """Of one training step, roughly."""
-        return 3 * self.options.batch_size * len(self.model.parameters)
+        return self.model.backend.step_multiply_adds(self.options.batch_size)
 
     @cached_property
     def seconds(self) -> float:
         """How long it will take, to tell long ones from short ones."""
-        backend, work = self.model.backend, self.step_multiply_adds
-        return self.steps * (backend.step_overhead_seconds + work * backend.seconds_per_multiply_add)
+        return self.steps * self.model.backend.guessed_step_seconds(self.options.batch_size)
 
     def run(self) -> tuple[Run, Validation | None]:
         """What `fit` would make of it. Rows of its own are copied now, and let go with the run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,6 @@ class Architecture:
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
     scaling : (scale, offset), both (inputs,) in float64, or None where inputs are taken as they are.
     shapes : (fan_in, fan_out) of every layer.
-    alike : equal for architectures that train and predict alike: all but seed and threads.
     arrays : names and shapes of the parameter arrays in their order, see `layout`.
     """
 
@@ -91,10 +91,6 @@ class Architecture:
         hidden = self.hidden
         names = [hidden] * (len(self.shapes) - 1) if isinstance(hidden, str) else hidden
         self.activations = [activations.OUTPUTS[name] for name in (*names, self.output)]
-        scaling = self.scaling and tuple(part.tobytes() for part in self.scaling)
-        layers = self.layer_sizes, tuple(names), self.output, self.layer_norm, tuple(self.dropout)
-        training = self.loss.name, self.reduction, self.max_norm, self.l2, self.input_noise
-        self.alike: Hashable = (*layers, *training, self.dtype, scaling)
         self.arrays = layout.shapes(self.layer_sizes, self.layer_norm)
 
     def _scaling(self) -> tuple[Array, Array] | None:
@@ -121,6 +117,14 @@ class Architecture:
     def n_parameters(self) -> int:
         """The number of weights, biases and gains."""
         return layout.size(self.arrays)
+
+    @cached_property
+    def alike(self) -> Hashable:
+        """Equal for architectures that train and predict alike: all but seed and threads."""
+        scaling = self.scaling and tuple(part.tobytes() for part in self.scaling)
+        layers = self.layer_sizes, tuple(self.activation_names), self.layer_norm, tuple(self.dropout)
+        training = self.loss.name, self.reduction, self.max_norm, self.l2, self.input_noise
+        return (*layers, *training, self.dtype, scaling)
 
     @property
     def is_noisy(self) -> bool:

@@ -149,6 +149,14 @@ class Backend(ABC):
         self.architecture, self.parameters, self.streams = architecture, parameters, streams
         self.measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
 
+    def step_multiply_adds(self, rows: int) -> int:
+        """Of a training step on so many rows, roughly."""
+        return 3 * rows * len(self.parameters)
+
+    def guessed_step_seconds(self, rows: int) -> float:
+        """What such a step takes, before one was measured."""
+        return self.step_overhead_seconds + self.step_multiply_adds(rows) * self.seconds_per_multiply_add
+
     @abstractmethod
     def forward(self, X: Array) -> Trace:
         """Every layer's results for X (batch, inputs), as new arrays."""

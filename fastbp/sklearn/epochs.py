@@ -98,16 +98,14 @@ class Epochs:
         self.model, self.samples, self.batch_size = model, samples, batch_size
         self.rates, self._random = rates, random
         self.per_epoch = -(-len(samples) // batch_size)
-        backend = model.backend
-        work = 3 * batch_size * len(model.parameters) * backend.seconds_per_multiply_add
-        self._most_steps = max(1, int(CALL_SECONDS / (backend.step_overhead_seconds + work)))
+        self._most_steps = max(1, int(CALL_SECONDS / model.backend.guessed_step_seconds(batch_size)))
         self._rows = np.arange(len(samples))
         self._divisor = loss_divisor
         weights = samples.stored_weights
         self._may_skip = weights is not None and not weights.all()
         self._state = rates.state(model)
         model.parameters.changed()  # perhaps before this call; whoever is called meanwhile says so
-        self.interrupts = Interrupts(backend.request_stop)
+        self.interrupts = Interrupts(model.backend.request_stop)
 
     def most(self, epochs: float) -> int:
         """At most so many epochs, as are worth an entry into compiled code."""

@@ -70,8 +70,7 @@ class Run:
         if measured and measured[0] == (batch_size, part):
             self.step_seconds = measured[1]
         else:
-            work = 3 * batch_size * len(model.parameters)
-            self.step_seconds = backend.step_overhead_seconds + work * backend.seconds_per_multiply_add
+            self.step_seconds = backend.guessed_step_seconds(batch_size)
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
         self._files = self.samples.mapped_files("X", "Y")
         if self._files:  # nobody knows yet how fast the disk is
