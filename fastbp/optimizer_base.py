@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
@@ -34,7 +35,11 @@ class State:
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.counter = np.zeros(1, np.int64)
         self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
-        self.learned = Learned()  # by the schedule
+
+    @cached_property
+    def learned(self) -> Learned:
+        """By the schedule; most states serve none."""
+        return Learned()
 
     @property
     def steps(self) -> int:

@@ -1,13 +1,15 @@
 """Short trainings of networks that are alike: many in one entry into compiled code.
 
 What `fit` does in Python before and after its steps takes some 0.3 ms, as long as a small network trains. So
-networks of one design, with the same data and without callbacks, are trained in a chain: one plan, to which
-the data are bound once, and for each network its parameters, state, order and rates. What comes out are the
-bits of `fit`.
+networks of one design, with the same data and without callbacks, are trained in a chain: a plan for each
+core, to which the data are bound once, and for each network its parameters, state, order and rates. Compiled
+code of each core takes the next network. What comes out are the bits of `fit`.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.entries.chain import NOT_FINITE, TRAINED, OfNetwork, train_chain
+from fastbp.engine.entries.chain import NOT_BEGUN, NOT_FINITE, TRAINED, Networks, Queue
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
-from fastbp.inputs.samples import Samples
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
@@ -28,165 +29,201 @@ from fastbp.network.compiled import CompiledBackend
 from fastbp.network.spare_plans import SparePlans
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
-from fastbp.training.options import FitOptions
 
 Array = NDArray[Any]
 
 # Longer trainings go alone: Python's share of them is small, and Ctrl-C waits for the end of a chained one.
 SHORT_SECONDS = 0.02
-# How long an entry is, so that Python's part of it is small; and at least so many chains for each core, so
-# that all of them end together.
-CHAIN_SECONDS, CHAINS_PER_CORE = 0.02, 8
+# How long a chain is for one core, so that Python's part of it is small and the progress is seen; and at
+# least so many chains for each core, so that one's Python is done while the others train.
+CHAIN_SECONDS, CHAINS_PER_CORE = 0.1, 2
 # What steps take from optimizers (settings.py), by the optimizer and its steps so far.
 Numbers = dict[tuple[int, int], Array]
 
 
 class Chain:
-    """Members that one plan of that design trains one after another; to a crew what one member is.
+    """Members that are trained by plans of one design; to a crew what one member is, but that several cores
+    may take part.
 
     numbers : known already, of members that are alike; more are added.
     """
 
     def __init__(self, design: Design, members: Sequence[Member], numbers: Numbers) -> None:
-        self.members, self._design, self._numbers = list(members), design, numbers
-        self.seconds = sum(member.seconds for member in members)
-        self._first = first = self.members[0]
+        self.members, self._design, self._numbers = members, design, numbers
+        self.seconds = members[0].seconds * len(members)
+        self._first = first = members[0]
         self._rows, self._options = len(first), first.options
         self._batch_size, self._epochs = design.batch, first.options.epochs or 0
-        self._per_epoch = -(-self._rows // design.batch)
-        self._losses = np.empty((len(members), self._epochs * self._per_epoch))
+        self._steps = self._epochs * -(-self._rows // design.batch)
+        self._losses = np.empty(0)
+        self._states: list[State] = []
+        # The generators that orders are drawn from, and where they were.
+        self._drawn: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
+        # Held by the core that prepares or ends; the others come before or after.
+        self._turn = threading.Lock()
+        self._queue: Queue | None = None
+        self._cores, self._over, self._spent = 0, False, 0.0
 
-    def train(self, spare: SparePlans, stop: NDArray[np.int64]) -> list[Member]:
-        """Train them, until `stop` is set.
+    @property
+    def is_over(self) -> bool:
+        """Whether none is left to be taken."""
+        return self._over
 
-        Returns those whose numbers do not stay finite, who are as before: a run of their own says what there
-        is to be said of that. Those that did not have their turn are as before, too.
+    def train(self, spare: SparePlans, stop: NDArray[np.int64]) -> tuple[list[Member], list[Member]]:
+        """Take part until none is left that nobody has begun, or `stop` is set. The first core to come
+        prepares all of them, the last to leave notes what has become of them.
+
+        Returns, to that one, those that were trained, and those whose numbers do not stay finite, who are as
+        before: a run of their own says what there is to be said of that. Those that did not have their turn
+        are as before, too.
         """
-        plan = spare.take(self._design) or Plan(self._design)
-        drawn: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         outcomes: list[int] = []
+        with self._turn:
+            if self._over:
+                return [], []
+            if self._queue is None:
+                self._queue = self._prepared(stop)
+            self._cores += 1
+        began = 0.0
         try:
-            networks, states = self._prepared(drawn)
-            samples = self._first.samples.own_views()
+            plan = spare.take(self._design) or Plan(self._design)
             began = time.perf_counter()
-            outcomes = train_chain(plan, samples.X, samples.Y, networks, self._losses, stop)
-            seconds = (time.perf_counter() - began) / len(networks)
+            self._queue.train(plan)
+            spare.put(plan)
         finally:
-            for i, (generator, before) in enumerate(drawn):
-                if i >= len(outcomes) or outcomes[i] != TRAINED:
-                    generator.bit_generator.state = before
-        spare.put(plan)
-        self._note(states, outcomes, seconds)
-        return [m for m, outcome in zip(self.members, outcomes, strict=True) if outcome == NOT_FINITE]
+            with self._turn:
+                self._over = True
+                self._cores -= 1
+                self._spent += time.perf_counter() - began if began else 0.0
+                if self._cores == 0:
+                    outcomes = self._queue.outcomes
+                    self._note(outcomes)
+        of_outcome: dict[int, list[Member]] = {TRAINED: [], NOT_FINITE: [], NOT_BEGUN: []}
+        for member, outcome in zip(self.members, outcomes, strict=False):
+            of_outcome[outcome].append(member)
+        return of_outcome[TRAINED], of_outcome[NOT_FINITE]
 
-    def _prepared(
-        self, drawn: list[tuple[np.random.Generator, Mapping[str, Any]]]
-    ) -> tuple[list[OfNetwork], list[State]]:
-        """What each is trained with. drawn: is given the generators that orders are drawn from, and where
-        they were."""
-        networks, states = [], []
+    def _prepared(self, stop: NDArray[np.int64]) -> Queue:
+        """All that compiled code needs of them."""
+        networks, shuffles = Networks(), self._options.shuffle
         for member in self.members:
             model = member.model
-            parameters, streams = model.parameters, model.streams
-            state = member.optimizer.state(parameters.owner, len(parameters), parameters.flat.dtype)
-            numbers = self._numbers_of(member.optimizer, state.steps)
-            self._look_at(member)
-            generator = streams.shuffling if self._options.shuffle else None
-            if generator is not None:
-                drawn.append((generator, generator.bit_generator.state))
-            own = generator, member.rows, numbers, streams.steps_trained
-            states.append(state)
-            networks.append(OfNetwork(parameters.flat, state.buffers, *own))
-        return networks, states
-
-    def _look_at(self, member: Member) -> None:
-        """What a run does with its samples and parameters before the first step."""
-        samples, architecture = member.samples, member.model.architecture
-        member.model.reader.learns(samples)
-        if member.rows is not None:
-            samples = samples.picked(member.rows[:LOOKED_AT])
-        if member.rows is not None or member is self._first:
-            warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
-        warn_if_symmetric(member.model)
+            parameters, streams, generator = model.parameters, model.streams, None
+            look_at(member, member is self._first)
+            flat = parameters.flat
+            state = member.optimizer.state(parameters.owner, flat.size, flat.dtype)
+            self._states.append(state)
+            if shuffles:
+                generator = streams.shuffling
+                self._drawn.append((generator, generator.bit_generator.state))
+            networks.parameters.append(parameters.address)
+            networks.states.append(state.buffers)
+            networks.generators.append(generator)
+            networks.rows.append(member.rows)
+            networks.coefficients.append(self._numbers_of(member.optimizer, state.steps))
+            networks.steps_before.append(streams.steps_trained)
+        self._losses = np.empty((len(self.members), self._steps))
+        samples = self._first.samples.own_views()
+        return Queue(networks, samples.X, samples.Y, self._batch_size, self._losses, stop)
 
     def _numbers_of(self, optimizer: Optimizer, steps_done: int) -> Array:
         """What each step takes from the optimizer."""
         key = id(optimizer), steps_done
-        if key not in self._numbers:
-            architecture, steps = self._first.model.architecture, self._losses.shape[1]
+        numbers = self._numbers.get(key)
+        if numbers is None:
+            architecture, steps = self._first.model.architecture, self._steps
             divisors = divisors_of_steps(self._rows, self._batch_size, 0, steps, architecture.reduction)
             of_steps = optimizer, steps_done, steps, divisors
-            self._numbers[key] = settings_of(*of_steps, architecture.dtype, architecture.l2)
-        return self._numbers[key]
+            numbers = settings_of(*of_steps, architecture.dtype, architecture.l2)
+            self._numbers[key] = numbers
+        return numbers
 
-    def _note(self, states: Sequence[State], outcomes: Sequence[int], seconds: float) -> None:
-        """What a run notes at its end; seconds: of each network."""
+    def _note(self, outcomes: Sequence[int]) -> None:
+        """What a run notes at its end."""
         divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
         of_epochs = self._losses.reshape(len(self.members), self._epochs, -1).sum(axis=2) / divisor
-        steps = self._losses.shape[1]
-        for member, state, outcome, losses in zip(self.members, states, outcomes, of_epochs, strict=True):
+        seconds, steps = self._spent / len(self.members), self._steps
+        of_epoch = seconds / self._epochs
+        for i, (member, state, outcome) in enumerate(zip(self.members, self._states, outcomes, strict=True)):
             if outcome == TRAINED:
                 model, history = member.model, member.history
                 state.steps += steps
                 model.streams.steps_trained += steps
                 model.parameters.changed()
-                lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _key
-                history._add_epochs(losses, lr, seconds / self._epochs)
+                lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
+                history._add_epochs(of_epochs[i], lr, of_epoch)
                 history.seconds, member.ended = seconds, True
+            elif self._drawn:
+                generator, before = self._drawn[i]
+                generator.bit_generator.state = before
+        self._losses, self._drawn, self._states = np.empty(0), [], []
+
+
+def look_at(member: Member, is_first: bool) -> None:
+    """What a run does with its samples and parameters before the first step; is_first: of those that share
+    samples."""
+    samples, model = member.samples, member.model
+    model.reader.learns(samples)
+    if member.rows is not None:
+        samples = samples.picked(member.rows[:LOOKED_AT])
+    if member.rows is not None or is_first:
+        architecture = model.architecture
+        warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
+    warn_if_symmetric(model)
 
 
 def chained(members: Sequence[Member], threads: int) -> tuple[list[Chain], list[Member]]:
     """Chains of those members that can be trained so, and the others."""
     alike: dict[Hashable, list[Member]] = {}
     others: list[Member] = []
-    suitable: dict[tuple[int, int], bool] = {}
+    # The list that members go to whose parts are the same objects: most of many need no other look.
+    known: dict[Hashable, list[Member]] = {}
     for member in members:
-        told = id(member.options), id(member.samples)
-        if told not in suitable:
-            suitable[told] = _suit(member.options, member.samples)
-        if suitable[told] and _suits(member):
-            alike.setdefault(_key(member), []).append(member)
-        else:
-            others.append(member)
+        architecture, rows = member.model.architecture, member.rows
+        parts = architecture.alike, member.optimizer, member.options, member.samples, member.held_out
+        same = type(member.model), *map(id, parts), None if rows is None else len(rows)
+        found = known.get(same)
+        if found is None:
+            suits = _suits(member)
+            found = alike.setdefault(_key(member), []) if suits else others
+            if not architecture.is_noisy:
+                known[same] = found
+        found.append(member)
     chains: list[Chain] = []
     total = sum(member.seconds for member in members)
     most = min(CHAIN_SECONDS, total / (CHAINS_PER_CORE * threads))
     for of_key in alike.values():
-        design, numbers = _design(of_key[0]), Numbers()
-        for part in _cut(of_key, most):
-            if len(part) > 1:
-                chains.append(Chain(design, part, numbers))
-            else:
-                others += part
+        if len(of_key) > 1:
+            design, numbers = _design(of_key[0]), Numbers()
+            chains += [Chain(design, part, numbers) for part in _cut(of_key, most)]
+        else:
+            others += of_key
     return chains, others
 
 
 def _cut(members: Sequence[Member], seconds: float) -> Iterator[Sequence[Member]]:
-    """Pieces that take so long at most, or are one member."""
-    count = max(1, int(seconds / members[0].seconds))
-    for start in range(0, len(members), count):
-        yield members[start : start + count]
+    """Pieces that take about so long, of at least two members."""
+    count = max(2, int(seconds / members[0].seconds))
+    pieces = max(1, len(members) // count)
+    ends = [round(len(members) * i / pieces) for i in range(pieces + 1)]
+    for first, last in itertools.pairwise(ends):
+        yield members[first:last]
 
 
-def _suit(options: FitOptions, samples: Samples) -> bool:
-    """Whether what is told so, of such data, may be done in a chain."""
+def _suits(member: Member) -> bool:
+    """Whether the network may be trained in a chain."""
+    options = member.options
     return (
         options.accumulate == 1
         and options.class_weight is None
         and bool(options.epochs)
         and not has_any(options.sorted_callbacks)
-        and not samples.mapped_files("X", "Y")
-    )
-
-
-def _suits(member: Member) -> bool:
-    """Whether the network may be trained in a chain, as far as that is a matter of its own."""
-    return (
-        member.held_out is None
+        and member.held_out is None
         and member.seconds <= SHORT_SECONDS
         and not isinstance(member.optimizer.lr, Schedule)
         and member.model.architecture.reduction != "weighted_mean"
         and isinstance(member.model.backend, CompiledBackend)
+        and not member.samples.mapped_files("X", "Y")
     )
 
 

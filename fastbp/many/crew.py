@@ -1,9 +1,11 @@
 """A queue of networks, and a thread for each core, which takes the next one when it has finished one.
 
 A network is trained by one core from beginning to end, by the run that `fit` makes: so it has the bits of its
-own `fit`, whoever trains it and whatever the others do. Compiled code (steps, shuffling) runs without
-Python's lock, hence the cores work side by side; Python between the chunks of steps is done by one at a time.
-Networks of equal design take the same prepared plans one after another: memory grows with the cores.
+own `fit`, whoever trains it and whatever the others do. Short ones that are alike are one piece of work, a
+chain, in which compiled code of several cores takes one network after another (chains.py). Compiled code
+(steps, shuffling) runs without Python's lock, hence the cores work side by side; Python between the chunks of
+steps is done by one at a time. Networks of equal design take the same prepared plans one after another:
+memory grows with the cores.
 
 A network that would keep a core busy when all others are done, and whose step is large enough for a team,
 gets all cores first.
@@ -43,11 +45,14 @@ class Crew:
         by_length = sorted(members, key=lambda member: -member.seconds)
         self._teams = [m for m in by_length if threads > 1 and _wants_a_team(m, total / threads)]
         for_teams = set(map(id, self._teams))
-        chains, others = chained([m for m in by_length if id(m) not in for_teams], self.threads)
+        alone = [m for m in by_length if id(m) not in for_teams] if for_teams else by_length
+        chains, others = chained(alone, self.threads)
         works: list[Chain | Member] = [*chains, *others]
         self._queue = deque(sorted(works, key=lambda work: -work.seconds))  # the longest first
+        self._begun: list[Chain] = []
+        self._side_by_side = self.threads > 1 and len(alone) > 1
         self._spare = SparePlans(PLANS_PER_CORE * threads)
-        self._turn, self._telling = threading.RLock(), threading.Lock()
+        self._turn, self._telling, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
         self._stop = np.zeros(1, np.int64)
         self.errors: list[BaseException] = []
 
@@ -61,7 +66,7 @@ class Crew:
             try:
                 for member in self._teams:
                     self._train_here(member)
-                if self.threads > 1 and len(self._queue) > 1:
+                if self._side_by_side:
                     own_thread.run(self._work_side_by_side, self._stop)
                 else:
                     with team.alone():
@@ -91,11 +96,21 @@ class Crew:
         """What is to be trained one by one: of a chain, what has not stayed finite."""
         if isinstance(work, Member):
             return [work]
-        left = work.train(self._spare, self._stop)
-        for member in work.members:
-            if member.ended:
-                self._tell(member)
+        trained, left = work.train(self._spare, self._stop)
+        for member in trained:
+            self._tell(member)
         return left
+
+    def _next(self) -> Chain | Member | None:
+        """What nobody has begun yet; then a chain, to help with what nobody has begun of it."""
+        with self._taking:
+            if self._queue:
+                work = self._queue.popleft()
+                if isinstance(work, Chain):
+                    self._begun.append(work)
+                return work
+            self._begun = [chain for chain in self._begun if not chain.is_over]
+            return self._begun[0] if self._begun else None
 
     def _work_side_by_side(self) -> None:
         """In a thread that gets no signals: until all others are done."""
@@ -109,9 +124,8 @@ class Crew:
     def _work(self) -> None:
         with team.alone():
             while not self.interrupted:
-                try:
-                    work = self._queue.popleft()
-                except IndexError:
+                work = self._next()
+                if work is None:
                     return
                 try:
                     for member in self._left_of(work):

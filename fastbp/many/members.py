@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,10 @@ class Flag(Interrupts):
 @dataclass
 class Member:
     """One of many: index, its network, its samples (perhaps shared with others; `rows` of them are its own),
-    and what `fit` would be told."""
+    and what `fit` would be told.
+
+    seconds : how long it will take, to tell long ones from short ones.
+    """
 
     index: int
     model: Network
@@ -52,6 +54,8 @@ class Member:
     rows: NDArray[np.int64] | None
     held_out: Samples | None
     options: FitOptions
+    steps: int
+    seconds: float
     history: History = field(default_factory=History)
     ended: bool = False  # by itself, whether or not with an error
 
@@ -59,19 +63,9 @@ class Member:
         return len(self.samples) if self.rows is None else len(self.rows)
 
     @property
-    def steps(self) -> int:
-        assert self.options.epochs is not None
-        return self.options.epochs * -(-len(self) // self.options.batch_size)
-
-    @property
     def step_multiply_adds(self) -> int:
         """Of one training step, roughly."""
         return self.model.backend.step_multiply_adds(self.options.batch_size)
-
-    @cached_property
-    def seconds(self) -> float:
-        """How long it will take, to tell long ones from short ones."""
-        return self.steps * self.model.backend.guessed_step_seconds(self.options.batch_size)
 
     def run(self) -> tuple[Run, Validation | None]:
         """What `fit` would make of it. Rows of its own are copied now, and let go with the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Sequence
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,12 @@ SEED_LIMIT = 1 << 128
 REDUCTIONS = ("mean", "sum", "weighted_mean")
 
 
+@lru_cache(4096)
+def _known(kind: Hashable) -> Hashable:
+    """The first one of those that are equal."""
+    return kind
+
+
 class Architecture:
     """Layers, loss, and how training treats them; the arguments, and the errors, are those of `MLP`.
 
@@ -36,6 +42,8 @@ class Architecture:
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
     scaling : (scale, offset), both (inputs,) in float64, or None where inputs are taken as they are.
     shapes : (fan_in, fan_out) of every layer.
+    alike : equal, and mostly the same object, for architectures that train and predict alike: all but seed
+        and threads.
     arrays : names and shapes of the parameter arrays in their order, see `layout`.
     """
 
@@ -91,6 +99,7 @@ class Architecture:
         hidden = self.hidden
         names = [hidden] * (len(self.shapes) - 1) if isinstance(hidden, str) else hidden
         self.activations = [activations.OUTPUTS[name] for name in (*names, self.output)]
+        self.alike = _known(self._kind())
         self.arrays = layout.shapes(self.layer_sizes, self.layer_norm)
 
     def _scaling(self) -> tuple[Array, Array] | None:
@@ -118,9 +127,7 @@ class Architecture:
         """The number of weights, biases and gains."""
         return layout.size(self.arrays)
 
-    @cached_property
-    def alike(self) -> Hashable:
-        """Equal for architectures that train and predict alike: all but seed and threads."""
+    def _kind(self) -> Hashable:
         scaling = self.scaling and tuple(part.tobytes() for part in self.scaling)
         layers = self.layer_sizes, tuple(self.activation_names), self.layer_norm, tuple(self.dropout)
         training = self.loss.name, self.reduction, self.max_norm, self.l2, self.input_noise

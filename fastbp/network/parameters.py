@@ -22,6 +22,7 @@ class Parameters:
     """All numbers that training changes, in the order of `layout.shapes`.
 
     flat : all of them, (n_parameters,), with `slack` bytes of zeros behind that may be read as well.
+    address : where it lies in memory.
     weights, biases, gains : lists of views of `flat`, in which users may write, and in whose place they may
         put other arrays; `adopt` takes the values over before anything is computed.
     owner : what optimizers keep their states of these parameters under; another one after `draw`.
@@ -44,6 +45,7 @@ class Parameters:
         memory = np.zeros(values.nbytes + self._slack, np.uint8)
         self._flat = memory[: values.nbytes].view(values.dtype)
         self._flat[...] = values
+        self.address = int(self._flat.ctypes.data)
         self._split = self.split(self._flat)
         self.views: list[Array] = [array for kind in self._split for array in kind]
         self._shapes = [view.shape for view in self.views]

@@ -161,11 +161,16 @@ def has_finite_parameters(model: Network) -> bool:
     return model.backend.is_finite(model.parameters.flat) or model.parameters.are_finite()
 
 
+def require_finite_parameters(model: Network) -> None:
+    """ValueError if there is NaN or infinity."""
+    if not has_finite_parameters(model):
+        raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
+
+
 def _require_trainable(model: Network) -> None:
     """ValueError for parameters that are not finite; a warning where units are all alike, to the caller of
     `fit`, so many calls above."""
-    if not has_finite_parameters(model):
-        raise ValueError("weights, biases or gains hold NaN or infinity: training cannot start from them")
+    require_finite_parameters(model)
     warn_if_symmetric(model)
 
 

@@ -50,13 +50,13 @@ def networks(options, count=5):
 def chained(monkeypatch):
     """How many networks each chain trained has had."""
     counts = []
-    train_chain = chains.train_chain
+    Queue = chains.Queue
 
-    def counted(plan, X, Y, networks, losses, stop):
-        counts.append(len(networks))
-        return train_chain(plan, X, Y, networks, losses, stop)
+    def counted(networks, *arguments):
+        counts.append(len(networks.parameters))
+        return Queue(networks, *arguments)
 
-    monkeypatch.setattr(chains, "train_chain", counted)
+    monkeypatch.setattr(chains, "Queue", counted)
     monkeypatch.setattr(chains, "CHAINS_PER_CORE", 1)
     return counts
 
@@ -114,17 +114,17 @@ def test_of_a_chain_those_that_diverge_end_alone(chained):
 def test_ctrl_c_ends_chains_between_networks(chained, monkeypatch, threads):
     """Pressed when so many are prepared. Whoever was not trained is as before, also its order of rows."""
     together, alone = networks({}, 60), networks({}, 60)
-    look = chains.warn_if_symmetric
+    look = chains.look_at
     calls = []
 
-    def pressing(model):
-        calls.append(model)
+    def pressing(member, is_first):
+        calls.append(member)
         if len(calls) == 45:  # of the third chain of 20
             signal.pthread_kill(MAIN, signal.SIGINT)
             time.sleep(0.3 * (threads > 1))  # until the main thread has heard it
-        look(model)
+        look(member, is_first)
 
-    monkeypatch.setattr(chains, "warn_if_symmetric", pressing)
+    monkeypatch.setattr(chains, "look_at", pressing)
     monkeypatch.setattr(chains, "CHAIN_SECONDS", 2e-4)
     optimizer = fastbp.Adam(0.01)
     options = {"epochs": 3, "batch_size": 16, "progress": False}
@@ -145,11 +145,11 @@ def test_an_error_before_training_leaves_the_order_of_rows(chained, monkeypatch)
     """Whatever it is: here, as if there were no memory for the last one's."""
     models, before = networks({}), networks({})
 
-    def fails(model):
-        if model is models[4]:
+    def fails(member, is_first):
+        if member.model is models[4]:
             raise MemoryError("no room")
 
-    monkeypatch.setattr(chains, "warn_if_symmetric", fails)
+    monkeypatch.setattr(chains, "look_at", fails)
     optimizer = fastbp.SGD(0.1)
     with pytest.raises(MemoryError, match="no room"):
         fastbp.fit_many(models, X, Y, epochs=2, optimizers=optimizer, threads=1, progress=False)
@@ -190,3 +190,32 @@ def test_networks_that_differ_in_anything_are_not_in_one_chain(chained):
     optimizers += [fastbp.SGD(fastbp.schedules.Cosine(0.1, 9))] * 2
     fastbp.fit_many(models, X, Y, epochs=1, optimizers=optimizers, threads=1, progress=False)
     assert chained == [2] * 7
+
+
+def test_cores_take_the_networks_of_one_chain(monkeypatch):
+    """Who has nothing to begin helps with what another core has begun. One of the networks diverges."""
+    plans, both_are_there = [], threading.Barrier(2, timeout=30)
+
+    class Queue(chains.Queue):
+        def train(self, plan):
+            plans.append(plan)
+            both_are_there.wait()
+            super().train(plan)
+
+    monkeypatch.setattr(chains, "Queue", Queue)
+    monkeypatch.setattr(chains, "CHAINS_PER_CORE", 0.5)
+    together, alone = networks({"output": "identity"}, 50), networks({"output": "identity"}, 50)
+    for model in (together[30], alone[30]):
+        model.weights[0][...] *= 1e25
+    optimizer = fastbp.SGD(0.01, momentum=0.9)
+    options = {"epochs": 20, "batch_size": 16, "progress": False}
+    with pytest.warns(RuntimeWarning, match=r"1 of 50 networks .*models\[30\]: the loss became"):
+        got = fastbp.fit_many(together, X, Y, optimizers=optimizer, threads=2, **options)
+    assert len(plans) == 2 and plans[0] is not plans[1]
+    for i, (model, same) in enumerate(zip(together, alone, strict=True)):
+        if i == 30:
+            with pytest.raises(FloatingPointError):
+                same.fit(X, Y, optimizer=optimizer, **options)
+        else:
+            assert columns(got[i]) == columns(same.fit(X, Y, optimizer=optimizer, **options))
+        assert state_of(model, optimizer) == state_of(same, optimizer)

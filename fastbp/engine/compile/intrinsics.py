@@ -187,6 +187,11 @@ if config.DISABLE_JIT:
     def store_number(address, value):
         ctypes.memmove(int(address), value.tobytes(), value.itemsize)
 
+    def fetch_add(address, value):
+        before = peek(address, 0)
+        publish(address, before + value)
+        return before
+
     def exchange(address, value):
         before = peek(address, 0)
         publish(address, value)

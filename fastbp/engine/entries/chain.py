@@ -1,4 +1,5 @@
-"""Networks of one design in a chain: one plan trains them in one entry, each from its first step to its last.
+"""Networks of one design in a chain: compiled code of each core takes the next one, and trains it from its
+first step to its last.
 
 For a network of some dozen weights and steps Python would take longer than the training itself.
 """
@@ -6,8 +7,9 @@ For a network of some dozen weights and steps Python would take longer than the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from fastbp.engine import tables
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.compile.intrinsics import call, load_number, observe, peek
+from fastbp.engine.compile.intrinsics import call, fetch_add, load_number, observe, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.entries.shuffling import bit_generator_at, shuffle
@@ -56,27 +58,37 @@ class Link(Struct):
 
 @struct
 class Chain(Struct):
-    """Networks that one plan trains one after another."""
+    """Networks that are trained by whichever core is free."""
 
-    plan: int
-    work: int  # of worker/train.py
-    finite: int  # of kernels/finite.py
-    shuffle: int  # of entries/shuffling.py
-    order: int  # room for the order of some epochs
-    epochs: int
-    epochs_at_once: int  # that there is room for
-    packed: int  # the plan's parameters
-    numbers: int  # how many
-    bad: int  # room for an integer
-    stop: int  # address of a flag: not 0 ends it after the network that it is at
     links: int
     count: int
+    taken: int  # address of how many were taken by a core
+    stop: int  # address of a flag: not 0 has each core end after the network that it is at
+    epochs: int
+    epochs_at_once: int  # that a core has room for the order of
+    shuffle: int  # of entries/shuffling.py
+
+
+@struct
+class Core(Struct):
+    """What one of the cores trains the networks of a chain with."""
+
+    chain: int
+    plan: int
+    work: int  # of worker/train.py
+    order: int  # room for the order of some epochs
+    packed: int  # the plan's parameters
+    numbers: int  # how many
+    finite: int  # of kernels/finite.py
+    bad: int  # room for its answer
 
 
 # Link.outcome. What was trained and did not stay finite is as it was before.
 NOT_BEGUN, TRAINED, NOT_FINITE = 0, 1, 2
+LINK_FIELDS = size_of(Link) // 8
+OUTCOME = LINK_FIELDS - 1
 LINK_BYTES = size_of(Link)
-link_at, chain_at = view_of(Link), view_of(Chain)
+link_at, chain_at, core_at = view_of(Link), view_of(Chain), view_of(Core)
 
 
 @inner
@@ -108,7 +120,7 @@ def _sum(losses, steps):
 
 
 @inner
-def _train(chain, plan, link):
+def _train(chain, core, plan, link):
     """All epochs of a network, of which some are ordered at a time: an order is read while it is in the
     cache."""
     epoch = np.int64(0)
@@ -116,33 +128,34 @@ def _train(chain, plan, link):
         count, done = min(chain.epochs_at_once, chain.epochs - epoch), epoch * plan.steps_per_epoch
         plan.order = link.rows
         if link.generator != 0:
-            plan.order = chain.order
-            call(chain.shuffle, (link.generator, link.rows, plan.samples, chain.order, count))
+            plan.order = core.order
+            call(chain.shuffle, (link.generator, link.rows, plan.samples, core.order, count))
         plan.last_step = count * plan.steps_per_epoch
         plan.coefficients = link.coefficients + done * plan.coefficients_row
         plan.losses = link.losses + done * 8
         plan.steps_before = link.steps_before + done
         plan.task = PACK + TRAIN if epoch == 0 else TRAIN
-        call(chain.work, (0, 1, chain.plan))
+        call(core.work, (0, 1, core.plan))
         epoch += count
 
 
 def _train_chain(address):
-    chain = chain_at(address)
-    plan = plan_at(chain.plan)
-    for i in range(chain.count):
-        if observe(chain.stop) != 0:
+    core = core_at(address)
+    chain, plan = chain_at(core.chain), plan_at(core.plan)
+    while observe(chain.stop) == 0:
+        i = fetch_add(chain.taken, 1)
+        if i >= chain.count:
             return
         link = link_at(chain.links + i * LINK_BYTES)
         _bind(plan, link)
-        _train(chain, plan, link)
+        _train(chain, core, plan, link)
         link.outcome = NOT_FINITE
-        call(chain.finite, (chain.packed, chain.numbers, chain.bad))
-        if peek(chain.bad, np.int64(0)) == 0 and np.isfinite(
+        call(core.finite, (core.packed, core.numbers, core.bad))
+        if peek(core.bad, np.int64(0)) == 0 and np.isfinite(
             _sum(link.losses, chain.epochs * plan.steps_per_epoch)
         ):
             plan.task = UNPACK + UNPACK_STATES
-            call(chain.work, (0, 1, chain.plan))
+            call(core.work, (0, 1, core.plan))
             link.outcome = TRAINED
 
 
@@ -151,77 +164,93 @@ def _entry() -> Any:
     return jit.dispatcher(_train_chain, (types.int64,))
 
 
-class OfNetwork(NamedTuple):
-    """What a network of a chain is trained with.
+@dataclass
+class Networks:
+    """Networks of a chain, a list entry for each.
 
-    parameters : flat, and states, what the rule keeps of each. generator : what the order of each epoch is
-    drawn from, as `permutations` draws it (shuffling.py); None: no order. rows : the numbers of its rows, of
-    those that are bound; None: all of them. coefficients : (steps, numbers), see settings.py. steps_before :
-    of its life, for random numbers.
+    parameters : where the flat ones lie. states : what the rule keeps of each of them. generators : what the
+    order of each epoch is drawn from, as `permutations` draws it (shuffling.py); None: no order. rows : the
+    numbers of its rows, of those that all share; None: all of them. coefficients : (steps, numbers), see
+    settings.py. steps_before : of its life, for random numbers.
+
+    All have as many rows, steps and epochs, and either all have a generator or none.
     """
 
-    parameters: Array
-    states: Sequence[Array]
-    generator: np.random.Generator | None
-    rows: NDArray[np.int64] | None
-    coefficients: Array
-    steps_before: int
+    parameters: list[int] = field(default_factory=list)
+    states: list[Sequence[Array]] = field(default_factory=list)
+    generators: list[np.random.Generator | None] = field(default_factory=list)
+    rows: list[NDArray[np.int64] | None] = field(default_factory=list)
+    coefficients: list[Array] = field(default_factory=list)
+    steps_before: list[int] = field(default_factory=list)
+
+    def links(self, losses: NDArray[np.float64]) -> NDArray[np.int64]:
+        """What compiled code reads of them, a `Link` each; losses : (networks, steps)."""
+        links = aligned(LINK_BYTES * len(losses)).view(np.int64).reshape(len(losses), LINK_FIELDS)
+        of_states = [[data_at(state) for state in states] for states in zip(*self.states, strict=True)]
+        for k, column in enumerate((self.parameters, *of_states)):
+            links[:, k] = column
+        if self.generators[0] is not None:
+            links[:, 3] = [bit_generator_at(generator) for generator in self.generators if generator]
+        if self.rows[0] is not None:
+            links[:, 4] = [data_at(rows) for rows in self.rows if rows is not None]
+        links[:, 5] = [data_at(numbers) for numbers in self.coefficients]
+        links[:, 6] = data_at(losses) + np.arange(len(losses)) * losses.strides[0]
+        links[:, 7] = self.steps_before
+        return links
 
 
-def train_chain(
-    plan: Plan,
-    X: Any,
-    Y: Any,
-    networks: Sequence[OfNetwork],
-    losses: NDArray[np.float64],
-    stop: NDArray[np.int64],
-) -> list[int]:
-    """Train them on X and Y, as of `Plan.bind_data`; the outcome of each. losses : (networks, steps), for the
-    result.
+class Queue:
+    """The networks of a chain, which are taken by as many cores as call `train`.
 
-    One whose losses or parameters do not stay finite is NOT_FINITE, and as it was, but for its generator;
-    NOT_BEGUN are those that come after the moment when `stop`, (1,), was set. A network's steps are done to
-    their end. All have as many rows, steps and epochs, and either all have a generator or none.
+    X, Y : as of `Plan.bind_data`. losses : (networks, steps), for the result. stop : (1,), a flag that ends
+    all cores after the network that each is at.
     """
-    first = networks[0]
-    rows = len(X) if first.rows is None else len(first.rows)
-    at_once = 1
-    if first.generator is not None:
-        at_once = max(1, ORDER_ENTRIES // rows)
-    elif first.rows is None:
-        at_once = losses.shape[1]
-    order = np.empty(at_once * rows if first.generator is not None else 0, np.int64)
-    plan.bind_data(X, Y, None if first.generator is None and first.rows is None else order)
-    links, room = _links(networks, losses), np.zeros(1, np.int64)
-    memory = aligned(size_of(Chain))
-    chain, table, coefficients = at(Chain, data_at(memory)), plan.table, first.coefficients
-    table.samples, table.steps_per_epoch = rows, -(-rows // plan.design.batch)
-    chain.plan, chain.work, chain.finite = plan.address, plan.work, not_finite(plan.design.dtype.name)
-    chain.shuffle, chain.order, chain.epochs_at_once = shuffle(), data_at(order), at_once
-    chain.epochs = losses.shape[1] // table.steps_per_epoch
-    chain.packed, chain.numbers = data_at(plan.packed), plan.packed.size
-    chain.bad, chain.stop = data_at(room), data_at(stop)
-    chain.links, chain.count = data_at(links), len(networks)
-    table.first_step = 0
-    table.coefficients_row = coefficients.strides[0]
-    table.bias_coefficients = tables.bias_coefficients(plan.design, coefficients)
-    plan.unbind()
-    _entry()(data_at(memory))
-    plan.threads = 1
-    return [at(Link, data_at(links) + i * LINK_BYTES).outcome for i in range(len(networks))]
 
+    def __init__(
+        self,
+        networks: Networks,
+        X: Any,
+        Y: Any,
+        batch_size: int,
+        losses: NDArray[np.float64],
+        stop: NDArray[np.int64],
+    ) -> None:
+        self._networks, self._data, self._losses, self._stop = networks, (X, Y), losses, stop
+        of_first = networks.rows[0]
+        self._rows = len(X) if of_first is None else len(of_first)
+        self._shuffles, self._picks = networks.generators[0] is not None, of_first is not None
+        self._links, self._taken = networks.links(losses), aligned(64).view(np.int64)
+        self._memory = aligned(size_of(Chain))
+        chain = self._chain = at(Chain, data_at(self._memory))
+        chain.links, chain.count, chain.taken = data_at(self._links), len(losses), data_at(self._taken)
+        chain.stop, chain.shuffle = data_at(stop), shuffle()
+        chain.epochs = losses.shape[1] // -(-self._rows // batch_size)
+        chain.epochs_at_once = 1
+        if self._shuffles:
+            chain.epochs_at_once = max(1, ORDER_ENTRIES // self._rows)
+        elif not self._picks:
+            chain.epochs_at_once = chain.epochs
 
-def _links(networks: Sequence[OfNetwork], losses: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """What compiled code reads of them, a `Link` each."""
-    links = aligned(LINK_BYTES * len(networks))
-    here, of_losses = data_at(links), data_at(losses)
-    for network in networks:
-        link = at(Link, here)
-        states = [*map(data_at, network.states), 0, 0]
-        link.parameters, link.first_state, link.second_state = data_at(network.parameters), *states[:2]
-        link.generator = 0 if network.generator is None else bit_generator_at(network.generator)
-        link.rows = 0 if network.rows is None else data_at(network.rows)
-        link.coefficients, link.losses = data_at(network.coefficients), of_losses
-        link.steps_before = network.steps_before
-        here, of_losses = here + LINK_BYTES, of_losses + losses.strides[0]
-    return links
+    @property
+    def outcomes(self) -> list[int]:
+        """What became of each so far. One whose losses or parameters do not stay finite is NOT_FINITE, and as
+        it was, but for its generator; NOT_BEGUN are those that come after the moment when `stop` was set. A
+        network's steps are done to their end."""
+        return self._links[:, OUTCOME].tolist()
+
+    def train(self, plan: Plan) -> None:
+        """Take networks and train them, by one core, until none is left. The plan is the caller's alone."""
+        order = np.empty(self._chain.epochs_at_once * self._rows if self._shuffles else 0, np.int64)
+        plan.bind_data(*self._data, order if self._shuffles or self._picks else None)
+        memory, bad, table = aligned(size_of(Core)), np.zeros(1, np.int64), plan.table
+        core, coefficients = at(Core, data_at(memory)), self._networks.coefficients[0]
+        core.chain, core.plan, core.work = self._chain.here, plan.address, plan.work
+        core.order, core.packed, core.numbers = data_at(order), data_at(plan.packed), plan.packed.size
+        core.finite, core.bad = not_finite(plan.design.dtype.name), data_at(bad)
+        table.samples, table.steps_per_epoch = self._rows, -(-self._rows // plan.design.batch)
+        table.first_step = 0
+        table.coefficients_row = coefficients.strides[0]
+        table.bias_coefficients = tables.bias_coefficients(plan.design, coefficients)
+        plan.unbind()
+        _entry()(data_at(memory))
+        plan.threads = 1

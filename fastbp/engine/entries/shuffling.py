@@ -26,6 +26,7 @@ MOST_ROWS = 1 << 32
 STATE, NEXT_32_BITS = 0, 2
 
 
+@cache
 def shuffle() -> int:
     """(generator, rows_of, rows, order, count): draw so many permutations, one behind the other.
 
