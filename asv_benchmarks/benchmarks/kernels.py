@@ -179,6 +179,8 @@ LAYERS = {
     "128 x 784-256": (128, 784, 256),
     "1024 x 1024-1024": (1024, 1024, 1024),
 }
+OF_MEMORY = [(1, 1024, 1024), (4, 1024, 1024), (16, 1024, 1024), (1024, 1024, 1), (1024, 1021, 1)]
+ROWS_AND_COLUMNS = {f"{rows} x {fan_in}-{out}": (rows, fan_in, out) for rows, fan_in, out in OF_MEMORY}
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:
@@ -191,7 +193,7 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 
 
 def operands(layer: str, dtype: str) -> dict[str, np.ndarray]:
-    rows, fan_in, fan_out = LAYERS[layer]
+    rows, fan_in, fan_out = (LAYERS | ROWS_AND_COLUMNS)[layer]
     rng = np.random.default_rng(0)
     shapes = {
         "X": (rows, fan_in),
@@ -270,18 +272,25 @@ class _Curve:
 
 
 class MatrixProductPlusBias(_Curve):
-    kernel = "matmul_bias"
-    time_call = _timed("matrix product plus bias")
+    kernel, time_call = "matmul_bias", _timed("matrix product plus bias")
 
 
 class MatrixProductWeightGradient(_Curve):
-    kernel = "matmul_at_b"
-    time_call = _timed("matrix product, weights' gradient")
+    kernel, time_call = "matmul_at_b", _timed("matrix product, weights' gradient")
 
 
 class MatrixProductDeltas(_Curve):
-    kernel = "matmul_a_bt"
-    time_call = _timed("matrix product, deltas of the layer below")
+    kernel, time_call = "matmul_a_bt", _timed("matrix product, deltas of the layer below")
+
+
+class RowOrColumnProductPlusBias(MatrixProductPlusBias):
+    params = [list(ROWS_AND_COLUMNS), *_Curve.params[1:]]
+    time_call = _timed("matrix product plus bias, of few rows or one column")
+
+
+class RowOrColumnWeightGradient(MatrixProductWeightGradient):
+    params = RowOrColumnProductPlusBias.params
+    time_call = _timed("weights' gradient, of few rows or one column")
 
 
 class Relu(_Curve):

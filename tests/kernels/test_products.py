@@ -22,6 +22,8 @@ LARGE = [
     (901, 520, 1),
     (257, 33, 512),
     (2, 3, 999),
+    (12, 40, 1501),  # few rows, in several pieces of the columns
+    (4001, 9, 3),
 ]
 
 
@@ -81,6 +83,21 @@ def test_the_number_of_threads_changes_no_bit(dtype):
         finally:
             numba.set_num_threads(most)
         assert together == alone, shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_rows_changes_no_bit_of_one(dtype):
+    """Whether B is swept, read where it lies or packed."""
+    for columns in (20, 77, 600):
+        A, B, b = matrices(dtype, 40, 301, columns)
+        At = np.ascontiguousarray(A.T)
+        expected = kernels.matmul_bias(A, B, b).tobytes(), kernels.matmul(A, B).tobytes()
+        for count in (1, 2, 3, 5, 12, 13, 14):
+            several = [kernels.matmul_bias(A[i : i + count], B, b) for i in range(0, 40, count)]
+            assert b"".join(z.tobytes() for z in several) == expected[0], (columns, count)
+            of_columns = [np.ascontiguousarray(At[:, i : i + count]) for i in range(0, 40, count)]
+            several = [kernels.matmul_at_b(columns_of_a, B) for columns_of_a in of_columns]
+            assert b"".join(z.tobytes() for z in several) == expected[1], (columns, count)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0), (0, 0, 0)])

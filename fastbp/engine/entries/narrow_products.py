@@ -1,7 +1,7 @@
 """Products with fewer columns than a vector has lanes, and those of a few rows with a transposed matrix.
 
     A @ B, A @ B.T    dot products along the depth, as in a narrow output layer (kernels/narrow_output.py)
-    A.T @ B           C.T = B.T @ A, by the microkernel, since the rows of A are long enough
+    A.T @ B           C.T = B.T @ A, along the rows of A (row_sweep.py)
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
 filled up with zeros.
@@ -14,10 +14,10 @@ import numpy as np
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.entries import row_sweep
 from fastbp.engine.entries.launch import links_at
-from fastbp.engine.entries.products import B_TRANSPOSED, packed_depth, product_at
-from fastbp.engine.kernels import copies, matmul, narrow_output
-from fastbp.engine.worker.operands import Block, Left, Size, Start
+from fastbp.engine.entries.products import B_TRANSPOSED, SWEPT, product_at
+from fastbp.engine.kernels import copies, narrow_output
 from fastbp.engine.worker.partition import Worker, part_of
 
 
@@ -122,48 +122,44 @@ def dots_of(dtype: str) -> list[int]:
 
 
 def _transposed(t, n, address):
-    """Worker t's panels of C.T = B.T @ A, for A.T @ B of few columns."""
+    """Worker t's columns of C.T = B.T @ A, for A.T @ B of few columns."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
     lanes, size, columns = links.lanes, links.itemsize, job.columns
-    vector, panels = lanes * size, whole(job.rows, lanes)
-    p0, p1 = part_of(panels, worker)
-    if p0 == p1:
+    vector = lanes * size
+    vectors = max(1, job.rows // lanes)
+    first, last = part_of(vectors, worker)
+    if first == last:
         return
-    padded = job.rows < lanes
-    memory = np.empty((p1 - p0) * columns * vector + (job.depth * vector if padded else 0) + vector, np.uint8)
+    padded, single = job.rows < lanes, columns == 1
+    first, end = first * lanes, job.rows if last == vectors else last * lanes
+    step = max(2, SWEPT // (columns * vector)) * lanes
+    of_row = whole(min(step, job.rows), lanes) * vector
+    memory = np.empty(columns * of_row + (job.depth * vector if padded else 0) + vector, np.uint8)
     out = (memory.ctypes.data + vector - 1) // vector * vector
     a, a_row = job.a, job.rows * size
     if padded:
-        packed = out + columns * vector
+        packed = out + columns * of_row
         call(links.k1, (a, a_row, packed, vector, vector, job.depth, job.rows))
-        a, a_row = packed, vector
-    pieces = max(1, whole(job.depth, packed_depth(job, links)))
-    for piece in range(pieces):
-        k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
-        start = Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C if piece > 0 else matmul.ZERO))
-        left = Left(job.b + k * columns * size, size, columns * size, k1 - k, np.int64(0))
-        p = p0
-        while p < p1:
-            width = min(2, p1 - p)
-            column, last = p * lanes, (p + width - 1) * lanes
-            if not padded:
-                column, last = min(column, job.rows - lanes), min(last, job.rows - lanes)
-            right = Block(a + k * a_row + column * size, (last - column) * size, a_row)
-            c = Block(out + (p - p0) * columns * vector, columns * vector, vector)
-            call(links.k0, (Size(columns, width, k1 - k), left, right, c, start))
-            p += width
-    for p in range(p0, p1):
-        first = p * lanes if padded else min(p * lanes, job.rows - lanes)
-        here = out + (p - p0) * columns * vector
-        row = columns * size
-        call(links.k2, (job.c + first * row, row, here, columns * vector, min(lanes, job.rows), columns))
+        a, a_row, end = packed, vector, lanes
+    for top in range(first, end, step):
+        # As with panels: a last piece that is less than a vector begins earlier.
+        here = min(top, end - lanes)
+        width, target = min(top + step, end) - here, job.c + here * size if single and not padded else out
+        numbers = (job.b, size, columns * size, columns, job.depth, a + here * size, a_row, width)
+        call(links.k0, (numbers, np.int64(0), target, of_row))
+        if target != out:
+            continue
+        for o in range(columns):
+            c, row = job.c + (here * columns + o) * size, columns * size
+            call(links.k2, (c, row, out + o * of_row, vector, min(width, job.rows), np.int64(1)))
+    memory[0] = 0  # which lives as long as it is used
 
 
 def transposed_of(dtype: str) -> list[int]:
     """What `_transposed` calls."""
     return [
-        matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
+        row_sweep.row_sweep(dtype),
         copies.copy_rows(dtype, into=True),
         copies.copy_columns(dtype, into=False),
     ]

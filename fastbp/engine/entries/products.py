@@ -23,6 +23,7 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, struct, view_of
+from fastbp.engine.entries import row_sweep
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
@@ -31,10 +32,14 @@ from fastbp.engine.worker.partition import Worker, part_of
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
 
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
-# stays in the first-level cache anyway.
-PACKING_ROWS, SMALL = 30, 24 * 1024
+# stays in the first-level cache anyway, and from which it is packed for fewer rows, too: it does not stay in
+# the second-level cache.
+PACKING_ROWS, SMALL, LARGE = 30, 24 * 1024, 384 * 1024
 # So many rows are as high as microkernels of four vectors are on every CPU.
-FEW_ROWS = 3
+LOW_ROWS = 3
+# Up to so many rows sweep along the rows of B, where it has so many panels: fewer have all sums in registers.
+# Bytes of C in one sweep.
+SWEPT_ROWS, SWEPT_PANELS, SWEPT = 12, 5, 16 * 1024
 # Bytes of a packed pair of panels, which one sweep adds up: more than half of what the first-level cache has,
 # since to come back to C for the next piece of the depth costs more (16 KB: 2 to 8% slower on AVX2).
 PAIR = 32 * 1024
@@ -218,21 +223,35 @@ def pack_rows(job, links, to, r0, r1, k, count):
 
 
 @inner
-def few_rows(job, links, p0, p1):
+def low_rows(job, links, p0, p1):
     """Panels p0 to p1 of C, four at a time: with fewer accumulators each would wait for itself."""
-    size, lanes = links.itemsize, links.lanes
+    size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
     whole, row, panel = min(p1, job.columns // lanes), job.columns * size, p0
     while panel < p1:
         width = 4 if panel + 4 <= whole else min(2, p1 - panel)
         column = column_of(job, lanes, panel)
-        distance = (column_of(job, lanes, panel + min(width, 2) - 1) - column) * size
-        if width == 4:
-            distance = lanes * size
+        distance = lanes * size if width == 4 else (column_of(job, lanes, panel + width - 1) - column) * size
         b, c = Block(job.b + column * size, distance, row), Block(job.c + column * size, distance, row)
-        zero = np.int64(0)
         left, start = a_from(job, size, zero, zero, job.depth), start_of(job, zero, column, distance, size)
         call(links.k0, (Size(job.rows, width, job.depth), left, b, c, start))
         panel += width
+
+
+@inner
+def few_rows(job, links, rows, panels):
+    """Rows r0 to r1 and panels p0 to p1 of C, row by row of B, so many columns at a time that C stays in the
+    first-level cache. A last panel that is moved back begins in columns of the same worker."""
+    (r0, r1), (p0, p1) = rows, panels
+    size, lanes, row = links.itemsize, links.lanes, job.columns * links.itemsize
+    step, zero = max(2, SWEPT // ((r1 - r0) * lanes * size)), np.int64(0)
+    for panel in range(p0, p1, step):
+        column = column_of(job, lanes, panel)
+        columns = min(min(panel + step, p1) * lanes, job.columns) - column
+        a = a_from(job, size, r0, zero, job.depth)
+        a_row, a_k = (size, a.stride) if job.kind == A_TRANSPOSED else (a.stride, size)
+        bias = job.bias + column * size if job.bias != 0 else 0
+        b, c = job.b + column * size, job.c + r0 * row + column * size
+        call(links.k6, (a.address, a_row, a_k, r1 - r0, job.depth, b, row, columns, bias, c, row))
 
 
 @inner
@@ -278,9 +297,9 @@ def rectangle(job, links, rows, pairs):
     """Rows r0 to r1 and pairs of panels q0 to q1 of C."""
     (r0, r1), (q0, q1) = rows, pairs
     size, height = links.itemsize, links.height
-    packs_b = job.kind == B_TRANSPOSED or (
-        r1 - r0 >= PACKING_ROWS and job.depth * job.columns * size >= SMALL
-    )
+    of_matrix = job.depth * job.columns * size
+    enough = of_matrix >= (SMALL if r1 - r0 >= PACKING_ROWS else LARGE)
+    packs_b = job.kind == B_TRANSPOSED or (r1 - r0 > SWEPT_ROWS and enough)
     packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
     if not packs_a and not packs_b:
         sweeps(job, links, rows, pairs, (np.int64(0), np.int64(0)))
@@ -303,8 +322,12 @@ def _product(t, n, address):
         r0, r1 = part_of(job.rows, worker)
     if r0 == r1 or q0 == q1:
         return
-    if job.rows <= FEW_ROWS and job.kind != B_TRANSPOSED:
-        few_rows(job, links, panels_before(job, links, q0), panels_before(job, links, q1))
+    p0, p1 = panels_before(job, links, q0), panels_before(job, links, q1)
+    few = job.rows <= SWEPT_ROWS and job.kind != B_TRANSPOSED
+    if few and job.rows <= LOW_ROWS and job.depth * job.columns * links.itemsize < SMALL:
+        low_rows(job, links, p0, p1)
+    elif few and p1 - p0 >= SWEPT_PANELS:
+        few_rows(job, links, (r0, r1), (p0, p1))
     else:
         rectangle(job, links, (r0, r1), (q0, q1))
 
@@ -322,6 +345,7 @@ def kernels_of(dtype: str, kind: int) -> list[int]:
         copies.pack_slivers(dtype) if a else 0,
         copies.transpose(dtype) if b else 0,
         copies.copy_columns(dtype, into=True) if b else 0,
+        row_sweep.row_sweep(dtype) if untransposed else 0,
     ]
 
 
