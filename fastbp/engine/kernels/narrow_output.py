@@ -51,29 +51,31 @@ def dots(dtype: str) -> int:
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
         room = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(2 * n)]
-        # (Where there are no panels, they may well come in groups of none.)
-        group = b.select(b.icmp_signed(">", group, I64(0)), group, I64(1))
-        groups = b.sdiv(b.add(panels, b.sub(group, I64(1))), group)
+        a_at, w_at, left = (cgutils.alloca_once(b, I64) for _ in range(3))
+        to_next_group = b.sub(group_stride, b.mul(b.sub(group, I64(1)), I64(size)))
 
         def visit(block: ir.Value, first: ir.Value, count: int) -> None:
             """So many outputs from `first` on, which share what is loaded of a."""
             sums = [room[k * n : (k + 1) * n] for k in range(count)]
             for s in itertools.chain(*sums):
                 b.store(ops.const(0.0).value, s)
-            rows = b.add(a, b.mul(block, b.mul(a_row, I64(n))))
-            places = [b.add(w, b.mul(b.add(first, I64(k)), I64(size))) for k in range(count)]
-            with cgutils.for_range(b, groups, intp=I64) as outer:
-                before, here = b.mul(outer.index, group), b.add(rows, b.mul(outer.index, group_stride))
-                left = b.sub(panels, before)
-                most = b.select(b.icmp_signed("<", left, group), left, group)
-                with cgutils.for_range(b, most, intp=I64) as loop:
-                    panel = b.mul(b.add(before, loop.index), w_panel)
-                    weights = [ops.load(b.add(place, panel)) for place in places]
-                    for r in range(n):
-                        v = ops.load(vector_at(b, here, I64(r), a_row, loop.index, I64(size)))
-                        for k in range(count):
-                            s = sums[k][r]
-                            b.store(ops.fma(v, weights[k], ops.wrap(b.load(s))).value, s)
+            b.store(b.add(a, b.mul(block, b.mul(a_row, I64(n)))), a_at)
+            b.store(b.add(w, b.mul(first, I64(size))), w_at)
+            b.store(group, left)
+            # One loop over all panels: groups are too short for a loop of their own.
+            with cgutils.for_range(b, panels, intp=I64):
+                here, panel = b.load(a_at), b.load(w_at)
+                weights = [ops.load(b.add(panel, I64(k * size))) for k in range(count)]
+                for r in range(n):
+                    v = ops.load(b.add(here, b.mul(I64(r), a_row)))
+                    for k in range(count):
+                        s = sums[k][r]
+                        b.store(ops.fma(v, weights[k], ops.wrap(b.load(s))).value, s)
+                others = b.sub(b.load(left), I64(1))
+                ends = b.icmp_signed("==", others, I64(0))
+                b.store(b.select(ends, group, others), left)
+                b.store(b.add(here, b.select(ends, to_next_group, I64(size))), a_at)
+                b.store(b.add(panel, w_panel), w_at)
             for k in range(count):
                 o = b.add(first, I64(k))
                 start = ops.load_splat(b.add(bias, b.mul(o, I64(ops.itemsize))))
