@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import optimizers
 from fastbp.engine.simd.vector import isa
 
@@ -32,7 +33,7 @@ PART_PANELS = 4
 def aligned(size: int) -> NDArray[np.uint8]:
     """Zeros that begin on a cache line."""
     raw = np.zeros(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -data_at(raw) % 64
     return raw[start : start + size]
 
 
@@ -51,7 +52,7 @@ class Memory:
         """The address of so many bytes of zeros."""
         memory = aligned(size)
         self.arrays.append(memory)
-        return int(memory.ctypes.data)
+        return data_at(memory)
 
     @property
     def nbytes(self) -> int:

@@ -16,7 +16,7 @@ def symmetric_layers(model: Network) -> list[int]:
 def _is_symmetric(model: Network, layer: int) -> bool:
     weights, biases, gains = model.parameters.weights, model.parameters.biases, model.parameters.gains
     W, b, W_next = weights[layer - 1], biases[layer - 1], weights[layer]
-    if W.shape[1] < 2 or W.item(0) != W.item(1) or not np.array_equal(W[:, 0], W[:, 1]):  # the usual case
+    if W.shape[1] < 2 or W[0, 0] != W[0, 1] or not np.array_equal(W[:, 0], W[:, 1]):
         return False
     if not ((W[:, :1] == W).all() and (b == b[0]).all()):
         return False
@@ -32,6 +32,11 @@ def warn_if_symmetric(model: Network) -> None:
     parameters = model.parameters
     if parameters.symmetry_reported:
         return
+    for W in parameters.weights[:-1]:
+        if W.shape[1] > 1 and W.item(0) == W.item(1):
+            break
+    else:
+        return  # the usual case, decided quickly
     layers = symmetric_layers(model)
     if not layers:
         return

@@ -147,8 +147,8 @@ class Chain:
         for i, (member, state, outcome) in enumerate(zip(self.members, self._states, outcomes, strict=True)):
             if outcome == TRAINED:
                 model, history = member.model, member.history
-                state.steps += steps
-                model.streams.steps_trained += steps
+                state.counter[0] += steps
+                model.streams.counter[0] += steps
                 model.parameters.changed()
                 lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
                 history._add_epochs(of_epochs[i], lr, of_epoch)

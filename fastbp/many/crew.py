@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from fastbp.engine.plan import TRY_TEAM_FROM_MULTIPLY_ADDS
 from fastbp.engine.threads import own_thread, team
 from fastbp.many.chains import Chain, chained
-from fastbp.many.members import Member
+from fastbp.many.members import Member, Told
 from fastbp.network.spare_plans import SparePlans
 from fastbp.training.interrupt import Interrupts
 
@@ -36,10 +36,11 @@ PLANS_PER_CORE = 8
 class Crew:
     """Trains all members; afterwards each has its history.
 
-    threads : how many cores. told : called after each member, perhaps in other threads, one at a time.
+    threads : how many cores. told : called with those that have ended, perhaps in other threads, one at a
+    time.
     """
 
-    def __init__(self, members: Sequence[Member], threads: int, told: Callable[[Member], None]) -> None:
+    def __init__(self, members: Sequence[Member], threads: int, told: Told) -> None:
         self.threads, self._told = min(threads, len(members)), told
         total = sum(member.seconds for member in members)
         by_length = sorted(members, key=lambda member: -member.seconds)
@@ -90,15 +91,15 @@ class Crew:
             member.train(self._spare, None, self._turn)
             if member.history.interrupted:
                 self._end()
-            self._tell(member)
+            self._tell([member])
 
     def _left_of(self, work: Chain | Member) -> list[Member]:
         """What is to be trained one by one: of a chain, what has not stayed finite."""
         if isinstance(work, Member):
             return [work]
         trained, left = work.train(self._spare, self._stop)
-        for member in trained:
-            self._tell(member)
+        if trained:
+            self._tell(trained)
         return left
 
     def _next(self) -> Chain | Member | None:
@@ -130,14 +131,14 @@ class Crew:
                 try:
                     for member in self._left_of(work):
                         member.train(self._spare, self._stop, self._turn)
-                        self._tell(member)
+                        self._tell([member])
                 except BaseException as error:
                     self.errors.append(error)
                     self._end()
 
-    def _tell(self, member: Member) -> None:
+    def _tell(self, members: Sequence[Member]) -> None:
         with self._telling:
-            self._told(member)
+            self._told(members)
 
 
 def _wants_a_team(member: Member, fair_share: float) -> bool:

@@ -104,8 +104,9 @@ def train(members: Sequence[Member], threads: int | None, progress: bool, execut
     bar = Progress(progress, sum(member.steps for member in members), 0)
     done = [0, 0]
 
-    def told(member: Member) -> None:
-        done[0], done[1] = done[0] + 1, done[1] + member.steps
+    def told(ended: Sequence[Member]) -> None:
+        done[0] += len(ended)
+        done[1] += sum(member.steps for member in ended)
         if bar.is_due(True):
             bar.show(done[1], f"{done[0]} of {len(members)} networks")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from fastbp.training.validation import Validation
 
 Array = NDArray[Any]
 
+# Is called with those that have ended.
+Told = Callable[[Sequence["Member"]], None]
 # What runs call (see `Callbacks`).
 HOOKS = ("train_begin", "chunk_end", "epoch_end", "train_end")
 

@@ -19,7 +19,7 @@ from typing import Any
 from fastbp import checks
 from fastbp.engine.threads import team
 from fastbp.many.crew import Crew
-from fastbp.many.members import Member
+from fastbp.many.members import Member, Told
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.training.interrupt import Interrupts
@@ -56,7 +56,7 @@ def work(key: str, data: bytes | None, group: bytes, threads: int) -> tuple[str,
         held_out = None if member.held_out is None else sets[member.held_out]
         members.append(replace(member, samples=sets[member.samples], held_out=held_out))
     try:
-        Crew(members, team.available(threads), lambda member: None).run()
+        Crew(members, team.available(threads), lambda ended: None).run()
     except Exception as error:
         return FAILED, error
     return DONE, pickle.dumps([_result(member) for member in members])
@@ -136,7 +136,7 @@ class Dispatch:
         self.unfinished: list[Group] = []
         self.errors: list[BaseException] = []
 
-    def run(self, told: Callable[[Member], None]) -> bool:
+    def run(self, told: Told) -> bool:
         """Train all; whether Ctrl-C came."""
         interrupts = Interrupts(lambda: None)
         try:
@@ -200,7 +200,7 @@ class Dispatch:
             return
         self._waiting[future] = group
 
-    def _receive(self, future: Future[Any], key: str, data: bytes, told: Callable[[Member], None]) -> None:
+    def _receive(self, future: Future[Any], key: str, data: bytes, told: Told) -> None:
         group = self._waiting.pop(future)
         try:
             answer, value = future.result()
@@ -215,7 +215,7 @@ class Dispatch:
             members = {member.index: member for member in group.members}
             for result in pickle.loads(value):
                 _take(members[result[0]], result)
-                told(members[result[0]])
+                told([members[result[0]]])
 
     def _try_again(self, group: Group, error: BaseException, key: str, data: bytes) -> None:
         group.attempts += 1

@@ -11,6 +11,7 @@ import _thread
 import ctypes
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
@@ -182,6 +183,7 @@ inner = njit(**_INNER, **linked.OPTIONS)
 inner_with_objects = njit(**_INNER)
 
 
+@cache
 def void(n: int) -> Any:
     """The signature of a callback that takes n 64-bit integers (addresses, strides in bytes, counts)."""
     return types.void(*([types.int64] * n))

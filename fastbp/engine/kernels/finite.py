@@ -26,7 +26,6 @@ from fastbp.engine.simd.vector import I64, Vec, Vectors
 Array = NDArray[Any]
 
 
-@cache
 def not_finite(dtype: str) -> int:
     """(x, count, out): out (one integer) becomes 1 if a number is NaN or infinite: only for those is x * 0
     not 0."""
