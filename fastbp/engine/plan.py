@@ -41,10 +41,8 @@ TRY_TEAM_FROM_IN_MANY_STEPS, MANY_STEPS = 30_000, 100
 LONG_SECONDS, SLOW_MULTIPLY_ADD = 0.4, 1e-10
 # Bytes of parameters from which threads copy them.
 TEAM_FROM_BYTES = 1 << 20
-# Bytes that a row should not be a multiple of: rows then share cache sets. In `fit` each batch of X is copied
-# then. A single step or forward pass copies so many rows and more, if they meet so many panels of weights
-# (predicting 512 x 1024-1024 takes 5.5 ms instead of 8.3).
-BAD_STRIDE = 4096
+# A single step or forward pass copies so many rows and more of X first if they share cache sets and meet so
+# many panels of weights (predicting 512 x 1024-1024 takes 5.5 ms instead of 8.3). In `fit` each batch is.
 CROWDED_ROWS, CROWDED_PANELS = 64, 8
 # The stop flag of entries that nobody may end early. A long one gets a flag of its own, which nobody looks at
 # any more when it is over.
@@ -120,25 +118,21 @@ class Plan:
             layer.W.panel = layer.bias.panel = self.design.vector
             layer.W.row = layer.fan_out * self.design.dtype.itemsize
 
-    def leave_in_place(self, i: int, *, weights: bool) -> bool:
-        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if
-        asked for, weights, whose addresses are then set for each run. Whether it can."""
+    def leave_in_place(self, i: int, *, weights: bool, activations: bool = True) -> bool:
+        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and
+        weights, as far as asked for and worth it; the addresses of weights are then set for each run.
+        Whether it works on those weights."""
         layer, vector = self.layers[i], self.design.vector
         row = layer.fan_out * self.design.dtype.itemsize
-        # To be interrupted, and then the arrays shall be as they were.
-        long = self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS
-        if row % vector or layer.narrow or long:
+        if row % vector or layer.narrow or self.takes_long:
             return False
         self._in_place = True
-        # A panel's lines would all want the same few places in the cache. For one row weights are updated
-        # along their rows; many rows use a line often enough.
-        crowded = row % BAD_STRIDE == 0 and layer.direct and 1 < self.design.batch < tables.PACKING_ROWS
-        if weights and not crowded:
+        if weights and not tables.crowds(layer, self.design):
             layer.in_place, layer.W.panel, layer.W.row = 1, vector, row
-        if layer.z != layer.a:
+        if activations and layer.z != layer.a:
             layer.rows_in_place = 1
             layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes = row, row // vector, row
-        return True
+        return bool(layer.in_place)
 
     def bind_activations(
         self, z: Sequence[Array], a: Sequence[Array], n: Sequence[Array], inverse_std: Sequence[Array]
@@ -212,7 +206,7 @@ class Plan:
     @property
     def _is_crowded(self) -> bool:
         """Whether the rows of X share cache sets."""
-        return self.design.layer_sizes[0] * self.design.dtype.itemsize % BAD_STRIDE == 0
+        return self.design.layer_sizes[0] * self.design.dtype.itemsize % tables.BAD_STRIDE == 0
 
     def _gathers(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
         """Whether each batch of such data is copied to where its rows are consecutive and far from sharing
@@ -327,6 +321,11 @@ class Plan:
         """How many threads may be tried in so many training steps."""
         small = steps >= MANY_STEPS and self.multiply_adds >= TRY_TEAM_FROM_IN_MANY_STEPS
         return team.available(threads) if small or self.may_have_a_team else 1
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether a single step is to hear Ctrl-C; then the caller's arrays shall be as they were."""
+        return self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS
 
     @property
     def may_have_a_team(self) -> bool:

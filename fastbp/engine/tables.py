@@ -3,6 +3,7 @@ compiled callbacks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from fastbp.engine.kernels import (
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
-from fastbp.engine.structs import ADDED, NOT_DIRECT, OF_MANY_ROWS, OF_ONE_ROW, Layer, Plan
+from fastbp.engine.structs import ADDED, NOT_DIRECT, OF_MANY_ROWS, OF_ONE_ROW, REPLACED, Layer, Plan
 from fastbp.engine.worker import train
 from fastbp.formulas import philox as philox_numbers
 
@@ -45,6 +46,10 @@ PREFETCH_FROM_BYTES = 256 * 1024
 # takes two passes: then there is time for the loads of a strided column behind it, and none for a copy of it
 # first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at batch 128 1.09 times).
 PACKING_ROWS, NEVER = 48, 1 << 62
+# Bytes that a row should not be a multiple of: rows then share cache sets. The first-level cache has so many
+# lines of so many bytes, in so many sets. From so many rows of a batch on, weights whose lines have to share
+# sets are worth a copy (AVX2, Zen 3: 784-256-10 at 128 rows takes 0.87 times as long, at 8 rows 1.1 times).
+BAD_STRIDE, CACHE_LINES, LINE, CACHE_SETS, MANY_ROWS = 4096, 512, 64, 64, 16
 # Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take
 # lines that the other is about to write (784-256-10 at batch 128: the second worker's copies took twice as
 # long). A page, so that both have the same place in the cache.
@@ -275,6 +280,23 @@ def _stream(design: Design, memory: Memory, layer: int, factor: float, p: float 
     numbers = settings.view(design.dtype)[4 * 8 // itemsize :: 8 // itemsize]
     numbers[:] = factor, philox_numbers.keep(p)
     return address
+
+
+def places(layer: Layer, design: Design) -> int:
+    """How many lines have room in the first-level cache that lie as far from each other as the rows of a
+    caller's array with a column for each unit."""
+    row = layer.fan_out * design.dtype.itemsize
+    return CACHE_LINES // math.gcd(max(row // LINE, 1), CACHE_SETS)
+
+
+def crowds(layer: Layer, design: Design) -> bool:
+    """Whether panels of the caller's own rows of weights have lines that want the same few places in the
+    cache, and are used so often that a copy in panels pays. (One row of a batch updates weights along their
+    rows.)"""
+    if layer.direct and layer.fan_out * design.dtype.itemsize % BAD_STRIDE == 0:
+        return design.batch > 1
+    used_often = layer.direct != REPLACED and design.batch >= MANY_ROWS
+    return used_often and layer.fan_in > places(layer, design)
 
 
 def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int, int, int]]:

@@ -23,6 +23,7 @@ from numba.extending import intrinsic
 from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.entries import elementwise, flat, launch, narrow_products, products
+from fastbp.engine.threads.runtime import TEAM_NANOSECONDS
 
 _I64 = ir.IntType(64)
 
@@ -116,7 +117,7 @@ def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any)
             kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
             builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
 
-        alone = builder.icmp_signed("<", values[2], _I64(launch.TEAM_NANOSECONDS))
+        alone = builder.icmp_signed("<", values[2], _I64(TEAM_NANOSECONDS))
         with builder.if_else(alone, likely=True) as (small, large):
             with small:
                 if link.kernel in flat.FORMULAS:

@@ -233,7 +233,10 @@ def test_a_call_in_the_midst_of_another_one_of_the_same_model(what, monkeypatch)
 
 
 def test_a_train_step_in_the_midst_of_another_one_of_the_same_shapes(monkeypatch):
-    """On a network large enough for a team: Python stands between filling the plan in and running it."""
+    """One that takes so long that Ctrl-C is heard meanwhile: Python stands between filling the plan in and
+    running it."""
+    monkeypatch.setattr(two_layer, "_prepared", two_layer._PerThread())
+    monkeypatch.setattr("fastbp.engine.plan.LONG_SECONDS", 0.0)
 
     def arrays(seed):
         rng = np.random.default_rng(seed)
@@ -254,8 +257,6 @@ def test_a_train_step_in_the_midst_of_another_one_of_the_same_shapes(monkeypatch
             inside[0] = False
         return way(self, *arguments, **options)
 
-    for prepared in (*two_layer._prepared.step.values(),):
-        monkeypatch.setattr(prepared.plan, "way", lambda *_: (2, 1))
     monkeypatch.setattr(Plan, "run_as", ran)
     assert steps(arrays(1)) == expected
     assert second

@@ -14,7 +14,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.arrays import CallersArray
+from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import FEW_ROWS, Design
@@ -42,8 +42,8 @@ def _predict(address, work, finite, bad, check, X, out):
 
 @cache
 def _entry(dtype: str) -> Any:
-    bad, array = types.Array(types.int64, 1, "C"), CallersArray(types.Array(getattr(types, dtype), 2, "C"))
-    return jit.dispatcher(_predict, (types.int64, types.int64, types.int64, bad, types.boolean, array, array))
+    array, addresses = CallersArray(types.Array(getattr(types, dtype), 2, "C")), [types.int64] * 4
+    return jit.dispatcher(_predict, (*addresses, types.boolean, array, array))
 
 
 class FewRows:
@@ -67,7 +67,9 @@ class FewRows:
         plan.read_in_place()
         plan.table.x.row = layer_sizes[0] * dtype.itemsize
         self._outputs, self._dtype = layer_sizes[-1], dtype
-        self._enter = partial(_entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), plan.bad)
+        self._enter = partial(
+            _entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), data_at(plan.bad)
+        )
 
     def predict(self, X: Array, check_finite: bool) -> Array | None:
         """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype,

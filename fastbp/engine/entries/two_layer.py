@@ -1,13 +1,13 @@
 """The tutorial's network on the caller's own arrays: what the drop-in functions enter.
 
-The arrays are C-ordered and of one dtype. Python prepares one call: small networks are done inside it, from
-the check of the input to the result; for larger ones it only fills the plan in, and a team does the work.
+The arrays are C-ordered and of one dtype. All of a call is one call of compiled code, from the check of the
+input to the result, also where a team does the work. Only what takes so long that Ctrl-C has to be heard
+meanwhile is filled in there and done by Python's leave.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -16,16 +16,19 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from fastbp.engine import tables
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.arrays import CallersArray
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.arrays import CallersArray, data_at
+from fastbp.engine.compile.intrinsics import call, cycles, load_number, store_number
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.structs import (
     BACKWARD,
     FORWARD,
+    NOT_DIRECT,
     PACK,
     REPLACED,
     TRAIN,
@@ -33,6 +36,15 @@ from fastbp.engine.structs import (
     UNPACK_STATES,
     layer_at,
     plan_at,
+)
+from fastbp.engine.threads import team
+from fastbp.engine.threads.runtime import (
+    TEAM_NANOSECONDS,
+    Runtime,
+    gets_a_team,
+    note_team,
+    runtime,
+    runtime_at,
 )
 from fastbp.formulas.two_layer import FORWARD_TOLERANCE
 
@@ -47,6 +59,44 @@ KEPT_PLANS = 8
 NOTHING, PREPARED = -1.0, -2.0
 FORWARD_TASK, BACKWARD_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES
 STEP_TASK = PACK + TRAIN + UNPACK
+# Multiply-adds of one core in a nanosecond, about: for the choice whether a team pays.
+SPEED = 32
+
+
+@struct
+class Ready(Struct):
+    """What compiled code finds besides the arrays of a call."""
+
+    plan: int  # address
+    work: int  # of the compiled worker; 0: it is left to Python
+    finite: int  # of `not_finite`
+    bad: int  # of an integer for its answer
+    coefficients: int
+    loss: int
+    nanoseconds: int  # that one worker takes, about
+    runtime: int  # see threads/runtime.py; 0: never a team
+    together: int  # of the callback that starts a team
+    arrivals: int
+
+
+_ready_at = view_of(Ready)
+
+
+@inner
+def _do(ready, task):
+    """The task of a plan that is filled in; PREPARED if that is left to Python."""
+    if ready.work == 0:
+        return PREPARED
+    plan_at(ready.plan).task = task
+    if ready.runtime != 0:
+        process = runtime_at(ready.runtime)
+        if gets_a_team(process):
+            began = cycles()
+            call(ready.together, (process.workers, ready.work, ready.plan, ready.arrivals))
+            note_team(process, began, ready.nanoseconds)
+            return 0.0
+    call(ready.work, (0, 1, ready.plan))
+    return 0.0
 
 
 @inner
@@ -89,26 +139,24 @@ def _may_be_of_forward(z1, a1, y_pred):
     return True
 
 
-def _forward(address, bad, finite, work, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
+def _forward(address, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
+    ready = _ready_at(address)
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1]:
         return NOTHING
-    if check and not all_finite(finite, X, bad):
+    if check and not all_finite(ready.finite, X, ready.bad):
         return NOTHING
-    plan = plan_at(address)
+    plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address = X.ctypes.data
     _bind_weights(first, W1, b1)
     _bind_weights(second, W2, b2)
     _bind_activations(first, z1, a1)
     _bind_activations(second, z2, y_pred)
-    if work == 0:
-        return PREPARED
-    plan.task = FORWARD_TASK
-    call(work, (0, 1, address))
-    return 0.0
+    return _do(ready, FORWARD_TASK)
 
 
-def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
+def _backward(address, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
+    ready = _ready_at(address)
     rows = X.shape[0]
     if (
         y_true.shape != (rows, W2.shape[1])
@@ -118,10 +166,12 @@ def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, 
     ):
         return NOTHING
     if check and not (
-        all_finite(finite, X, bad) and all_finite(finite, y_true, bad) and _may_be_of_forward(z1, a1, y_pred)
+        all_finite(ready.finite, X, ready.bad)
+        and all_finite(ready.finite, y_true, ready.bad)
+        and _may_be_of_forward(z1, a1, y_pred)
     ):
         return NOTHING
-    plan = plan_at(address)
+    plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
     # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
@@ -135,14 +185,11 @@ def _backward(address, bad, finite, work, check, X, y_true, z1, a1, y_pred, W2, 
     second.caller.parameters.W = W2.ctypes.data
     first.caller.first_state.W, first.caller.first_state.b = dW1.ctypes.data, db1.ctypes.data
     second.caller.first_state.W, second.caller.first_state.b = dW2.ctypes.data, db2.ctypes.data
-    if work == 0:
-        return PREPARED
-    plan.task = BACKWARD_TASK
-    call(work, (0, 1, address))
-    return 0.0
+    return _do(ready, BACKWARD_TASK)
 
 
-def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, b1, W2, b2, lr):
+def _step(address, check, X, y_true, W1, b1, W2, b2, lr):
+    ready = _ready_at(address)
     if (
         W1.shape != (X.shape[1], W2.shape[0])
         or b1.shape[0] != W2.shape[0]
@@ -152,7 +199,7 @@ def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, 
         return NOTHING
     if y_true.shape != (X.shape[0], W2.shape[1]):
         return NOTHING
-    if check and not (all_finite(finite, X, bad) and all_finite(finite, y_true, bad)):
+    if check and not (all_finite(ready.finite, X, ready.bad) and all_finite(ready.finite, y_true, ready.bad)):
         return NOTHING
     if check and _all_zero(W1) and _all_zero(W2):  # Python warns
         return NOTHING
@@ -163,17 +210,14 @@ def _step(address, bad, coefficients, loss, finite, work, check, X, y_true, W1, 
         for j in range(i):
             if starts[i] < starts[j] + sizes[j] and starts[j] < starts[i] + sizes[i]:
                 return NOTHING
-    plan = plan_at(address)
+    plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
     _bind_weights(first, W1, b1)
     _bind_weights(second, W2, b2)
-    coefficients[0] = -lr
-    if work == 0:
-        return PREPARED
-    plan.task = STEP_TASK
-    call(work, (0, 1, address))
-    return loss[0]
+    store_number(ready.coefficients, X.dtype.type(-lr))
+    done = _do(ready, STEP_TASK)
+    return done if done == PREPARED else load_number(ready.loss, 0.0)
 
 
 ENTRIES: dict[str, Any] = {"forward": _forward, "backward": _backward, "step": _step}
@@ -191,14 +235,8 @@ def _entry(use: str, dtype: str) -> Any:
     """Compiled for C-ordered, aligned and writable arrays of the dtype: it raises TypeError for all else."""
     element = getattr(types, dtype)
     arrays: list[Any] = [CallersArray(types.Array(element, n, "C")) for n in DIMENSIONS[use]]
-    bad = types.Array(types.int64, 1, "C")
-    if use == "step":
-        coefficients, loss = types.Array(element, 1, "C"), types.Array(types.float64, 1, "C")
-        own = [bad, coefficients, loss]
-        arrays.append(types.float64)
-    else:
-        own = [bad]
-    return jit.dispatcher(ENTRIES[use], (types.int64, *own, types.int64, types.int64, types.boolean, *arrays))
+    numbers = [types.float64] if use == "step" else []
+    return jit.dispatcher(ENTRIES[use], (types.int64, types.boolean, *arrays, *numbers))
 
 
 class Prepared:
@@ -214,47 +252,55 @@ class Prepared:
         table.y_columns = outputs if use == "step" else 0
         if use == "backward":
             plan.coefficients[0] = 1
-            if plan.leave_in_place(0, weights=True):
-                plan.layers[0].direct = REPLACED
+            first = plan.layers[0]
+            first.direct = REPLACED
+            # Deltas lie as z and a do: crowded ones would come from beyond the first-level cache again and
+            # again (784-256-10 at 128 rows).
+            spread = rows <= tables.places(first, plan.design)
+            if not plan.leave_in_place(0, weights=True, activations=spread):
+                first.direct = NOT_DIRECT
             plan.leave_in_place(1, weights=False)
         else:
             plan.gather_if_crowded(rows)
             plan.leave_in_place(0, weights=True)
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]
-        entry, finite = _entry(use, dtype.name), not_finite(dtype.name)
-        own = (plan.bad, plan.coefficients, plan.loss) if use == "step" else (plan.bad,)
-        self._alone = partial(entry, plan.address, *own, finite, plan.work)
-        self._fill_in = partial(entry, plan.address, *own, finite, 0)
+        self._memory = np.zeros(size_of(Ready) // 8, np.int64)
+        ready = at(Ready, data_at(self._memory))
+        self._fill(ready, use)
+        self._entry = partial(_entry(use, dtype.name), data_at(self._memory))
         self._again = partial(Prepared, use, dtype, rows, inputs, hidden, outputs)
         self._busy = False
-        # Where threads cannot pay, calls go straight to compiled code.
-        self.enter: Callable[..., float] = self._choose if plan.may_have_a_team else self._alone
+        self.enter: Callable[..., float] = self._entry if ready.work else self._by_python
 
-    def _choose(self, *arguments: Any) -> float:
-        """Alone, or as a team on a plan that compiled code has filled in. Whoever comes while such a call is
-        on its way (a signal handler, a finaliser) gets a plan of its own; where all of a call is one call of
-        compiled code, nobody can."""
+    def _fill(self, ready: Ready, use: str) -> None:
+        plan, design = self.plan, self.plan.design
+        ready.plan, ready.finite, ready.bad = plan.address, not_finite(design.dtype.name), data_at(plan.bad)
+        ready.coefficients, ready.loss = data_at(plan.coefficients), data_at(plan.loss)
+        forward, step = design.batch * sum(m * n for m, n in design.shapes), plan.multiply_adds
+        ready.nanoseconds = {"forward": forward, "backward": step - forward, "step": step}[use] // SPEED
+        told = True  # whether compiled code is the one who knows of threads
+        if ready.nanoseconds >= TEAM_NANOSECONDS and team.possible():
+            ready.runtime, ready.together, ready.arrivals = runtime(), team.together(), data_at(plan.arrivals)
+            told = at(Runtime, ready.runtime).workers > 1
+        if told and not plan.takes_long:
+            ready.work = plan.work
+
+    def _by_python(self, *arguments: Any) -> float:
+        """On a plan that compiled code has filled in. Whoever comes while such a call is on its way (a signal
+        handler, a finaliser) gets a plan of its own; where all of a call is one call of compiled code, nobody
+        can."""
         if self._busy:
             return self._again().enter(*arguments)
         self._busy = True
         try:
-            return self._measured(arguments)
+            result = float(self._entry(*arguments))
+            if result == PREPARED:
+                self.plan.run(self._task, None)
+                result = float(self.plan.loss[0])
+            return result
         finally:
             self._busy = False
-
-    def _measured(self, arguments: tuple[Any, ...]) -> float:
-        plan = self.plan
-        started = time.perf_counter()
-        threads, _ = plan.way(plan.most_threads(None), 1, started)
-        result = float(self._alone(*arguments) if threads == 1 else self._fill_in(*arguments))
-        if result == PREPARED:
-            plan.run_as(self._task, threads, 1)
-            result = float(plan.loss[0])
-        if result != NOTHING:
-            now = time.perf_counter()
-            plan.choice.note(threads, 1, now - started, now)
-        return result
 
 
 class _Kept(dict[Any, Prepared]):

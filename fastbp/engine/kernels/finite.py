@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vec, Vectors
@@ -65,9 +65,9 @@ def not_finite(dtype: str) -> int:
 
 @inner
 def all_finite(finite, array, bad):
-    """finite: the address of not_finite; bad: room for one integer."""
-    call(finite, (array.ctypes.data, array.size, bad.ctypes.data))
-    return bad[0] == 0
+    """finite, bad: the addresses of not_finite and of an integer for its answer."""
+    call(finite, (array.ctypes.data, array.size, bad))
+    return peek(bad, 0) == 0
 
 
 def _all_finite(finite, address, size, bad):

@@ -10,8 +10,8 @@ import math
 # stays so.
 TRIAL_SECONDS, MOST_TRIAL_SECONDS, RETRY_SECONDS, MOST_DOUBLINGS = 0.002, 0.01, 0.05, 6
 # How long a way must have been slower than it was known to be to count as twice as slow: what a step lost
-# because some other program had the core for a moment does not turn a choice over, and the functions on the
-# caller's arrays measure one step at a time.
+# because some other program had the core for a moment does not turn a choice over, and a prediction may
+# measure one batch at a time.
 DOUBLING_SECONDS = 0.02
 # Whoever calls again after such a pause may have used another library's threads in it, which go on to spin on
 # their cores for some 20 ms (OpenBLAS): the slower way is not tried again before so much time is over, unless

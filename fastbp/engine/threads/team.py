@@ -18,10 +18,11 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import int64, prange
+from numba import int64, prange, types
 from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
 from fastbp.engine.threads.barrier import LINE
 
@@ -40,7 +41,7 @@ def arrivals_bytes(workers: int) -> int:
 
 def flags_of(arrivals: NDArray[np.int64]) -> int:
     """The address of the barrier's flags in that memory."""
-    return int(arrivals.ctypes.data) + 2 * LINE
+    return data_at(arrivals) + 2 * LINE
 
 
 @jit.inner
@@ -69,27 +70,40 @@ def join(arrivals: Any, expected: Any) -> Any:
     return me, observe(arrivals + LINE)
 
 
-def _team(n: Any, work: Any, plan: Any, arrivals: Any) -> Any:
-    for i in range(arrivals.size):  # (as arrivals[:] = 0 it would be a parallel region of its own)
-        arrivals[i] = 0
-    at = arrivals.ctypes.data
+# What `numba.get_num_threads` asks, by its name, which parallel code knows anyway: code with the address in
+# it could not be cached.
+_most_here = types.ExternalFunction("get_num_threads", types.intp())
+
+
+def _together(n: Any, work: Any, job: Any, arrivals: Any) -> None:
+    n = min(n, _most_here())
+    for line in range(2 + n):
+        publish(arrivals + line * LINE, 0)
     for _ in prange(n):
-        t, size = join(at, n)
+        t, size = join(arrivals, n)
         if size > 0:
-            call(work, (t, size, plan))
-    return arrivals[LINE // 8]
+            call(work, (t, size, job))
 
 
-def _alone(work: Any, plan: Any) -> None:
-    call(work, (0, 1, plan))
+def together() -> int:
+    """(n, work, job, arrivals): the callback by which a team of up to n workers does a job, each of them as
+    work(t, size of the team, job); how many came is left in `arrivals`."""
+    return jit.address_of("together", jit.void(4), lambda: _together, driver=True, parallel=True)
+
+
+def _enter(together: Any, n: Any, work: Any, job: Any, arrivals: Any) -> Any:
+    if together == 0:
+        call(work, (0, 1, job))
+        return 1
+    call(together, (n, work, job, arrivals))
+    return observe(arrivals + LINE)
 
 
 @cache
-def compiled(parallel: bool) -> Any:
-    """The entry into compiled code: with threads, or the serial twin. Both run the same compiled worker."""
-    if parallel:
-        return jit.dispatcher(_team, (int64, int64, int64, int64[::1]), parallel=True)
-    return jit.dispatcher(_alone, (int64, int64))
+def enter() -> Any:
+    """The entry into compiled code: (together or 0, n, work, job, arrivals) returns the size of the team; 0:
+    alone."""
+    return jit.dispatcher(_enter, (int64, int64, int64, int64, int64))
 
 
 # ---- how many ------------------------------------------------------------------------------------------
@@ -127,9 +141,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
+def possible() -> bool:
+    """Whether this process can have a team at all."""
+    return not _after_fork and not numba.config.DISABLE_JIT and numba.config.NUMBA_NUM_THREADS > 1
+
+
 def available(threads: int | None) -> int:
     """How many threads a model with that setting may use."""
-    if _after_fork or numba.config.DISABLE_JIT or getattr(_own, "alone", False):
+    if not possible() or getattr(_own, "alone", False):
         return 1
     most = int(numba.config.NUMBA_NUM_THREADS)
     if threading_layer() is not None:  # else asking for it would start the threads
@@ -171,7 +190,7 @@ def _take_cores(share: _Share, wanted: int) -> None:
         _shares.append(share)
 
 
-def run(work: int, plan: int, threads: int, arrivals: np.ndarray[Any, Any]) -> int:
+def run(work: int, plan: int, threads: int, arrivals: NDArray[np.int64]) -> int:
     """Let `work` (a compiled worker) do the plan with up to `threads` threads. Returns the size of the
     team."""
     if threads > 1:
@@ -179,11 +198,9 @@ def run(work: int, plan: int, threads: int, arrivals: np.ndarray[Any, Any]) -> i
         try:
             _take_cores(share, threads)
             if share.cores > 1:
-                return int(compiled(True)(share.cores, work, plan, arrivals))
-            compiled(False)(work, plan)
+                return int(enter()(together(), share.cores, work, plan, data_at(arrivals)))
+            return int(enter()(0, 1, work, plan, 0))
         finally:
             # An assignment and no call: an exception of a signal handler cannot come before it.
             share.cores = 0
-    else:
-        compiled(False)(work, plan)
-    return 1
+    return int(enter()(0, 1, work, plan, 0))

@@ -42,6 +42,7 @@ from fastbp.engine.worker.partition import (
     owns_partial_sums,
     part_of,
     place_of,
+    rows_of,
     share,
     side_by_side,
     stopped,
@@ -59,14 +60,15 @@ def forward(plan, layer, x, batch, worker):
     Of a normalised layer it is the product alone."""
     takes_delta = batch.number != 0 and layer.output.delta != 0
     normalised = layer.normalisation.forward != 0
-    at = first_of_share(layer.panels, batch.rows, worker)
+    first, rows, worker = rows_of(plan, batch, worker)
+    at = first_of_share(layer.panels, rows, worker)
     while True:
-        r0, r1, p0, p1, at = share(layer.panels, batch.rows, worker, at)
+        r0, r1, p0, p1, at = share(layer.panels, rows, worker, at)
         if p0 == p1:
             return
         blocks = blocks_of((r1 - r0) * layer.fan_in * plan.itemsize, plan)
         for b in range(blocks):
-            top, bottom = block_of(r0, r1, b, blocks)
+            top, bottom = block_of(first + r0, first + r1, b, blocks)
             p = p0
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(layer, p, p1))
@@ -165,28 +167,29 @@ def run_forward(address, t, n, step, training):
     """All layers, with a barrier after each phase."""
     plan, worker = plan_at(address), Worker(t, n)
     batch, first = batch_of(plan, step, training), layer_at(plan, np.int64(0))
+    _, _, meeting = rows_of(plan, batch, worker)  # who they are that share a row
     # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is
     # one within that layer.
     unmet = plan.layers - 2 if owns_partial_sums(plan, worker) else -1
     forward(plan, first, input_of(plan, batch), batch, worker)
     if unmet != 0:
-        barrier(plan, worker)
+        barrier(plan, meeting)
     normalise(plan, first, batch, worker)
     for i in range(1, plan.layers):
         layer, below = layer_at(plan, i), layer_at(plan, i - 1)
         if layer.narrow:
             forward_narrow(plan, output_of(plan, below), batch, worker)
             if unmet < 0:
-                barrier(plan, worker)
+                barrier(plan, meeting)
             return
         forward(plan, layer, output_of(plan, below), batch, worker)
         if i != unmet:
-            barrier(plan, worker)
+            barrier(plan, meeting)
         normalise(plan, layer, batch, worker)
     output = top_layer(plan).output
     if training and output.delta_of_rows != 0:
         output_delta_of_rows(plan, batch, worker)
-        barrier(plan, worker)
+        barrier(plan, meeting)
     elif not training and output.softmax != 0:
         softmax_of_rows(plan, batch, worker)
-        barrier(plan, worker)
+        barrier(plan, meeting)

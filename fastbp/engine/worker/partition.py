@@ -9,8 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from fastbp.engine.compile.intrinsics import observe
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.structs import layer_at
+
+# Rows that a worker has at least where a forward pass is cut by rows.
+ROWS_OF_A_WORKER = 16
 
 
 class Worker(NamedTuple):
@@ -60,6 +66,26 @@ def share(panels, rows, worker, at):
         return 0, rows, p, p1, p1 * rows
     r1 = min(rows, r0 + end - at)
     return r0, r1, p, p + 1, p * rows + r1
+
+
+@inner
+def shares_rows(plan, batch, worker):
+    """Whether a forward pass is cut by rows of the batch, so that workers need nothing of each other: where
+    it is no training, in which a column of the weights has one owner, nor normalised, where rows are many,
+    and where each worker's cache has room for all weights."""
+    if worker.n == 1 or batch.number != 0 or layer_at(plan, np.int64(0)).normalisation.forward != 0:
+        return False
+    return batch.rows >= ROWS_OF_A_WORKER * worker.n and plan.state <= 2 * plan.block
+
+
+@inner
+def rows_of(plan, batch, worker):
+    """The rows of a batch that are the worker's and his team's, the first one and how many, and which worker
+    of that team he is."""
+    if shares_rows(plan, batch, worker):
+        r0, r1 = part_of(batch.rows, worker)
+        return r0, r1 - r0, Worker(np.int64(0), np.int64(1))
+    return np.int64(0), batch.rows, worker
 
 
 @inner

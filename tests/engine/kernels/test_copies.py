@@ -135,6 +135,7 @@ def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
     if team:
         for name in ("TRY_TEAM_FROM_MULTIPLY_ADDS", "ALWAYS_TEAM_FROM_MULTIPLY_ADDS"):
             monkeypatch.setattr(plan, name, 0)
+        monkeypatch.setattr(two_layer, "TEAM_NANOSECONDS", 0)
     rows, inputs, hidden, outputs = shape
     rng = rng_of(3)
     memories = []

@@ -1,0 +1,126 @@
+"""Teams that compiled code starts by itself, in the middle of a call: whether a job gets one.
+
+There is no trial (as choice.py has for trainings): a job says what it takes one worker, about, and a large
+one gets a team unless teams were late lately.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+from functools import cache
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fastbp.engine.compile.intrinsics import I64, cycles
+from fastbp.engine.compile.jit import inner
+from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
+from fastbp.engine.threads import team
+
+# What takes one worker less is too small for a team: to start one and to part again costs some microseconds,
+# more where its threads have fallen asleep.
+TEAM_NANOSECONDS = 20_000
+# A team that takes longer than this, and than so many cycles for each nanosecond expected, has had to wait
+# for a core that other programs use (several milliseconds, for microseconds of work). Jobs are then done
+# alone for so many cycles (0.4 ms) before the next try; from one late team to the next twice as long, up to
+# 0.1 s.
+LATE_CYCLES, CYCLES = 1_500_000, 20
+FIRST_PAUSE, LONGEST_PAUSE = 1_000_000, 256_000_000
+
+
+@struct
+class Runtime(Struct):
+    """What this process can do; there is one."""
+
+    workers: int  # of a team; 1: there is none
+    split: int  # address of the callback that starts a team of workers that need not meet, once there is one
+    in_parallel: int  # address of a function that says whether a parallel region runs around the caller
+    alone_until: int  # jobs are done alone up to this cycle, since a team was late
+    pause: int  # for how many cycles
+
+
+runtime_at = view_of(Runtime)
+
+
+if numba.config.DISABLE_JIT:
+
+    def _asks(function):
+        return 0
+
+else:
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def _asks(typingctx, function):
+        """What the C function of no arguments at that address returns."""
+
+        def codegen(context, builder, signature, values):
+            from llvmlite import ir
+
+            kind = ir.FunctionType(ir.IntType(32), [])
+            return builder.zext(builder.call(builder.inttoptr(values[0], kind.as_pointer()), []), I64)
+
+        return types.int64(types.int64), codegen
+
+
+@inner
+def gets_a_team(runtime):
+    """Whether the next large job does."""
+    if runtime.workers <= 1:
+        return False
+    if runtime.in_parallel != 0 and _asks(runtime.in_parallel) != 0:
+        return False
+    return cycles() >= runtime.alone_until
+
+
+@inner
+def note_team(runtime, began, nanoseconds):
+    """A team that began at so many cycles is done with a job of so many nanoseconds."""
+    now = cycles()
+    if now - began < LATE_CYCLES + CYCLES * nanoseconds:
+        runtime.pause = 0
+    else:
+        runtime.pause = min(max(2 * runtime.pause, FIRST_PAUSE), LONGEST_PAUSE)
+        runtime.alone_until = now + runtime.pause
+
+
+def _question() -> int:
+    """The address of what says whether a parallel region runs, or 0 where the threading layer does not mind
+    or cannot say."""
+    if team.threading_layer() != "omp":
+        return 0
+    pool = ctypes.CDLL(importlib.import_module("numba.np.ufunc.omppool").__file__)
+    return int(ctypes.cast(pool.omp_in_parallel, ctypes.c_void_p).value or 0)
+
+
+@cache
+def _memory() -> NDArray[np.int64]:
+    return np.zeros(size_of(Runtime) // 8, np.int64)
+
+
+@cache
+def runtime() -> int:
+    """The address of the process's `Runtime`, filled in; threads start."""
+    memory = _memory()
+    table = at(Runtime, memory.ctypes.data)
+    table.workers = 1
+    if team.possible():
+        numba.get_num_threads()  # starts them, so that the layer is known
+        # Nested regions end the process in workqueue, and there is no way to know of one.
+        if team.threading_layer() != "workqueue":
+            table.in_parallel = _question()
+            table.workers = int(numba.config.NUMBA_NUM_THREADS)
+    return int(memory.ctypes.data)
+
+
+def forked() -> None:
+    """In a child process, whose threads did not come along: everything is done alone."""
+    at(Runtime, _memory().ctypes.data).workers = 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forked)
