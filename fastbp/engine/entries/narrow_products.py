@@ -28,35 +28,17 @@ def whole(count, lanes):
 
 
 @inner
-def block_of_dots(links, x, x_row, size_of, places):
-    """z[o, r] = bias[o] + x[r] . w[o] for a vector of rows or fewer. x: the caller's. size_of: rows, depth,
-    outputs. places: addresses of w, bias, z, and room for a copy of these rows."""
-    (rows, depth, outputs), (w, bias, z, room) = size_of, places
-    lanes, size = links.lanes, links.itemsize
-    vector, panels = lanes * size, whole(depth, lanes)
-    if depth % lanes != 0:
-        call(links.k0, (x, x_row, room, panels * vector, vector, rows, depth))
-        x, x_row = room, panels * vector
-    if rows == lanes:
-        call(
-            links.k4,
-            (
-                x,
-                x_row,
-                panels,
-                np.int64(0),
-                panels,
-                w,
-                outputs * vector,
-                outputs,
-                bias,
-                z,
-                vector,
-                np.int64(1),
-            ),
-        )
-    else:
-        call(links.k5, (x, x_row, rows, panels, w, outputs * vector, outputs, bias, z, vector))
+def rows_of_dots(job, links, rows, w, result):
+    """z[o, r] = bias[o] + x[r] . w[o] for rows r0 to r1 of x, the caller's. result: z, and from o to o."""
+    (x, outputs, r0, r1), (z, z_row) = rows, result
+    lanes, size, depth = links.lanes, links.itemsize, job.depth
+    vector, row = lanes * size, depth * size
+    blocks = (r1 - r0) // lanes
+    call(links.k2, (x + r0 * row, row, depth, w, outputs * vector, outputs, job.bias, z, z_row, blocks))
+    left = r1 - r0 - blocks * lanes
+    if left > 0:
+        r0, z = r1 - left, z + blocks * vector
+        call(links.k3, (x + r0 * row, row, left, depth, w, outputs * vector, outputs, job.bias, z, z_row))
 
 
 def _dots(t, n, address):
@@ -67,46 +49,30 @@ def _dots(t, n, address):
     vector, panels = lanes * size, whole(job.depth, lanes)
     swapped = job.columns >= lanes  # then the few rows of A are what others call the weights
     x, rows, outputs = (job.b, job.columns, job.rows) if swapped else (job.a, job.rows, job.columns)
+    weights = job.a if swapped else job.b
     first, last = part_of(whole(rows, lanes), worker)
     if first == last:
         return
-    of_w, of_z = panels * outputs * vector, outputs * vector
-    of_room = lanes * panels * vector if job.depth % lanes != 0 else 0
-    memory = np.empty(of_w + 2 * of_z + of_room + vector, np.uint8)
+    first, last = first * lanes, min(last * lanes, rows)
+    if outputs == 1:  # then what is adjacent here is adjacent there, too
+        rows_of_dots(job, links, (x, outputs, first, last), weights, (job.c + first * size, np.int64(0)))
+        return
+    of_w = panels * outputs * vector
+    memory = np.empty(of_w + outputs * vector + vector, np.uint8)
     w = (memory.ctypes.data + vector - 1) // vector * vector
-    z, zeros, room = w + of_w, w + of_w + of_z, w + of_w + 2 * of_z
-    single = outputs == 1  # then what is adjacent here is adjacent there, too
-    if single and job.depth % lanes == 0:
-        w = job.a if swapped else job.b
-    elif swapped or job.kind == B_TRANSPOSED:
-        source = job.a if swapped else job.b
-        call(links.k0, (source, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
+    if swapped or job.kind == B_TRANSPOSED:
+        call(links.k0, (weights, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
     else:
-        call(links.k1, (job.b, outputs * size, w, outputs * vector, job.depth, outputs))
-    bias = job.bias
-    if bias == 0:
-        bias = zeros
-        memory[zeros - memory.ctypes.data : room - memory.ctypes.data] = 0
-    if single and job.depth % lanes == 0:  # whole blocks of rows need no copies: all at once
-        here, row, blocks = x + first * lanes * job.depth * size, job.depth * size, rows // lanes - first
-        blocks, out = min(blocks, last - first), job.c + first * lanes * size
-        numbers = (here, row, panels, np.int64(0), panels, w, vector, outputs, bias, out, vector, blocks)
-        call(links.k4, numbers)
-        first += blocks
-    for i in range(first, last):
-        r = i * lanes
-        count, here = min(lanes, rows - r), x + r * job.depth * size
-        direct = single and count == lanes
-        out = job.c + r * size if direct else z
-        block_of_dots(links, here, job.depth * size, (count, job.depth, outputs), (w, bias, out, room))
-        if direct:
-            continue
-        if swapped:
-            row = job.columns * size
-            call(links.k2, (job.c + r * size, row, z, vector, np.int64(0), outputs, count))
-        else:
-            row = outputs * size
-            call(links.k3, (job.c + r * row, row, z, of_z, count, outputs))
+        call(links.k1, (weights, outputs * size, w, outputs * vector, job.depth, outputs))
+    if swapped:
+        rows_of_dots(job, links, (x, outputs, first, last), w, (job.c + first * size, job.columns * size))
+    else:
+        z, row = w + of_w, outputs * size
+        for r in range(first, last, lanes):
+            count = min(lanes, last - r)
+            rows_of_dots(job, links, (x, outputs, r, r + count), w, (z, vector))
+            call(links.k4, (job.c + r * row, row, z, outputs * vector, count, outputs))
+    memory[0] = 0  # which lives as long as it is used
 
 
 def dots_of(dtype: str) -> list[int]:
@@ -114,10 +80,9 @@ def dots_of(dtype: str) -> list[int]:
     return [
         copies.copy_rows(dtype, into=True),
         copies.copy_columns(dtype, into=True),
-        copies.copy_rows(dtype, into=False),
+        narrow_output.dots_of_callers(dtype),
+        narrow_output.dots_of_callers_rows(dtype),
         copies.copy_columns(dtype, into=False),
-        narrow_output.dots(dtype),
-        narrow_output.dots_of_rows(dtype),
     ]
 
 
