@@ -82,7 +82,9 @@ class Chain:
             if self._over:
                 return [], []
             if self._queue is None:
+                self._over = True  # if that fails
                 self._queue = self._prepared(stop)
+                self._over = False
             self._cores += 1
         began = 0.0
         try:
