@@ -9,8 +9,9 @@ from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run
 
-# Where B is transposed and A has up to so many rows, dot products read B as it lies.
-FEW_ROWS = 4
+# Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
+# take as long as the product.
+FEW_ROWS = 12
 # Products of one core in a nanosecond, about: for the choice whether a team pays.
 SPEED = 16
 # Of fewer columns than a vector has lanes, so many products take less time than to enter the engine.
@@ -147,7 +148,9 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     """A @ B.T: the deltas of the layer below, with A those of a layer and B its weights.
 
     A: (batch, fan_out); B: (fan_in, fan_out), of one dtype, float32 or float64, both C-ordered. out: (batch,
-    fan_in), for the result; it may not share memory with A or B. Returns out, or a new array.
+    fan_in), for the result; it may not share memory with A or B. Returns out, or a new array. Each number is
+    one chain of multiply-adds in the order of k; for up to 12 rows of A, and as in `matmul` for few columns,
+    of partial sums along k.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 

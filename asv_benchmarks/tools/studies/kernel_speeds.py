@@ -83,7 +83,8 @@ def compiled() -> None:
             shapes = ((rows, depth), (depth, columns), (rows, columns))
             arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
             times = max(1, 200_000 // (rows * depth * columns + 300))
-            compare("matmul", dtype, f"{rows} x {depth}-{columns}", (multiply, dot), arrays, times)
+            size = f"{rows} x {depth}-{columns}"
+            compare("matmul", dtype, size, (multiply, dot), arrays, times, pause=PAUSE)
     for name, (operands, kernel, line) in ELEMENTWISE.items():
         functions = [repeated(njit(function), operands) for function in (kernel, line)]
         for dtype in hot_loops.DTYPES:
@@ -96,7 +97,7 @@ def compiled() -> None:
 
 
 def compare(
-    name: str, dtype: str, size: str, functions: Any, arrays: Any, times: int, *, pause: float = PAUSE / 10
+    name: str, dtype: str, size: str, functions: Any, arrays: Any, times: int, *, pause: float
 ) -> None:
     """A line of the table; functions: ours and NumPy's; pause: before each leg, for NumPy's threads."""
     ours: list[float] = []
