@@ -118,10 +118,10 @@ class Plan:
             layer.W.panel = layer.bias.panel = self.design.vector
             layer.W.row = layer.fan_out * self.design.dtype.itemsize
 
-    def leave_in_place(self, i: int, *, weights: bool, activations: bool = True) -> bool:
-        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and
-        weights, as far as asked for and worth it; the addresses of weights are then set for each run.
-        Whether it works on those weights."""
+    def leave_in_place(self, i: int, *, weights: bool) -> bool:
+        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if
+        asked for and worth it, weights, whose addresses are then set for each run. Whether it works on
+        those."""
         layer, vector = self.layers[i], self.design.vector
         row = layer.fan_out * self.design.dtype.itemsize
         if row % vector or layer.narrow or self.takes_long:
@@ -129,7 +129,7 @@ class Plan:
         self._in_place = True
         if weights and not tables.crowds(layer, self.design):
             layer.in_place, layer.W.panel, layer.W.row = 1, vector, row
-        if activations and layer.z != layer.a:
+        if layer.z != layer.a:
             layer.rows_in_place = 1
             layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes = row, row // vector, row
         return bool(layer.in_place)

@@ -282,21 +282,15 @@ def _stream(design: Design, memory: Memory, layer: int, factor: float, p: float 
     return address
 
 
-def places(layer: Layer, design: Design) -> int:
-    """How many lines have room in the first-level cache that lie as far from each other as the rows of a
-    caller's array with a column for each unit."""
-    row = layer.fan_out * design.dtype.itemsize
-    return CACHE_LINES // math.gcd(max(row // LINE, 1), CACHE_SETS)
-
-
 def crowds(layer: Layer, design: Design) -> bool:
     """Whether panels of the caller's own rows of weights have lines that want the same few places in the
     cache, and are used so often that a copy in panels pays. (One row of a batch updates weights along their
     rows.)"""
-    if layer.direct and layer.fan_out * design.dtype.itemsize % BAD_STRIDE == 0:
+    row = layer.fan_out * design.dtype.itemsize
+    if layer.direct and row % BAD_STRIDE == 0:
         return design.batch > 1
-    used_often = layer.direct != REPLACED and design.batch >= MANY_ROWS
-    return used_often and layer.fan_in > places(layer, design)
+    places = CACHE_LINES // math.gcd(max(row // LINE, 1), CACHE_SETS)
+    return layer.direct != REPLACED and design.batch >= MANY_ROWS and layer.fan_in > places
 
 
 def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int, int, int]]:

@@ -16,7 +16,6 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from fastbp.engine import tables
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call, cycles, load_number, store_number
@@ -252,13 +251,9 @@ class Prepared:
         table.y_columns = outputs if use == "step" else 0
         if use == "backward":
             plan.coefficients[0] = 1
-            first = plan.layers[0]
-            first.direct = REPLACED
-            # Deltas lie as z and a do: crowded ones would come from beyond the first-level cache again and
-            # again (784-256-10 at 128 rows).
-            spread = rows <= tables.places(first, plan.design)
-            if not plan.leave_in_place(0, weights=True, activations=spread):
-                first.direct = NOT_DIRECT
+            plan.layers[0].direct = REPLACED
+            if not plan.leave_in_place(0, weights=True):
+                plan.layers[0].direct = NOT_DIRECT
             plan.leave_in_place(1, weights=False)
         else:
             plan.gather_if_crowded(rows)

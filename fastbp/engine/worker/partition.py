@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import observe
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.structs import layer_at
+from fastbp.engine.structs import PACK, layer_at
 
 # Rows that a worker has at least where a forward pass is cut by rows.
 ROWS_OF_A_WORKER = 16
@@ -72,8 +72,11 @@ def share(panels, rows, worker, at):
 def shares_rows(plan, batch, worker):
     """Whether a forward pass is cut by rows of the batch, so that workers need nothing of each other: where
     it is no training, in which a column of the weights has one owner, nor normalised, where rows are many,
-    and where each worker's cache has room for all weights."""
-    if worker.n == 1 or batch.number != 0 or layer_at(plan, np.int64(0)).normalisation.forward != 0:
+    where each worker's cache has room for all weights, and others have not just copied half of them."""
+    first = layer_at(plan, np.int64(0))
+    if worker.n == 1 or batch.number != 0 or first.normalisation.forward != 0:
+        return False
+    if plan.task & PACK and first.in_place == 0:
         return False
     return batch.rows >= ROWS_OF_A_WORKER * worker.n and plan.state <= 2 * plan.block
 

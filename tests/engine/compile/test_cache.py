@@ -215,9 +215,10 @@ DAMAGED = """if True:
 
     def works():
         jit._compiled.clear()
-        x, out = numpy.array([1, numpy.inf], "f4"), numpy.zeros(1, "i8")
-        finite._all_finite_entry.__wrapped__()(finite.not_finite("float32"), x.ctypes.data, x.size, out)
-        assert out[0] == 1 and jit.dispatcher(double)(x) == 4
+        x = numpy.array([1, numpy.inf], "f4")
+        finite_of = finite._all_finite_entry.__wrapped__()
+        assert not finite_of(finite.not_finite("float32"), x.ctypes.data, x.size)
+        assert jit.dispatcher(double)(x) == 4
 
     works()
     paths = sorted(pathlib.Path(sys.argv[1]).rglob("fastbp-*.nbc"))
