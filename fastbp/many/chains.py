@@ -178,17 +178,15 @@ def chained(members: Sequence[Member], threads: int) -> tuple[list[Chain], list[
     """Chains of those members that can be trained so, and the others."""
     alike: dict[Hashable, list[Member]] = {}
     others: list[Member] = []
-    # The list that members go to whose parts are the same objects: most of many need no other look.
+    # The list that members of a kind go to: most of many need no other look.
     known: dict[Hashable, list[Member]] = {}
     for member in members:
-        architecture, rows = member.model.architecture, member.rows
-        parts = architecture.alike, member.optimizer, member.options, member.samples, member.held_out
-        same = type(member.model), *map(id, parts), None if rows is None else len(rows)
+        same = member.kind, None if member.rows is None else len(member.rows)
         found = known.get(same)
         if found is None:
             suits = _suits(member)
             found = alike.setdefault(_key(member), []) if suits else others
-            if not architecture.is_noisy:
+            if not member.model.architecture.is_noisy:
                 known[same] = found
         found.append(member)
     chains: list[Chain] = []

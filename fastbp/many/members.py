@@ -46,6 +46,7 @@ class Member:
     """One of many: index, its network, its samples (perhaps shared with others; `rows` of them are its own),
     and what `fit` would be told.
 
+    kind : the same number for those of one call whose networks are alike and that share all else but rows.
     seconds : how long it will take, to tell long ones from short ones.
     """
 
@@ -56,6 +57,7 @@ class Member:
     rows: NDArray[np.int64] | None
     held_out: Samples | None
     options: FitOptions
+    kind: int
     steps: int
     seconds: float
     history: History = field(default_factory=History)

@@ -3,10 +3,10 @@ are read and converted once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,37 +52,68 @@ def prepared(
     sizes = arguments.numbers("batch_size", batch_size, count, 1)
     rules = arguments.optimizers(optimizers, count)
     listed = arguments.callback_lists(callbacks, count)
-    all_options = AllOptions(common)
+    all_options, kinds = AllOptions(common), dict[Any, Kind]()
     reading = Reading(networks, data)
     members = []
     with arguments.Naming() as naming:
         for i, (model, rule) in enumerate(zip(networks, rules, strict=True)):
             naming.i = i
-            options = all_options.of(i, rule, all_epochs[i], sizes[i], listed[i])
-            samples, rows, held_out = reading.of(i)
+            own = i if len(listed[i]) else -1
+            told = id(rule), all_epochs[i], sizes[i], own, reading.given[i]
+            same = id(model.architecture.alike), type(model), model.reader.feature_names, told
+            kind = kinds.get(same)
+            if kind is None:
+                options = all_options.of(i, rule, all_epochs[i], sizes[i], listed[i])
+                read, seconds = reading.of(i), model.backend.guessed_step_seconds(sizes[i])
+                reading.judge(model, read.held_out, options)
+                kind = kinds[same] = Kind(len(kinds), i, options, read, seconds)
+            rows = reading.rows_of(i, kind.read)
             make_ready(model, rule)
-            reading.judge(model, held_out, options)
-            count = len(samples) if rows is None else len(rows)
-            steps = all_epochs[i] * -(-count // sizes[i])
-            seconds = steps * model.backend.guessed_step_seconds(sizes[i])
-            members.append(Member(i, model, rule, samples, rows, held_out, options, steps, seconds))
-        _require_finite(networks, naming)
+            kind.places.append((model.parameters.address, model.parameters.flat.size))
+            samples = kind.read.samples
+            steps = all_epochs[i] * -(-(len(samples) if rows is None else len(rows)) // sizes[i])
+            of_kind = rows, kind.read.held_out, kind.options, kind.number, steps, steps * kind.step_seconds
+            members.append(Member(i, model, rule, samples, *of_kind))
+        _require_finite(members, kinds.values(), naming)
     return members
 
 
-def _require_finite(networks: Sequence[Network], naming: arguments.Naming) -> None:
-    """ValueError for the first whose parameters are not. Those of the engine are seen through together."""
+def _require_finite(members: Sequence[Member], kinds: Collection[Kind], naming: arguments.Naming) -> None:
+    """ValueError for the first network whose parameters are not. Those of the engine are seen through
+    together."""
     places: dict[np.dtype[Any], list[tuple[int, int]]] = {}
-    compiled = True
-    for model in networks:
-        parameters = model.parameters
-        flat = parameters.flat
-        places.setdefault(flat.dtype, []).append((parameters.address, flat.size))
-        compiled = compiled and isinstance(model.backend, CompiledBackend)
+    for kind in kinds:
+        places.setdefault(members[kind.first].model.parameters.flat.dtype, []).extend(kind.places)
+    compiled = all(isinstance(members[kind.first].model.backend, CompiledBackend) for kind in kinds)
     if compiled and all(are_finite(of_dtype, dtype) for dtype, of_dtype in places.items()):
         return
-    for naming.i, model in enumerate(networks):
-        require_finite_parameters(model)
+    for member in members:
+        naming.i = member.index
+        require_finite_parameters(member.model)
+
+
+class Read(NamedTuple):
+    """A data set as some networks read it: samples, their weights, and what is held out."""
+
+    samples: Samples
+    weights: Array | None
+    held_out: Samples | None
+
+
+@dataclass
+class Kind:
+    """What members share whose networks are alike and that are given the same objects.
+
+    number, first : from 0, of the kind and of the first of its members. step_seconds : that a step takes,
+    roughly. places : of the parameters: address and size.
+    """
+
+    number: int
+    first: int
+    options: FitOptions
+    read: Read
+    step_seconds: float
+    places: list[tuple[int, int]] = field(default_factory=list)
 
 
 class AllOptions:
@@ -115,30 +146,33 @@ class Reading:
         self._validation = arguments.validation_sets(data.validation_data, count)
         if any(y is None for y in self._Y):
             raise TypeError("Y must be given: fit_many takes arrays, no iterables of batches")
-        self._read: dict[Any, tuple[Samples, Array | None]] = {}  # with the samples' weights
+        # Of each network the objects that it is given.
+        of_networks = zip(self._X, self._Y, self._weights, self._validation, strict=True)
+        self.given = [tuple(map(id, of_network)) for of_network in of_networks]
+        self._read: dict[Any, Samples] = {}
         self._held_out: dict[Any, Samples | None] = {}
         self._judged: set[Any] = set()
 
-    def of(self, i: int) -> tuple[Samples, NDArray[np.int64] | None, Samples | None]:
-        """Samples of network i, its rows of them, and what is held out."""
+    def of(self, i: int) -> Read:
+        """The data of network i."""
         way, held = arguments.reading_of(self._networks[i]), self._validation[i]
-        key = way, id(self._X[i]), id(self._Y[i]), id(self._weights[i])
-        known = self._read.get(key)
-        if known is None:
-            new = self._samples_of(i)
-            known = self._read[key] = new, new.stored_weights
-        held_out = None
-        if held is not None:
-            held_key = way, id(held)
-            if held_key not in self._held_out:
-                self._held_out[held_key] = self._networks[i].reader.validation(held, self._check_finite)
-            held_out = self._held_out[held_key]
-        (samples, weights), rows = known, self._rows[i]
+        key = way, self.given[i][:3]
+        if key not in self._read:
+            self._read[key] = self._samples_of(i)
+        held_key = way, id(held)
+        if held_key not in self._held_out:
+            self._held_out[held_key] = self._networks[i].reader.validation(held, self._check_finite)
+        samples = self._read[key]
+        return Read(samples, samples.stored_weights, self._held_out[held_key])
+
+    def rows_of(self, i: int, read: Read) -> NDArray[np.int64] | None:
+        """The rows of network i, None for all of them."""
+        rows, weights = self._rows[i], read.weights
         if rows is not None:
-            rows = arguments.in_range(i, rows, len(samples))
+            rows = arguments.in_range(i, rows, len(read.samples))
         if weights is not None and not (weights if rows is None else weights[rows]).any():
             raise ValueError("sample_weight is 0 for all rows that are trained on, expected one above 0")
-        return samples, rows, held_out
+        return rows
 
     def _samples_of(self, i: int) -> Samples:
         reader, given = self._networks[i].reader, (self._X[i], self._Y[i], self._weights[i])
