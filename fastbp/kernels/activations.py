@@ -18,6 +18,7 @@ from fastbp.kernels.arguments import (
 )
 from fastbp.kernels.elementwise import OF_EXP, OF_SOFTMAX, SIMPLE
 from fastbp.kernels.linking import run
+from fastbp.kernels.uncounted import counted, uncounted
 
 
 def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
@@ -25,11 +26,12 @@ def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
 
     def value(z: Any, out: Any = None) -> Any:
         check("z", z, 0, z)
+        z, out = uncounted(z), uncounted(out)
         a = result(out, z.shape, z)
         unlike_overlap(span(out), span(z))
         x = address(z)
         run(name, z, z.nbytes * cost >> 10, (x, x, x, address(a), z.size))
-        return a
+        return counted(a)
 
     value.__name__ = value.__qualname__ = name
     value.__doc__ = f"""{formula}
@@ -58,15 +60,16 @@ def _derivative(name: str) -> Any:
         check("delta", delta, 0, delta)
         check("z", z, 0, delta)
         check("a", a, 0, delta)
+        delta, z, a, out = uncounted(delta), uncounted(z), uncounted(a), uncounted(out)
         alike("delta and z have shapes %s and %s: they must be the same", delta, z)
         alike("delta and a have shapes %s and %s: they must be the same", delta, a)
         d = result(out, delta.shape, delta)
         unlike_overlap(span(out), span(delta))
         unlike_overlap(span(out), span(z))
         unlike_overlap(span(out), span(a))
-        numbers = (address(delta), address(z), address(a), address(d), d.size)
-        run(key, delta, d.nbytes * OF_EXP >> 10, numbers)
-        return d
+        numbers = (address(delta), address(z), address(a), address(d), delta.size)
+        run(key, delta, delta.nbytes * OF_EXP >> 10, numbers)
+        return counted(d)
 
     derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
     derivative.__doc__ = f"""delta times the derivative of {name} at z: the deltas of such a layer.
@@ -123,13 +126,14 @@ def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
     """
     check("y_pred", y_pred, 0, y_pred)
     check("y_true", y_true, 0, y_pred)
+    y_pred, y_true, out = uncounted(y_pred), uncounted(y_true), uncounted(out)
     alike("y_pred and y_true have shapes %s and %s: they must be the same", y_pred, y_true)
     d = result(out, y_pred.shape, y_pred)
     unlike_overlap(span(out), span(y_pred))
     unlike_overlap(span(out), span(y_true))
     x, y = address(y_pred), address(y_true)
-    run("mse_sigmoid_error", y_pred, d.nbytes * SIMPLE >> 10, (x, y, x, address(d), d.size))
-    return d
+    run("mse_sigmoid_error", y_pred, y_pred.nbytes * SIMPLE >> 10, (x, y, x, address(d), y_pred.size))
+    return counted(d)
 
 
 @kernel
@@ -145,9 +149,10 @@ def softmax(z: Any, out: Any = None) -> Any:
     NumPy: `e = np.exp(z - z.max(axis=1, keepdims=True)); e / e.sum(axis=1, keepdims=True)`.
     """
     check("z", z, 2, z)
+    z, out = uncounted(z), uncounted(out)
     if z.shape[1] == 0:
         raise ShapeError("z has shape %s: it must have at least one column", z.shape)
     a = result(out, z.shape, z)
     unlike_overlap(span(out), span(z))
     run("softmax", z, z.nbytes * OF_SOFTMAX >> 10, (address(z), address(a), z.shape[0], z.shape[1]))
-    return a
+    return counted(a)

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, overload
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.cache import Cache
 from fastbp.engine.simd.vector import isa
+from fastbp.kernels.uncounted import plain
 
 EXPECTED = "expected C-ordered arrays of float32, or all of float64"
 
@@ -75,7 +76,7 @@ def result(out, shape, like):
 def _result(out, shape, like):
     if _says_nothing(out):
         return lambda out, shape, like: np.empty(shape, like.dtype)
-    reason = unfit(out, len(shape), like.dtype, written=True)
+    reason = unfit(plain(out), len(shape), like.dtype, written=True)
     if reason is not None:
         raise errors.TypingError(f"out {reason}: {EXPECTED}, or None")
     if out.ndim == len(shape):
@@ -130,7 +131,7 @@ def address(typingctx: Any, array: Any) -> Any:
     """In compiled code: where the array's numbers are."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data = context.make_array(array)(context, builder, values[0]).data
+        data = context.make_array(plain(array))(context, builder, values[0]).data
         return builder.ptrtoint(data, context.get_value_type(types.int64))
 
     return types.int64(array), codegen
@@ -147,7 +148,7 @@ def span(typingctx: Any, array: Any) -> Any:
         if _says_nothing(array):
             begin, size = kind(0), kind(0)
         else:
-            given = context.make_array(array)(context, builder, values[0])
+            given = context.make_array(plain(array))(context, builder, values[0])
             begin = builder.ptrtoint(given.data, kind)
             size = builder.mul(given.nitems, given.itemsize)
         return context.make_tuple(builder, signature.return_type, (begin, size))
@@ -206,7 +207,7 @@ def kernel(function: Any) -> Any:
     """Compile `function` for what it is called with, when it is called."""
     if config.DISABLE_JIT:
         return function
-    # Inlined, arrays that go in and come out need not be counted.
+    # Inlined, what goes in and comes out need not be counted (see uncounted.py).
     made = Kernel(function, targetoptions=jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True})
     made._cache = Cache(function, f"kernels-{function.__name__}")
     return made

@@ -19,6 +19,7 @@ from fastbp.kernels.arguments import (
     unlike_overlap,
 )
 from fastbp.kernels.linking import run
+from fastbp.kernels.uncounted import counted, uncounted
 
 # What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
 SIMPLE, OF_EXP, OF_SOFTMAX = 40, 160, 320
@@ -42,13 +43,14 @@ def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     """
     check("delta", delta, 0, delta)
     check("z", z, 0, delta)
+    delta, z, out = uncounted(delta), uncounted(z), uncounted(out)
     alike("delta and z have shapes %s and %s: they must be the same", delta, z)
     d = result(out, delta.shape, delta)
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(z))
     x, y = address(delta), address(z)
     run("relu_mask", z, z.nbytes * SIMPLE >> 10, (x, y, x, address(d), z.size))
-    return d
+    return counted(d)
 
 
 @kernel
@@ -65,13 +67,14 @@ def sigmoid_derivative(delta: Any, y: Any, out: Any = None) -> Any:
     """
     check("delta", delta, 0, delta)
     check("y", y, 0, delta)
+    delta, y, out = uncounted(delta), uncounted(y), uncounted(out)
     alike("delta and y have shapes %s and %s: they must be the same", delta, y)
     d = result(out, delta.shape, delta)
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(y))
     x, a = address(delta), address(y)
     run("sigmoid_derivative", y, y.nbytes * SIMPLE >> 10, (x, a, x, address(d), y.size))
-    return d
+    return counted(d)
 
 
 @kernel

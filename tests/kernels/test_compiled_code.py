@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 from numba import njit, prange
+from numba.core.runtime import _nrt_python, rtsys
 
 from fastbp import kernels
 from fastbp.engine.compile.cache import source_digest
@@ -99,6 +100,41 @@ def test_after_a_late_team_jobs_are_done_alone_for_a_while():
     assert kernels.relu(z).tobytes() == want
     table.split, table.alone_until = split, 0
     assert kernels.relu(z).tobytes() == want
+
+
+@njit
+def relu_into(z, out):
+    return kernels.relu(z, out)
+
+
+@njit
+def of_temporaries(z):
+    return kernels.relu_mask(kernels.relu(z + 1), kernels.sigmoid(z))
+
+
+def test_no_array_is_lost_or_kept():
+    """Kernels hold no references of their arguments, and hand one of the result over."""
+    z, out = np.arange(-3.0, 3), np.empty(6)
+    before = sys.getrefcount(z), sys.getrefcount(out)
+    for function in (kernels.relu, relu_into):
+        got = function(z, out)
+        assert np.shares_memory(got, out)
+        np.testing.assert_array_equal(got, np.maximum(z, 0))
+        del got
+        assert (sys.getrefcount(z), sys.getrefcount(out)) == before, function
+    with pytest.raises(ValueError, match="out has shape"):
+        kernels.relu(z, out[:5])
+    assert (sys.getrefcount(z), sys.getrefcount(out)) == before
+    np.testing.assert_array_equal(of_temporaries(z), np.maximum(z + 1, 0))
+    _nrt_python.memsys_enable_stats()
+    try:
+        made = rtsys.get_allocation_stats()
+        for _ in range(5):
+            of_temporaries(z)
+        now = rtsys.get_allocation_stats()
+    finally:
+        _nrt_python.memsys_disable_stats()
+    assert now.alloc > made.alloc and now.alloc - made.alloc == now.free - made.free
 
 
 def test_errors_come_out_of_compiled_code():

@@ -5,7 +5,7 @@ times NumPy's line takes as long; of products also what they reach of the machin
     python asv_benchmarks/tools/studies/kernel_speeds.py --example    the step of fastbp/kernels/README.md
     python asv_benchmarks/tools/studies/kernel_speeds.py --compiled   from compiled code: matmul and np.dot
                                                                       (needs SciPy) with out, and what works
-                                                                      number by number, without
+                                                                      number by number, mostly without
 
 On a machine with nothing else to do. NumPy's threads go on to spin for a while after a product: each pair is
 measured with a pause between.
@@ -129,6 +129,11 @@ def dot(A: Any, B: Any, C: Any, times: int) -> None:
 # kernel -> how many operands it has, a call of it, and NumPy's line
 ELEMENTWISE: dict[str, tuple[int, Any, Any]] = {
     "relu": (1, lambda z: kernels.relu(z), lambda z: np.maximum(z, z.dtype.type(0))),
+    "relu with out": (
+        2,
+        lambda z, out: kernels.relu(z, out),
+        lambda z, out: np.maximum(z, z.dtype.type(0), out),
+    ),
     "relu_mask": (2, lambda d, z: kernels.relu_mask(d, z), lambda d, z: d * (z > 0)),
     "sigmoid": (1, lambda z: kernels.sigmoid(z), lambda z: 1 / (1 + np.exp(-z))),
     "sigmoid_derivative": (
