@@ -22,6 +22,11 @@ SHAPES = {
     "mnist 128 x 784-256-10": (128, (784, 256, 10)),
     "mnist 256 x 784-1024-10": (256, (784, 1024, 10)),
 }
+# Of forward and backward alone: fewer than of the whole training step, so that a run stays short.
+SHAPES_OF_PASSES = [
+    *("tiny 32 x 8-16-1", "small 32 x 32-64-1", "tabular 128 x 64-128-10"),
+    *("mnist 32 x 784-128-10", "mnist 128 x 784-256-10"),
+]
 DTYPES = ["float32", "float64"]
 IMPLEMENTATIONS = {"fastbp": "fastbp", "reference": "fastbp.reference"}
 THREADS = [1, 2]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .common import DTYPES, LR, QUICK, OverShapes, require, two_layers
+from .common import DTYPES, LR, QUICK, SHAPES_OF_PASSES, OverShapes, require, two_layers
 
 SIZES = {"3-16-1": (3, 16, 1), "64-128-10": (64, 128, 10)}
 CALLS = 10 if QUICK else 1000
@@ -52,11 +52,7 @@ def model_of(sizes: str, dtype: str) -> Any:
 
 
 class Forward(OverShapes):
-    # fewer shapes than for the whole training step, so that a run stays short
-    params = [
-        ["tiny 32 x 8-16-1", "small 32 x 32-64-1", "tabular 128 x 64-128-10", "mnist 128 x 784-256-10"],
-        *OverShapes.params[1:],
-    ]
+    params = [SHAPES_OF_PASSES, *OverShapes.params[1:]]
 
     def setup(self, shape: str, dtype: str, implementation: str) -> None:
         self.forward = require(implementation, "forward")
