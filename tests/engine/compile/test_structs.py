@@ -83,14 +83,11 @@ import numpy as np
 from numba.core.itanium_mangler import mangle_type_or_value
 from fastbp.engine.compile.struct import Struct, struct
 {before}
-import fastbp
 from fastbp import MLP
-import fastbp
 from fastbp.engine import structs
-X, Y = np.ones((40, 3), "f"), np.ones((40, 2), "f") / 2
+X = np.ones((40, 3), "f")
 digests = []
 for model in ({models}):
-    model.fit(X, Y, epochs=2, optimizer=fastbp.SGD(0.1), batch_size=20, progress=False)
     digests.append(hashlib.sha256(model.predict(X).tobytes()).hexdigest()[:8])
 print([mangle_type_or_value(kind.compiled) for kind in (structs.Plan, structs.Layer)], sorted(digests))
 """
