@@ -216,7 +216,7 @@ def _step(address, check, X, y_true, W1, b1, W2, b2, lr):
     _bind_weights(second, W2, b2)
     store_number(ready.coefficients, X.dtype.type(-lr))
     done = _do(ready, STEP_TASK)
-    return done if done == PREPARED else load_number(ready.loss, 0.0)
+    return done if done == PREPARED else load_number(ready.loss, np.float64(0))
 
 
 ENTRIES: dict[str, Any] = {"forward": _forward, "backward": _backward, "step": _step}
