@@ -82,9 +82,12 @@ class Chain:
             if self._over:
                 return [], []
             if self._queue is None:
-                self._over = True  # if that fails
-                self._queue = self._prepared(stop)
-                self._over = False
+                # Others look meanwhile whether there is something to help with, and it is not over.
+                try:
+                    self._queue = self._prepared(stop)
+                except BaseException:
+                    self._over = True
+                    raise
             self._cores += 1
         began = 0.0
         try:
@@ -143,7 +146,10 @@ class Chain:
     def _note(self, outcomes: Sequence[int]) -> None:
         """What a run notes at its end."""
         divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
-        of_epochs = self._losses.reshape(len(self.members), self._epochs, -1).sum(axis=2) / divisor
+        # Of the others, losses are not finite or were never written.
+        trained = self._losses[np.equal(outcomes, TRAINED)]
+        by_epoch = trained.reshape(len(trained), self._epochs, self._steps // self._epochs)
+        of_epochs = iter(by_epoch.sum(axis=2) / divisor)
         seconds, steps = self._spent / len(self.members), self._steps
         of_epoch = seconds / self._epochs
         for i, (member, state, outcome) in enumerate(zip(self.members, self._states, outcomes, strict=True)):
@@ -153,7 +159,7 @@ class Chain:
                 model.streams.counter[0] += steps
                 model.parameters.changed()
                 lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
-                history._add_epochs(of_epochs[i], lr, of_epoch)
+                history._add_epochs(next(of_epochs), lr, of_epoch)
                 history.seconds, member.ended = seconds, True
             elif self._drawn:
                 generator, before = self._drawn[i]
