@@ -85,9 +85,9 @@ class Core(Struct):
 
 # Link.outcome. What was trained and did not stay finite is as it was before.
 NOT_BEGUN, TRAINED, NOT_FINITE = 0, 1, 2
-LINK_FIELDS = size_of(Link) // 8
-OUTCOME = LINK_FIELDS - 1
 LINK_BYTES = size_of(Link)
+# The column of each field, where Python fills links in as rows of a table.
+COLUMNS = {name: i for i, (name, _) in enumerate(Link._fields_)}
 link_at, chain_at, core_at = view_of(Link), view_of(Chain), view_of(Core)
 
 
@@ -185,17 +185,21 @@ class Networks:
 
     def links(self, losses: NDArray[np.float64]) -> NDArray[np.int64]:
         """What compiled code reads of them, a `Link` each; losses : (networks, steps)."""
-        links = aligned(LINK_BYTES * len(losses)).view(np.int64).reshape(len(losses), LINK_FIELDS)
-        of_states = [[data_at(state) for state in states] for states in zip(*self.states, strict=True)]
-        for k, column in enumerate((self.parameters, *of_states)):
-            links[:, k] = column
+        links = aligned(LINK_BYTES * len(losses)).view(np.int64).reshape(len(losses), len(COLUMNS))
+        columns = {name: links[:, i] for name, i in COLUMNS.items()}
+        columns["parameters"][:] = self.parameters
+        of_states = zip(*self.states, strict=True)
+        for name, states in zip(("first_state", "second_state"), of_states, strict=False):
+            columns[name][:] = [data_at(state) for state in states]
         if self.generators[0] is not None:
-            links[:, 3] = [bit_generator_at(generator) for generator in self.generators if generator]
+            columns["generator"][:] = [
+                bit_generator_at(generator) for generator in self.generators if generator
+            ]
         if self.rows[0] is not None:
-            links[:, 4] = [data_at(rows) for rows in self.rows if rows is not None]
-        links[:, 5] = [data_at(numbers) for numbers in self.coefficients]
-        links[:, 6] = data_at(losses) + np.arange(len(losses)) * losses.strides[0]
-        links[:, 7] = self.steps_before
+            columns["rows"][:] = [data_at(rows) for rows in self.rows if rows is not None]
+        columns["coefficients"][:] = [data_at(numbers) for numbers in self.coefficients]
+        columns["losses"][:] = data_at(losses) + np.arange(len(losses)) * losses.strides[0]
+        columns["steps_before"][:] = self.steps_before
         return links
 
 
@@ -236,7 +240,7 @@ class Queue:
         """What became of each so far. One whose losses or parameters do not stay finite is NOT_FINITE, and as
         it was, but for its generator; NOT_BEGUN are those that come after the moment when `stop` was set. A
         network's steps are done to their end."""
-        return self._links[:, OUTCOME].tolist()
+        return self._links[:, COLUMNS["outcome"]].tolist()
 
     def train(self, plan: Plan) -> None:
         """Take networks and train them, by one core, until none is left. The plan is the caller's alone."""
