@@ -10,13 +10,18 @@ from fastbp.network.network import Network
 
 def symmetric_layers(model: Network) -> list[int]:
     """The hidden layers, counted from 1, whose units are alike and will be after any training."""
-    return [layer for layer in range(1, len(model.parameters.weights)) if _is_symmetric(model, layer)]
+    return [
+        layer
+        for layer, W in enumerate(model.parameters.weights[:-1], 1)
+        if W.shape[1] > 1 and W.item(0) == W.item(1) and _is_symmetric(model, layer)
+    ]
 
 
 def _is_symmetric(model: Network, layer: int) -> bool:
+    """Whether all units of a layer of several are, of which the first two have the same first weight."""
     weights, biases, gains = model.parameters.weights, model.parameters.biases, model.parameters.gains
     W, b, W_next = weights[layer - 1], biases[layer - 1], weights[layer]
-    if W.shape[1] < 2 or W[0, 0] != W[0, 1] or not np.array_equal(W[:, 0], W[:, 1]):
+    if not np.array_equal(W[:, 0], W[:, 1]):
         return False
     if not ((W[:, :1] == W).all() and (b == b[0]).all()):
         return False
@@ -32,11 +37,6 @@ def warn_if_symmetric(model: Network) -> None:
     parameters = model.parameters
     if parameters.symmetry_reported:
         return
-    for W in parameters.weights[:-1]:
-        if W.shape[1] > 1 and W.item(0) == W.item(1):
-            break
-    else:
-        return  # the usual case, decided quickly
     layers = symmetric_layers(model)
     if not layers:
         return
