@@ -221,7 +221,7 @@ def chosen(
     ValueError or TypeError for what is unknown, asked for twice, or does not fit.
     """
     listed = [metrics] if isinstance(metrics, str) or callable(metrics) else metrics
-    if not isinstance(listed, (tuple, list, Iterable)) or isinstance(listed, np.ndarray):
+    if not isinstance(listed, Iterable) or isinstance(listed, np.ndarray):
         raise TypeError(f"metrics must be a list of names or functions, got {checks.shown(metrics)}")
     entries = [get(metric) for metric in listed]
     if entries and Y is None:

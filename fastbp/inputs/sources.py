@@ -120,7 +120,7 @@ def opened(name: str, value: Any) -> Any:
 
     OSError if an array is mapped from a file that was cut short.
     """
-    if isinstance(value, np.ndarray) or not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)):
         require_whole(name, value)
         return value
     path = os.fspath(value)

@@ -265,7 +265,7 @@ class CompiledBackend(Backend):
                 plan.train(first, last, settings[done:], losses, pack=pack, threads=threads, stop=stop)
                 pack, done = False, done + last - first
             steps.weigh(losses_out, self.architecture.reduction)
-            keep = not only_if_finite or (is_finite(losses_out) and plan.parameters_are_finite())
+            keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
             if keep:
                 plan.unpack(threads)
                 self._packed = plan, parameters.version

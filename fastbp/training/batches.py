@@ -36,8 +36,6 @@ class Group(NamedTuple):
 
 def gives_batches(X: object) -> bool:
     """Whether X is a function, or something to iterate over that is neither an array nor a collection."""
-    if isinstance(X, np.ndarray):  # decided quickly
-        return False
     iterable = isinstance(X, Iterable) and not isinstance(X, (Collection, os.PathLike))
     matrix = hasattr(X, "__array__") or hasattr(X, "shape")  # the latter of a sparse one
     return (iterable and not matrix) or callable(X)
