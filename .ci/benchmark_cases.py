@@ -1,9 +1,10 @@
 """Which benchmarks `run` executes.
 
 python benchmark_cases.py results/benchmarks.json I N prints a regular expression for asv, of the I-th of N
-parts. asv starts a process for each combination of parameters, and there are hundreds. What breaks with a
-value of a parameter hardly needs a certain combination: of the parameter with the most values each one
-occurs, of the others each combination, in as many cases as that takes.
+parts; a benchmark is in one of them, since each part that has some of its cases runs its setup_cache. asv
+starts a process for each combination of parameters, and there are hundreds. What breaks with a value of a
+parameter hardly needs a certain combination: of the parameter with the most values each one occurs, of the
+others each combination, in as many cases as that takes.
 """
 
 import itertools
@@ -28,10 +29,10 @@ def main(path: str, part: str = "0", parts: str = "1") -> None:
     with open(path, encoding="utf-8") as file:
         benchmarks = [found for found in json.load(file).values() if isinstance(found, dict)]
     names = []
-    for benchmark in benchmarks:
+    for benchmark in benchmarks[int(part) :: int(parts)]:
         name, parameters = benchmark["name"], benchmark["params"]
         names += [f"{name}({', '.join(case)})" for case in cases(parameters)] if parameters else [name]
-    print("^(" + "|".join(map(re.escape, names[int(part) :: int(parts)])) + ")$")
+    print("^(" + "|".join(map(re.escape, names)) + ")$")
 
 
 if __name__ == "__main__":
