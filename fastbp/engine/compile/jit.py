@@ -67,7 +67,8 @@ def _compile(
             _compiled[key] = ctypes.CFUNCTYPE(result, *arguments)(function)
             return
         options = OPTIONS | {"parallel": True} if parallel else OPTIONS
-        callback = CFunc(function, (signature.args, signature.return_type), locals={}, options=options)
+        pipeline = {} if parallel else linked.OF_CALLBACKS
+        callback = CFunc(function, (signature.args, signature.return_type), {}, options, **pipeline)
         callback._cache = Cache(function, key)
         callback.compile()
         _compiled[key] = callback

@@ -3,7 +3,8 @@ optimised there.
 
 Numba does for each function all that it does for one that Python calls: it optimises it with all of its
 callees, and makes machine code of them, which nobody runs. In a driver of twenty functions that takes a third
-of the time. Left out for the version of which the insides are known.
+of the time. And a C callback is a function that copies its arguments for another one, which costs as much as
+a small kernel itself. Both is left out for the version of which the insides are known.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+
+# How the names of functions begin that C enters.
+ENTRY = "cfunc."
 
 
 class _Linked(JITCodeLibrary):
@@ -33,6 +38,36 @@ def _no_executable(library: Any, description: Any, environment: Any) -> Any:
     return _dynfunc.make_function(description.lookup_module(), name, "", 0, environment, (library,))
 
 
+class _Callback(JITCodeLibrary):
+    """Code entered by C at one place: all else becomes part of it, or what it alone calls. (Left out are
+    the passes that make ready for dropping counts of references: it has none.)"""
+
+    def add_ir_module(self, module: ir.Module) -> None:
+        """Numba forbids the inlining of what its C function calls."""
+        for function in module.functions:
+            if function.name.startswith(ENTRY):
+                calls = (i for block in function.blocks for i in block.instructions if i.opname == "call")
+                for instruction in calls:
+                    instruction.attributes.discard("noinline")
+        super().add_ir_module(module)
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and not function.name.startswith(ENTRY):
+                function.linkage = "internal"
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+
+class _CallbackPipeline(Compiler):
+    """Numba's own, with such a library at its end."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.library = _Callback(self.state.targetctx.codegen(), "callback")
+        self.state.library.enable_object_caching()
+
+
 class _Pipeline(Compiler):
     """Numba's own, with such a library at its end. (The context is this compilation's own copy.)"""
 
@@ -43,5 +78,8 @@ class _Pipeline(Compiler):
         self.state.library = _Linked(context.codegen(), "linked")
 
 
+_KNOWN = numba.version_info.short == (0, 68)
 # What `njit` is given for it. Such a function has no environment: no Python object among its constants.
-OPTIONS: dict[str, Any] = {"pipeline_class": _Pipeline} if numba.version_info.short == (0, 68) else {}
+OPTIONS: dict[str, Any] = {"pipeline_class": _Pipeline} if _KNOWN else {}
+# What `CFunc` is given for a callback.
+OF_CALLBACKS: dict[str, Any] = {"pipeline_class": _CallbackPipeline} if _KNOWN else {}
