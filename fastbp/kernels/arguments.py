@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.cache import Cache
 from fastbp.engine.simd.vector import isa
-from fastbp.kernels.uncounted import plain
+from fastbp.kernels.uncounted import Borrowed, fresh, plain
 
 EXPECTED = "expected C-ordered arrays of float32, or all of float64"
 
@@ -60,7 +60,7 @@ def check(typingctx: Any, name: Any, array: Any, dimensions: Any, like: Any) -> 
     and with the dtype of `like`."""
     if not isinstance(dimensions, types.Literal):
         return None  # Numba asks with literals, too
-    reason = unfit(array, dimensions.literal_value, getattr(like, "dtype", None))
+    reason = unfit(plain(array), dimensions.literal_value, getattr(like, "dtype", None))
     if reason is not None:
         raise errors.TypingError(f"{name.literal_value} {reason}: {EXPECTED}")
     signature = types.void(name, array, dimensions, like)
@@ -75,6 +75,8 @@ def result(out, shape, like):
 @overload(result)
 def _result(out, shape, like):
     if _says_nothing(out):
+        if isinstance(like, Borrowed):
+            return lambda out, shape, like: fresh(shape, like)
         return lambda out, shape, like: np.empty(shape, like.dtype)
     reason = unfit(plain(out), len(shape), like.dtype, written=True)
     if reason is not None:
@@ -181,18 +183,40 @@ class Kernel(CPUDispatcher):
     that there is no code for are a TypeError."""
 
     def _compile_for_args(self, *args: Any, **kwargs: Any) -> Any:
-        for name, value in zip(inspect.signature(self.py_func).parameters, args, strict=False):
-            if not isinstance(value, (np.ndarray, str, OmittedArg)) and not (name == "out" and value is None):
-                raise TypeError(
-                    f"{self.py_func.__name__}: {name} is no array, but {type(value).__name__}: {EXPECTED}"
-                )
-        compile = super()._compile_for_args
+        names = inspect.signature(self.py_func).parameters
+        kinds = tuple(map(self._kind_from_python, names, args))
         found: list[Any] = []
         try:
-            jit.uninterrupted(lambda: found.append(compile(*args, **kwargs)))
+            jit.uninterrupted(lambda: found.append(self.compile(kinds)))
             return found[0]
         except errors.TypingError as error:
             raise TypeError(f"{self.py_func.__name__}: {_reason(error)}") from error
+
+    def _kind_from_python(self, name: str, value: Any) -> Any:
+        """The type of an argument that the caller keeps alive."""
+        if isinstance(value, OmittedArg):
+            return types.Omitted(value.value)
+        if name == "out" and value is None:
+            return types.none
+        if not isinstance(value, np.ndarray):
+            reason: Any = f"is no array, but {type(value).__name__}"
+        else:
+            try:
+                kind = typeof(value)
+                reason = unfit(kind, 0)
+            except errors.NumbaValueError as error:  # of a dtype that Numba does not know
+                reason = f"cannot be taken: {error}"
+        if reason is not None:
+            raise TypeError(f"{self.py_func.__name__}: {name} {reason}: {EXPECTED}")
+        return Borrowed(kind)
+
+    def add_overload(self, cres: Any) -> None:
+        """Python finds the code for borrowed arrays alone, by the types that Numba sees."""
+        kinds = tuple(cres.signature.args)
+        if any(isinstance(kind, Borrowed) for kind in kinds):
+            codes = [plain(kind)._code for kind in kinds]
+            self._insert(codes, cres.entry_point, cres.objectmode)
+        self.overloads[kinds] = cres
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from fastbp.kernels.arguments import (
     unlike_overlap,
 )
 from fastbp.kernels.linking import run
-from fastbp.kernels.uncounted import counted, uncounted
+from fastbp.kernels.uncounted import counted, uncounted, view
 
 # What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
 SIMPLE, OF_EXP, OF_SOFTMAX = 40, 160, 320
@@ -89,19 +89,20 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
     NumPy: `delta.sum(axis=0)`.
     """
     check("delta", delta, 2, delta)
+    delta, out = uncounted(delta), uncounted(out)
     rows, columns = delta.shape
     sums = result(out, (columns,), delta)
     no_overlap(span(out), span(delta))
     if rows == 0 or columns == 0:
-        sums[:] = 0
+        view(sums)[:] = 0
     elif columns >= lanes(delta):
         if rows * columns <= FEW:
-            _few_sums(delta, sums)
+            _few_sums(view(delta), view(sums))
         else:
             _sums(address(delta), rows, columns, sums, delta)
     else:
-        _narrow_sums(delta, sums)
-    return sums
+        _narrow_sums(view(delta), view(sums), delta)
+    return counted(sums)
 
 
 @jit.inner_with_objects
@@ -135,8 +136,8 @@ def _few_sums(delta: Any, sums: Any) -> None:
 
 
 @jit.inner
-def _narrow_sums(delta: Any, sums: Any) -> None:
-    """Of fewer columns: as many rows as a vector has lanes are taken for one."""
+def _narrow_sums(delta: Any, sums: Any, like: Any) -> None:
+    """Of fewer columns: as many rows as a vector has lanes are taken for one. like: delta."""
     rows, columns = delta.shape
     together = lanes(delta)
     count = rows // together
@@ -152,7 +153,7 @@ def _narrow_sums(delta: Any, sums: Any) -> None:
         first = max(count, 1) * together
     else:
         wide = np.empty(columns * together, delta.dtype)
-        _sums(address(delta), count, columns * together, wide, delta)
+        _sums(address(delta), count, columns * together, wide, like)
         for i in range(together):
             for j in range(columns):
                 sums[j] += wide[i * columns + j]

@@ -3,7 +3,8 @@
 But for elementwise work on few numbers, a kernel's machine code is no part of the caller's. The caller's code
 knows it by a name that only the process resolves: a symbol, behind which lie the addresses of this process.
 Who compiles the caller's code, or loads it from a cache, makes them known first: a `Link` is among the
-constants of the compiled function, and to unpickle it is to load the kernel. Where fastbp has changed since,
+constants of the compiled function, and to unpickle it is to load the kernel (for calls from Python: to know
+who will, see `run`). Where fastbp has changed since,
 that fails as a missing cache file does (OSError), and Numba compiles the caller's function again.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.entries import elementwise, flat, launch, narrow_products, products
 from fastbp.engine.threads.runtime import TEAM_NANOSECONDS
+from fastbp.kernels.uncounted import Borrowed
 
 _I64 = ir.IntType(64)
 
@@ -48,38 +50,58 @@ KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
     },
 }
 
-_kept: list[Any] = []  # memory that symbols stand for
-
 
 def symbol(kernel: str, dtype: str) -> str:
     return f"fastbp_{kernel}_{dtype}_{source_digest()}"
 
 
 @cache
-def load(kernel: str, dtype: str) -> None:
-    """Compile a kernel, or load it from the cache, and make its symbol known to this process."""
+def _declare(kernel: str, dtype: str) -> np.ndarray[Any, Any]:
+    """Make a kernel's symbol known to this process, with nothing behind it yet but who finds it."""
+    memory = launch.no_links()
+    finders = (partial(_find_body, kernel, dtype), partial(launch.link_launch, memory))
+    _kept.append(finders)
+    memory[launch.FIND_BODY], memory[launch.FIND_LAUNCH] = map(id, finders)
+    binding.add_symbol(symbol(kernel, dtype), memory.ctypes.data)
+    return memory
+
+
+_kept: list[Any] = []  # Python objects whose addresses stand in links
+
+
+def _find_body(kernel: str, dtype: str) -> None:
     body, kernels = KERNELS[kernel]
-    address, memory = launch.links(body(), dtype, kernels(dtype))
-    _kept.append(memory)
-    binding.add_symbol(symbol(kernel, dtype), address)
+    launch.link_body(_declare(kernel, dtype), body(), dtype, kernels(dtype))
+
+
+@cache
+def load(kernel: str, dtype: str) -> None:
+    """Compile all of a kernel, or load it from the cache."""
+    _find_body(kernel, dtype)
+    launch.link_launch(_declare(kernel, dtype))
 
 
 @dataclass(frozen=True)
 class Link:
-    """A constant of compiled code that uses a kernel."""
+    """A constant of compiled code that uses a kernel; lazy: it is compiled when a call first needs it."""
 
     kernel: str
     dtype: str
+    lazy: bool
 
-    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
-        return _unpickled, (self.kernel, self.dtype, source_digest())
+    def make(self) -> None:
+        (_declare if self.lazy else load)(self.kernel, self.dtype)
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str, bool, str]]:
+        return _unpickled, (self.kernel, self.dtype, self.lazy, source_digest())
 
 
-def _unpickled(kernel: str, dtype: str, digest: str) -> Link:
+def _unpickled(kernel: str, dtype: str, lazy: bool, digest: str) -> Link:
     if digest != source_digest():
         raise OSError("this was compiled with another version of fastbp")
-    load(kernel, dtype)
-    return Link(kernel, dtype)
+    link = Link(kernel, dtype, lazy)
+    link.make()
+    return link
 
 
 def _job(builder: ir.IRBuilder, links: ir.Value, numbers: list[ir.Value]) -> ir.Value:
@@ -90,16 +112,42 @@ def _job(builder: ir.IRBuilder, links: ir.Value, numbers: list[ir.Value]) -> ir.
     return builder.ptrtoint(job, _I64)
 
 
+def _find(context: Any, builder: ir.IRBuilder, links: ir.Value, field: int, finder: int) -> ir.Value:
+    """The address in a field of the links; where it is 0, a Python object is called first, which writes it.
+    What that raises is raised."""
+
+    def at(i: int) -> ir.Value:
+        return builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(i)])
+
+    found = builder.load_atomic(at(field), "acquire", 8)
+    with builder.if_then(builder.icmp_signed("==", found, _I64(0)), likely=False):
+        python = context.get_python_api(builder)
+        state = python.gil_ensure()
+        callable = builder.inttoptr(builder.load(at(finder)), python.pyobj)
+        none = python.call_function_objargs(callable, ())
+        with builder.if_then(cgutils.is_null(builder, none), likely=False):
+            python.gil_release(state)
+            context.call_conv.return_exc(builder)
+        python.decref(none)
+        python.gil_release(state)
+    return builder.load(at(field))
+
+
 @intrinsic(prefer_literal=True)
-def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any) -> Any:
-    """run("kernel", array's dtype, nanoseconds, (i, j, ...)): do the job that the numbers describe, as the
-    kernel's struct has them behind `links`; nanoseconds: what it takes one worker, about."""
+def run(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any) -> Any:
+    """run("kernel", array of the dtype, nanoseconds, (i, j, ...)): do the job that the numbers describe, as
+    the kernel's struct has them behind `links`; nanoseconds: what it takes one worker, about.
+
+    Called from Python, which the array's type tells, the kernel is compiled where this call needs it.
+    Anybody's compiled code cannot wait for Python where it runs (a thread of a team that its caller waits for
+    with the GIL would wait for ever): there all is compiled before."""
     if not isinstance(kernel, types.Literal):
         return None  # Numba asks with literals, too
-    link = Link(kernel.literal_value, dtype.dtype.name)
+    lazy = isinstance(like, Borrowed)
+    link = Link(kernel.literal_value, like.dtype.name, lazy)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        load(link.kernel, link.dtype)
+        link.make()
         # (Whoever asks for the environment has it among those that are kept with the code.)
         context.get_env_manager(builder).add_const(link)
         name = symbol(link.kernel, link.dtype)
@@ -111,9 +159,12 @@ def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any)
             links.linkage = "external"
         numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
 
-        def at_field(field: int, *arguments: ir.Value) -> None:
+        def at_field(field: int, finder: int, *arguments: ir.Value) -> None:
             """Call the function whose address stands in that field of the links."""
-            address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
+            if lazy:
+                address = _find(context, builder, links, field, finder)
+            else:
+                address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
             kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
             builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
 
@@ -123,20 +174,23 @@ def run(typingctx: Any, kernel: Any, dtype: Any, nanoseconds: Any, numbers: Any)
                 if link.kernel in flat.FORMULAS:
                     flat.emit(builder, link.kernel, link.dtype, numbers)
                 else:
-                    at_field(launch.BODY_FIELD, _I64(0), _I64(1), _job(builder, links, numbers))
+                    job = _job(builder, links, numbers)
+                    at_field(launch.BODY, launch.FIND_BODY, _I64(0), _I64(1), job)
             with large:
-                at_field(launch.LAUNCH_FIELD, _job(builder, links, numbers), values[2])
+                if lazy:
+                    _find(context, builder, links, launch.BODY, launch.FIND_BODY)
+                at_field(launch.LAUNCH, launch.FIND_LAUNCH, _job(builder, links, numbers), values[2])
         return context.get_dummy_value()
 
-    signature = types.void(kernel, dtype, types.int64, types.UniTuple(types.int64, len(numbers)))
+    signature = types.void(kernel, like, types.int64, types.UniTuple(types.int64, len(numbers)))
     return signature, codegen
 
 
 def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
-    body, kernels = KERNELS[kernel]
-    links, _memory = launch.links(body(), dtype.dtype.name, kernels(dtype.dtype.name))
-    job = np.array([links, *numbers], np.int64)
-    call(body(), (0, 1, job.ctypes.data))
+    memory = _declare(kernel, dtype.dtype.name)
+    _find_body(kernel, dtype.dtype.name)
+    job = np.array([memory.ctypes.data, *numbers], np.int64)
+    call(int(memory[launch.BODY]), (0, 1, job.ctypes.data))
 
 
 if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
+
+import numpy as np
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
 from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run
+from fastbp.kernels.uncounted import counted, uncounted
 
 # Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
 # take as long as the product.
@@ -18,20 +25,44 @@ SPEED = 16
 TINY = 64
 
 
+@intrinsic
+def _tiny(typingctx: Any, like: Any, numbers: Any) -> Any:
+    """In compiled code: a product of a few numbers, number by number. numbers: addresses of A, of the bias or
+    0, of B and of C, which lies in rows; rows, depth, columns; the strides of A and of B, in numbers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = context.get_value_type(signature.args[0].dtype)
+        names = ("a", "bias", "b", "c", "rows", "depth", "columns", "a_row", "a_k", "b_k", "b_column")
+        v = {name: builder.extract_value(values[1], i) for i, name in enumerate(names)}
+
+        def at(base: str, *steps: Any) -> Any:
+            first = builder.inttoptr(v[base], kind.as_pointer())
+            return builder.gep(first, [functools.reduce(builder.add, steps)])
+
+        def turns(name: str) -> Any:
+            return cgutils.for_range(builder, v[name], intp=v[name].type)
+
+        total = cgutils.alloca_once(builder, kind)
+        has_bias = builder.icmp_signed("!=", v["bias"], v["bias"].type(0))
+        with turns("rows") as row, turns("columns") as column:
+            i, j = row.index, column.index
+            builder.store(kind(0.0), total)
+            with builder.if_then(has_bias):
+                builder.store(builder.load(at("bias", j)), total)
+            with turns("depth") as turn:
+                a = at("a", builder.mul(i, v["a_row"]), builder.mul(turn.index, v["a_k"]))
+                b = at("b", builder.mul(turn.index, v["b_k"]), builder.mul(j, v["b_column"]))
+                product = builder.fmul(builder.load(a), builder.load(b))
+                builder.store(builder.fadd(builder.load(total), product), total)
+            builder.store(builder.load(total), at("c", builder.mul(i, v["columns"]), j))
+        return context.get_dummy_value()
+
+    return types.void(like, numbers), codegen
+
+
 @jit.inner
 def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
-    return columns < lanes(like) and rows * depth * columns <= TINY
-
-
-@jit.inner
-def _tiny(A: Any, B: Any, C: Any) -> None:
-    """C += A @ B."""
-    for i in range(C.shape[0]):
-        for j in range(C.shape[1]):
-            total = C[i, j]
-            for k in range(A.shape[1]):
-                total += A[i, k] * B[k, j]
-            C[i, j] = total
+    return columns < lanes(like) and rows * depth * columns <= TINY and not config.DISABLE_JIT
 
 
 @jit.inner_with_objects
@@ -39,6 +70,10 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     """C = A @ B + bias; bias: an address, or 0."""
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
     if rows == 0:
+        return
+    if _is_tiny(A, rows, depth, columns):
+        sizes, strides = (rows, depth, columns), (depth, 1, columns, 1)
+        _tiny(A, (address(A), bias, address(B), address(C), *sizes, *strides))
         return
     numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
     if columns < lanes(A):
@@ -62,6 +97,7 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
     """
     check("A", A, 2, A)
     check("B", B, 2, A)
+    A, B, out = uncounted(A), uncounted(B), uncounted(out)
     if A.shape[1] != B.shape[0]:
         raise ShapeError(
             "A has shape %s, B has shape %s: A's columns must be as many as B's rows", A.shape, B.shape
@@ -69,12 +105,8 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (A.shape[0], B.shape[1]), A)
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
-    if _is_tiny(A, A.shape[0], A.shape[1], B.shape[1]):
-        C[:] = 0
-        _tiny(A, B, C)
-    else:
-        _plain(A, B, 0, C)
-    return C
+    _plain(A, B, np.int64(0), C)
+    return counted(C)
 
 
 @kernel
@@ -92,6 +124,7 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     check("X", X, 2, X)
     check("W", W, 2, X)
     check("b", b, 1, X)
+    X, W, b, out = uncounted(X), uncounted(W), uncounted(b), uncounted(out)
     if X.shape[1] != W.shape[0] or b.shape[0] != W.shape[1]:
         raise ShapeError(
             "X has shape %s, W has shape %s, b has shape %s: X's columns must be as many as W's rows, "
@@ -104,12 +137,8 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     no_overlap(span(out), span(X))
     no_overlap(span(out), span(W))
     no_overlap(span(out), span(b))
-    if _is_tiny(X, X.shape[0], X.shape[1], W.shape[1]):
-        Z[:] = b
-        _tiny(X, W, Z)
-    else:
-        _plain(X, W, address(b), Z)
-    return Z
+    _plain(X, W, address(b), Z)
+    return counted(Z)
 
 
 @kernel
@@ -125,6 +154,7 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     """
     check("A", A, 2, A)
     check("B", B, 2, A)
+    A, B, out = uncounted(A), uncounted(B), uncounted(out)
     depth, rows, columns = A.shape[0], A.shape[1], B.shape[1]
     if B.shape[0] != depth:
         raise ShapeError("A has shape %s, B has shape %s: they must have as many rows", A.shape, B.shape)
@@ -132,15 +162,15 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
     if _is_tiny(A, rows, depth, columns):
-        C[:] = 0
-        _tiny(A.T, B, C)
+        sizes, strides = (rows, depth, columns), (1, rows, columns, 1)
+        _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
     elif rows > 0:
         numbers = (A_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A):
             run("transposed_product", A, rows * depth * columns // SPEED, numbers)
         else:
             run("product_at_b", A, rows * depth * columns // SPEED, numbers)
-    return C
+    return counted(C)
 
 
 @kernel
@@ -158,6 +188,7 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     """
     check("A", A, 2, A)
     check("B", B, 2, A)
+    A, B, out = uncounted(A), uncounted(B), uncounted(out)
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[0]
     if B.shape[1] != depth:
         raise ShapeError("A has shape %s, B has shape %s: they must have as many columns", A.shape, B.shape)
@@ -165,12 +196,12 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
     if _is_tiny(A, rows, depth, columns):
-        C[:] = 0
-        _tiny(A, B.T, C)
+        sizes, strides = (rows, depth, columns), (depth, 1, 1, depth)
+        _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
     elif rows > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A) or rows <= FEW_ROWS:
             run("dots", A, rows * depth * columns // SPEED, numbers)
         else:
             run("product_a_bt", A, rows * depth * columns // SPEED, numbers)
-    return C
+    return counted(C)

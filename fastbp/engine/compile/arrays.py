@@ -74,27 +74,36 @@ def data_at(array: np.ndarray[Any, Any]) -> int:
     return _word_at(id(array) + _HEADER).value
 
 
+def array_field(b, obj, name, kind):
+    """In compiled code: a field of a NumPy array."""
+    return load_at(b, obj, _HEADER + getattr(_ArrayObject, name).offset, kind)
+
+
+def load_at(b, base, offset, kind):
+    """In compiled code: what stands so many bytes behind an address."""
+    at = b.gep(b.bitcast(base, ir.IntType(8).as_pointer()), [ir.IntType(64)(offset)])
+    return b.load(b.bitcast(at, kind.as_pointer()))
+
+
+def is_refused(b, obj, wanted):
+    """In compiled code: whether an array lacks one of the flags, or its numbers are in the other byte
+    order."""
+    byte, wanted = ir.IntType(8), ir.IntType(32)(wanted)
+    flags = array_field(b, obj, "flags", ir.IntType(32))
+    descr = array_field(b, obj, "descr", byte.as_pointer())
+    order = load_at(b, descr, _HEADER + _Descr.byteorder.offset, byte)
+    return b.or_(
+        b.icmp_unsigned("!=", b.and_(flags, wanted), wanted), b.icmp_unsigned("==", order, byte(SWAPPED))
+    )
+
+
 @unbox(CallersArray)
 def _unbox(typ, obj, c):
     from numba.core.boxing import unbox_array  # only those who compile wait for it
 
     native = unbox_array(typ.plain, obj, c)
-    b, byte = c.builder, ir.IntType(8)
-
-    def field(base, offset, kind):
-        return b.load(
-            b.bitcast(
-                b.gep(b.bitcast(base, byte.as_pointer()), [ir.IntType(64)(_HEADER + offset)]),
-                kind.as_pointer(),
-            )
-        )
-
-    wanted = ir.IntType(32)(C_CONTIGUOUS | ALIGNED | WRITEABLE)
-    flags = field(obj, _ArrayObject.flags.offset, ir.IntType(32))
-    order = field(field(obj, _ArrayObject.descr.offset, byte.as_pointer()), _Descr.byteorder.offset, byte)
-    refused = b.or_(
-        b.icmp_unsigned("!=", b.and_(flags, wanted), wanted), b.icmp_unsigned("==", order, byte(SWAPPED))
-    )
+    b = c.builder
+    refused = is_refused(b, obj, C_CONTIGUOUS | ALIGNED | WRITEABLE)
     refused = b.and_(refused, b.not_(native.is_error))
     with b.if_then(refused, likely=False):
         c.pyapi.err_set_string(

@@ -7,6 +7,7 @@ same time, and whoever calls from within a parallel region of his own gets the s
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -41,10 +42,12 @@ class Links(Struct):
     k5: int
     k6: int
     k7: int
+    find_body: int  # Python objects, which are called where `body` or `launch` is 0 (see kernels/linking.py)
+    find_launch: int
 
 
 LINK_FIELDS = size_of(Links) // 8
-BODY_FIELD, LAUNCH_FIELD = 0, 1  # the places of `body` and `launch` among them
+BODY, LAUNCH, FIND_BODY, FIND_LAUNCH = 0, 1, LINK_FIELDS - 2, LINK_FIELDS - 1  # places of fields among them
 
 
 @struct
@@ -54,6 +57,7 @@ class Job(Struct):
     links: int
 
 
+_WRITTEN = threading.Lock()
 links_at, _job_at = view_of(Links), view_of(Job)
 
 
@@ -81,16 +85,29 @@ def launch() -> int:
     return jit.address_of("kernels-launch", jit.void(2), lambda: _launch, driver=True)
 
 
-def links(body: int, dtype: str, kernels: list[int]) -> tuple[int, Any]:
-    """The address of the links of a body, and the memory that they are in."""
-    memory = np.zeros(size_of(Links) // 8, np.int64)
+def no_links() -> np.ndarray[Any, Any]:
+    """The memory of links that are not yet known."""
+    return np.zeros(LINK_FIELDS, np.int64)
+
+
+def link_body(memory: np.ndarray[Any, Any], body: int, dtype: str, kernels: list[int]) -> None:
+    """Write a body to links, with the addresses of the kernels that it calls."""
     table = at(Links, memory.ctypes.data)
-    table.body, table.launch, table.runtime = body, launch(), runtime()
-    of_process = at(Runtime, table.runtime)
-    if of_process.workers > 1:
-        of_process.split = jit.address_of("kernels-split", jit.void(3), lambda: _split, parallel=True)
     table.itemsize = np.dtype(dtype).itemsize
     table.lanes, table.height = isa().bytes // table.itemsize, matmul.shapes()[2]
     for i, kernel in enumerate(kernels):
         setattr(table, f"k{i}", kernel)
-    return int(memory.ctypes.data), memory
+    with _WRITTEN:  # a thread that sees the body sees all of the above
+        table.body = body
+
+
+def link_launch(memory: np.ndarray[Any, Any]) -> None:
+    """Write to links what starts a team."""
+    table = at(Links, memory.ctypes.data)
+    table.runtime = runtime()
+    of_process = at(Runtime, table.runtime)
+    if of_process.workers > 1:
+        of_process.split = jit.address_of("kernels-split", jit.void(3), lambda: _split, parallel=True)
+    entry = launch()
+    with _WRITTEN:
+        table.launch = entry

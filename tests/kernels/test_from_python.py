@@ -1,0 +1,76 @@
+"""Calls from Python: arrays are borrowed, and no more is compiled than a call needs."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastbp import kernels
+
+
+def test_no_reference_is_kept_or_lost():
+    A, B, C = np.ones((4, 8)), np.ones((8, 16)), np.empty((4, 16))
+    before = [sys.getrefcount(array) for array in (A, B, C)]
+    for _ in range(100):
+        assert kernels.matmul(A, B, C) is C
+        assert kernels.relu(C, out=C) is C
+        kernels.matmul(A, B)
+        with pytest.raises(ValueError, match="must be as many"):
+            kernels.matmul(A, C)
+        with pytest.raises(ValueError, match="shares memory"):
+            kernels.matmul(C, np.ones((16, 16)), C)
+    assert [sys.getrefcount(array) for array in (A, B, C)] == before
+
+
+def test_a_new_array_is_one_of_numpy_that_nobody_else_has():
+    result = kernels.relu(np.ones((3, 5)))
+    assert sys.getrefcount(result) == 2
+    assert result.flags.owndata and result.flags.carray
+    assert kernels.relu(np.ones(())).shape == () and kernels.relu(np.ones((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [">f8", "f2", "i4", "U1", "O", "M8"])
+def test_arrays_of_other_numbers_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"relu: z .*: expected C-ordered arrays of float32"):
+        kernels.relu(np.zeros(3, dtype))
+
+
+def test_of_arrays_that_were_refused_once_others_are_too():
+    """Numba remembers the type of what is misaligned whatever its byte order."""
+    memory = np.zeros(33, np.uint8)
+    for dtype in ("f8", ">f8"):
+        with pytest.raises(TypeError):
+            kernels.relu(memory[1:].view(dtype))
+    assert kernels.relu(memory[:32].view("f8")).sum() == 0
+
+
+FEW_THEN_MANY = r"""
+import os, sys
+import numpy as np
+from fastbp import kernels
+
+def compiled():
+    names = (name for _, _, names in os.walk(sys.argv[1]) for name in names)
+    return {name.rsplit("-", 2)[0] for name in names if name.startswith("fastbp-")}
+
+kernels.relu(np.ones(100, np.float32))
+few = compiled()
+kernels.relu(np.ones(10_000_000, np.float32))
+many = compiled()
+print(sorted(few), sorted(many - few), sep='\n')
+"""
+
+
+def test_few_numbers_compile_nothing_of_the_engine(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FEW_THEN_MANY, tmp_path],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    few, many = run.stdout.splitlines()
+    assert few == "['fastbp-kernels-relu']"
+    assert many == "['fastbp-flat-relu-float32', 'fastbp-kernels-elementwise', 'fastbp-kernels-launch']"
