@@ -1,10 +1,22 @@
 """The engine on other CPUs and threading layers, and without compiling."""
 
 import re
+import sys
 
 import pytest
 from bits import assert_same_bits, run_bits
-from processes import AVX2, GENERIC, NO_JIT, SUPPORT, WORKQUEUE, avx2_beside_more, on_x86, python
+from processes import (
+    AVX2,
+    GENERIC,
+    GUARDED_CASES,
+    NO_JIT,
+    SUPPORT,
+    WORKQUEUE,
+    assert_nothing_outside_is_touched,
+    avx2_beside_more,
+    on_x86,
+    python,
+)
 
 from fastbp.engine.kernels import matmul
 from fastbp.engine.simd import vector
@@ -34,7 +46,8 @@ TESTS_OF_COMPUTATION = (
     ("environment", "config"), [pytest.param(e, c, id=name, marks=m) for name, (e, c, m) in ARMS.items()]
 )
 def test_core_tests_elsewhere(environment, config):
-    """Compiled for another CPU, or not compiled at all: each kernel, though not in each combination."""
+    """Compiled for another CPU, or not compiled at all: each kernel, though not in each combination.
+    In one test, since what is compiled for such a CPU is needed three times."""
     shown = python("-c", "import fastbp; print(repr(fastbp.show_config()))", **environment).splitlines()[-1]
     namespace = eval(shown)  # a dict of plain values
     assert {k: namespace[k] for k in config} == config
@@ -51,6 +64,8 @@ def test_core_tests_elsewhere(environment, config):
     assert re.search(r"\d\d\d passed", out), out
     if environment is not NO_JIT:
         assert_same_bits(run_bits(every=25, NUMBA_NUM_THREADS="2", **environment))
+        if sys.platform.startswith("linux"):
+            assert_nothing_outside_is_touched("after", GUARDED_CASES // 2, len(environment), **environment)
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ import fastbp.reference
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 PACKAGE = pathlib.Path(fastbp.__file__).parent
+GUARD_PAGES = SUPPORT.parent / "programs" / "guard_pages.py"
+# Cases of a run; for a longer search: FASTBP_GUARDED_CASES=5000 pytest tests/engine/test_guard_pages.py
+GUARDED_CASES = int(os.environ.get("FASTBP_GUARDED_CASES", "150"))
 AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx8,+cx16,+cmov,+fxsr,+mmx,"
@@ -40,6 +43,17 @@ def python(*arguments, cwd=None, timeout=900, **environment):
     )
     assert result.returncode == 0, f"{result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return result.stdout
+
+
+def assert_nothing_outside_is_touched(side, cases=GUARDED_CASES, seed=0, **environment):
+    """All entries in random cases: a child that reads a byte too many dies."""
+    *_, last = python(GUARD_PAGES, side, cases, seed, **environment).splitlines()
+    print(last)
+    counts = {name: int(count) for name, count in (item.split("=") for item in last.split())}
+    allocations, refused = counts.pop("allocations"), counts.pop("refused")
+    assert sum(counts.values()) + refused == cases
+    assert all(counts.values()) and refused < cases / 20
+    assert allocations > 20 * cases
 
 
 def host_has(*features):

@@ -11,6 +11,7 @@ from definitions import (
     softmax,
     targets,
 )
+from numba import config
 from pairs import softplus_variance
 
 import fastbp
@@ -196,7 +197,8 @@ SHAPES = [
     (13, [2, 16, 7, 32, 1]),
     (8, [17, 33, 32, 31]),
     (7, [15] * 9),
-    (29, [33] * 12),
+    # As Python, it takes as long as all others.
+    *([] if config.DISABLE_JIT else [(29, [33] * 12)]),
 ]
 
 

@@ -13,7 +13,6 @@ from fastbp.engine.compile import cache
 
 # Two of the public kernels, which are compiled in two seconds. How it is with whole trainings: test_structs.
 SIGMOID = "print(hashlib.sha256(kernels.sigmoid(numpy.ones((4, 3)))).hexdigest())"
-TANH = "print(hashlib.sha256(kernels.tanh(numpy.ones((4, 3)))).hexdigest())"
 KERNELS = "import hashlib, numpy; from fastbp import kernels"
 
 # Compiles a callback and a function for Python, which takes a second instead of ten.
@@ -67,16 +66,6 @@ def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     path.write_text(source)
     assert copy(code) == first
     assert files(tmp_path / "cache") == with_both  # nothing was compiled anew
-
-
-@pytest.mark.slow
-def test_the_order_of_use_does_not_matter(copy, tmp_path):
-    """Names in compiled code do not depend on what a process has compiled before."""
-    orders = [f"{KERNELS}; {a}; {b}" for a, b in ((SIGMOID, TANH), (TANH, SIGMOID))]
-    first = copy(orders[0]).split()
-    cached = files(tmp_path / "cache")
-    assert copy(orders[1]).split() == first[::-1]
-    assert files(tmp_path / "cache") == cached
 
 
 @on_x86
