@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.activations import GELU_BOUND, GELU_C, GELU_CUBIC, LEAK, SELU_ALPHA, SELU_SCALE
-from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
+from fastbp.engine.simd.emit import compile_block, each_vector_of_rows
 from fastbp.engine.simd.rows import Place, Row, accumulate, wide
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 
@@ -124,15 +124,12 @@ def forward(name: str, dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         z, a, rows, vectors, row, columns = args
         ops = Vectors(b, dtype)
-        step = I64(ops.lanes * ops.itemsize)
 
-        def visit(i: ir.Value, j: ir.Value) -> None:
-            v = value(ops, ops.load(vector_at(b, z, i, row, j, step)))
-            if not keeps_zero:
-                v = ops.select(ops.first_lanes(b.sub(columns, b.mul(j, I64(ops.lanes)))), v, 0.0)
-            ops.store(v, vector_at(b, a, i, row, j, step))
+        def visit(offset: ir.Value, mask: Callable[[], ir.Value]) -> None:
+            v = value(ops, ops.load(b.add(z, offset)))
+            ops.store(v if keeps_zero else ops.select(mask(), v, 0.0), b.add(a, offset))
 
-        each_vector(b, rows, vectors, visit)
+        each_vector_of_rows(ops, (rows, vectors, row), visit, columns=None if keeps_zero else columns)
 
     return compile_block(f"activation-{name}", dtype, 6, emit)
 
@@ -146,14 +143,12 @@ def backward(name: str, dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         d, z, a, rows, vectors, row = args
         ops = Vectors(b, dtype)
-        step = I64(ops.lanes * ops.itemsize)
 
-        def visit(i: ir.Value, j: ir.Value) -> None:
-            at = vector_at(b, d, i, row, j, step)
-            zv, av = ops.load(vector_at(b, z, i, row, j, step)), ops.load(vector_at(b, a, i, row, j, step))
-            ops.store(formula(ops, zv, av, ops.load(at)), at)
+        def visit(offset: ir.Value, mask: Callable[[], ir.Value]) -> None:
+            at = b.add(d, offset)
+            ops.store(formula(ops, *(ops.load(b.add(x, offset)) for x in (z, a, d))), at)
 
-        each_vector(b, rows, vectors, visit)
+        each_vector_of_rows(ops, (rows, vectors, row), visit)
 
     return compile_block(f"activation-backward-{name}", dtype, 6, emit)
 

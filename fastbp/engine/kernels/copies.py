@@ -230,31 +230,50 @@ def gather(dtype: str) -> int:
         ops = Vectors(b, dtype)
         lanes, size = I64(ops.lanes), I64(ops.itemsize)
         number = ir.IntType(8 * ops.itemsize).as_pointer()
-        whole = b.sdiv(columns, lanes)
-        end = b.mul(b.sub(columns, lanes), size)
-        is_whole = b.icmp_signed("==", b.mul(whole, lanes), columns)
+        vector, end = b.mul(lanes, size), b.mul(b.sub(columns, lanes), size)
         row = cgutils.alloca_once(b, I64)
 
-        def copy(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
+        def each_row(copy: Callable[[ir.Value, ir.Value], None]) -> None:
+            with cgutils.for_range(b, rows, intp=I64) as loop:
+                place = b.add(first, loop.index)
+                b.store(place, row)
+                with b.if_then(b.icmp_signed("!=", order, I64(0)), likely=True):
+                    b.store(b.load(b.inttoptr(b.add(order, b.mul(place, I64(8))), I64.as_pointer())), row)
+                there = b.add(source, b.mul(b.load(row), source_row))
+                copy(there, b.add(target, b.mul(loop.index, target_row)))
+
+        def copy_vector(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
             ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
 
-        with cgutils.for_range(b, rows, intp=I64) as loop:
-            place = b.add(first, loop.index)
-            b.store(place, row)
-            with b.if_then(b.icmp_signed("!=", order, I64(0)), likely=True):
-                b.store(b.load(b.inttoptr(b.add(order, b.mul(place, I64(8))), I64.as_pointer())), row)
-            there = b.add(source, b.mul(b.load(row), source_row))
-            here = b.add(target, b.mul(loop.index, target_row))
-            with b.if_else(b.icmp_signed(">", whole, I64(0))) as (some, none):
-                with some:
-                    with cgutils.for_range(b, whole, intp=I64) as vectors:
-                        copy(there, here, b.mul(vectors.index, b.mul(lanes, size)))
-                    with b.if_then(b.not_(is_whole)):
-                        copy(there, here, end)  # some of these numbers once more
-                with none, cgutils.for_range(b, columns, intp=I64) as numbers:
-                    at = b.mul(numbers.index, size)
-                    value = b.load(b.inttoptr(b.add(there, at), number))
-                    b.store(value, b.inttoptr(b.add(here, at), number))
+        def copy_number(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
+            value = b.load(b.inttoptr(b.add(there, offset), number))
+            b.store(value, b.inttoptr(b.add(here, offset), number))
+
+        def copy_two(there: ir.Value, here: ir.Value) -> None:
+            copy_vector(there, here, I64(0))
+            copy_vector(there, here, end)  # some of these numbers once more, or all
+
+        def copy_vectors(there: ir.Value, here: ir.Value) -> None:
+            with cgutils.for_range(b, b.sdiv(columns, lanes), intp=I64) as loop:
+                copy_vector(there, here, b.mul(loop.index, vector))
+            copy_vector(there, here, end)
+
+        def copy_numbers(there: ir.Value, here: ir.Value) -> None:
+            with cgutils.for_range(b, columns, intp=I64) as loop:
+                copy_number(there, here, b.mul(loop.index, size))
+
+        # A choice made in each row, or a loop of one turn, takes longer than a short row's copy.
+        with b.if_else(b.icmp_signed("<", columns, lanes)) as (less, more):
+            with less, b.if_else(b.icmp_signed("==", columns, I64(1))) as (one, several):
+                with one:
+                    each_row(lambda there, here: copy_number(there, here, I64(0)))
+                with several:
+                    each_row(copy_numbers)
+            with more, b.if_else(b.icmp_signed("<=", columns, b.mul(lanes, I64(2)))) as (short, long):
+                with short:
+                    each_row(copy_two)
+                with long:
+                    each_row(copy_vectors)
 
     return compile_block("gather-rows", dtype, 8, emit)
 

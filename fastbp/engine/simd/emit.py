@@ -5,7 +5,7 @@ A block is `rows` x `vectors`: vector j of row i lies at address + i * row + j *
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -47,6 +47,32 @@ def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit:
         cgutils.for_range(builder, vectors, intp=I64) as inner,
     ):
         visit(outer.index, inner.index)
+
+
+def each_vector_of_rows(
+    ops: Vectors,
+    shape: Sequence[ir.Value],
+    visit: Callable[[ir.Value, Callable[[], ir.Value]], None],
+    columns: ir.Value | None = None,
+) -> None:
+    """visit(offset in bytes, mask) in compiled code for each vector of a block of adjacent ones.
+
+    shape: rows, vectors, and bytes from a row to the next. mask(): which lanes exist, if there are so many
+    columns. Where rows follow each other without a gap they are taken for one: a loop of two turns within
+    another one takes twice as long.
+    """
+    b, (rows, vectors, row) = ops.b, shape
+    lanes, size = I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+    one, together = b.icmp_signed("==", row, b.mul(vectors, size)), b.mul(rows, vectors)
+    if columns is not None:
+        one = b.and_(one, b.icmp_signed(">=", columns, b.mul(vectors, lanes)))
+        columns = b.select(one, b.mul(together, lanes), columns)
+    with (
+        cgutils.for_range(b, b.select(one, I64(1), rows), intp=I64) as outer,
+        cgutils.for_range(b, b.select(one, together, vectors), intp=I64) as inner,
+    ):
+        offset = b.add(b.mul(outer.index, row), b.mul(inner.index, size))
+        visit(offset, lambda: ops.first_lanes(b.sub(columns, b.mul(inner.index, lanes))))
 
 
 def each_vector_of(ops: Vectors, count: ir.Value, visit: Callable[[ir.Value], None], together: int) -> None:

@@ -75,10 +75,19 @@ def narrow(
 ) -> Row:
     b = ops.b
 
+    def targets(address: ir.Value) -> Vec:
+        place = cgutils.alloca_once(b, ops.type)
+        with b.if_else(b.icmp_signed("==", y_row, I64(ops.itemsize))) as (adjacent, apart):
+            with adjacent:
+                b.store(ops.load_masked(address, mask).value, place)
+            with apart:
+                b.store(ops.gather(address, y_row, mask).value, place)
+        return ops.wrap(b.load(place))
+
     def each(visit: Callable[[Place], None]) -> None:
         with cgutils.for_range(b, outputs, intp=I64) as loop:
             target = b.add(y, b.mul(loop.index, I64(ops.itemsize)))
-            visit(Place(loop.index, b.mul(loop.index, row), mask, lambda: ops.gather(target, y_row, mask)))
+            visit(Place(loop.index, b.mul(loop.index, row), mask, lambda: targets(target)))
 
     return Row(each, lambda x, combine: x, row)
 
