@@ -97,8 +97,14 @@ class History:
         """Of what validation finds."""
         self._columns |= {VALIDATION + name: array("d") for name in names}
 
+    def _add_epoch(self, loss: float, lr: float, seconds: float) -> None:
+        """Note an epoch; what comes from validation is NaN until `_add_validation`."""
+        known = {"loss": loss, "lr": lr, "epoch_seconds": seconds}
+        for name, column in self._columns.items():
+            column.append(known.get(name, math.nan))
+
     def _add_epochs(self, losses: Values, lr: Values | float, seconds: float) -> None:
-        """Note epochs; what comes from validation is NaN until `_add_validation`."""
+        """The same of several."""
         known: dict[str, Any] = {"loss": losses, "lr": lr, "epoch_seconds": seconds}
         for name, column in self._columns.items():
             value = known.get(name, math.nan)

@@ -48,6 +48,7 @@ ENGINE = (
     ("worker", "settings"),
     ("memory",),
     ("tables",),
+    ("binding",),
     ("plan",),
     ("entries", "probes"),
 )

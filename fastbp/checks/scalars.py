@@ -17,6 +17,8 @@ def learning_rate(lr: object, name: str = "lr") -> float:
 
 def number(name: str, value: object, *, low: float, below: float = math.inf) -> float:
     """`value` as a float with low <= value < below."""
+    if type(value) is float and low <= value < below:  # the usual case, decided quickly; as in what follows
+        return value
     try:
         if isinstance(value, (bool, str, bytes)) or getattr(value, "ndim", False):
             raise TypeError
@@ -59,6 +61,8 @@ def positive(name: str, value: object, otherwise: str) -> float:
 
 def count(name: str, value: object, *, low: int = 1) -> int:
     """`value` as an int that is at least `low`."""
+    if type(value) is int and value >= low:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < low:
@@ -68,6 +72,8 @@ def count(name: str, value: object, *, low: int = 1) -> int:
 
 def flag(name: str, value: object) -> bool:
     """`value` as a bool: what is true by accident, like "no", is refused."""
+    if type(value) is bool:
+        return value
     if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)

@@ -52,7 +52,8 @@ def settings_of(
     l2: float = 0.0,
 ) -> Array:
     """(steps, 1 + numbers of the rule): the factor of the output layer's error, then the rule's settings,
-    then clip_norm if there is one; twice that if biases are apart, the second half for them.
+    then clip_norm if there is one; twice that if biases are apart, the second half for them. Where all rows
+    are alike, they are one and the same in memory: to be read only.
 
     divisors : what the loss of each step is divided by, one number or (steps,).
     """
@@ -71,10 +72,23 @@ def settings_of(
     if has_biases_apart(optimizer, l2):
         of_biases = _coefficients(optimizer.of_biases(), span, dtype, optimizer) | {"l2": 0.0}
         numbers += [scale, *(of_biases[name] for name in names), *limit]
+    if not any(isinstance(number, np.ndarray) for number in numbers):
+        row = np.array(numbers, dtype)
+        return np.ndarray((steps, len(numbers)), dtype, row, strides=(0, row.itemsize))
     table = np.empty((steps, len(numbers)), dtype)
     for k, number in enumerate(numbers):
         table[:, k] = number
     return table
+
+
+def is_constant(settings: Array) -> bool:
+    """Whether they are the same in all steps, whenever they are taken."""
+    return settings.strides[0] == 0
+
+
+def is_alike(a: Optimizer, b: Optimizer) -> bool:
+    """Whether both, as they are, give the same constant settings."""
+    return type(a) is type(b) and vars(a) == vars(b)
 
 
 def _coefficients(

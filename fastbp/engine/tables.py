@@ -310,4 +310,5 @@ def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int,
 def bias_coefficients(design: Design, coefficients: NDArray[Any]) -> int:
     """Bytes from a step's numbers to those for biases and gains, where each row of them has both, else 0."""
     width = 1 + len(optimizers.RULES[design.rule].coefficients) + design.clip_norm
-    return coefficients.strides[0] // 2 if coefficients.shape[1] > width else 0
+    numbers = coefficients.shape[1]
+    return numbers // 2 * coefficients.itemsize if numbers > width else 0

@@ -60,6 +60,16 @@ class Reader:
     def input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
         """X as the network sees it, for those who take some rows at a time: never a copy of a large file, nor
         of a sparse matrix."""
+        if (
+            self.scaling is None
+            and sources.is_ready(X, self.dtype)
+            and X.ndim == 2
+            and X.shape[1] == self.input_count
+            and len(X)
+        ):
+            if checks.flag("check_finite", check_finite):
+                self._require_finite(name, X)
+            return X  # type: ignore[no-any-return]
         if sparse.is_sparse(X):
             return self._sparse(X, check_finite, name)
         array = self._matrix(X, name)
@@ -175,9 +185,7 @@ class Reader:
         if read is None:
             array = checks.as_floats(name, Y, self.dtype)
             self._require_targets(name, array, rows)
-            if checks.flag("check_finite", check_finite):
-                self._require_finite(name, array)
-                targets.require_values(name, array, loss)
+            self._require_good(name, array, check_finite)
             read = np.repeat(array, 2, axis=1) if loss.of_pairs else array
         if sample_weight is not None:
             read = targets.weighted(read, targets.sample_weights(weight_name, sample_weight, rows))
@@ -197,9 +205,12 @@ class Reader:
 
         Labels of classes stay labels. Targets with weights become an array of floats.
         """
+        whole = self.loss.of_pairs or sample_weight is not None
+        if not whole and sources.is_ready(Y, self.dtype) and Y.shape == (rows, self.target_count):
+            self._require_good(name, Y, check_finite)
+            return Y  # type: ignore[no-any-return]
         array = self._as_column(name, sources.opened(name, Y))
         large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
-        whole = self.loss.of_pairs or sample_weight is not None
         if not large or whole or (self.loss.of_classes and array.shape[1] == 1):
             return self._labels_or_targets(array, rows, check_finite, name, sample_weight, weight_name)
         self._require_targets(name, array, rows)
@@ -209,6 +220,12 @@ class Reader:
         if sources.is_read_as_stored(array, self.dtype):
             return Rows(np.asarray(array), self.dtype)
         return np.require(array, self.dtype, ("C", "A", "E"))
+
+    def _require_good(self, name: str, Y: Array, check_finite: bool) -> None:
+        """ValueError for targets that are not finite, or none of the loss's."""
+        if checks.flag("check_finite", check_finite):
+            self._require_finite(name, Y)
+            targets.require_values(name, Y, self.loss)
 
     def _require_targets(self, name: str, Y: Array, rows: int) -> None:
         checks.require_targets(name, Y, rows, self.target_count, labels=self.loss.of_classes)

@@ -121,6 +121,6 @@ def split_weights(Y: Array, outputs: int) -> tuple[Array, Array | None]:
 
 
 def _apart(data: Array | Rows, parameters: Array) -> Array | Rows:
-    if isinstance(data, Rows) or not np.may_share_memory(data, parameters):
+    if isinstance(data, Rows) or data.flags.owndata or not np.may_share_memory(data, parameters):
         return data
     return data.copy()

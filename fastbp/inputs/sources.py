@@ -140,7 +140,7 @@ def is_on_disk(data: Array | Rows) -> bool:
     """Whether the numbers are mapped from a file."""
     base: Any = data.values if isinstance(data, Rows) else data
     while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
+        if type(base) is not np.ndarray and isinstance(base, np.memmap):
             return True
         base = base.base
     return isinstance(base, mmap.mmap)
@@ -190,6 +190,17 @@ def require_whole(name: str, value: Any) -> None:
     """OSError if it is an array that is mapped from a file that was cut short."""
     if isinstance(value, np.ndarray) and value.base is not None and is_on_disk(value):
         MappedFile(name, value).require_whole()
+
+
+def is_ready(value: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether it is an array in memory as compiled code takes it: what most callers give, seen quickly. Of
+    anything else nothing is said."""
+    if type(value) is not np.ndarray or value.dtype != dtype or not value.flags.carray:
+        return False
+    base = value.base
+    while type(base) is np.ndarray:
+        base = base.base
+    return base is None  # else it may be mapped from a file
 
 
 def is_plain(array: Array, dtype: np.dtype[Any]) -> bool:

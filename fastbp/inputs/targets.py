@@ -7,7 +7,7 @@ copies or shuffles rows takes the weight along.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,19 @@ NEAR = 0.01
 # ---- values ---------------------------------------------------------------------------------------------
 
 
-def warn_if_out_of_reach(targets: Array | Rows, output: Activation, loss: Loss) -> None:
+def warn_if_out_of_reach(
+    targets: Array | Rows, output: Activation, loss: Loss, is_within: Callable[[Array, float, float], bool]
+) -> None:
     """Warn the caller of `fit` about targets that no value of the output's activation comes near.
 
     The first rows of `targets` (rows, outputs) are looked at. Losses with targets of their own kind (classes,
-    signs, probabilities) have refused wrong ones by now.
+    signs, probabilities) have refused wrong ones by now. is_within : a quick look, see `Backend`.
     """
     if not loss.of_quantities or (output.low == -math.inf and output.high == math.inf):
         return
     seen = np.asarray(targets[:LOOKED_AT])
+    if is_within(seen, output.low - NEAR, output.high + NEAR):
+        return
     low, high = float(seen.min()), float(seen.max())
     if not (low < output.low - NEAR or high > output.high + NEAR):  # NaN is none of its business
         return

@@ -139,7 +139,8 @@ class Chain:
             architecture, steps = self._first.model.architecture, self._steps
             divisors = divisors_of_steps(self._rows, self._batch_size, 0, steps, architecture.reduction)
             of_steps = optimizer, steps_done, steps, divisors
-            numbers = settings_of(*of_steps, architecture.dtype, architecture.l2)
+            rows = settings_of(*of_steps, architecture.dtype, architecture.l2)
+            numbers = np.ascontiguousarray(rows)  # of all networks they are equally far apart
             self._numbers[key] = numbers
         return numbers
 
@@ -175,8 +176,8 @@ def look_at(member: Member, is_first: bool) -> None:
     if member.rows is not None:
         samples = samples.picked(member.rows[:LOOKED_AT])
     if member.rows is not None or is_first:
-        architecture = model.architecture
-        warn_if_out_of_reach(samples.targets, architecture.activations[-1], architecture.loss)
+        output, loss = model.architecture.activations[-1], model.architecture.loss
+        warn_if_out_of_reach(samples.targets, output, loss, model.backend.is_within)
     warn_if_symmetric(model)
 
 

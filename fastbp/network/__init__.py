@@ -8,6 +8,7 @@ results         what forward and backward return, and whether a trace is this ne
 backend         what computes with all that: the interface, and the steps that it is given
 evaluation      the loss of samples, and its derivative at the output
 spare_plans     what is prepared for one network and taken by the next one of equal design
+plans           what is prepared for the uses of one network
 compiled        the backend on the engine (the one in NumPy is in `fastbp.reference`)
 network         the parts kept together, copied and pickled
 """

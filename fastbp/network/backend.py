@@ -157,6 +157,12 @@ class Backend(ABC):
         """What such a step takes, before one was measured."""
         return self.step_overhead_seconds + self.step_multiply_adds(rows) * self.seconds_per_multiply_add
 
+    def expected_step_seconds(self, rows: int, part: int | None) -> float:
+        """The same, or what the last one took that was taken in such parts."""
+        measured = self.measured_step
+        known = measured is not None and measured[0] == (rows, part)
+        return measured[1] if measured and known else self.guessed_step_seconds(rows)
+
     @abstractmethod
     def forward(self, X: Array) -> Trace:
         """Every layer's results for X (batch, inputs), as new arrays."""
@@ -196,6 +202,11 @@ class Backend(ABC):
         parameters and losses are finite; elsewhere it means nothing.
         """
 
+    def is_ready_for(self, steps: Steps, optimizer: Optimizer) -> bool:
+        """Whether such steps were run before, so that nothing is compiled for them any more; False: nobody
+        knows."""
+        return False
+
     def share_plans(self, spare: Any) -> None:  # noqa: B027 - there may be nothing to share
         """Take what is prepared for a use from there (`spare_plans.SparePlans`), if it is there: while many
         networks are trained one after another."""
@@ -209,4 +220,9 @@ class Backend(ABC):
     @staticmethod
     def is_finite(array: Array) -> bool:
         """A quick look: False if the array may hold NaN or infinity, and has to be looked at in detail."""
+        return False
+
+    @staticmethod
+    def is_within(array: Array, low: float, high: float) -> bool:
+        """A quick look: False if a number may be below or above these."""
         return False

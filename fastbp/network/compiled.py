@@ -11,22 +11,20 @@ from numpy.typing import NDArray
 
 from fastbp.engine import structs
 from fastbp.engine.entries import few_rows
-from fastbp.engine.kernels.finite import is_finite
-from fastbp.engine.kernels.optimizers import L2
-from fastbp.engine.memory import FEW_ROWS, Design
+from fastbp.engine.kernels.finite import is_finite, is_within
+from fastbp.engine.memory import FEW_ROWS
 from fastbp.engine.plan import Plan
-from fastbp.engine.settings import rule_of, settings_of
-from fastbp.engine.threads.locks import lock_of
+from fastbp.engine.settings import is_alike, is_constant, rule_of, settings_of
 from fastbp.inputs.samples import split_weights
 from fastbp.mpi.shards import Shards
 from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
 from fastbp.network import prediction
 from fastbp.network.architecture import Architecture
-from fastbp.network.backend import Backend, Steps
+from fastbp.network.backend import Steps
 from fastbp.network.evaluation import penalty
 from fastbp.network.parameters import Parameters
+from fastbp.network.plans import PlanningBackend
 from fastbp.network.results import Trace
-from fastbp.network.spare_plans import SparePlans
 from fastbp.network.streams import Streams
 from fastbp.optimizer_base import Optimizer, State
 
@@ -38,12 +36,10 @@ FORWARD_ROWS = 512
 ENTRY_MULTIPLY_ADDS = 1_500_000_000
 # From so many parameters on, even a few rows are worth a team.
 FEW_ROWS_PARAMETERS = 4_000_000
-# Plans that are kept: a training, its validation and predictions in between find theirs again.
-PLANS = 4
 
 
-class CompiledBackend(Backend):
-    """Numba kernels on plans, of which there is one for each use, optimizer rule and batch size."""
+class CompiledBackend(PlanningBackend):
+    """Numba kernels on plans."""
 
     chunks_are_atomic = takes_ranks = True
     step_overhead_seconds = 1e-6
@@ -52,87 +48,21 @@ class CompiledBackend(Backend):
 
     def __init__(self, architecture: Architecture, parameters: Parameters, streams: Streams) -> None:
         super().__init__(architecture, parameters, streams)
-        self._plans: dict[tuple[Any, ...], Plan] = {}
-        # The plan whose packed parameters are those of the model, if these have this version.
-        self._packed: tuple[Plan, int] | None = None
-        self._spare: SparePlans | None = None  # of networks that share theirs
+        # An optimizer as it was, steps, their divisor, and what each took of it, which was always the same.
+        self._constant: tuple[Optimizer, int, float, Array] | None = None
         self._few_rows: few_rows.FewRows | None = None
         self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
-        self._lock = lock_of(self)  # plans have room for one call at a time
 
     @staticmethod
     def is_finite(array: Array) -> bool:
         """A look at every number, in compiled code; of arrays that are not C-ordered none at all."""
         return array.flags.c_contiguous and array.size > 0 and is_finite(array)
 
-    # ---- plans ----------------------------------------------------------------------------------------
-
-    def _take_plan(self, use: str, rule: str, batch: int, **kind: Any) -> Plan:
-        """The plan for a use: "train", "trace" (forward, backward) or "predict"; for `kind` see `design`.
-
-        It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
-        child that was forked) gets another one. If the call ends with an exception, it is not put back, so
-        that nobody finds what that call has left behind.
-        """
-        # The last changes at `reset`.
-        key = (use, rule, batch, *kind.items(), self.streams.noise_key)
-        plan = self._plans.pop(key, None)
-        if plan is None:
-            design = self.design(use, rule, batch, **kind)
-            plan = (self._spare and self._spare.take(design)) or Plan(design)
-            plan.key = key
-        return plan
-
-    def design(
-        self,
-        use: str,
-        rule: str,
-        batch: int,
-        *,
-        weighted: bool = False,
-        clip_norm: bool = False,
-        penalty_times: int = 1,
-    ) -> Design:
-        """What a plan for a use is made of; `penalty_times` as in Steps."""
-        architecture = self.architecture
-        return Design(
-            architecture.layer_sizes,
-            tuple(architecture.activation_names),
-            architecture.loss.name,
-            architecture.dtype,
-            rule,
-            batch,
-            use,
-            weighted=weighted,
-            dropout=architecture.dropout,
-            input_noise=architecture.input_noise,
-            key=self.streams.noise_key if architecture.is_noisy else (0, 0),
-            clip_norm=clip_norm,
-            max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
-            layer_norm=architecture.layer_norm,
-            l2=architecture.l2 * penalty_times if rule.endswith(L2) else 0.0,
-        )
-
-    def _put_back(self, plan: Plan) -> None:
-        if self._spare is not None and plan.design.use == "predict":  # nothing stays in it
-            self._spare.put(plan)
-            return
-        self._plans.pop(plan.key, None)
-        while len(self._plans) >= PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[plan.key] = plan  # the one used last stands last
-
-    def share_plans(self, spare: Any) -> None:
-        self._spare = spare
-
-    def give_plans_back(self) -> None:
-        with self._lock:
-            spare, plans = self._spare, self._plans
-            self._spare, self._plans, self._packed = None, {}, None
-        for plan in plans.values():
-            if spare is not None:
-                spare.put(plan)
+    @staticmethod
+    def is_within(array: Array, low: float, high: float) -> bool:
+        """In compiled code, of arrays that are C-ordered."""
+        return array.flags.carray and is_within(array, low, high)
 
     # ---- the passes -----------------------------------------------------------------------------------
 
@@ -158,7 +88,7 @@ class CompiledBackend(Backend):
         gradient: Array = np.empty_like(self.parameters.flat)
         rows, architecture = len(Y), self.architecture
         with self._lock:
-            plan = self._take_plan("trace", "gradient", rows, weighted=Y.shape[1] > architecture.outputs)
+            plan = self._take_plan("trace", "gradient", rows, Y.shape[1] > architecture.outputs)
             plan.bind_parameters(self.parameters.flat, [gradient])
             plan.bind_data(trace.X, Y)
             plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
@@ -228,27 +158,14 @@ class CompiledBackend(Backend):
     ) -> bool:
         """One entry for all steps; parameters and state are unpacked at the end."""
         buffers = state.buffers  # kept alive to the end, also if another thread gives the state others
-        stop = np.zeros(1, np.int64)
-        if threading.current_thread() is threading.main_thread():
-            self._stop = stop
         if steps.shards is not None:
-            return self._train_in_shards(steps, steps.shards, optimizer, state, losses_out, stop)
+            return self._train_in_shards(steps, steps.shards, optimizer, state, losses_out)
         if steps.part is not None and steps.part < steps.batch_size:
-            return self._train_in_parts(steps, steps.part, optimizer, state, losses_out, stop)
+            return self._train_in_parts(steps, steps.part, optimizer, state, losses_out)
         samples, parameters, count = steps.samples, self.parameters, len(steps)
         threads = self.architecture.threads
         with self._lock:
-            plan = self._take_plan(
-                "train",
-                rule_of(optimizer, self.architecture.l2),
-                steps.batch_size,
-                weighted=samples.weighted,
-                clip_norm=optimizer.clip_norm is not None,
-                penalty_times=steps.penalty_times,
-            )
-            if not count and plan.is_ready_for(samples.X, samples.Y, steps.order):
-                self._put_back(plan)
-                return True
+            plan = self._take_plan("train", *self._kind_of(steps, optimizer))
             runs, settings = self._settings_of(optimizer, state, steps)
             if not runs:  # none of these rows has any weight
                 self._put_back(plan)
@@ -257,33 +174,74 @@ class CompiledBackend(Backend):
                 return True
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.bind_parameters(parameters.flat, buffers)
-            plan.table.steps_before = self.streams.steps_trained - steps.first
+            trained = self.streams.steps_trained
+            plan.table.steps_before = trained - steps.first
             pack, done = self._packed != (plan, parameters.version), 0
             self._packed = None
-            for first, last in runs:
-                losses = losses_out[first - steps.first : last - steps.first]
-                plan.train(first, last, settings[done:], losses, pack=pack, threads=threads, stop=stop)
-                pack, done = False, done + last - first
-            steps.weigh(losses_out, self.architecture.reduction)
-            keep = not only_if_finite or (math.isfinite(losses_out.sum()) and plan.parameters_are_finite())
+            if not samples.weighted and plan.trains_alone(count, threads):
+                done, check = count, only_if_finite
+                keep = plan.train_alone(steps.first, steps.last, settings, losses_out, pack=pack, check=check)
+            else:
+                stop = self._new_stop()
+                for first, last in runs:
+                    losses = losses_out[first - steps.first : last - steps.first]
+                    plan.train(first, last, settings[done:], losses, pack=pack, threads=threads, stop=stop)
+                    pack, done = False, done + last - first
+                steps.weigh(losses_out, self.architecture.reduction)
+                keep = not only_if_finite or self._are_finite(plan, losses_out)
+                if keep:
+                    plan.unpack(threads)
             if keep:
-                plan.unpack(threads)
                 self._packed = plan, parameters.version
                 state.steps += done
-                self.streams.steps_trained += count
+                self.streams.steps_trained = trained + count
             self._put_back(plan)
         return keep
+
+    def is_ready_for(self, steps: Steps, optimizer: Optimizer) -> bool:
+        """By a plan that has run. (Of steps that are cut nothing is known.)"""
+        if steps.shards is not None or steps.part is not None:
+            return False
+        with self._lock:
+            plan = self._plans.get(self._key("train", *self._kind_of(steps, optimizer)))
+            samples = steps.samples
+            return plan is not None and plan.is_ready_for(samples.X, samples.Y, steps.order)
+
+    def _kind_of(self, steps: Steps, optimizer: Optimizer) -> tuple[str, int, bool, bool, int]:
+        """What `_take_plan` wants to know of steps that are not cut."""
+        rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
+        return rule, steps.batch_size, steps.samples.weighted, clips, steps.penalty_times
+
+    def _new_stop(self) -> NDArray[np.int64]:
+        """A flag for one chunk of steps, which `request_stop` sets if it is the main thread's."""
+        stop = np.zeros(1, np.int64)
+        if threading.current_thread() is threading.main_thread():
+            self._stop = stop
+        return stop
+
+    @staticmethod
+    def _are_finite(plan: Plan, losses: NDArray[np.float64]) -> bool:
+        """Whether the losses are, and the parameters that stand packed."""
+        return math.isfinite(losses.sum()) and plan.parameters_are_finite()
 
     def _settings_of(
         self, optimizer: Optimizer, state: State, steps: Steps
     ) -> tuple[list[tuple[int, int]], Array]:
         """The runs of steps that are not skipped, and what each of their steps takes from the optimizer."""
-        reduction, dtype = self.architecture.reduction, self.architecture.dtype
+        reduction, dtype, l2 = self.architecture.reduction, self.architecture.dtype, self.architecture.l2
         divisors, runs, count = steps.divisors(reduction), [(steps.first, steps.last)], len(steps)
-        if reduction == "weighted_mean" and isinstance(divisors, np.ndarray) and not divisors.all():
-            runs, divisors = steps.taken(divisors), divisors[divisors != 0]
-            count = len(divisors)
-        return runs, settings_of(optimizer, state.steps, count, divisors, dtype, self.architecture.l2)
+        if isinstance(divisors, np.ndarray):
+            if reduction == "weighted_mean" and not divisors.all():
+                runs, divisors = steps.taken(divisors), divisors[divisors != 0]
+                count = len(divisors)
+            return runs, settings_of(optimizer, state.steps, count, divisors, dtype, l2)
+        known = self._constant  # read once: another thread may replace it
+        if known and known[1:3] == (count, divisors) and is_alike(known[0], optimizer):
+            return runs, known[3]
+        settings = settings_of(optimizer, state.steps, count, divisors, dtype, l2)
+        if is_constant(settings):
+            self._constant = optimizer, count, divisors, settings
+        return runs, settings
 
     def _train_in_parts(
         self,
@@ -292,7 +250,6 @@ class CompiledBackend(Backend):
         optimizer: Optimizer,
         state: State,
         losses_out: NDArray[np.float64],
-        stop: NDArray[np.int64],
     ) -> bool:
         """`train` in memory for activations of `part` rows. Nothing is updated unless all is finite.
 
@@ -306,11 +263,12 @@ class CompiledBackend(Backend):
         losses, rows = np.empty(in_step), iter(settings)
         trained = self.streams.steps_trained
         parameters, nothing = self.parameters.flat.copy(), np.zeros_like(self.parameters.flat)
+        stop = self._new_stop()
         with self._lock:
             self._packed = None
-            kind = {"weighted": samples.weighted, "clip_norm": optimizer.clip_norm is not None}
-            sums = self._take_plan("train", "sum", part, weighted=samples.weighted)
-            plan = self._take_plan("train", rule_of(optimizer, self.architecture.l2), 1, **kind)
+            rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
+            sums = self._take_plan("train", "sum", part, samples.weighted)
+            plan = self._take_plan("train", rule, 1, samples.weighted, clips)
             plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
@@ -335,7 +293,7 @@ class CompiledBackend(Backend):
                 plan.step_with(sums, row)
                 plan.unpack_parameters(threads)
             steps.weigh(losses_out, self.architecture.reduction)
-            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
+            keep = self._are_finite(plan, losses_out)
             if keep:
                 plan.unpack(threads)
                 self.parameters.flat[...] = parameters
@@ -352,7 +310,6 @@ class CompiledBackend(Backend):
         optimizer: Optimizer,
         state: State,
         losses_out: NDArray[np.float64],
-        stop: NDArray[np.int64],
     ) -> bool:
         """`train` with gradients of shards added up. Nothing is updated unless all is finite.
 
@@ -364,18 +321,15 @@ class CompiledBackend(Backend):
         rule = kept_apart(optimizer)
         threads = fewest(self.architecture.threads, shards.threads)
         order = np.arange(len(samples)) if steps.order is None else steps.order
+        stop = self._new_stop()
         with self._lock:
-            plan = self._take_plan(
-                "train",
-                rule_of(rule),
-                shards.most_rows(steps.batch_size),
-                weighted=samples.weighted,
-                clip_norm=True,
-            )
+            rows = shards.most_rows(steps.batch_size)
+            plan = self._take_plan("train", rule_of(rule), rows, samples.weighted, True)
             plan.bind_data(samples.X, samples.Y, order)
             plan.bind_parameters(parameters.flat, buffers)
             runs, settings = self._settings_of(rule, state, steps)
             if shards.rows is not None and self.architecture.reduction != "sum":
+                settings = settings.copy()
                 settings[:, 0] = 1 / shards.rows_of_steps(steps.first, steps.last, steps.batch_size)
             pack = self._packed != (plan, parameters.version)
             self._packed = None
@@ -390,7 +344,7 @@ class CompiledBackend(Backend):
                 done += last - first
             steps.weigh(losses_out, self.architecture.reduction)
             plan.release_updates()
-            keep = math.isfinite(losses_out.sum()) and plan.parameters_are_finite()
+            keep = self._are_finite(plan, losses_out)
             if keep:
                 plan.unpack(threads)
                 self._packed = plan, parameters.version

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.entries.shuffling import permutations
+from fastbp.engine.entries.shuffling import permutations, shuffle_call
 
 
 class Streams:
@@ -49,6 +49,11 @@ class Streams:
         """(epochs * rows,) the order of the rows in so many epochs, one after another; drawing two at a time
         is the same as one by one."""
         return permutations(self.shuffling, rows, epochs)
+
+    @property
+    def can_shuffle(self) -> bool:
+        """Whether `permutations` is compiled."""
+        return shuffle_call.cache_info().currsize > 0
 
     def state(self) -> dict[str, Any]:
         """Where the generators are that training draws from, as JSON."""

@@ -61,7 +61,7 @@ class BatchRun(Run):
         return self.done < self.steps and more_epochs and not self.batches.exhausted
 
     def _next_chunk(self) -> Chunk | None:
-        with self.interrupts.heard():
+        with self.heard():
             group = self.batches.take()
             if group is None and self._per_epoch is not None and not self.batches.exhausted:
                 group = self.batches.take()  # an epoch may begin in one pass and end in the next
@@ -87,7 +87,7 @@ class BatchRun(Run):
         full = steps == self._per_epoch or self.done == self.steps
         if not steps or (chunk and not full):
             return False
-        self._note(self.epoch_losses[:steps].sum(keepdims=True), steps, began)
+        self._note(self.epoch_losses[:steps], began)
         self._steps_of_epoch, self._rows_of_epoch = 0, 0
         return True
 

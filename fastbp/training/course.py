@@ -11,6 +11,7 @@ from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
+from fastbp.schedules import Schedule
 
 
 class Chunk(NamedTuple):
@@ -70,3 +71,12 @@ class Course(Protocol):
         self, order: NDArray[np.int64] | None, first: int, last: int, losses: NDArray[np.float64]
     ) -> bool:
         """Do these steps; whether all stayed finite."""
+
+
+def last_rates(rule: Optimizer, steps_done: int, steps: int, epochs: int) -> list[float]:
+    """The learning rate of the last step of each of the last epochs, of so many steps each."""
+    if not isinstance(rule.lr, Schedule):
+        return [float(rule.lr)] * epochs
+    last = steps_done - 1 - steps * np.arange(epochs)[::-1]
+    rates: list[float] = rule.lr(np.maximum(last, 0)).tolist()  # below 0: where all steps were skipped
+    return rates

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.history import History
 from fastbp.inspection.diagnosis import FINE, examine
+from fastbp.network.network import Network
 from fastbp.training.course import Chunk, Course
 
 Array = NDArray[Any]
@@ -25,12 +27,17 @@ class Diverged(Exception):
         super().__init__(what, before, diagnosis)
         self.what, self.before, self.diagnosis = what, before, diagnosis
 
-    def as_error(self, restored: str | None) -> FloatingPointError:
-        """What the user is told; restored: whose parameters callbacks have put in the place of the last."""
-        if restored is None:
+    def as_error(self, model: Network, history: History, last: Array) -> FloatingPointError:
+        """What the user is told of a model whose callbacks may have put other parameters in the place of the
+        last."""
+        model.parameters.adopt()
+        if np.array_equal(last, model.parameters.flat):
             now = f"The model has the last finite parameters, those before {self.before}. With them"
         else:
-            now = f"The model has {restored}. With the last finite parameters, those before {self.before}"
+            best = history.best_epoch
+            of = "a callback" if best is None else f"the best epoch, {best}"
+            finite = f"the last finite parameters, those before {self.before}"
+            now = f"The model has the parameters of {of}. With {finite}"
         return FloatingPointError(f"{self.what}. {now}: {self.diagnosis}")
 
 

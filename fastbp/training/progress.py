@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any
 
+from fastbp.history import VALIDATION, History
+
 # The bar is not drawn anew for chunks more often than that; but its clock moves at least so often, however
 # long a step takes. Where there is no terminal, a line says after so long how far it has come.
 SHOWN_SECONDS, MOVED_SECONDS, LINE_SECONDS = 0.1, 0.5, 10.0
@@ -81,3 +83,14 @@ class Progress:
                 print(
                     f"fit: {self._text}, step {self._done}{of}, {seconds:.0f} s", file=sys.stderr, flush=True
                 )
+
+
+def described(history: History, epochs: int | None, so_far: float | None) -> str:
+    """How far a run has come; epochs: how many are wanted; so_far: the loss of the one in progress, None
+    where the last one has just ended."""
+    loss = history.last("loss") if so_far is None else so_far
+    text = f"epoch {history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
+    if history.epochs:
+        names = [name for name in history.names if name.startswith(VALIDATION)]
+        text += "".join(f", {name} {history.last(name):.4g}" for name in names)
+    return text

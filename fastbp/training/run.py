@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
 from fastbp.training.checkpoint import Checkpoints
-from fastbp.training.course import Chunk
+from fastbp.training.course import Chunk, last_rates
 from fastbp.training.divergence import Diverged, Snapshot, step_back
 from fastbp.training.interrupt import Interrupts
 from fastbp.training.options import RowOrder, order_of
-from fastbp.training.progress import Progress
+from fastbp.training.progress import Progress, described
 from fastbp.training.validation import Validation
 
 Array = NDArray[Any]
@@ -37,6 +38,8 @@ CHUNK_GROWTH = 8
 ORDER_ENTRIES = 1 << 20
 # Rows of the first chunk where data are read from a disk, perhaps at 10 ms each.
 FIRST_ROWS_ON_DISK = 64
+# Where it matters only that there is one.
+ANY_ORDER = np.empty(0, np.int64)
 # Steps or epochs, where as many are wanted as there are.
 NO_LIMIT = sys.maxsize
 
@@ -65,12 +68,7 @@ class Run:
         self.state: State
         self.shards: Shards | None = None  # how batches are cut, if they are
         self.steps_per_epoch = -(-len(samples) // batch_size)
-        backend = model.backend
-        measured = backend.measured_step
-        if measured and measured[0] == (batch_size, part):
-            self.step_seconds = measured[1]
-        else:
-            self.step_seconds = backend.guessed_step_seconds(batch_size)
+        self.step_seconds = model.backend.expected_step_seconds(batch_size, part)
         self.most_steps = max(1, int(CHUNK_SECONDS / self.step_seconds))
         self._files = self.samples.mapped_files("X", "Y")
         if self._files:  # nobody knows yet how fast the disk is
@@ -86,8 +84,9 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         self.validation: Validation | None = None
         self.callbacks: Callbacks
-        self.interrupts = Interrupts(backend.request_stop)
+        self.interrupts = Interrupts(model.backend.request_stop)
         self._lr: float | Schedule | None = None  # what the history was last found to have the columns for
+        self._met = False  # the optimizer and the parameters, and nobody else was called since
         self._whole, self._drawn = 1, False  # epochs of a chunk; whether there is an order for them
         self._rows: NDArray[np.int64] | None = None  # that order
         self._compiling = 0.0  # seconds before the first step
@@ -144,13 +143,13 @@ class Run:
         assert chunk is not None
         per_epoch = self.steps_per_epoch
         if chunk.last > per_epoch:
-            self._note(losses.reshape(-1, per_epoch).sum(axis=1), per_epoch, began)
+            self._note_epochs(losses.reshape(-1, per_epoch).sum(axis=1), began)
             return True
         self.epoch_losses[chunk.first : chunk.last] = losses
-        ended = chunk.last == per_epoch or self.done == self.steps
-        if ended:
-            self._note(self.epoch_losses[: chunk.last].sum(keepdims=True), chunk.last, began)
-        return ended
+        if chunk.last == per_epoch or self.done == self.steps:
+            self._note(self.epoch_losses[: chunk.last], began)
+            return True
+        return False
 
     def _divisor(self, steps: int) -> int:
         """What a sum over the losses of an epoch's first steps is divided by."""
@@ -224,24 +223,20 @@ class Run:
     def _end(self, diverged: Diverged | None) -> None:
         """What comes after the last step, also if Ctrl-C or divergence made it the last; Ctrl-C waits."""
         saved, history = self.checkpoints, self.history
-        last = self.model.parameters.flat.copy() if diverged is not None else np.empty(0)
+        last = None if diverged is None else self.model.parameters.flat.copy()
         if saved is not None and diverged is None:
             saved.ending(self, self.callbacks)
         for end in self.callbacks.train_end:
             end(self.model, history)
         if saved is not None and diverged is None:
             saved.ended(self, self.callbacks)
-        if diverged is not None:
-            self.model.parameters.adopt()
-            restored = None
-            if not np.array_equal(last, self.model.parameters.flat):
-                best = history.best_epoch
-                of = "a callback" if best is None else f"the best epoch, {best}"
-                restored = f"the parameters of {of}"
-            raise diverged.as_error(restored)
+        if diverged is not None and last is not None:
+            raise diverged.as_error(self.model, history, last)
 
     def _compile(self, bar: Progress) -> None:
         """Compile now, where Ctrl-C need not wait and no clock runs."""
+        if self.validation is None and self._is_compiled():
+            return
         started = time.perf_counter()
         bar.compiling()
         try:
@@ -253,6 +248,13 @@ class Run:
         finally:
             bar.compiled()
         self._compiling = time.perf_counter() - started
+
+    def _is_compiled(self) -> bool:
+        """Whether it is known to be, from a run like this one."""
+        order = ANY_ORDER if self.shuffle else None
+        steps = Steps(self.samples, order, 0, 0, self.batch_size, self.part, self.shards)
+        can_shuffle = not self.shuffle or self.model.streams.can_shuffle
+        return can_shuffle and self.model.backend.is_ready_for(steps, self.rule)
 
     def _run(self, bar: Progress) -> None:
         saved = self.checkpoints
@@ -287,11 +289,16 @@ class Run:
 
     # ---- callbacks and the optimizer -----------------------------------------------------------------------
 
+    def heard(self) -> AbstractContextManager[None]:
+        """A context for code of others, which hears Ctrl-C, and may change the optimizer and parameters."""
+        self._met = False
+        return self.interrupts.heard()
+
     def _call_hooks(self, hooks: Sequence[Callable[..., Any]], *arguments: Any) -> bool:
         """Whether one of the callbacks wants to stop; every one is called, also if an earlier one does."""
         if not hooks:
             return False
-        with self.interrupts.heard():
+        with self.heard():
             answers = [hook(self.model, *arguments) for hook in hooks]
         self.model.parameters.changed()  # they may have written to them
         self.model.parameters.require_updatable()
@@ -308,6 +315,7 @@ class Run:
         parameters = self.model.parameters
         self.rule = self.optimizer.snapshot()
         self.state = self.rule.state(parameters.owner, len(parameters), parameters.flat.dtype)
+        self._met = True
 
     @property
     def _spans_epochs(self) -> bool:
@@ -319,7 +327,7 @@ class Run:
     def _validate(self) -> None:
         if self.validation is not None:
             began = time.perf_counter()
-            with self.interrupts.heard():
+            with self.heard():
                 values = self.validation.evaluate(self.model)
             self.history._add_validation(values, time.perf_counter() - began)
 
@@ -335,24 +343,19 @@ class Run:
     def _text(self, ended: bool) -> str:
         """What is shown beside the progress."""
         step = self.epoch_step  # of the epoch in progress
-        so_far = float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
-        loss = self.history.last("loss") if ended else so_far
-        epochs = self._epochs_wanted()
-        text = f"epoch {self.history.epochs}{f'/{epochs}' if epochs else ''}, loss {loss:.4g}"
-        if self.history.epochs:
-            names = [name for name in self.history.names if name.startswith("val_")]
-            text += "".join(f", {name} {self.history.last(name):.4g}" for name in names)
-        return text
+        so_far = None if ended else float(self.epoch_losses[:step].sum()) / self._divisor(max(1, step))
+        return described(self.history, self._epochs_wanted(), so_far)
 
-    def _note(self, sums: NDArray[np.float64], steps: int, began: float) -> None:
-        """Put epochs of so many steps into the history; sums: of their samples' losses."""
-        lr: float | NDArray[np.float64]
-        if isinstance(self.rule.lr, Schedule):
-            last = self.state.steps - 1 - steps * np.arange(len(sums))[::-1]
-            lr = self.rule.lr(np.maximum(last, 0))  # below 0: where all steps were skipped
-        else:
-            lr = float(self.rule.lr)
-        seconds = (time.perf_counter() - began) / len(sums)
+    def _note(self, losses: NDArray[np.float64], began: float) -> None:
+        """Put an epoch into the history, which began then; losses: of its steps, sums over samples."""
+        loss = float(np.add.reduce(losses)) / self._divisor(len(losses))
+        lr = last_rates(self.rule, self.state.steps, len(losses), 1)[0]
+        self.history._add_epoch(loss, lr, time.perf_counter() - began)
+
+    def _note_epochs(self, sums: NDArray[np.float64], began: float) -> None:
+        """The same of several that are whole; sums: of each one's losses."""
+        steps, seconds = self.steps_per_epoch, (time.perf_counter() - began) / len(sums)
+        lr = np.array(last_rates(self.rule, self.state.steps, steps, len(sums)))
         self.history._add_epochs(sums / self._divisor(steps), lr, seconds)
 
     # ---- chunks --------------------------------------------------------------------------------------------
@@ -360,7 +363,7 @@ class Run:
     def order(self, epochs: int) -> NDArray[np.int64] | None:
         """One permutation of the samples after another, one for each epoch."""
         if self.row_order is not None:
-            with self.interrupts.heard():
+            with self.heard():
                 return order_of(self.row_order, self.done // self.steps_per_epoch + 1, len(self.samples))
         return self.model.streams.permutations(len(self.samples), epochs) if self.shuffle else None
 
@@ -374,8 +377,10 @@ class Run:
     def _watched_chunk(self, chunk: Chunk) -> NDArray[np.float64]:
         """Run a chunk, timed. Diverged if it blows up."""
         model = self.model
-        model.parameters.adopt()  # a callback may have put arrays in their place
-        self.meet_optimizer()
+        if not self._met:
+            model.parameters.adopt()  # a callback may have put arrays in their place
+            self.meet_optimizer()
+        self._met = False
         for file in self._files:
             file.require_whole()
         before = None if model.backend.chunks_are_atomic else Snapshot(self)

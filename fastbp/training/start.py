@@ -89,7 +89,8 @@ def run_of_samples(
     """A run on samples of this model's reader, and what judges it on those that are held out."""
     samples = samples.class_weighted(options.class_weight, model.architecture.loss)
     samples.require_some_weight("class_weight", "trained on")
-    warn_if_out_of_reach(samples.targets, model.architecture.activations[-1], model.architecture.loss)
+    output, loss = model.architecture.activations[-1], model.architecture.loss
+    warn_if_out_of_reach(samples.targets, output, loss, model.backend.is_within)
     validation = validation_of(model, held_out, options)
     _require_trainable(model)
     rows_of_step = min(options.accumulate * options.batch_size, len(samples))
@@ -145,7 +146,7 @@ def _run_of_batches(
 
 def validation_of(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
     """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
-    if not options.leads:
+    if not options.leads or (held_out is None and options.metrics == ()):
         return None
     targets = None
     if held_out and options.metrics:

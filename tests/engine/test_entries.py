@@ -207,18 +207,21 @@ def test_a_call_in_the_midst_of_another_one_of_the_same_model(what, monkeypatch)
     twin, _, _ = model_and_data()
     other = RNG.standard_normal(X.shape).astype("f")
     expected, of_other = results(model, X, Y), results(model, other, Y)
-    enter = Plan._enter
     depth, heard = [0], []
 
-    def entered(self, *arguments, **options):
-        if depth[0] == 0:
-            depth[0] = 1
-            heard.append(results(model, other, Y))
-            depth[0] = 0
-        return enter(self, *arguments, **options)
+    def entered(enter):
+        def with_another(self, *arguments, **options):
+            if depth[0] == 0:
+                depth[0] = 1
+                heard.append(results(model, other, Y))
+                depth[0] = 0
+            return enter(self, *arguments, **options)
+
+        return with_another
 
     with monkeypatch.context() as patch:
-        patch.setattr(Plan, "_enter", entered)
+        for entry in ("_enter", "train_alone"):
+            patch.setattr(Plan, entry, entered(getattr(Plan, entry)))
         if what == "train":
             model.fit(X, Y, epochs=2, optimizer=fastbp.SGD(0.0), batch_size=16)
         elif what == "predict":

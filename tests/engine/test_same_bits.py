@@ -8,7 +8,7 @@ from bits import assert_same_bits, rng_of, run_bits
 from engine_bits import OPTIMIZERS
 
 import fastbp
-from fastbp.engine import plan, tables
+from fastbp.engine import binding, plan, tables
 from fastbp.engine.entries import two_layer
 from fastbp.engine.simd.vector import isa
 
@@ -67,7 +67,7 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
     )
     copied = computed()
     assert len(copies) == 4  # predict, model.forward, forward, train_step
-    monkeypatch.setattr(plan, "CROWDED_ROWS", 1000)
+    monkeypatch.setattr(binding, "CROWDED_ROWS", 1000)
     assert computed() == copied
     assert len(copies) == 4
 

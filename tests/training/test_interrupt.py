@@ -77,13 +77,13 @@ def test_ctrl_c_ends_training_with_a_usable_model(module, rows, options):
 
 def test_ctrl_c_right_after_a_chunk_waits_for_the_history(module, monkeypatch):
     """Steps that were taken are in the history, whenever the signal comes."""
-    record = run.Run._note
+    record = run.Run._note_epochs
 
     def interrupted(self, *arguments):
         signal.raise_signal(signal.SIGINT)
         record(self, *arguments)
 
-    monkeypatch.setattr(run.Run, "_note", interrupted)
+    monkeypatch.setattr(run.Run, "_note_epochs", interrupted)
     model, optimizer = module.MLP([1, 1]), module.SGD(0.1, momentum=0.5)
     history = model.fit([[1.0]], [[1.0]], epochs=10**6, optimizer=optimizer)
     assert history.interrupted

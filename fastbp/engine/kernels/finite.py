@@ -1,4 +1,4 @@
-"""Whether an array is finite: for compiled code that has it as an array, and for Python.
+"""Whether an array is finite: for compiled code that has it as an array, and for Python; or within limits.
 
 The numbers are the caller's, adjacent, aligned and in native byte order. They are read in whole vectors, the
 rest with a mask, and never beyond.
@@ -108,3 +108,50 @@ def is_finite(array: Array) -> bool:
 def are_finite(places: Sequence[tuple[int, int]], dtype: np.dtype[Any]) -> bool:
     """The same of all such arrays, given as address and size, in one entry."""
     return bool(_all_of_entry()(_finite(dtype), np.array(places, np.int64).reshape(-1, 2)))
+
+
+def outside(dtype: str) -> int:
+    """(x, count, limits, out): out (one integer) becomes 1 if a number is below the first of two limits, or
+    above the second."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, count, limits, out = args
+        ops = Vectors(b, dtype)
+        low, high = ops.load_splat(limits), ops.load_splat(b.add(limits, I64(ops.itemsize)))
+        furthest = cgutils.alloca_once_value(b, ops.const(0.0).value)
+        b.store(ops.const(0.0).value, furthest)
+        vectors = b.sdiv(b.add(count, I64(ops.lanes - 1)), I64(ops.lanes))
+        with cgutils.for_range(b, vectors, intp=I64) as loop:
+            at = b.mul(loop.index, I64(ops.lanes))
+            there = ops.first_lanes(b.sub(count, at))
+            v = ops.load_masked(b.add(x, b.mul(at, I64(ops.itemsize))), there)
+            beyond = b.and_(there, b.or_(v < low, v > high))
+            b.store(ops.select(beyond, 1.0, ops.wrap(b.load(furthest))).value, furthest)
+        found = b.fcmp_ordered(">", b.load(furthest), ops.const(0.0).value)
+        any_found = b.icmp_unsigned("!=", b.bitcast(found, ir.IntType(ops.lanes)), ir.IntType(ops.lanes)(0))
+        b.store(b.zext(any_found, I64), b.inttoptr(out, I64.as_pointer()))
+
+    return compile_block("outside", dtype, 4, emit)
+
+
+def _none_outside(outside, address, size, limits):
+    bad = room()
+    call(outside, (address, size, limits, bad))
+    return peek(bad, 0) == 0
+
+
+@cache
+def _none_outside_entry() -> Any:
+    return jit.dispatcher(_none_outside, (int64, int64, int64, int64))
+
+
+@cache
+def _limits(low: float, high: float, dtype: np.dtype[Any]) -> tuple[int, int, Array]:
+    limits = np.array([low, high], dtype)
+    return outside(dtype.name), data_at(limits), limits
+
+
+def is_within(array: Array, low: float, high: float) -> bool:
+    """Whether a C-ordered array has no number below or above these; NaN is neither."""
+    kernel, place, _ = _limits(low, high, array.dtype)
+    return bool(_none_outside_entry()(kernel, data_at(array), array.size, place))

@@ -23,9 +23,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import boolean, int64
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import call, load_number, peek, room
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import (
     BACKWARD,
@@ -167,3 +168,36 @@ def address_of(name: str) -> int:
     """The callback of that name, compiled."""
     function = CALLBACKS[name]
     return jit.address_of(name, jit.void(function.__code__.co_argcount), lambda: function, driver=True)
+
+
+# What `alone` is told once for all runs, as integers: the addresses of the plan, of its worker and of
+# not_finite, where packed parameters lie, and how many they are.
+PLAN, WORK, FINITE, PACKED, SIZE = range(5)
+
+
+def _train_alone(known, task, first, last, coefficients, losses, check):
+    address, work = peek(known, PLAN), peek(known, WORK)
+    plan = plan_at(address)
+    plan.task, plan.first_step, plan.last_step = task, first, last
+    plan.coefficients, plan.losses = coefficients, losses
+    call(work, (0, 1, address))
+    if check:
+        total = 0.0
+        for step in range(last - first):
+            total += load_number(losses + step * 8, np.float64(0))
+        bad = room()
+        call(peek(known, FINITE), (peek(known, PACKED), peek(known, SIZE), bad))
+        if peek(bad, 0) != 0 or not abs(total) < np.inf:
+            return False
+    plan.task = UNPACK + UNPACK_STATES
+    call(work, (0, 1, address))
+    return True
+
+
+@cache
+def alone() -> Any:
+    """(known, task, first step, last step, coefficients of the first one, losses, check): the task by one
+    worker, then parameters and states to the caller's arrays, in one entry, for runs so short that each
+    further one would be felt. With `check` only if parameters and the sum of losses are finite; whether it
+    was done."""
+    return jit.dispatcher(_train_alone, (*[int64] * 6, boolean))

@@ -1,0 +1,112 @@
+"""The plans that a model keeps: what is prepared for each of its uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastbp.engine.kernels.optimizers import L2
+from fastbp.engine.memory import Design
+from fastbp.engine.plan import Plan
+from fastbp.engine.threads.locks import lock_of
+from fastbp.network.architecture import Architecture
+from fastbp.network.backend import Backend
+from fastbp.network.parameters import Parameters
+from fastbp.network.spare_plans import SparePlans
+from fastbp.network.streams import Streams
+
+# Plans that are kept: a training, its validation and predictions in between find theirs again.
+PLANS = 4
+
+
+class PlanningBackend(Backend):
+    """A backend with plans, of which there is one for each use, optimizer rule and batch size.
+
+    Plans have room for one call at a time: who works with one has `_lock`.
+    """
+
+    def __init__(self, architecture: Architecture, parameters: Parameters, streams: Streams) -> None:
+        super().__init__(architecture, parameters, streams)
+        self._plans: dict[tuple[Any, ...], Plan] = {}
+        # The plan whose packed parameters are those of the model, if these have this version.
+        self._packed: tuple[Plan, int] | None = None
+        self._spare: SparePlans | None = None  # of networks that share theirs
+        self._lock = lock_of(self)
+
+    def _take_plan(
+        self,
+        use: str,
+        rule: str,
+        batch: int,
+        weighted: bool = False,
+        clip_norm: bool = False,
+        penalty_times: int = 1,
+    ) -> Plan:
+        """The plan for a use: "train", "trace" (forward, backward) or "predict"; `penalty_times` as in Steps.
+
+        It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
+        child that was forked) gets another one. If the call ends with an exception, it is not put back, so
+        that nobody finds what that call has left behind.
+        """
+        key = self._key(use, rule, batch, weighted, clip_norm, penalty_times)
+        plan = self._plans.pop(key, None)
+        if plan is None:
+            design = self.design(
+                use, rule, batch, weighted=weighted, clip_norm=clip_norm, penalty_times=penalty_times
+            )
+            plan = (self._spare and self._spare.take(design)) or Plan(design)
+            plan.key = key
+        return plan
+
+    def _key(self, *kind: Any) -> tuple[Any, ...]:
+        """What a plan of that kind is kept under, until the model is reset."""
+        return (*kind, self.streams.noise_key)
+
+    def design(
+        self,
+        use: str,
+        rule: str,
+        batch: int,
+        *,
+        weighted: bool = False,
+        clip_norm: bool = False,
+        penalty_times: int = 1,
+    ) -> Design:
+        """What a plan for a use is made of; `penalty_times` as in Steps."""
+        architecture = self.architecture
+        return Design(
+            architecture.layer_sizes,
+            tuple(architecture.activation_names),
+            architecture.loss.name,
+            architecture.dtype,
+            rule,
+            batch,
+            use,
+            weighted=weighted,
+            dropout=architecture.dropout,
+            input_noise=architecture.input_noise,
+            key=self.streams.noise_key if architecture.is_noisy else (0, 0),
+            clip_norm=clip_norm,
+            max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
+            layer_norm=architecture.layer_norm,
+            l2=architecture.l2 * penalty_times if rule.endswith(L2) else 0.0,
+        )
+
+    def _put_back(self, plan: Plan) -> None:
+        if self._spare is not None and plan.design.use == "predict":  # nothing stays in it
+            self._spare.put(plan)
+            return
+        self._plans.pop(plan.key, None)
+        while len(self._plans) >= PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[plan.key] = plan  # the one used last stands last
+
+    def share_plans(self, spare: Any) -> None:
+        self._spare = spare
+
+    def give_plans_back(self) -> None:
+        with self._lock:
+            spare, plans = self._spare, self._plans
+            self._spare, self._plans, self._packed = None, {}, None
+        for plan in plans.values():
+            if spare is not None:
+                spare.put(plan)
