@@ -34,11 +34,21 @@ PRODUCTS = {
     "product_at_b": products.A_TRANSPOSED,
     "product_a_bt": products.B_TRANSPOSED,
 }
+# What is behind the names of products of which less is compiled, for calls from Python.
+WAYS = {products.ANY_WAY: "", products.IN_PLACE: "_in_place", products.FEW_ROWS: "_of_few_rows"}
+
+
+def _kernels_of(dtype: str, kind: int, way: int) -> list[int]:
+    return products.kernels_of(dtype, kind, way)
+
+
 # kernel -> what makes its body, and the kernels that the body calls for a dtype
 KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
     **{
-        name: (products.body, lambda dtype, kind=kind: products.kernels_of(dtype, kind))
+        f"{name}{ending}": (partial(products.body, way), partial(_kernels_of, kind=kind, way=way))
         for name, kind in PRODUCTS.items()
+        for way, ending in WAYS.items()
+        if way == products.ANY_WAY or kind != products.B_TRANSPOSED
     },
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
     "transposed_product": (narrow_products.transposed_body, narrow_products.transposed_of),
@@ -147,43 +157,81 @@ def run(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any) 
     link = Link(kernel.literal_value, like.dtype.name, lazy)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        link.make()
-        # (Whoever asks for the environment has it among those that are kept with the code.)
-        context.get_env_manager(builder).add_const(link)
-        name = symbol(link.kernel, link.dtype)
-        fields = ir.ArrayType(_I64, launch.LINK_FIELDS)
-        if name in builder.module.globals:
-            links = builder.module.globals[name]
-        else:
-            links = cgutils.add_global_variable(builder.module, fields, name)
-            links.linkage = "external"
         numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
-
-        def at_field(field: int, finder: int, *arguments: ir.Value) -> None:
-            """Call the function whose address stands in that field of the links."""
-            if lazy:
-                address = _find(context, builder, links, field, finder)
-            else:
-                address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
-            kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
-            builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
-
-        alone = builder.icmp_signed("<", values[2], _I64(TEAM_NANOSECONDS))
-        with builder.if_else(alone, likely=True) as (small, large):
-            with small:
-                if link.kernel in flat.FORMULAS:
-                    flat.emit(builder, link.kernel, link.dtype, numbers)
-                else:
-                    job = _job(builder, links, numbers)
-                    at_field(launch.BODY, launch.FIND_BODY, _I64(0), _I64(1), job)
-            with large:
-                if lazy:
-                    _find(context, builder, links, launch.BODY, launch.FIND_BODY)
-                at_field(launch.LAUNCH, launch.FIND_LAUNCH, _job(builder, links, numbers), values[2])
+        _emit_run(context, builder, link, values[2], numbers)
         return context.get_dummy_value()
 
     signature = types.void(kernel, like, types.int64, types.UniTuple(types.int64, len(numbers)))
     return signature, codegen
+
+
+def _emit_run(
+    context: Any, builder: ir.IRBuilder, link: Link, nanoseconds: ir.Value, numbers: list[ir.Value]
+) -> None:
+    """The code of `run`."""
+    link.make()
+    # (Whoever asks for the environment has it among those that are kept with the code.)
+    context.get_env_manager(builder).add_const(link)
+    name = symbol(link.kernel, link.dtype)
+    if name in builder.module.globals:
+        links = builder.module.globals[name]
+    else:
+        links = cgutils.add_global_variable(builder.module, ir.ArrayType(_I64, launch.LINK_FIELDS), name)
+        links.linkage = "external"
+
+    def at_field(field: int, finder: int, *arguments: ir.Value) -> None:
+        """Call the function whose address stands in that field of the links."""
+        if link.lazy:
+            address = _find(context, builder, links, field, finder)
+        else:
+            address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
+        builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
+
+    alone = builder.icmp_signed("<", nanoseconds, _I64(TEAM_NANOSECONDS))
+    with builder.if_else(alone, likely=True) as (small, large):
+        with small:
+            if link.kernel in flat.FORMULAS:
+                flat.emit(builder, link.kernel, link.dtype, numbers)
+            else:
+                job = _job(builder, links, numbers)
+                at_field(launch.BODY, launch.FIND_BODY, _I64(0), _I64(1), job)
+        with large:
+            if link.lazy:
+                _find(context, builder, links, launch.BODY, launch.FIND_BODY)
+            at_field(launch.LAUNCH, launch.FIND_LAUNCH, _job(builder, links, numbers), nanoseconds)
+
+
+@intrinsic(prefer_literal=True)
+def run_product(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any, way: Any) -> Any:
+    """`run` of A @ B or A.T @ B. way: how it is done, see `products.way_of`; from Python, no other is
+    compiled."""
+    if not isinstance(kernel, types.Literal):
+        return None
+    lazy = isinstance(like, Borrowed)
+    links = {
+        key: Link(kernel.literal_value + ending, like.dtype.name, lazy)
+        for key, ending in WAYS.items()
+        if lazy or key == products.ANY_WAY
+    }
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
+        end = builder.append_basic_block("done")
+        first = builder.append_basic_block("any_way")
+        choice = builder.switch(values[4], first)
+        for key, link in links.items():
+            block = first if key == products.ANY_WAY else builder.append_basic_block(link.kernel)
+            if block is not first:
+                choice.add_case(_I64(key), block)
+            builder.position_at_end(block)
+            _emit_run(context, builder, link, values[2], numbers)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    kinds = (types.int64, types.UniTuple(types.int64, len(numbers)), types.int64)
+    return types.void(kernel, like, *kinds), codegen
 
 
 def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
@@ -195,3 +243,7 @@ def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int
 
 if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python
     run = _run_as_python  # type: ignore[assignment]
+
+    def run_product(kernel: str, like: Any, nanoseconds: int, numbers: tuple[int, ...], way: int) -> None:
+        """The same in Python."""
+        run(kernel, like, nanoseconds, numbers)

@@ -11,9 +11,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
-from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN
+from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN, way_of
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
-from fastbp.kernels.linking import run
+from fastbp.kernels.linking import run, run_product
 from fastbp.kernels.uncounted import counted, uncounted
 
 # Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
@@ -79,7 +79,8 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     if columns < lanes(A):
         run("dots", A, rows * depth * columns // SPEED, numbers)
     else:
-        run("product", A, rows * depth * columns // SPEED, numbers)
+        way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
+        run_product("product", A, rows * depth * columns // SPEED, numbers, way)
 
 
 @kernel
@@ -169,7 +170,8 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
         if columns < lanes(A):
             run("transposed_product", A, rows * depth * columns // SPEED, numbers)
         else:
-            run("product_at_b", A, rows * depth * columns // SPEED, numbers)
+            way = way_of(A_TRANSPOSED, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
+            run_product("product_at_b", A, rows * depth * columns // SPEED, numbers, way)
     return counted(C)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from numba import njit
 
 from fastbp import kernels
 
@@ -74,3 +75,52 @@ def test_few_numbers_compile_nothing_of_the_engine(tmp_path):
     few, many = run.stdout.splitlines()
     assert few == "['fastbp-kernels-relu']"
     assert many == "['fastbp-flat-relu-float32', 'fastbp-kernels-elementwise', 'fastbp-kernels-launch']"
+
+
+WAYS = r"""
+import os, sys
+import numpy as np
+from fastbp import kernels
+
+def compiled():
+    names = (name for _, _, names in os.walk(sys.argv[1]) for name in names)
+    return {name.rsplit("-", 2)[0] for name in names if name.startswith("fastbp-")}
+
+A = np.ones((32, 32), np.float32)
+kernels.matmul(A, A)
+print(sorted(compiled()))
+"""
+
+
+def test_a_small_product_compiles_its_own_way_alone(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", WAYS, tmp_path],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (names,) = run.stdout.splitlines()
+    microkernel = "'fastbp-microkernel-k-prefetch-c-float32'"
+    assert names == f"['fastbp-kernels-in-place', 'fastbp-kernels-matmul', {microkernel}]"
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_bits_are_those_of_calls_from_compiled_code(dtype):
+    """Which know one way for all of them."""
+    rng = np.random.default_rng(0)
+    for rows, depth, columns in ((2, 60, 50), (9, 40, 100), (40, 30, 33), (70, 200, 90), (300, 16, 16)):
+        A, B = (rng.standard_normal(shape).astype(dtype) for shape in ((rows, depth), (depth, columns)))
+        AT = np.ascontiguousarray(A.T)
+        assert np.array_equal(kernels.matmul(A, B), multiply(A, B))
+        assert np.array_equal(kernels.matmul_at_b(AT, B), gradient(AT, B))
+
+
+@njit
+def multiply(A, B):
+    return kernels.matmul(A, B)
+
+
+@njit
+def gradient(A, B):
+    return kernels.matmul_at_b(A, B)

@@ -30,6 +30,7 @@ from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
 
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
+ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
 
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
 # stays in the first-level cache anyway, and from which it is packed for fewer rows, too: it does not stay in
@@ -223,18 +224,40 @@ def pack_rows(job, links, to, r0, r1, k, count):
 
 
 @inner
-def low_rows(job, links, p0, p1):
-    """Panels p0 to p1 of C, four at a time: with fewer accumulators each would wait for itself."""
+def way_of(kind, shape, lanes, size):
+    """How a product is done. (Numbers are the same in any way.) shape: rows, depth, columns."""
+    rows, depth, columns = shape
+    panels, small = (columns + lanes - 1) // lanes, depth * columns * size < SMALL
+    if kind == B_TRANSPOSED:
+        return ANY_WAY
+    if rows <= SWEPT_ROWS and not (rows <= LOW_ROWS and small) and panels >= SWEPT_PANELS:
+        return FEW_ROWS
+    if rows <= LOW_ROWS and small:
+        return IN_PLACE
+    return IN_PLACE if small and (kind == PLAIN or panels <= 2 * PACKING_PAIRS - 2) else ANY_WAY
+
+
+@inner
+def in_place(job, links, rows, panels):
+    """Rows r0 to r1 and panels p0 to p1 of C with B where it lies: two panels at a time, four of a few rows:
+    with fewer accumulators each would wait for itself."""
+    (r0, r1), (p0, p1) = rows, panels
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
-    whole, row, panel = min(p1, job.columns // lanes), job.columns * size, p0
-    while panel < p1:
-        width = 4 if panel + 4 <= whole else min(2, p1 - panel)
-        column = column_of(job, lanes, panel)
-        distance = lanes * size if width == 4 else (column_of(job, lanes, panel + width - 1) - column) * size
-        b, c = Block(job.b + column * size, distance, row), Block(job.c + column * size, distance, row)
-        left, start = a_from(job, size, zero, zero, job.depth), start_of(job, zero, column, distance, size)
-        call(links.k0, (Size(job.rows, width, job.depth), left, b, c, start))
-        panel += width
+    whole, row, block = min(p1, job.columns // lanes), job.columns * size, rows_of_block(job, links)
+    for top in range(r0, r1, block):
+        count, panel = min(r1 - top, block), p0
+        left = a_from(job, size, top, zero, job.depth)
+        while panel < p1:
+            width = 4 if count <= LOW_ROWS and panel + 4 <= whole else min(2, p1 - panel)
+            column = column_of(job, lanes, panel)
+            distance = lanes * size
+            if width <= 2:  # the last one may be moved back
+                distance = (column_of(job, lanes, panel + width - 1) - column) * size
+            b = Block(job.b + column * size, distance, row)
+            c = Block(job.c + top * row + column * size, distance, row)
+            start = start_of(job, zero, column, distance, size)
+            call(links.k0, (Size(count, width, job.depth), left, b, c, start))
+            panel += width
 
 
 @inner
@@ -323,31 +346,55 @@ def _product(t, n, address):
     if r0 == r1 or q0 == q1:
         return
     p0, p1 = panels_before(job, links, q0), panels_before(job, links, q1)
-    few = job.rows <= SWEPT_ROWS and job.kind != B_TRANSPOSED
-    if few and job.rows <= LOW_ROWS and job.depth * job.columns * links.itemsize < SMALL:
-        low_rows(job, links, p0, p1)
-    elif few and p1 - p0 >= SWEPT_PANELS:
+    way = way_of(job.kind, (job.rows, job.depth, job.columns), links.lanes, links.itemsize)
+    if way == IN_PLACE:
+        in_place(job, links, (r0, r1), (p0, p1))
+    elif way == FEW_ROWS:
         few_rows(job, links, (r0, r1), (p0, p1))
     else:
         rectangle(job, links, (r0, r1), (q0, q1))
 
 
+# Parts of that body, for calls that need no more: they are compiled in less time.
+def _in_place(t, n, address):
+    """Worker t's rows of a product for which that is the way."""
+    job = product_at(address)
+    links = links_at(job.links)
+    in_place(job, links, part_of(job.rows, Worker(t, n)), (0, (job.columns + links.lanes - 1) // links.lanes))
+
+
+def _few_rows(t, n, address):
+    """Worker t's pairs of panels of a product for which that is the way."""
+    job, links = product_at(address), links_at(product_at(address).links)
+    q0, q1 = part_of(((job.columns + links.lanes - 1) // links.lanes + 1) // 2, Worker(t, n))
+    panels = (panels_before(job, links, q0), panels_before(job, links, q1))
+    few_rows(job, links, (0, job.rows), panels)
+
+
 @cache
-def kernels_of(dtype: str, kind: int) -> list[int]:
-    """What the body calls for products of that kind, in the order of the links' fields; 0: what it does not.
-    Each takes up to a second to compile."""
+def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
+    """What the body of a way calls for products of that kind, in the order of the links' fields; 0: what it
+    does not. Each takes up to a second to compile."""
     along = matmul.ALONG_ROWS if kind == A_TRANSPOSED else matmul.ALONG_K
-    untransposed, a, b = kind != B_TRANSPOSED, kind == A_TRANSPOSED, kind == B_TRANSPOSED
+    every, a, b = way == ANY_WAY, kind == A_TRANSPOSED, kind == B_TRANSPOSED
     return [
-        matmul.microkernel(dtype, along, prefetch=matmul.OF_C),
-        copies.copy_rows(dtype, into=True) if untransposed else 0,
-        copies.pack_panels(dtype) if untransposed else 0,
-        copies.pack_slivers(dtype) if a else 0,
-        copies.transpose(dtype) if b else 0,
-        copies.copy_columns(dtype, into=True) if b else 0,
-        row_sweep.row_sweep(dtype) if untransposed else 0,
+        matmul.microkernel(dtype, along, prefetch=matmul.OF_C) if way != FEW_ROWS else 0,
+        copies.copy_rows(dtype, into=True) if every and not b else 0,
+        copies.pack_panels(dtype) if every and not b else 0,
+        copies.pack_slivers(dtype) if every and a else 0,
+        copies.transpose(dtype) if every and b else 0,
+        copies.copy_columns(dtype, into=True) if every and b else 0,
+        row_sweep.row_sweep(dtype) if way != IN_PLACE and not b else 0,
     ]
 
 
-def body() -> int:
-    return jit.address_of("kernels-product", jit.void(3), lambda: _product, driver=True)
+_BODIES = {
+    ANY_WAY: ("product", _product),
+    IN_PLACE: ("in-place", _in_place),
+    FEW_ROWS: ("few-rows", _few_rows),
+}
+
+
+def body(way: int = ANY_WAY) -> int:
+    name, function = _BODIES[way]
+    return jit.address_of(f"kernels-{name}", jit.void(3), lambda: function, driver=True)
