@@ -53,6 +53,8 @@ class Reader:
 
     def inputs(self, X: Any, check_finite: bool, name: str = "X") -> Array:
         """X as the network sees it, in floats: a copy, unless it is that already."""
+        if self._is_ready(X):
+            return self._looked_at(X, check_finite, name)
         if sparse.is_sparse(X):
             return self._sparse(X, check_finite, name)[:]
         return self._floats(self._matrix(X, name), check_finite, name)
@@ -60,16 +62,8 @@ class Reader:
     def input_rows(self, X: Any, check_finite: bool, name: str = "X") -> Array | Rows:
         """X as the network sees it, for those who take some rows at a time: never a copy of a large file, nor
         of a sparse matrix."""
-        if (
-            self.scaling is None
-            and sources.is_ready(X, self.dtype)
-            and X.ndim == 2
-            and X.shape[1] == self.input_count
-            and len(X)
-        ):
-            if checks.flag("check_finite", check_finite):
-                self._require_finite(name, X)
-            return X  # type: ignore[no-any-return]
+        if self._is_ready(X):
+            return self._looked_at(X, check_finite, name)
         if sparse.is_sparse(X):
             return self._sparse(X, check_finite, name)
         array = self._matrix(X, name)
@@ -80,6 +74,22 @@ class Reader:
             for rows in sources.row_blocks(array):
                 self._require_finite(_name_of_block(name, rows, array), unscaled[rows])
         return Rows(array, self.dtype, self._scaling_of(array))
+
+    def _is_ready(self, X: Any) -> bool:
+        """Whether it is taken as it is, which is seen quickly of an array like most callers'."""
+        return (
+            self.scaling is None
+            and sources.is_ready(X, self.dtype)
+            and X.ndim == 2
+            and X.shape[1] == self.input_count
+            and len(X) > 0
+        )
+
+    def _looked_at(self, X: Array, check_finite: bool, name: str) -> Array:
+        """X, if it is finite where that is asked for."""
+        if checks.flag("check_finite", check_finite):
+            self._require_finite(name, X)
+        return X
 
     def _sparse(self, X: Any, check_finite: bool, name: str) -> Sparse:
         checked = checks.flag("check_finite", check_finite)
@@ -134,8 +144,7 @@ class Reader:
     def _floats(self, X: Array, check_finite: bool, name: str) -> Array:
         """`inputs` of what `_matrix` has returned."""
         array = checks.as_floats(name, X, self.dtype)
-        if checks.flag("check_finite", check_finite):
-            self._require_finite(name, array)
+        self._looked_at(array, check_finite, name)
         scaling = self._scaling_of(X)
         if scaling is not None:
             array = Rows(X, self.dtype, scaling)[:]
@@ -154,7 +163,7 @@ class Reader:
 
     def targets(
         self,
-        Y: ArrayLike,
+        Y: Any,
         rows: int,
         check_finite: bool,
         name: str = "Y",
@@ -163,6 +172,9 @@ class Reader:
         weight_name: str = "sample_weight",
     ) -> Array:
         """Y as (rows, outputs), C-ordered and of the network's dtype; with weights a column more."""
+        if sample_weight is None and self._are_ready(Y, rows):
+            self._require_good(name, Y, check_finite)
+            return Y  # type: ignore[no-any-return]
         read = self._labels_or_targets(Y, rows, check_finite, name, sample_weight, weight_name)
         return read if isinstance(read, np.ndarray) else read[:]
 
@@ -205,12 +217,12 @@ class Reader:
 
         Labels of classes stay labels. Targets with weights become an array of floats.
         """
-        whole = self.loss.of_pairs or sample_weight is not None
-        if not whole and sources.is_ready(Y, self.dtype) and Y.shape == (rows, self.target_count):
+        if sample_weight is None and self._are_ready(Y, rows):
             self._require_good(name, Y, check_finite)
             return Y  # type: ignore[no-any-return]
         array = self._as_column(name, sources.opened(name, Y))
         large = isinstance(array, np.ndarray) and array.ndim == 2 and sources.is_on_disk(array)
+        whole = self.loss.of_pairs or sample_weight is not None
         if not large or whole or (self.loss.of_classes and array.shape[1] == 1):
             return self._labels_or_targets(array, rows, check_finite, name, sample_weight, weight_name)
         self._require_targets(name, array, rows)
@@ -220,6 +232,11 @@ class Reader:
         if sources.is_read_as_stored(array, self.dtype):
             return Rows(np.asarray(array), self.dtype)
         return np.require(array, self.dtype, ("C", "A", "E"))
+
+    def _are_ready(self, Y: Any, rows: int) -> bool:
+        """Whether targets without weights are taken as they are: as `_is_ready`."""
+        ready = sources.is_ready(Y, self.dtype) and Y.shape == (rows, self.target_count)
+        return ready and not self.loss.of_pairs
 
     def _require_good(self, name: str, Y: Array, check_finite: bool) -> None:
         """ValueError for targets that are not finite, or none of the loss's."""

@@ -143,7 +143,7 @@ def is_on_disk(data: Array | Rows) -> bool:
         if type(base) is not np.ndarray and isinstance(base, np.memmap):
             return True
         base = base.base
-    return isinstance(base, mmap.mmap)
+    return base is not None and isinstance(base, mmap.mmap)
 
 
 def own_view(data: Array | Rows) -> Array | Rows:
