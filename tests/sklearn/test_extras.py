@@ -15,7 +15,7 @@ from sklearn.ensemble import BaggingClassifier
 
 import fastbp
 from fastbp.engine.plan import Plan
-from fastbp.network import compiled
+from fastbp.network import plans
 from fastbp.network.spare_plans import SparePlans
 from fastbp.sklearn import MLPClassifier, MLPRegressor, base
 
@@ -301,7 +301,7 @@ def test_fits_that_share_plans_have_the_bits_of_fits_that_do_not(monkeypatch):
 
 def test_a_plan_is_taken_again_and_large_ones_are_not_kept(monkeypatch):
     made = []
-    monkeypatch.setattr(compiled, "Plan", lambda design: made.append(design) or Plan(design))
+    monkeypatch.setattr(plans, "Plan", lambda design: made.append(design) or Plan(design))
     for most_bytes, expected in ((32 << 20, 2), (1000, 6)):
         monkeypatch.setattr(base, "PLANS", SparePlans(8, most_bytes))
         made.clear()
