@@ -240,7 +240,7 @@ class CompiledBackend(PlanningBackend):
             return runs, known[3]
         settings = settings_of(optimizer, state.steps, count, divisors, dtype, l2)
         if is_constant(settings):
-            self._constant = optimizer, count, divisors, settings
+            self._constant = optimizer.snapshot(), count, divisors, settings
         return runs, settings
 
     def _train_in_parts(

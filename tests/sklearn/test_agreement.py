@@ -76,6 +76,14 @@ SETTINGS = {
     "sgd, adaptive": {
         **SGD, "learning_rate": "adaptive", "tol": 1e-2, "n_iter_no_change": 2, "max_iter": 80,
     },
+    # All steps of an epoch are alike in what they take from the optimizer, and those of the next are not.
+    "sgd, invscaling, equal batches": {
+        **SGD, "learning_rate": "invscaling", "learning_rate_init": 0.5, "batch_size": 100,
+    },
+    "sgd, adaptive, equal batches": {
+        **SGD, "learning_rate": "adaptive", "tol": 1e-2, "n_iter_no_change": 2, "max_iter": 80,
+        "batch_size": 100,
+    },
     "sgd, alpha": {**SGD, "alpha": 0.5},
     "early stopping": {"early_stopping": True, "n_iter_no_change": 4, "learning_rate_init": 0.01},
     "early stopping, adaptive": {
