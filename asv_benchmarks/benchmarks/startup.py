@@ -87,6 +87,7 @@ class FirstCallEmptyCache(_FirstCall):
 
 
 class FirstCallWarmCache(_FirstCall):
+    version = "52398b56ba5e5b043ad14c245f9a6218e8d2418094860dfd08455b03a9e910b3"
     repeat = (5, 10, 2.0)
 
     def setup(self, call: str) -> None:

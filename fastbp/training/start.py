@@ -146,7 +146,7 @@ def _run_of_batches(
 
 def validation_of(model: Network, held_out: Samples | None, options: FitOptions) -> Validation | None:
     """ValueError for metrics that cannot be computed, or have nothing to be computed on."""
-    if not options.leads or (held_out is None and options.metrics == ()):
+    if not options.leads:
         return None
     targets = None
     if held_out and options.metrics:
