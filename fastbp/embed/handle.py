@@ -11,6 +11,7 @@ from fastbp.engine.plan import Plan
 from fastbp.inputs.sources import Rows
 from fastbp.network.compiled import FORWARD_ROWS, CompiledBackend
 from fastbp.network.network import Network
+from fastbp.network.plans import Kind
 
 
 def make(model: Network) -> EmbeddedNetwork:
@@ -23,7 +24,7 @@ def make(model: Network) -> EmbeddedNetwork:
     parameters = model.parameters.flat
 
     def plan(rows: int) -> Plan:
-        made = Plan(backend.design("predict", "add", rows))
+        made = Plan(backend.design(Kind("predict", "add", rows)))
         made.bind_parameters(parameters)
         rounded = model.reader.rounded_scaling
         if rounded is not None:

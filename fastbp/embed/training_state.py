@@ -17,6 +17,7 @@ from fastbp.inputs.sources import Rows
 from fastbp.losses import Loss
 from fastbp.network.compiled import CompiledBackend
 from fastbp.network.network import Network
+from fastbp.network.plans import Kind
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
 from fastbp.training.start import make_ready
@@ -88,9 +89,8 @@ class TrainingState:
         Y = np.zeros((1, architecture.outputs), architecture.dtype)
 
         def plan(rows: int) -> Plan:
-            made = Plan(
-                self._backend.design("train", rule_of(rule), rows, clip_norm=rule.clip_norm is not None)
-            )
+            kind = Kind("train", rule_of(rule), rows, clip_norm=rule.clip_norm is not None)
+            made = Plan(self._backend.design(kind))
             made.bind_data(X if rounded is None else Rows(X, X.dtype, rounded), Y)
             return made
 

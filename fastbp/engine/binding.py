@@ -125,6 +125,11 @@ class Bound:
         table.y_columns = Y.shape[1]
         self._gather(self.design.use == "train" and self._gathers(X, Y, order), batches=2)
 
+    def bind_coefficients(self, coefficients: Array) -> None:
+        """How the numbers of steps lie, (steps, numbers) as in settings.py; where, each run says."""
+        self.table.coefficients_row = coefficients.strides[0]
+        self.table.bias_coefficients = tables.bias_coefficients(self.design, coefficients)
+
     def _bind_rows(self, source: structs.Source, data: Array | Rows) -> None:
         if not isinstance(data, Rows):
             source.address, source.row, source.read = data_at(data), data.shape[1] * data.itemsize, 0

@@ -158,8 +158,7 @@ class Plan(Bound):
         coefficients: (steps, numbers), see settings.py; losses: one a step; stop: as in `run_as`.
         """
         table, most = self.table, self.most_threads(threads, last_step - first_step)
-        table.coefficients_row = coefficients.strides[0]
-        table.bias_coefficients = tables.bias_coefficients(self.design, coefficients)
+        self.bind_coefficients(coefficients)
         step = first_step
         while True:
             started = time.perf_counter()
@@ -192,9 +191,7 @@ class Plan(Bound):
     ) -> bool:
         """`train` and `unpack` by this thread, in one entry; see there. Whether it unpacked: with `check` not
         if losses or parameters are not finite."""
-        table = self.table
-        table.coefficients_row = coefficients.strides[0]
-        table.bias_coefficients = tables.bias_coefficients(self.design, coefficients)
+        self.bind_coefficients(coefficients)
         task = structs.TRAIN + structs.PACK if pack else structs.TRAIN
         steps = first_step, last_step, data_at(coefficients), data_at(losses)
         self.threads = 1

@@ -26,6 +26,7 @@ from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
 from fastbp.network.backend import divisors_of_steps
 from fastbp.network.compiled import CompiledBackend
+from fastbp.network.plans import Kind
 from fastbp.network.spare_plans import SparePlans
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
@@ -249,10 +250,8 @@ def _design(member: Member) -> Design:
     """Of the plan for the member, and for those that have its key."""
     backend, optimizer = member.model.backend, member.optimizer
     assert isinstance(backend, CompiledBackend)
+    rule = rule_of(optimizer, member.model.architecture.l2)
+    batch = min(member.options.batch_size, len(member))
     return backend.design(
-        "train",
-        rule_of(optimizer, member.model.architecture.l2),
-        min(member.options.batch_size, len(member)),
-        weighted=member.samples.weighted,
-        clip_norm=optimizer.clip_norm is not None,
+        Kind("train", rule, batch, member.samples.weighted, clip_norm=optimizer.clip_norm is not None)
     )

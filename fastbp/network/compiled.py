@@ -23,7 +23,7 @@ from fastbp.network.architecture import Architecture
 from fastbp.network.backend import Steps
 from fastbp.network.evaluation import penalty
 from fastbp.network.parameters import Parameters
-from fastbp.network.plans import PlanningBackend
+from fastbp.network.plans import Kind, PlanningBackend
 from fastbp.network.results import Trace
 from fastbp.network.streams import Streams
 from fastbp.optimizer_base import Optimizer, State
@@ -75,7 +75,7 @@ class CompiledBackend(PlanningBackend):
         n = [np.empty_like(z_i) for z_i in z[: len(self.parameters.gains)]]
         trace = Trace(X, z, a, n, [np.empty(rows, architecture.dtype) for _ in n])
         with self._lock:
-            plan = self._take_plan("trace", "gradient", min(rows, FORWARD_ROWS))
+            plan = self._take_plan(Kind("trace", "gradient", min(rows, FORWARD_ROWS)))
             plan.bind_parameters(self.parameters.flat)
             plan.bind_data(X, None)
             plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
@@ -88,7 +88,7 @@ class CompiledBackend(PlanningBackend):
         gradient: Array = np.empty_like(self.parameters.flat)
         rows, architecture = len(Y), self.architecture
         with self._lock:
-            plan = self._take_plan("trace", "gradient", rows, Y.shape[1] > architecture.outputs)
+            plan = self._take_plan(Kind("trace", "gradient", rows, Y.shape[1] > architecture.outputs))
             plan.bind_parameters(self.parameters.flat, [gradient])
             plan.bind_data(trace.X, Y)
             plan.bind_activations(trace.z, trace.a, trace.n, trace.inverse_std)
@@ -108,7 +108,7 @@ class CompiledBackend(PlanningBackend):
         rows = min(len(X), FORWARD_ROWS)
         rows_per_entry = max(rows, ENTRY_MULTIPLY_ADDS // len(self.parameters))
         with self._lock:
-            plan = self._take_plan("predict", "add", rows)
+            plan = self._take_plan(Kind("predict", "add", rows))
             plan.bind_parameters(self.parameters.flat)
             prediction.predict(plan, X, out, architecture.threads, rows_per_entry)
             self._put_back(plan)
@@ -165,7 +165,7 @@ class CompiledBackend(PlanningBackend):
         samples, parameters, count = steps.samples, self.parameters, len(steps)
         threads = self.architecture.threads
         with self._lock:
-            plan = self._take_plan("train", *self._kind_of(steps, optimizer))
+            plan = self._take_plan(self._kind_of(steps, optimizer))
             runs, settings = self._settings_of(optimizer, state, steps)
             if not runs:  # none of these rows has any weight
                 self._put_back(plan)
@@ -203,14 +203,14 @@ class CompiledBackend(PlanningBackend):
         if steps.shards is not None or steps.part is not None:
             return False
         with self._lock:
-            plan = self._plans.get(self._key("train", *self._kind_of(steps, optimizer)))
+            plan = self._plans.get(self._key(self._kind_of(steps, optimizer)))
             samples = steps.samples
             return plan is not None and plan.is_ready_for(samples.X, samples.Y, steps.order)
 
-    def _kind_of(self, steps: Steps, optimizer: Optimizer) -> tuple[str, int, bool, bool, int]:
-        """What `_take_plan` wants to know of steps that are not cut."""
+    def _kind_of(self, steps: Steps, optimizer: Optimizer) -> Kind:
+        """Of the plan for steps that are not cut."""
         rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
-        return rule, steps.batch_size, steps.samples.weighted, clips, steps.penalty_times
+        return Kind("train", rule, steps.batch_size, steps.samples.weighted, clips, steps.penalty_times)
 
     def _new_stop(self) -> NDArray[np.int64]:
         """A flag for one chunk of steps, which `request_stop` sets if it is the main thread's."""
@@ -267,8 +267,8 @@ class CompiledBackend(PlanningBackend):
         with self._lock:
             self._packed = None
             rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
-            sums = self._take_plan("train", "sum", part, samples.weighted)
-            plan = self._take_plan("train", rule, 1, samples.weighted, clips)
+            sums = self._take_plan(Kind("train", "sum", part, samples.weighted))
+            plan = self._take_plan(Kind("train", rule, 1, samples.weighted, clips))
             plan.bind_parameters(parameters, buffers)
             plan.bind_data(samples.X, samples.Y, steps.order)
             plan.train(0, 0, settings, losses, pack=True, threads=threads, stop=stop)
@@ -324,7 +324,7 @@ class CompiledBackend(PlanningBackend):
         stop = self._new_stop()
         with self._lock:
             rows = shards.most_rows(steps.batch_size)
-            plan = self._take_plan("train", rule_of(rule), rows, samples.weighted, True)
+            plan = self._take_plan(Kind("train", rule_of(rule), rows, samples.weighted, True))
             plan.bind_data(samples.X, samples.Y, order)
             plan.bind_parameters(parameters.flat, buffers)
             runs, settings = self._settings_of(rule, state, steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastbp.engine.kernels.optimizers import L2
 from fastbp.engine.memory import Design
@@ -16,6 +16,21 @@ from fastbp.network.streams import Streams
 
 # Plans that are kept: a training, its validation and predictions in between find theirs again.
 PLANS = 4
+
+
+class Kind(NamedTuple):
+    """What a plan is made for, beside its model.
+
+    use : "train", "trace" (forward, backward) or "predict". rule : of the optimizer, with what l2 adds to it.
+    batch : rows. penalty_times : as in Steps.
+    """
+
+    use: str
+    rule: str
+    batch: int
+    weighted: bool = False
+    clip_norm: bool = False
+    penalty_times: int = 1
 
 
 class PlanningBackend(Backend):
@@ -32,63 +47,44 @@ class PlanningBackend(Backend):
         self._spare: SparePlans | None = None  # of networks that share theirs
         self._lock = lock_of(self)
 
-    def _take_plan(
-        self,
-        use: str,
-        rule: str,
-        batch: int,
-        weighted: bool = False,
-        clip_norm: bool = False,
-        penalty_times: int = 1,
-    ) -> Plan:
-        """The plan for a use: "train", "trace" (forward, backward) or "predict"; `penalty_times` as in Steps.
+    def _take_plan(self, kind: Kind) -> Plan:
+        """The plan of that kind.
 
         It is the caller's alone until `_put_back`: whoever asks meanwhile (a signal handler, a finaliser, a
         child that was forked) gets another one. If the call ends with an exception, it is not put back, so
         that nobody finds what that call has left behind.
         """
-        key = self._key(use, rule, batch, weighted, clip_norm, penalty_times)
+        key = self._key(kind)
         plan = self._plans.pop(key, None)
         if plan is None:
-            design = self.design(
-                use, rule, batch, weighted=weighted, clip_norm=clip_norm, penalty_times=penalty_times
-            )
+            design = self.design(kind)
             plan = (self._spare and self._spare.take(design)) or Plan(design)
             plan.key = key
         return plan
 
-    def _key(self, *kind: Any) -> tuple[Any, ...]:
+    def _key(self, kind: Kind) -> tuple[Any, ...]:
         """What a plan of that kind is kept under, until the model is reset."""
-        return (*kind, self.streams.noise_key)
+        return kind, self.streams.noise_key
 
-    def design(
-        self,
-        use: str,
-        rule: str,
-        batch: int,
-        *,
-        weighted: bool = False,
-        clip_norm: bool = False,
-        penalty_times: int = 1,
-    ) -> Design:
-        """What a plan for a use is made of; `penalty_times` as in Steps."""
-        architecture = self.architecture
+    def design(self, kind: Kind) -> Design:
+        """What a plan of that kind is made of."""
+        architecture, rule = self.architecture, kind.rule
         return Design(
             architecture.layer_sizes,
             tuple(architecture.activation_names),
             architecture.loss.name,
             architecture.dtype,
             rule,
-            batch,
-            use,
-            weighted=weighted,
+            kind.batch,
+            kind.use,
+            weighted=kind.weighted,
             dropout=architecture.dropout,
             input_noise=architecture.input_noise,
             key=self.streams.noise_key if architecture.is_noisy else (0, 0),
-            clip_norm=clip_norm,
-            max_norm=architecture.max_norm if use == "train" and rule != "sum" else None,
+            clip_norm=kind.clip_norm,
+            max_norm=architecture.max_norm if kind.use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,
-            l2=architecture.l2 * penalty_times if rule.endswith(L2) else 0.0,
+            l2=architecture.l2 * kind.penalty_times if rule.endswith(L2) else 0.0,
         )
 
     def _put_back(self, plan: Plan) -> None:

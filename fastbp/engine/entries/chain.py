@@ -15,7 +15,6 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from fastbp.engine import tables
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call, fetch_add, load_number, observe, peek
@@ -253,8 +252,7 @@ class Queue:
         core.finite, core.bad = not_finite(plan.design.dtype.name), data_at(bad)
         table.samples, table.steps_per_epoch = self._rows, -(-self._rows // plan.design.batch)
         table.first_step = 0
-        table.coefficients_row = coefficients.strides[0]
-        table.bias_coefficients = tables.bias_coefficients(plan.design, coefficients)
+        plan.bind_coefficients(coefficients)
         plan.unbind()
         _entry()(data_at(memory))
         plan.threads = 1
