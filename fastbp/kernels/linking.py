@@ -179,12 +179,13 @@ def _emit_run(
         links = cgutils.add_global_variable(builder.module, ir.ArrayType(_I64, launch.LINK_FIELDS), name)
         links.linkage = "external"
 
-    def at_field(field: int, finder: int, *arguments: ir.Value) -> None:
-        """Call the function whose address stands in that field of the links."""
+    def address_in(field: int, finder: int) -> ir.Value:
+        """The address that stands in that field of the links."""
         if link.lazy:
-            address = _find(context, builder, links, field, finder)
-        else:
-            address = builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
+            return _find(context, builder, links, field, finder)
+        return builder.load(builder.gep(links, [ir.IntType(32)(0), ir.IntType(32)(field)]))
+
+    def enter(address: ir.Value, *arguments: ir.Value) -> None:
         kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
         builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
 
@@ -195,11 +196,16 @@ def _emit_run(
                 flat.emit(builder, link.kernel, link.dtype, numbers)
             else:
                 job = _job(builder, links, numbers)
-                at_field(launch.BODY, launch.FIND_BODY, _I64(0), _I64(1), job)
+                enter(address_in(launch.BODY, launch.FIND_BODY), _I64(0), _I64(1), job)
         with large:
             if link.lazy:
                 _find(context, builder, links, launch.BODY, launch.FIND_BODY)
-            at_field(launch.LAUNCH, launch.FIND_LAUNCH, _job(builder, links, numbers), nanoseconds)
+            entry = address_in(launch.LAUNCH, launch.FIND_LAUNCH)
+            python = context.get_python_api(builder)
+            others = python.save_thread() if link.lazy else None  # may run meanwhile (see `kernel`)
+            enter(entry, _job(builder, links, numbers), nanoseconds)
+            if others is not None:
+                python.restore_thread(others)
 
 
 @intrinsic(prefer_literal=True)

@@ -9,17 +9,19 @@ are and how many (with a reference, an array takes 0.15 us).
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import config, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, box, intrinsic, register_model, unbox
+from numpy._core._multiarray_umath import _ARRAY_API  # type: ignore[import-not-found]
 
 from fastbp.engine.compile.arrays import (
     ALIGNED,
@@ -124,22 +126,43 @@ def _give_back(typ: Any, value: Any, c: Any) -> Any:
     return obj
 
 
+def _new_array() -> int:
+    """The address of PyArray_New, as NumPy gives it to all who are compiled: from a table of its C API, whose
+    places never change (numpy/__multiarray_api.h)."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return ctypes.c_void_p.from_address(pointer(_ARRAY_API, None) + 93 * 8).value or 0
+
+
+NEW_ARRAY = "fastbp_numpy_new_array"  # compiled code may come from another process: it has the name alone
+binding.add_symbol(NEW_ARRAY, _new_array())
+
+
 @intrinsic
 def fresh(typingctx: Any, shape: Any, like: Any) -> Any:
     """In compiled code that Python called: a new array, by NumPy. (Numba's own first becomes a Python object
-    at the end, which takes three times as long.)"""
+    at the end, and `np.empty` first makes Python objects of the sizes: each takes three times as long.)"""
     kind = Fresh(types.Array(like.dtype, len(shape), "C"))
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        python, constants = context.get_python_api(builder), context.get_env_manager(builder)
-        index = [constants.add_const(value) for value in (np.empty, np.dtype(like.dtype.name))]
+        python, word, number = context.get_python_api(builder), ir.IntType(64), ir.IntType(32)
+        sizes = cgutils.alloca_once_value(builder, values[0])
+        constants = context.get_env_manager(builder)
+        index = constants.add_const(np.ndarray)
+        obj, memory, dimensions = python.pyobj, ir.IntType(8).as_pointer(), word.as_pointer()
+        arguments = [obj, number, dimensions, number, memory, memory, number, number, obj]
+        new = cgutils.get_or_insert_function(builder.module, ir.FunctionType(obj, arguments), NEW_ARRAY)
+        shaped = (number(len(shape)), builder.bitcast(sizes, dimensions))
+        dtype = number(np.dtype(like.dtype.name).num)
         state = python.gil_ensure()
-        empty, dtype = (constants.read_const(i) for i in index)
-        sizes = [python.long_from_ssize_t(size) for size in cgutils.unpack_tuple(builder, values[0])]
-        packed = python.tuple_pack(sizes)
-        array = python.call_function_objargs(empty, (packed, dtype))
-        for obj in (packed, *sizes):
-            python.decref(obj)
+        of_numpy = (
+            memory(None),
+            memory(None),
+            number(0),
+            number(0),
+            obj(None),
+        )  # strides, memory, order: its own
+        array = builder.call(new, (constants.read_const(index), *shaped, dtype, *of_numpy))
         with builder.if_then(cgutils.is_null(builder, array), likely=False):
             python.gil_release(state)
             context.call_conv.return_exc(builder)

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -30,6 +32,41 @@ def test_a_new_array_is_one_of_numpy_that_nobody_else_has():
     assert sys.getrefcount(result) == 2
     assert result.flags.owndata and result.flags.carray
     assert kernels.relu(np.ones(())).shape == () and kernels.relu(np.ones((0, 3))).shape == (0, 3)
+
+
+def test_a_new_array_that_cannot_be_had_is_an_error():
+    with pytest.raises(MemoryError):
+        kernels.matmul(np.ones((10**8, 0)), np.ones((0, 10**8)))
+    with pytest.raises(ValueError, match="too big"):
+        kernels.matmul(np.ones((2**40, 0)), np.ones((0, 2**40)))
+    assert kernels.matmul(np.ones((2, 0)), np.ones((0, 2))).tolist() == [[0, 0], [0, 0]]
+
+
+def test_other_threads_work_during_a_long_call():
+    turns, over = [], threading.Event()
+
+    def take_turns():
+        while not over.is_set():
+            turns.append(None)
+            time.sleep(1e-4)
+
+    A = np.ones((700, 700))
+    out = kernels.matmul(A, A)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # nobody takes the GIL from this thread
+    other = threading.Thread(target=take_turns)
+    try:
+        other.start()
+        before = len(turns)
+        for _ in range(200):
+            kernels.matmul(A, A, out)
+            if len(turns) > before:
+                break
+        assert len(turns) > before
+    finally:
+        over.set()
+        sys.setswitchinterval(interval)
+        other.join()
 
 
 @pytest.mark.parametrize("dtype", [">f8", "f2", "i4", "U1", "O", "M8"])
