@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from fastbp.engine.kernels import (
     activations,
     copies,
-    dropout,
     layer_norm,
     losses,
     matmul,
     narrow_output,
-    noise,
     optimizers,
     reductions,
 )
+from fastbp.engine.kernels.random import dropout, noise
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa

@@ -26,14 +26,14 @@ ALONG_K (A[i, k+1] follows A[i, k]; `a_stride` leads to the next row) or ALONG_R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from llvmlite import ir
 
 from fastbp.engine.simd.emit import compile_block
-from fastbp.engine.simd.vector import I64, Vectors, isa
+from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 ALONG_K, ALONG_ROWS = 0, 1
 # where the accumulators start
@@ -73,7 +73,18 @@ def shapes() -> dict[int, int]:
     return {1: 8, 2: 6, 4: 3}
 
 
-def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Sequence[ir.Value]) -> None:
+# What becomes of a vector of accumulators at a k: f(ops, A's number in all lanes, B's vector, accumulators).
+Accumulate = Callable[[Vectors, Vec, Vec, Vec], Vec]
+
+
+def emit_product(
+    builder: ir.IRBuilder,
+    dtype: str,
+    along: int,
+    prefetch: int,
+    args: Sequence[ir.Value],
+    accumulate: Accumulate = Vectors.fma,
+) -> None:
     """Cut the rows into tiles, and jump to the variant of each."""
     v = dict(zip(ARGUMENTS, args, strict=True))
     widths = {width: most for width, most in shapes().items() if width <= 4 or prefetch != OF_C}
@@ -102,7 +113,7 @@ def _emit(builder: ir.IRBuilder, dtype: str, along: int, prefetch: int, args: Se
         for rows in range(1, most + 1):
             block = function.append_basic_block(f"tile_{rows}x{width}")
             choice.add_case(I64((width << 4) + rows), block)  # (dense, for a table of jumps)
-            _Variant(dtype, along, prefetch, rows, width, here).emit(block, latch)
+            _Variant(dtype, along, prefetch, rows, width, here, accumulate).emit(block, latch)
 
     b = ir.IRBuilder(latch)
     following = b.add(i, I64(1))
@@ -138,6 +149,7 @@ class _Variant:
     height: int
     width: int
     v: dict[str, ir.Value]
+    accumulate: Accumulate
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -240,7 +252,7 @@ class _Variant:
         for i in range(self.height):
             number = ops.load_splat(build.add(a, build.mul(I64(i), step)))
             for j in range(self.width):
-                last[i, j] = ops.fma(number, vectors[j], ops.wrap(acc[i, j])).value
+                last[i, j] = self.accumulate(ops, number, vectors[j], ops.wrap(acc[i, j])).value
         return last
 
     def _prefetch(self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, ahead: ir.Value) -> None:
@@ -262,4 +274,6 @@ class _Variant:
 def microkernel(dtype: str, along: int, *, prefetch: int = NOTHING) -> int:
     """The compiled microkernel. prefetch: for large matrices; the results are the same."""
     name = f"microkernel-{'k' if along == ALONG_K else 'rows'}{('', '-prefetch', '-prefetch-c')[prefetch]}"
-    return compile_block(name, dtype, len(ARGUMENTS), lambda b, args: _emit(b, dtype, along, prefetch, args))
+    return compile_block(
+        name, dtype, len(ARGUMENTS), lambda b, args: emit_product(b, dtype, along, prefetch, args)
+    )

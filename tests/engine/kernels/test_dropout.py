@@ -14,7 +14,7 @@ from processes import AVX2, GENERIC, avx2_beside_more, on_x86, python
 import fastbp
 import fastbp.reference
 from fastbp.activations import ACTIVATIONS
-from fastbp.engine.kernels import dropout as dropout_kernels
+from fastbp.engine.kernels.random import dropout as dropout_kernels
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
 from fastbp.formulas import philox as philox_numbers

@@ -13,8 +13,8 @@ from processes import AVX2, GENERIC, avx2_beside_more, on_x86, python
 
 import fastbp
 import fastbp.reference
-from fastbp.engine.kernels import noise as noise_kernels
-from fastbp.engine.kernels.noise import add_noise
+from fastbp.engine.kernels.random import noise as noise_kernels
+from fastbp.engine.kernels.random.noise import add_noise
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I64, Vectors, isa

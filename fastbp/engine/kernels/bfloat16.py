@@ -1,0 +1,157 @@
+"""Matrix products of bfloat16 numbers, summed in float32: the microkernel of `matmul.py` with another
+multiply-add.
+
+Operands and results are float32, and the interface is that of `matmul.microkernel`. On their way into the
+product A and B are rounded to bfloat16 and laid out as pairs along the depth, since that is what one
+instruction multiplies and adds:
+
+    for k in range(0, depth, CHUNK):                      # C goes on from C
+        pairs of B[k : k + CHUNK, all vectors]            # in memory on the stack, a few KB
+        for rows in blocks of at most ROWS:
+            pairs of A[rows, k : k + CHUNK]               # the same
+            C[rows] += A's pairs @ B's pairs              # matmul.emit_product, with dot_pairs
+
+An odd depth has one pair whose second factors are both 0. Each element of C is one chain of sums in the order
+of k, and which k make a pair is decided by k alone. So here, too, the cut into tiles cannot change a bit.
+
+Where A's k come in several groups (ALONG_K only), a group is a whole number of vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from fastbp.engine.kernels.matmul import ALONG_K, ARGUMENTS, FROM_C, NOTHING, emit_product
+from fastbp.engine.simd.bfloat16 import dot_pairs, pairs_across, store_pairs_within
+from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.vector import I32, I64, Vectors, isa
+
+# Of a piece that is packed at once: 64 x 64 pairs of A are 16 KB, of B with two vectors of AVX-512 8 KB, so
+# both are in the first-level cache together.
+PAIRS, ROWS, MOST_VECTORS = 64, 64, 8
+CHUNK = 2 * PAIRS
+PAIR = 4  # bytes
+
+
+Arguments = dict[str, ir.Value]  # by name, those of matmul.ARGUMENTS
+
+
+def implementation() -> str:
+    """How products of pairs are computed on the CPU that Numba compiles for: "avx512_bf16", by the
+    instruction, or "emulated"."""
+    return "avx512_bf16" if isa().bfloat16 else "emulated"
+
+
+def emit(b: ir.IRBuilder, along: int, args: Sequence[ir.Value]) -> None:
+    """The whole callback; args: as matmul.ARGUMENTS."""
+    ops, v = Vectors(b, "float32"), dict(zip(ARGUMENTS, args, strict=True))
+    packed_a = _on_the_stack(b, ROWS * PAIRS * PAIR)
+    packed_b = _on_the_stack(b, MOST_VECTORS * PAIRS * isa().bytes)
+    chunks = b.udiv(b.add(v["depth"], I64(CHUNK - 1)), I64(CHUNK))
+    chunks = b.select(b.icmp_signed("==", chunks, I64(0)), I64(1), chunks)  # (C becomes what it starts from)
+    blocks = b.udiv(b.add(v["rows"], I64(ROWS - 1)), I64(ROWS))
+    with cgutils.for_range(b, chunks, intp=I64) as of_chunks:
+        k = b.mul(of_chunks.index, I64(CHUNK))
+        left = _smaller(b, b.sub(v["depth"], k), I64(CHUNK))
+        start = b.select(b.icmp_signed("==", k, I64(0)), v["start"], I64(FROM_C))
+        pairs = b.udiv(b.add(left, I64(1)), I64(2))
+        _pack_b(ops, v, k, left, packed_b)
+        with cgutils.for_range(b, blocks, intp=I64) as of_blocks:
+            top, bottom = (
+                b.udiv(b.mul(v["rows"], i), blocks) for i in (of_blocks.index, b.add(of_blocks.index, I64(1)))
+            )
+            rows = b.sub(bottom, top)
+            a = b.add(v["a"], b.mul(top, v["a_row"]))
+            pack = _pack_a_along_k if along == ALONG_K else _pack_a_along_rows
+            pack(ops, {**v, "a": a, "rows": rows}, k, left, packed_a)
+            here = {
+                **v,
+                **_lying_packed(b, along, v["vectors"]),
+                "rows": rows,
+                "depth": pairs,
+                "group": pairs,
+            }
+            here.update(a=packed_a, b=packed_b, c=b.add(v["c"], b.mul(top, v["c_row"])), start=start)
+            emit_product(b, "float32", along, NOTHING, [here[name] for name in ARGUMENTS], dot_pairs)
+
+
+def _lying_packed(b: ir.IRBuilder, along: int, vectors: ir.Value) -> Arguments:
+    """The strides of packed operands."""
+    row, k = (PAIRS * PAIR, PAIRS * PAIR) if along == ALONG_K else (PAIR, ROWS * PAIR)
+    of_a = {"a_row": I64(row), "a_stride": I64(k), "a_group_stride": I64(0)}
+    return {**of_a, "b_vector": I64(isa().bytes), "b_k": b.mul(vectors, I64(isa().bytes))}
+
+
+def _on_the_stack(b: ir.IRBuilder, size: int) -> ir.Value:
+    """(Numba's own way fills it with zeros, number by number.)"""
+    with b.goto_entry_block():
+        memory = b.alloca(ir.ArrayType(I32, size // 4))
+    memory.align = 64
+    return b.ptrtoint(memory, I64)
+
+
+def _smaller(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.select(b.icmp_signed("<", x, y), x, y)
+
+
+def _pack_b(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed: ir.Value) -> None:
+    """Pairs of so many k, the first one and those that follow it: [pair][vector]."""
+    b = ops.b
+    source, row = b.add(v["b"], b.mul(first, v["b_k"])), b.mul(v["vectors"], I64(isa().bytes))
+
+    def pack(pair: ir.Value, is_whole: bool) -> None:
+        k = b.add(source, b.mul(b.shl(pair, I64(1)), v["b_k"]))
+        to = b.add(packed, b.mul(pair, row))
+        with cgutils.for_range(b, v["vectors"], intp=I64) as of_vectors:
+            at = b.add(k, b.mul(of_vectors.index, v["b_vector"]))
+            odd = ops.load(b.add(at, v["b_k"])) if is_whole else ops.const(0.0)
+            pairs = pairs_across(ops, ops.load(at), odd)
+            ops.store(pairs, b.add(to, b.mul(of_vectors.index, I64(isa().bytes))))
+
+    whole = b.lshr(left, I64(1))
+    with cgutils.for_range(b, whole, intp=I64) as of_pairs:
+        pack(of_pairs.index, True)
+    with b.if_then(b.icmp_signed("!=", b.and_(left, I64(1)), I64(0))):
+        pack(whole, False)
+
+
+def _pack_a_along_k(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed: ir.Value) -> None:
+    """Pairs of so many k of all rows: [row][pair]."""
+    b, lanes = ops.b, I64(ops.lanes)
+    with cgutils.for_range(b, b.udiv(b.add(left, b.sub(lanes, I64(1))), lanes), intp=I64) as of_vectors:
+        done = b.mul(of_vectors.index, lanes)
+        k, mask = b.add(first, done), ops.first_lanes(b.sub(left, done))
+        group = b.udiv(k, v["group"])
+        within = b.mul(b.sub(k, b.mul(group, v["group"])), I64(ops.itemsize))
+        source = b.add(v["a"], b.add(b.mul(group, v["a_group_stride"]), within))
+        to = b.add(packed, b.mul(done, I64(PAIR // 2)))
+        with cgutils.for_range(b, v["rows"], intp=I64) as of_rows:
+            numbers = ops.load_masked(b.add(source, b.mul(of_rows.index, v["a_stride"])), mask)
+            store_pairs_within(ops, numbers, b.add(to, b.mul(of_rows.index, I64(PAIRS * PAIR))))
+
+
+def _pack_a_along_rows(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed: ir.Value) -> None:
+    """Pairs of so many k of all rows: [pair][row]."""
+    b, lanes, vector = ops.b, I64(ops.lanes), I64(isa().bytes)
+    source = b.add(v["a"], b.mul(first, v["a_stride"]))
+    with cgutils.for_range(b, b.udiv(b.add(v["rows"], b.sub(lanes, I64(1))), lanes), intp=I64) as of_vectors:
+        across = b.mul(of_vectors.index, vector)
+        rows = ops.first_lanes(b.sub(v["rows"], b.mul(of_vectors.index, lanes)))
+        none = ir.Constant(rows.type, [False] * ops.lanes)
+        with cgutils.for_range(b, b.lshr(b.add(left, I64(1)), I64(1)), intp=I64) as of_pairs:
+            k = b.shl(of_pairs.index, I64(1))
+            at = b.add(b.add(source, across), b.mul(k, v["a_stride"]))
+            both = b.icmp_signed("<", b.add(k, I64(1)), left)
+            even = ops.load_masked(at, rows)
+            odd = ops.load_masked(b.add(at, v["a_stride"]), b.select(both, rows, none))
+            to = b.add(b.add(packed, across), b.mul(of_pairs.index, I64(ROWS * PAIR)))
+            ops.store(pairs_across(ops, even, odd), to)
+
+
+def microkernel(along: int) -> int:
+    """The compiled microkernel, to be called as `matmul.microkernel`'s is."""
+    name = f"microkernel-bfloat16-{'k' if along == ALONG_K else 'rows'}"
+    return compile_block(name, "float32", len(ARGUMENTS), lambda b, args: emit(b, along, args))
