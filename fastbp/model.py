@@ -53,6 +53,8 @@ class MLP(Embeddable, Inspected):
         torch.nn.Linear), or "auto": with output "identity" as "torch", otherwise He for ReLU and its
         relatives, LeCun for selu, Glorot for others. Biases start at 0, but for "torch".
     dtype : "float32" or "float64", of parameters and computation. Data of other dtypes are converted.
+    precision : "bfloat16" rounds the factors of matrix products to that; sums and all other numbers stay
+        float32 (see fastbp/engine/README.md, "Products in bfloat16"). None: nothing is rounded.
     seed : an integer makes initial weights, shuffling, dropout and noise reproducible.
     threads : at most so many threads; None: as many as Numba has (NUMBA_NUM_THREADS).
     max_norm : after each update, the weights into a unit (a column of a layer's W, output layer included)
@@ -100,6 +102,7 @@ class MLP(Embeddable, Inspected):
         reduction: str = "mean",
         init: str = "auto",
         dtype: DTypeLike = "float32",
+        precision: str | None = None,
         seed: int | None = None,
         threads: int | None = None,
         max_norm: float | None = None,
@@ -118,6 +121,7 @@ class MLP(Embeddable, Inspected):
             reduction=reduction,
             init=init,
             dtype=dtype,
+            precision=precision,
             seed=seed,
             threads=threads,
             max_norm=max_norm,

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastbp import callbacks, checks, metrics, model, optimizers, plot, schedules
 from fastbp.activations import sigmoid
 from fastbp.callbacks import EarlyStopping
-from fastbp.formulas import layer_norm, philox
+from fastbp.formulas import bfloat16, layer_norm, philox
 from fastbp.formulas.optimizer_steps import STEPS
 from fastbp.history import History
 from fastbp.inputs.samples import split_weights
@@ -175,7 +175,7 @@ class NumPyBackend(Backend):
         for i, (W, b, activation) in enumerate(
             zip(weights, biases, self.architecture.activations, strict=True)
         ):
-            product = inputs @ W  # (batch, fan_out)
+            product = self._product(inputs, W)  # (batch, fan_out)
             if i < len(gains):
                 n, inverse_std = layer_norm.normalise(product)  # (batch, fan_out), (batch,)
                 trace.n.append(n)
@@ -185,6 +185,13 @@ class NumPyBackend(Backend):
             a.append(activation.value(z[-1]))  # (batch, fan_out)
             inputs = _masked(a[-1], masks, i)
         return trace
+
+    def _product(self, A: Array, B: Array) -> Array:
+        """A @ B, each rounded first where the model has a `precision`."""
+        if self.architecture.precision is not None:
+            A, B = bfloat16.rounded(A), bfloat16.rounded(B)
+        product: Array = A @ B
+        return product
 
     def predict(self, X: Array) -> Array:
         """The last activation, some rows at a time."""
@@ -218,17 +225,17 @@ class NumPyBackend(Backend):
         inputs = [trace.X, *(_masked(a_l, masks, i) for i, a_l in enumerate(a[:-1]))]
         delta = output_delta(self.architecture, trace, Y)  # (batch, outputs)
         delta = delta / divisor if divisor else np.zeros_like(delta)
-        dW, db = [inputs[-1].T @ delta], [delta.sum(axis=0)]
+        dW, db = [self._product(inputs[-1].T, delta)], [delta.sum(axis=0)]
         dg: list[Array] = []
         for i in range(len(z) - 2, -1, -1):
-            delta = _masked(delta @ weights[i + 1].T, masks, i)  # with respect to a[i]
+            delta = _masked(self._product(delta, weights[i + 1].T), masks, i)  # with respect to a[i]
             delta = delta * self.architecture.activations[i].derivative(z[i], a[i])  # with respect to z[i]
             db.insert(0, delta.sum(axis=0))  # (fan_out,)
             if gains:
                 n = trace.n[i]
                 dg.insert(0, (delta * n).sum(axis=0))  # (fan_out,)
                 delta = layer_norm.backward(delta * gains[i], n, trace.inverse_std[i])
-            dW.insert(0, inputs[i].T @ delta)  # (fan_in, fan_out)
+            dW.insert(0, self._product(inputs[i].T, delta))  # (fan_in, fan_out)
         return [*dW, *db, *dg]
 
     def _with_penalty(self, grads: list[Array], divisor: float) -> list[Array]:

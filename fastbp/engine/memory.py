@@ -74,6 +74,7 @@ class Design:
     clip_norm : in training, whether the gradient's norm is clipped: the coefficients of each step end with
         the limit.
     max_norm : in training, the limit of the norm of each unit's incoming weights.
+    precision : "bfloat16" if operands of products are rounded to that, else None.
     l2 : in training, half of it times the sum of squared weights is added to the loss of each step.
     layer_norm : the hidden layers are normalised, and their parameters have gains behind the biases.
     """
@@ -93,6 +94,7 @@ class Design:
     max_norm: float | None = None
     layer_norm: bool = False
     l2: float = 0.0
+    precision: str | None = None
 
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:
@@ -134,8 +136,11 @@ class Design:
 
     @cached_property
     def narrow(self) -> bool:
-        """Whether the last layer lies the other way round."""
-        return self.use == "train" and len(self.shapes) > 1 and self.layer_sizes[-1] <= NARROW_OUTPUTS
+        """Whether the last layer lies the other way round. Then it has dot products that are sums of their
+        own, in an order of their own: they are not there in bfloat16."""
+        if self.use != "train" or self.precision is not None:
+            return False
+        return len(self.shapes) > 1 and self.layer_sizes[-1] <= NARROW_OUTPUTS
 
     @cached_property
     def of_one_row(self) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.kernels import (
     activations,
+    bfloat16,
     copies,
     layer_norm,
     losses,
@@ -108,8 +109,12 @@ def _kernels(plan: Plan, design: Design) -> None:
     """What all networks call, and what a narrow output layer does."""
     kernels, name = plan.kernels, design.dtype.name
     far = design.multiply_adds >= PREFETCH_FROM_MULTIPLY_ADDS and isa().registers == 32
-    kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
-    kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
+    if design.precision is None:
+        kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
+        kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
+    else:
+        kernels.product_along_k = bfloat16.microkernel(matmul.ALONG_K)
+        kernels.product_along_rows = bfloat16.microkernel(matmul.ALONG_ROWS)
     kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
     kernels.transpose, kernels.gather = copies.transpose(name), copies.gather(name)
@@ -118,7 +123,7 @@ def _kernels(plan: Plan, design: Design) -> None:
         kernels.prefetch_parameters = kernels.prefetch
     kept = "gradient" + (optimizers.L2 if design.rule.endswith(optimizers.L2) else "")
     kernels.update = optimizers.update(kept if design.clip_norm else design.rule, name)
-    if design.use == "train" and design.rule == "add" and design.batch == 1:
+    if design.use == "train" and design.rule == "add" and design.batch == 1 and design.precision is None:
         kernels.add_products = optimizers.add_products(name)
     if not design.narrow:
         return
@@ -263,7 +268,9 @@ def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
     scratch.vectors = memory.new(workers * 32 * design.vector)
-    plan.packing_rows = packing_rows()
+    # Products in bfloat16 pack for themselves. (And how many rows are taken at a time would depend on the
+    # number of threads: which of them are pairs must not.)
+    plan.packing_rows = packing_rows() if design.precision is None else NEVER
     if design.batch >= plan.packing_rows:
         plan.kernels.pack_inputs = copies.pack_inputs(design.dtype.name)
         scratch.packed_row = -(-matmul.shapes()[2] // design.lanes) * design.vector

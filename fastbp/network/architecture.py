@@ -20,6 +20,7 @@ EVALUATE_MULTIPLY_ADDS = 20_000_000
 # Seeds are below that: more bits than a SeedSequence has would say nothing.
 SEED_LIMIT = 1 << 128
 REDUCTIONS = ("mean", "sum", "weighted_mean")
+BFLOAT16 = "bfloat16"
 
 
 @lru_cache(4096)
@@ -35,8 +36,8 @@ class Architecture:
 
     Attributes
     ----------
-    layer_sizes, hidden, output, reduction, init, seed, threads, max_norm, input_scale, input_offset,
-    input_noise, layer_norm, l2 : as given, in plain Python types.
+    layer_sizes, hidden, output, reduction, init, precision, seed, threads, max_norm, input_scale,
+    input_offset, input_noise, layer_norm, l2 : as given, in plain Python types.
     dtype : np.dtype, float32 or float64.
     dropout : a probability for each hidden layer.
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
@@ -66,6 +67,7 @@ class Architecture:
         input_noise: float,
         layer_norm: bool,
         l2: float = 0.0,
+        precision: str | None = None,
     ) -> None:
         self.layer_sizes = _widths(layer_sizes)
         self.hidden, self.output = _hidden_of_layers(hidden, self.layer_sizes), output
@@ -75,6 +77,7 @@ class Architecture:
         self.reduction = checks.known_name("reduction", reduction, REDUCTIONS)
         self.init = initializers.check(init)
         self.dtype = _float_type(dtype)
+        self.precision = _precision(precision, self.dtype)
         self.seed = _seed(seed)
         self.threads = None if threads is None else checks.count("threads", threads)
         self.max_norm = None if max_norm is None else checks.positive("max_norm", max_norm, "None")
@@ -131,7 +134,7 @@ class Architecture:
         scaling = self.scaling and tuple(part.tobytes() for part in self.scaling)
         layers = self.layer_sizes, tuple(self.activation_names), self.layer_norm, tuple(self.dropout)
         training = self.loss.name, self.reduction, self.max_norm, self.l2, self.input_noise
-        return (*layers, *training, self.dtype, scaling)
+        return (*layers, *training, self.dtype, self.precision, scaling)
 
     @property
     def is_noisy(self) -> bool:
@@ -167,6 +170,7 @@ class Architecture:
             "reduction": self.reduction,
             "init": self.init,
             "dtype": str(self.dtype),
+            "precision": self.precision,
             "seed": self.seed,
             "max_norm": self.max_norm,
             "input_scale": self.input_scale,
@@ -209,7 +213,8 @@ class Architecture:
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
         sizes = "-".join(str(n) for n in self.layer_sizes)
-        head = f"MLP {sizes}, {self.dtype}, loss {self.loss.name} ({self.reduction})"
+        products = f" with products of {self.precision}" if self.precision else ""
+        head = f"MLP {sizes}, {self.dtype}{products}, loss {self.loss.name} ({self.reduction})"
         if self.max_norm is not None:
             head += f", max_norm {self.max_norm:g}"
         if self.l2:
@@ -263,6 +268,19 @@ def _float_type(dtype: DTypeLike) -> np.dtype[Any]:
     if result not in (checks.FLOAT32, checks.FLOAT64):
         raise TypeError(f"dtype is {result}, expected 'float32' or 'float64'")
     return result
+
+
+def _precision(precision: object, dtype: np.dtype[Any]) -> str | None:
+    if precision is None:
+        return None
+    if not isinstance(precision, str) or precision != BFLOAT16:
+        raise ValueError(f"precision is {checks.shown(precision)}, expected None or {BFLOAT16!r}")
+    if dtype != checks.FLOAT32:
+        raise ValueError(
+            f"precision={BFLOAT16!r} rounds float32 numbers before they are multiplied, dtype is {dtype}: "
+            "use dtype='float32', or precision=None"
+        )
+    return BFLOAT16
 
 
 def _seed(seed: object) -> int | None:

@@ -138,6 +138,7 @@ class CompiledBackend(PlanningBackend):
             architecture.loss.name,
             self.parameters.flat,
             architecture.layer_norm,
+            architecture.precision,
         )
         return self._few_rows
 

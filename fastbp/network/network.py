@@ -70,10 +70,11 @@ class Network:
         return copy.deepcopy(self)
 
     def converted(self, dtype: str) -> Self:
-        """A network of this dtype with the same parameters."""
+        """A network of this dtype with the same parameters, whose products are rounded to nothing else."""
         twin = type(self).__new__(type(self))
         given = self.architecture
-        twin._set_up(Architecture.from_json({**given.to_json(), "dtype": dtype}, given.threads))
+        options = {**given.to_json(), "dtype": dtype, "precision": None}
+        twin._set_up(Architecture.from_json(options, given.threads))
         twin.parameters.replace(self.parameters.flat)
         twin.reader.feature_names = self.reader.feature_names
         return twin
@@ -133,6 +134,11 @@ class Network:
     def dtype(self) -> np.dtype[Any]:
         """float32 or float64."""
         return self.architecture.dtype
+
+    @property
+    def precision(self) -> str | None:
+        """What the operands of products are rounded to: "bfloat16", or None."""
+        return self.architecture.precision
 
     @property
     def dropout(self) -> tuple[float, ...]:

@@ -84,6 +84,7 @@ class PlanningBackend(Backend):
             clip_norm=kind.clip_norm,
             max_norm=architecture.max_norm if kind.use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,
+            precision=architecture.precision,
             l2=architecture.l2 * kind.penalty_times if rule.endswith(L2) else 0.0,
         )
 

@@ -26,7 +26,7 @@ CHECKPOINT_FORMAT = "fastbp-checkpoint-1"
 ENSEMBLE_FORMAT = "fastbp-ensemble-1"
 FORMATS = {FORMAT: "model", CHECKPOINT_FORMAT: "checkpoint", ENSEMBLE_FORMAT: "ensemble"}
 # Options of MLP that older files do not mention, and what they were then.
-LATER_OPTIONS = {"layer_norm": False, "l2": 0.0}
+LATER_OPTIONS = {"layer_norm": False, "l2": 0.0, "precision": None}
 # Where a table's column names lie in the metadata of a file; not in the model's own, which are the user's.
 FEATURE_NAMES = "fastbp.feature_names"
 

@@ -170,7 +170,7 @@ def complete(network: Network, data: Data) -> TableModel:
     if any(max(abs(scale.mean), scale.spread) > LARGE for scale in whole) or (
         answer.scale is not None and abs(answer.scale.mean) > MANY_SPREADS * answer.scale.spread
     ):
-        options["dtype"] = "float64"
+        options["dtype"], options["precision"] = "float64", None
     made = MLP(**options, threads=given.threads)
     made.parameters.replace(network.parameters.flat)
     if answer.scale is not None:

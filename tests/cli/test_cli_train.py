@@ -98,6 +98,11 @@ def test_what_fit_and_the_network_are_given(prepared):
     }
 
 
+def test_products_in_bfloat16(prepared):
+    assert prepared("classes.csv --precision bfloat16")[0].precision == "bfloat16"
+    assert prepared("classes.csv")[0].precision is None
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -48,6 +48,7 @@ VALUES = {
     "init": ("he", '"he"'),
     "layer-norm": (True, "true"),
     "dtype": ("float64", '"float64"'),
+    "precision": ("bfloat16", '"bfloat16"'),
     "epochs": ("3", "3"),
     "steps": ("3", "3"),
     "batch-size": ("4", "4"),

@@ -249,6 +249,7 @@ def new_model(draw: Draw) -> fastbp.MLP:
         dropout=draw.random.choice([0.0, 0.0, 0.3]) if deep else 0.0,
         input_noise=draw.random.choice([0.0, 0.0, 0.1]),
         threads=draw.random.choice([1, 2]),
+        precision=draw.random.choice([None, None, "bfloat16"]) if draw.dtype == "float32" else None,
     )
 
 

@@ -26,7 +26,7 @@ def test_a_model(module, expected):
     model = module.MLP.load(FILES / "model.safetensors")
     assert repr(model) == (
         "MLP([3, 4, 4, 2], hidden='elu', output='identity', loss='huber(0.5)', reduction='sum', "
-        "init='glorot', dtype='float32', seed=3, max_norm=2.5, input_scale=[1.0, 2.0, 0.5], "
+        "init='glorot', dtype='float32', precision=None, seed=3, max_norm=2.5, input_scale=[1.0, 2.0, 0.5], "
         "input_offset=0.25, dropout=[0.25, 0.5], input_noise=0.1, layer_norm=True, l2=0.0, threads=None)"
     )
     assert model.metadata == {"labels": ["a", "ü"], "n": 1}

@@ -57,6 +57,7 @@ REGULAR: list[dict[str, Any]] = [
     {},
     {"layer_norm": True},
     {"dropout": 0.4},
+    {"precision": "bfloat16"},
     {"input_noise": 0.2, "dropout": 0.4, "layer_norm": True},
 ]
 
@@ -104,7 +105,9 @@ def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[
             continue
         regular = REGULAR[i // every % len(REGULAR)]
         if len(sizes) == 2:  # no hidden layer
-            regular = {name: value for name, value in regular.items() if name == "input_noise"}
+            regular = {k: value for k, value in regular.items() if k in ("input_noise", "precision")}
+        if dtype == "float64":
+            regular = {k: value for k, value in regular.items() if k != "precision"}
         scale = 1.0
         if i % 4 == 1:  # rows that are converted as they are gathered
             X, scale = (20 * X).astype(np.int8), 0.05

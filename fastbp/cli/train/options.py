@@ -158,6 +158,7 @@ TRAIN = {
         Option(
             "dtype", one_of("dtype", ["float32", "float64"]), "float32 or float64", "float32", metavar="NAME"
         ),
+        Option("precision", one_of("precision", ["bfloat16"]), "bfloat16: of products", metavar="NAME"),
     ],
     "training": [
         Option(

@@ -33,6 +33,7 @@ def network(settings: argparse.Namespace, data: Data) -> fastbp.MLP:
         l2=settings.l2,
         init=settings.init,
         dtype=settings.dtype,
+        precision=settings.precision,
         seed=settings.seed,
         threads=settings.threads,
         max_norm=settings.max_norm,

@@ -57,11 +57,12 @@ class FewRows:
         loss: str,
         parameters: Array,
         layer_norm: bool,
+        precision: str | None,
     ) -> None:
         dtype = parameters.dtype
-        design = Design(
-            layer_sizes, tuple(activations), loss, dtype, "add", FEW_ROWS, "predict", layer_norm=layer_norm
-        )
+        kind = dtype, "add", FEW_ROWS, "predict"
+        options: dict[str, Any] = {"layer_norm": layer_norm, "precision": precision}
+        design = Design(layer_sizes, tuple(activations), loss, *kind, **options)
         self._plan = plan = Plan(design)
         plan.bind_parameters(parameters)
         plan.read_in_place()
