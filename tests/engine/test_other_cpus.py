@@ -35,6 +35,7 @@ TESTS_OF_COMPUTATION = (
     "engine/test_same_bits.py",
     "engine/test_rounding.py",
     "engine/kernels/test_functions.py",
+    "engine/kernels/test_bfloat16.py",
     "engine/kernels/test_copies.py",
     "test_dropin.py",
     "test_dropin_arguments.py",
