@@ -37,13 +37,26 @@ class History:
     A column takes 8 bytes an epoch: where each epoch is but one step, 10^8 of them make 2.4 GB.
     """
 
+    seconds = 0.0
+    interrupted = False
+    best_epoch: int | None = None
+    stopped_early = False
+    diverged: str | None = None
+
     def __init__(self) -> None:
         self._columns: dict[str, array[float]] = {name: array("d") for name in ALWAYS}
-        self.seconds = 0.0
-        self.interrupted = False
-        self.best_epoch: int | None = None
-        self.stopped_early = False
-        self.diverged: str | None = None
+
+    @classmethod
+    def _of_run(cls, loss: bytes, lr: bytes, epoch_seconds: bytes, seconds: float) -> Self:
+        """Of a whole training, from the values of its columns."""
+        history = cls.__new__(cls)
+        history._columns = {
+            "loss": array("d", loss),
+            "lr": array("d", lr),
+            "epoch_seconds": array("d", epoch_seconds),
+        }
+        history.seconds = seconds
+        return history
 
     @property
     def loss(self) -> Values:

@@ -34,7 +34,7 @@ class State:
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.counter = np.zeros(1, np.int64)
-        self.buffers: list[Array] = [np.zeros(size, dtype) for _ in range(buffers)]
+        self.buffers: list[Array] = list(np.zeros((buffers, size), dtype))
 
     @cached_property
     def learned(self) -> Learned:
@@ -164,14 +164,12 @@ class Optimizer:
 
         The schedule, too, is then where it was with them.
         """
-        state = self._states.get(owner)
+        state, buffers = self._states.get(owner), self.buffers
         if state is None:
             with _beginning:
                 state = self._states.get(owner)
                 if state is None:
-                    state = State(size, self.buffers, dtype)
-                    self._states[owner] = state
-        buffers = self.buffers
+                    state = self._states[owner] = State(size, buffers, dtype)
         if len(state.buffers) != buffers:  # momentum was switched on or off after the first steps
             kept = state.buffers[:buffers]
             # a new list: another thread may train with the arrays of the one that was

@@ -11,16 +11,18 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.engine.entries.chain import NOT_BEGUN, NOT_FINITE, TRAINED, Networks, Queue
+from fastbp.engine.entries.shuffling import knows_positions
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
+from fastbp.history import History
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
 from fastbp.many.members import Member, has_any
@@ -58,8 +60,6 @@ class Chain:
         self._steps = self._epochs * -(-self._rows // design.batch)
         self._losses = np.empty(0)
         self._states: list[State] = []
-        # The generators that orders are drawn from, and where they were.
-        self._drawn: list[tuple[np.random.Generator, Mapping[str, Any]]] = []
         # Held by the core that prepares or ends; the others come before or after.
         self._turn = threading.Lock()
         self._queue: Queue | None = None
@@ -114,17 +114,15 @@ class Chain:
         networks, shuffles = Networks(), self._options.shuffle
         for member in self.members:
             model = member.model
-            parameters, streams, generator = model.parameters, model.streams, None
+            parameters, streams = model.parameters, model.streams
             look_at(member, member is self._first)
             flat = parameters.flat
             state = member.optimizer.state(parameters.owner, flat.size, flat.dtype)
             self._states.append(state)
             if shuffles:
-                generator = streams.shuffling
-                self._drawn.append((generator, generator.bit_generator.state))
+                networks.generators.append(streams.located)
             networks.parameters.append(parameters.address)
             networks.states.append(state.buffers)
-            networks.generators.append(generator)
             networks.rows.append(member.rows)
             networks.coefficients.append(self._numbers_of(member.optimizer, state.steps))
             networks.steps_before.append(streams.steps_trained)
@@ -150,23 +148,26 @@ class Chain:
         divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
         # Of the others, losses are not finite or were never written.
         trained = self._losses[np.equal(outcomes, TRAINED)]
-        by_epoch = trained.reshape(len(trained), self._epochs, self._steps // self._epochs)
-        of_epochs = iter(by_epoch.sum(axis=2) / divisor)
+        epochs = self._epochs
+        by_epoch = trained.reshape(len(trained), epochs, self._steps // epochs)
+        of_epochs, at = (by_epoch.sum(axis=2) / divisor).tobytes(), 0
         seconds, steps = self._spent / len(self.members), self._steps
-        of_epoch = seconds / self._epochs
-        for i, (member, state, outcome) in enumerate(zip(self.members, self._states, outcomes, strict=True)):
+        rates: dict[float, bytes] = {}
+        of_epoch = np.full(epochs, seconds / epochs).tobytes()
+        for member, state, outcome in zip(self.members, self._states, outcomes, strict=True):
             if outcome == TRAINED:
-                model, history = member.model, member.history
+                model = member.model
                 state.counter[0] += steps
                 model.streams.counter[0] += steps
                 model.parameters.changed()
                 lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
-                history._add_epochs(next(of_epochs), lr, of_epoch)
-                history.seconds, member.ended = seconds, True
-            elif self._drawn:
-                generator, before = self._drawn[i]
-                generator.bit_generator.state = before
-        self._losses, self._drawn, self._states = np.empty(0), [], []
+                lrs = rates.get(lr)
+                if lrs is None:
+                    lrs = rates[lr] = np.full(epochs, lr).tobytes()
+                member.history = History._of_run(of_epochs[at : at + len(lrs)], lrs, of_epoch, seconds)
+                member.ended = True
+                at += len(lrs)
+        self._losses, self._states = np.empty(0), []
 
 
 def look_at(member: Member, is_first: bool) -> None:
@@ -232,6 +233,7 @@ def _suits(member: Member) -> bool:
         and member.model.architecture.reduction != "weighted_mean"
         and isinstance(member.model.backend, CompiledBackend)
         and not member.samples.mapped_files("X", "Y")
+        and knows_positions()
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,12 @@ class Member:
     kind: int
     steps: int
     seconds: float
-    history: History = field(default_factory=History)
     ended: bool = False  # by itself, whether or not with an error
+
+    @cached_property
+    def history(self) -> History:
+        """Of its training; empty until then."""
+        return History()
 
     def __len__(self) -> int:
         return len(self.samples) if self.rows is None else len(self.rows)

@@ -56,11 +56,18 @@ def prepared(
     reading = Reading(networks, data)
     members = []
     with arguments.Naming() as naming:
-        for i, (model, rule) in enumerate(zip(networks, rules, strict=True)):
+        for i, (model, rule, given) in enumerate(zip(networks, rules, reading.given, strict=True)):
             naming.i = i
-            own = i if len(listed[i]) else -1
-            told = id(rule), all_epochs[i], sizes[i], own, reading.given[i]
-            same = id(model.architecture.alike), type(model), model.reader.feature_names, told
+            same = (
+                id(model.architecture.alike),
+                type(model),
+                model.reader.feature_names,
+                id(rule),
+                all_epochs[i],
+                sizes[i],
+                i if listed[i] else -1,
+                given,
+            )
             kind = kinds.get(same)
             if kind is None:
                 options = all_options.of(i, rule, all_epochs[i], sizes[i], listed[i])
@@ -69,7 +76,7 @@ def prepared(
                 kind = kinds[same] = Kind(len(kinds), i, options, read, seconds)
             rows = reading.rows_of(i, kind.read)
             make_ready(model, rule)
-            kind.places.append((model.parameters.address, model.parameters.flat.size))
+            kind.places.append((model.parameters.address, len(model.parameters)))
             samples = kind.read.samples
             steps = all_epochs[i] * -(-(len(samples) if rows is None else len(rows)) // sizes[i])
             of_kind = rows, kind.read.held_out, kind.options, kind.number, steps, steps * kind.step_seconds
@@ -147,8 +154,8 @@ class Reading:
         if any(y is None for y in self._Y):
             raise TypeError("Y must be given: fit_many takes arrays, no iterables of batches")
         # Of each network the objects that it is given.
-        of_networks = zip(self._X, self._Y, self._weights, self._validation, strict=True)
-        self.given = [tuple(map(id, of_network)) for of_network in of_networks]
+        arguments_of = self._X, self._Y, self._weights, self._validation
+        self.given = list(zip(*(map(id, values) for values in arguments_of), strict=True))
         self._read: dict[Any, Samples] = {}
         self._held_out: dict[Any, Samples | None] = {}
         self._judged: set[Any] = set()

@@ -48,7 +48,7 @@ class Parameters:
         self.address = int(self._flat.ctypes.data)
         self._split = self.split(self._flat)
         self.views: list[Array] = [array for kind in self._split for array in kind]
-        self._shapes = [view.shape for view in self.views]
+        self._shaped = [(view, view.shape) for view in self.views]
         self._restore_views()
 
     def _restore_views(self) -> None:
@@ -137,12 +137,12 @@ class Parameters:
 
     def require_updatable(self) -> None:
         """ValueError if an array was made read-only, or given another shape in place."""
-        for view, shape in zip(self.views, self._shapes, strict=True):
-            if not view.flags.writeable or view.shape != shape:
+        for view, shape in self._shaped:
+            if view.shape != shape or not view.flags.writeable:
                 break
         else:
             return  # the usual case, decided quickly
-        for name, view, shape in zip(self.names(), self.views, self._shapes, strict=True):
+        for name, (view, shape) in zip(self.names(), self._shaped, strict=True):
             checks.require_updatable(name, view)
             if view.shape != shape:
                 raise ValueError(f"{name} has shape {view.shape}, expected {shape}")

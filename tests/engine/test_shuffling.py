@@ -15,7 +15,7 @@ def test_numbers_and_draws_are_numpys(kind, rows, count, most, monkeypatch):
     ours, numpys = (np.random.Generator(kind(5)) for _ in range(2))
     expected = np.tile(np.arange(rows), (count, 1))
     for _ in range(2):
-        order = shuffling.permutations(ours, rows, count)
+        order = shuffling.permutations(ours, shuffling.bit_generator_at(ours), rows, count)
         assert order.dtype == np.int64
         assert order.tolist() == numpys.permuted(expected, axis=1).ravel().tolist()
         assert ours.bit_generator.random_raw() == numpys.bit_generator.random_raw()
@@ -29,3 +29,8 @@ def test_rows_of_ones_own():
     at = shuffling.bit_generator_at(ours)
     shuffling.shuffle_call()(at, rows.ctypes.data, len(rows), order.ctypes.data, len(order))
     assert order.tolist() == [rows[numpys.permutation(5)].tolist() for _ in range(3)]
+
+
+def test_positions_of_generators_are_where_they_are_read():
+    """With another layout networks would be trained one by one, which takes several times as long."""
+    assert shuffling.knows_positions()

@@ -20,7 +20,7 @@ from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call, fetch_add, load_number, observe, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
-from fastbp.engine.entries.shuffling import bit_generator_at, shuffle
+from fastbp.engine.entries.shuffling import POSITION, go_back, keep_position, shuffle
 from fastbp.engine.kernels.finite import not_finite
 from fastbp.engine.memory import aligned
 from fastbp.engine.plan import Plan
@@ -80,6 +80,7 @@ class Core(Struct):
     numbers: int  # how many
     finite: int  # of kernels/finite.py
     bad: int  # room for its answer
+    position: int  # room for where a generator was
 
 
 # Link.outcome. What was trained and did not stay finite is as it was before.
@@ -146,6 +147,8 @@ def _train_chain(address):
         if i >= chain.count:
             return
         link = link_at(chain.links + i * LINK_BYTES)
+        if link.generator != 0:
+            keep_position(link.generator, core.position)
         _bind(plan, link)
         _train(chain, core, plan, link)
         link.outcome = NOT_FINITE
@@ -156,6 +159,8 @@ def _train_chain(address):
             plan.task = UNPACK + UNPACK_STATES
             call(core.work, (0, 1, core.plan))
             link.outcome = TRAINED
+        elif link.generator != 0:
+            go_back(link.generator, core.position)
 
 
 @cache
@@ -168,16 +173,16 @@ class Networks:
     """Networks of a chain, a list entry for each.
 
     parameters : where the flat ones lie. states : what the rule keeps of each of them. generators : what the
-    order of each epoch is drawn from, as `permutations` draws it (shuffling.py); None: no order. rows : the
-    numbers of its rows, of those that all share; None: all of them. coefficients : (steps, numbers), see
-    settings.py. steps_before : of its life, for random numbers.
+    order of each epoch is drawn from, as `permutations` draws it (shuffling.py), and its address; none: no
+    order. rows : the numbers of its rows, of those that all share; None: all of them. coefficients : (steps,
+    numbers), see settings.py. steps_before : of its life, for random numbers.
 
     All have as many rows, steps and epochs, and either all have a generator or none.
     """
 
     parameters: list[int] = field(default_factory=list)
     states: list[Sequence[Array]] = field(default_factory=list)
-    generators: list[np.random.Generator | None] = field(default_factory=list)
+    generators: list[tuple[np.random.Generator, int]] = field(default_factory=list)
     rows: list[NDArray[np.int64] | None] = field(default_factory=list)
     coefficients: list[Array] = field(default_factory=list)
     steps_before: list[int] = field(default_factory=list)
@@ -190,10 +195,8 @@ class Networks:
         of_states = zip(*self.states, strict=True)
         for name, states in zip(("first_state", "second_state"), of_states, strict=False):
             columns[name][:] = [data_at(state) for state in states]
-        if self.generators[0] is not None:
-            columns["generator"][:] = [
-                bit_generator_at(generator) for generator in self.generators if generator
-            ]
+        if self.generators:
+            columns["generator"][:] = [place for _, place in self.generators]
         if self.rows[0] is not None:
             columns["rows"][:] = [data_at(rows) for rows in self.rows if rows is not None]
         columns["coefficients"][:] = [data_at(numbers) for numbers in self.coefficients]
@@ -221,7 +224,7 @@ class Queue:
         self._networks, self._data, self._losses, self._stop = networks, (X, Y), losses, stop
         of_first = networks.rows[0]
         self._rows = len(X) if of_first is None else len(of_first)
-        self._shuffles, self._picks = networks.generators[0] is not None, of_first is not None
+        self._shuffles, self._picks = bool(networks.generators), of_first is not None
         self._links, self._taken = networks.links(losses), aligned(64).view(np.int64)
         self._memory = aligned(size_of(Chain))
         chain = self._chain = at(Chain, data_at(self._memory))
@@ -237,7 +240,7 @@ class Queue:
     @property
     def outcomes(self) -> list[int]:
         """What became of each so far. One whose losses or parameters do not stay finite is NOT_FINITE, and as
-        it was, but for its generator; NOT_BEGUN are those that come after the moment when `stop` was set. A
+        it was; NOT_BEGUN are those that come after the moment when `stop` was set. A
         network's steps are done to their end."""
         return self._links[:, COLUMNS["outcome"]].tolist()
 
@@ -245,11 +248,12 @@ class Queue:
         """Take networks and train them, by one core, until none is left. The plan is the caller's alone."""
         order = np.empty(self._chain.epochs_at_once * self._rows if self._shuffles else 0, np.int64)
         plan.bind_data(*self._data, order if self._shuffles or self._picks else None)
-        memory, bad, table = aligned(size_of(Core)), np.zeros(1, np.int64), plan.table
+        memory, room, table = aligned(size_of(Core)), np.zeros(1 + POSITION, np.int64), plan.table
         core, coefficients = at(Core, data_at(memory)), self._networks.coefficients[0]
         core.chain, core.plan, core.work = self._chain.here, plan.address, plan.work
         core.order, core.packed, core.numbers = data_at(order), data_at(plan.packed), plan.packed.size
-        core.finite, core.bad = not_finite(plan.design.dtype.name), data_at(bad)
+        core.finite, core.bad = not_finite(plan.design.dtype.name), data_at(room)
+        core.position = core.bad + 8
         table.samples, table.steps_per_epoch = self._rows, -(-self._rows // plan.design.batch)
         table.first_step = 0
         plan.bind_coefficients(coefficients)

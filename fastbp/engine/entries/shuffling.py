@@ -17,6 +17,8 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastbp.engine.compile.arrays import data_at
+from fastbp.engine.compile.intrinsics import peek, store_number
+from fastbp.engine.compile.jit import inner
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I32, I64
 
@@ -24,6 +26,8 @@ from fastbp.engine.simd.vector import I32, I64
 MOST_ROWS = 1 << 32
 # Fields of the C struct bitgen_t, all of them addresses.
 STATE, NEXT_32_BITS = 0, 2
+# 64-bit integers that a position is, see `keep_position`.
+POSITION = 3
 
 
 @cache
@@ -89,14 +93,47 @@ def bit_generator_at(generator: np.random.Generator) -> int:
     return int(_capsule_pointer(generator.bit_generator.capsule, b"BitGenerator"))
 
 
+@inner
+def keep_position(generator, place):
+    """Copy to `place` where a PCG64 is (numpy/random/src/pcg64/pcg64.h): the address of its state of 128
+    bits, and behind that address 32 bits that were drawn and not used yet, and whether there are any."""
+    state = peek(generator, STATE)
+    store_number(place, peek(peek(state, 0), 0))
+    store_number(place + 8, peek(peek(state, 0), 1))
+    store_number(place + 16, peek(state, 1))
+
+
+@inner
+def go_back(generator, place):
+    """Put it where it was then."""
+    state = peek(generator, STATE)
+    store_number(peek(state, 0), peek(place, 0))
+    store_number(peek(state, 0) + 8, peek(place, 1))
+    store_number(state + 8, peek(place, 2))
+
+
+@cache
+def knows_positions() -> bool:
+    """Whether generators of this NumPy keep their position where `keep_position` looks for it."""
+    generator = np.random.default_rng(1)
+    generator.integers(1 << 32, dtype=np.uint32)  # one half of 64 bits
+    known, word = generator.bit_generator.state, ctypes.c_uint64.from_address
+    if known["bit_generator"] != "PCG64":
+        return False
+    state = word(bit_generator_at(generator) + 8 * STATE).value
+    low, high, half = word(state).value, word(state).value + 8, word(state + 8).value
+    whole = word(low).value + (word(high).value << 64)
+    return bool(whole == known["state"]["state"] and half == 1 + (known["uinteger"] << 32))
+
+
 @cache
 def shuffle_call() -> Any:
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle())
 
 
-def permutations(generator: np.random.Generator, rows: int, count: int) -> NDArray[np.int64]:
+def permutations(generator: np.random.Generator, at: int, rows: int, count: int) -> NDArray[np.int64]:
     """(count * rows,) so many permutations of 0, 1, ..., rows - 1, one behind the other; the numbers of
-    `generator.permuted`, and as many draws.
+    `generator.permuted`, and as many draws. at : the address of its bitgen_t.
 
     No other thread may draw from it meanwhile. (NumPy's lock for that may be one that a signal handler, which
     trains the same model, would wait for forever.)
@@ -104,5 +141,5 @@ def permutations(generator: np.random.Generator, rows: int, count: int) -> NDArr
     if rows > MOST_ROWS:
         return generator.permuted(np.tile(np.arange(rows), (count, 1)), axis=1).ravel()
     order = np.empty(count * rows, np.int64)
-    shuffle_call()(bit_generator_at(generator), 0, rows, data_at(order), count)
+    shuffle_call()(at, 0, rows, data_at(order), count)
     return order
