@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -42,31 +40,39 @@ def test_a_new_array_that_cannot_be_had_is_an_error():
     assert kernels.matmul(np.ones((2, 0)), np.ones((0, 2))).tolist() == [[0, 0], [0, 0]]
 
 
-def test_other_threads_work_during_a_long_call():
-    turns, over = [], threading.Event()
+OTHER_THREAD = """
+import sys, threading, time
+import numpy as np
+from fastbp import kernels
 
-    def take_turns():
-        while not over.is_set():
-            turns.append(None)
-            time.sleep(1e-4)
+turns, over = [], threading.Event()
 
-    A = np.ones((700, 700))
-    out = kernels.matmul(A, A)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(60)  # nobody takes the GIL from this thread
-    other = threading.Thread(target=take_turns)
-    try:
-        other.start()
-        before = len(turns)
-        for _ in range(200):
-            kernels.matmul(A, A, out)
-            if len(turns) > before:
-                break
-        assert len(turns) > before
-    finally:
-        over.set()
-        sys.setswitchinterval(interval)
-        other.join()
+def take_turns():
+    while not over.is_set():
+        turns.append(None)
+        time.sleep(1e-4)
+
+A = np.ones((700, 700))
+out = kernels.matmul(A, A)
+kernels.matmul(A, A, out)  # from now on nothing is compiled
+sys.setswitchinterval(60)  # nobody takes the GIL from this thread
+threading.Thread(target=take_turns).start()
+before, calls = len(turns), 0
+while len(turns) == before and calls < 20:
+    kernels.matmul(A, A, out)
+    calls += 1
+print(len(turns) > before)
+over.set()
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_threads_work_during_a_long_call(threads):
+    environment = {**os.environ, "NUMBA_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_THREAD], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == ["True"], done.stderr
 
 
 @pytest.mark.parametrize("dtype", [">f8", "f2", "i4", "U1", "O", "M8"])
