@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import kernels as hot_loops
 
-PAUSE = 0.05  # seconds
+PAUSE = 0.15  # seconds
 
 
 PAGE = Path(__file__).resolve().parents[3] / "fastbp" / "kernels" / "README.md"

@@ -19,7 +19,7 @@ from fastbp.engine.compile.intrinsics import call, cycles
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.vector import isa
-from fastbp.engine.threads.runtime import Runtime, gets_a_team, note_team, runtime, runtime_at
+from fastbp.engine.threads.runtime import Runtime, gets_a_team, note_alone, note_team, runtime, runtime_at
 
 KERNELS = 8  # a body can know so many others
 
@@ -70,11 +70,11 @@ def _split(n, work, job):
 def _launch(job, nanoseconds):
     """Run a job that is large enough for a team; nanoseconds: what it takes one worker, about."""
     links = links_at(_job_at(job).links)
-    table = runtime_at(links.runtime)
+    table, began = runtime_at(links.runtime), cycles()
     if not gets_a_team(table):
         call(links.body, (np.int64(0), np.int64(1), job))
+        note_alone(table, began)
         return
-    began = cycles()
     call(table.split, (table.workers, links.body, job))
     note_team(table, began, nanoseconds)
 

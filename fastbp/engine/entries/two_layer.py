@@ -41,6 +41,7 @@ from fastbp.engine.threads.runtime import (
     TEAM_NANOSECONDS,
     Runtime,
     gets_a_team,
+    note_alone,
     note_team,
     runtime,
     runtime_at,
@@ -87,14 +88,16 @@ def _do(ready, task):
     if ready.work == 0:
         return PREPARED
     plan_at(ready.plan).task = task
-    if ready.runtime != 0:
-        process = runtime_at(ready.runtime)
-        if gets_a_team(process):
-            began = cycles()
-            call(ready.together, (process.workers, ready.work, ready.plan, ready.arrivals))
-            note_team(process, began, ready.nanoseconds)
-            return 0.0
-    call(ready.work, (0, 1, ready.plan))
+    if ready.runtime == 0:
+        call(ready.work, (0, 1, ready.plan))
+        return 0.0
+    process, began = runtime_at(ready.runtime), cycles()
+    if gets_a_team(process):
+        call(ready.together, (process.workers, ready.work, ready.plan, ready.arrivals))
+        note_team(process, began, ready.nanoseconds)
+    else:
+        call(ready.work, (0, 1, ready.plan))
+        note_alone(process, began)
     return 0.0
 
 

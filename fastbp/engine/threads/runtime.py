@@ -23,12 +23,15 @@ from fastbp.engine.threads import team
 # What takes one worker less is too small for a team: to start one and to part again costs some microseconds,
 # more where its threads have fallen asleep.
 TEAM_NANOSECONDS = 20_000
-# A team that takes longer than this, and than so many cycles for each nanosecond expected, has had to wait
-# for a core that other programs use (several milliseconds, for microseconds of work). Jobs are then done
-# alone for so many cycles (0.4 ms) before the next try; from one late team to the next twice as long, up to
-# 0.1 s.
-LATE_CYCLES, CYCLES = 1_500_000, 20
-FIRST_PAUSE, LONGEST_PAUSE = 1_000_000, 256_000_000
+# A team is late when it takes longer than this, and than so many cycles for each nanosecond expected of one
+# worker: then one of its threads has waited for a core on which another one runs, for some milliseconds.
+# (Another program's, or OpenBLAS's: after a product of NumPy's its threads go on to spin for 0.1 s; or the
+# caller's own: a system may wake a thread where it was called, and move it to an idle core some time later.)
+LATE_CYCLES, CYCLES = 1_500_000, 5
+# Before the next try jobs are then done alone that take so many cycles (0.4 ms), or four times as long as the
+# late team; from one late team to the next twice as long, up to 0.1 s. What counts is work, not time that
+# passes: most of a program that calls now and then would otherwise be waiting.
+FIRST_DEBT, LONGEST_DEBT = 1_000_000, 256_000_000
 
 
 @struct
@@ -38,8 +41,8 @@ class Runtime(Struct):
     workers: int  # of a team; 1: there is none
     split: int  # address of the callback that starts a team of workers that need not meet, once there is one
     in_parallel: int  # address of a function that says whether a parallel region runs around the caller
-    alone_until: int  # jobs are done alone up to this cycle, since a team was late
-    pause: int  # for how many cycles
+    owed: int  # jobs are done alone that take so many cycles, since a team was late
+    debt: int  # how many they were at first
 
 
 runtime_at = view_of(Runtime)
@@ -74,18 +77,25 @@ def gets_a_team(runtime):
         return False
     if runtime.in_parallel != 0 and _asks(runtime.in_parallel) != 0:
         return False
-    return cycles() >= runtime.alone_until
+    return runtime.owed <= 0
+
+
+@inner
+def note_alone(runtime, began):
+    """One worker, who began at so many cycles, is done with a large job."""
+    if runtime.owed > 0:
+        runtime.owed -= cycles() - began
 
 
 @inner
 def note_team(runtime, began, nanoseconds):
     """A team that began at so many cycles is done with a job of so many nanoseconds."""
-    now = cycles()
-    if now - began < LATE_CYCLES + CYCLES * nanoseconds:
-        runtime.pause = 0
+    taken = cycles() - began
+    if taken < LATE_CYCLES + CYCLES * nanoseconds:
+        runtime.debt = 0
     else:
-        runtime.pause = min(max(2 * runtime.pause, FIRST_PAUSE), LONGEST_PAUSE)
-        runtime.alone_until = now + runtime.pause
+        runtime.debt = min(max(2 * runtime.debt, FIRST_DEBT, 4 * taken), LONGEST_DEBT)
+        runtime.owed = runtime.debt
 
 
 def _question() -> int:
