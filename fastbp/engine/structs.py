@@ -121,6 +121,8 @@ class Layer(Struct):
 # Layer.narrow: a narrow output layer lies the other way round, z and delta as [fan_out][batch]; of a single
 # row they lie as elsewhere.
 NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
+# Where products are of bfloat16 numbers: the rows of A that are rounded at once, and the vectors of B.
+PAIRED_ROWS, MOST_VECTORS = 64, 8
 # Layer.direct.
 NOT_DIRECT, ADDED, REPLACED = 0, 1, 2
 
@@ -233,9 +235,10 @@ class Parts(Struct):
 
 @struct
 class Scratch(Struct):
-    """Memory of each worker: 32 vectors, and room for a packed panel of its inputs."""
+    """Memory of each worker: some vectors, and room for a packed panel of its inputs."""
 
     vectors: int
+    own: int  # bytes of vectors from one worker's to the next one's
     packed: int
     packed_row: int
     packed_worker: int  # bytes from one worker's to the next one's
@@ -251,6 +254,7 @@ class Plan(Struct):
     vector: int  # bytes
     itemsize: int
     many_registers: int  # whether there are 32 vector registers
+    pairs: int  # whether products are of pairs of bfloat16 numbers, see kernels/bfloat16.py
     kernels: Kernels
     phases: Phases
     states: int  # arrays that the optimizer keeps of each parameter

@@ -25,7 +25,17 @@ from fastbp.engine.kernels.random import dropout, noise
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
-from fastbp.engine.structs import ADDED, NOT_DIRECT, OF_MANY_ROWS, OF_ONE_ROW, REPLACED, Layer, Plan
+from fastbp.engine.structs import (
+    ADDED,
+    MOST_VECTORS,
+    NOT_DIRECT,
+    OF_MANY_ROWS,
+    OF_ONE_ROW,
+    PAIRED_ROWS,
+    REPLACED,
+    Layer,
+    Plan,
+)
 from fastbp.engine.worker import train
 from fastbp.formulas import philox as philox_numbers
 
@@ -142,7 +152,8 @@ def _kernels(plan: Plan, design: Design) -> None:
 def _sizes(layer: Layer, design: Design, i: int) -> None:
     layer.fan_in, layer.fan_out = design.shapes[i]
     layer.panels, layer.in_panels = design.rounded[i + 1] // design.lanes, design.rounded[i] // design.lanes
-    group = layer.panels if design.batch <= FEW_ROWS else min(GROUP, layer.panels)
+    most = GROUP if design.precision is None else MOST_VECTORS
+    group = layer.panels if design.batch <= FEW_ROWS else min(most, layer.panels)
     layer.blocks.group, layer.blocks.row = group, group * design.vector
     layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row
 
@@ -267,7 +278,9 @@ def _penalty(plan: Plan, layers: list[Layer], design: Design, memory: Memory) ->
 def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
-    scratch.vectors = memory.new(workers * 32 * design.vector)
+    plan.pairs = int(design.precision is not None)
+    scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.pairs else 32) * design.vector
+    scratch.vectors = memory.new(workers * scratch.own)
     # Products in bfloat16 pack for themselves. (And how many rows are taken at a time would depend on the
     # number of threads: which of them are pairs must not.)
     plan.packing_rows = packing_rows() if design.precision is None else NEVER

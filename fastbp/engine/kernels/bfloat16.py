@@ -6,10 +6,14 @@ product A and B are rounded to bfloat16 and laid out as pairs along the depth, s
 instruction multiplies and adds:
 
     for k in range(0, depth, CHUNK):                      # C goes on from C
-        pairs of B[k : k + CHUNK, all vectors]            # in memory on the stack, a few KB
-        for rows in blocks of at most ROWS:
+        pairs of B[k : k + CHUNK, all vectors]            # in memory on the stack, some KB
+        for rows in blocks of at most PAIRED_ROWS:
             pairs of A[rows, k : k + CHUNK]               # the same
-            C[rows] += A's pairs @ B's pairs              # matmul.emit_product, with dot_pairs
+            for vectors in pieces of 4, 2 or 1:
+                C[rows, vectors] += A's pairs @ B's pairs[vectors]    # matmul.emit_product, with dot_pairs
+
+To round a number takes longer than to multiply it, so it pays to ask for many rows and vectors at once:
+whoever calls this takes up to MOST_VECTORS vectors side by side, and does not cut rows into tiles.
 
 An odd depth has one pair whose second factors are both 0. Each element of C is one chain of sums in the order
 of k, and which k make a pair is decided by k alone. So here, too, the cut into tiles cannot change a bit.
@@ -24,14 +28,15 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.kernels.matmul import ALONG_K, ARGUMENTS, FROM_C, NOTHING, emit_product
+from fastbp.engine.kernels.matmul import ALONG_K, ARGUMENTS, FROM_C, NOTHING, emit_product, shapes
 from fastbp.engine.simd.bfloat16 import dot_pairs, pairs_across, store_pairs_within
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.vector import I32, I64, Vectors, isa
+from fastbp.engine.structs import MOST_VECTORS, PAIRED_ROWS
 
-# Of a piece that is packed at once: 64 x 64 pairs of A are 16 KB, of B with two vectors of AVX-512 8 KB, so
-# both are in the first-level cache together.
-PAIRS, ROWS, MOST_VECTORS = 64, 64, 8
+# Of a piece that is packed at once: 64 rows x 64 pairs of A are 16 KB, of two vectors of B with AVX-512 8 KB,
+# so what is met again and again is in the first-level cache.
+PAIRS = 64
 CHUNK = 2 * PAIRS
 PAIR = 4  # bytes
 
@@ -48,11 +53,11 @@ def implementation() -> str:
 def emit(b: ir.IRBuilder, along: int, args: Sequence[ir.Value]) -> None:
     """The whole callback; args: as matmul.ARGUMENTS."""
     ops, v = Vectors(b, "float32"), dict(zip(ARGUMENTS, args, strict=True))
-    packed_a = _on_the_stack(b, ROWS * PAIRS * PAIR)
+    packed_a = _on_the_stack(b, PAIRED_ROWS * PAIRS * PAIR)
     packed_b = _on_the_stack(b, MOST_VECTORS * PAIRS * isa().bytes)
     chunks = b.udiv(b.add(v["depth"], I64(CHUNK - 1)), I64(CHUNK))
     chunks = b.select(b.icmp_signed("==", chunks, I64(0)), I64(1), chunks)  # (C becomes what it starts from)
-    blocks = b.udiv(b.add(v["rows"], I64(ROWS - 1)), I64(ROWS))
+    blocks = b.udiv(b.add(v["rows"], I64(PAIRED_ROWS - 1)), I64(PAIRED_ROWS))
     with cgutils.for_range(b, chunks, intp=I64) as of_chunks:
         k = b.mul(of_chunks.index, I64(CHUNK))
         left = _smaller(b, b.sub(v["depth"], k), I64(CHUNK))
@@ -67,20 +72,36 @@ def emit(b: ir.IRBuilder, along: int, args: Sequence[ir.Value]) -> None:
             a = b.add(v["a"], b.mul(top, v["a_row"]))
             pack = _pack_a_along_k if along == ALONG_K else _pack_a_along_rows
             pack(ops, {**v, "a": a, "rows": rows}, k, left, packed_a)
-            here = {
-                **v,
-                **_lying_packed(b, along, v["vectors"]),
-                "rows": rows,
-                "depth": pairs,
-                "group": pairs,
-            }
-            here.update(a=packed_a, b=packed_b, c=b.add(v["c"], b.mul(top, v["c_row"])), start=start)
-            emit_product(b, "float32", along, NOTHING, [here[name] for name in ARGUMENTS], dot_pairs)
+            here = {**v, **_lying_packed(b, along, v["vectors"]), "a": packed_a, "b": packed_b}
+            here.update({"rows": rows, "depth": pairs, "group": pairs, "start": start})
+            here["c"] = b.add(v["c"], b.mul(top, v["c_row"]))
+            _products(b, along, here)
+
+
+def _products(b: ir.IRBuilder, along: int, v: Arguments) -> None:
+    """All vectors of packed operands, in pieces that there are tiles for: of four where rows are few."""
+    four, two, one = I64(4), I64(2), I64(1)
+    few, before = b.icmp_signed("<=", v["rows"], I64(shapes()[4])), b.block
+    loop, done = b.append_basic_block("vectors"), b.append_basic_block("no_vectors")
+    b.branch(loop)
+    b.position_at_end(loop)
+    j = b.phi(I64)
+    left = b.sub(v["vectors"], j)
+    several = b.and_(few, b.icmp_signed(">=", left, four))
+    width = b.select(several, four, b.select(b.icmp_signed(">=", left, two), two, one))
+    offsets = (("b", "b_vector"), ("c", "c_vector"), ("row", "row_vector"))
+    here = {**v, "vectors": width, **{name: b.add(v[name], b.mul(j, v[by])) for name, by in offsets}}
+    emit_product(b, "float32", along, NOTHING, [here[name] for name in ARGUMENTS], dot_pairs)
+    following = b.add(j, width)
+    j.add_incoming(I64(0), before)
+    j.add_incoming(following, b.block)
+    b.cbranch(b.icmp_signed("<", following, v["vectors"]), loop, done)
+    b.position_at_end(done)
 
 
 def _lying_packed(b: ir.IRBuilder, along: int, vectors: ir.Value) -> Arguments:
     """The strides of packed operands."""
-    row, k = (PAIRS * PAIR, PAIRS * PAIR) if along == ALONG_K else (PAIR, ROWS * PAIR)
+    row, k = (PAIRS * PAIR, PAIRS * PAIR) if along == ALONG_K else (PAIR, PAIRED_ROWS * PAIR)
     of_a = {"a_row": I64(row), "a_stride": I64(k), "a_group_stride": I64(0)}
     return {**of_a, "b_vector": I64(isa().bytes), "b_k": b.mul(vectors, I64(isa().bytes))}
 
@@ -147,7 +168,7 @@ def _pack_a_along_rows(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Val
             both = b.icmp_signed("<", b.add(k, I64(1)), left)
             even = ops.load_masked(at, rows)
             odd = ops.load_masked(b.add(at, v["a_stride"]), b.select(both, rows, none))
-            to = b.add(b.add(packed, across), b.mul(of_pairs.index, I64(ROWS * PAIR)))
+            to = b.add(b.add(packed, across), b.mul(of_pairs.index, I64(PAIRED_ROWS * PAIR)))
             ops.store(pairs_across(ops, even, odd), to)
 
 

@@ -4,8 +4,8 @@ depth of a product.
 A bfloat16 number is the upper half of a float32's bits. The even one of a pair is the lower half of the lane,
 the odd one the upper.
 
-`dot_pairs` is the only code that differs between CPUs. Everything else is integer arithmetic, the same
-everywhere.
+Where the CPU has AVX512_BF16, its instructions round, and multiply and add; elsewhere others do the same.
+Both agree to the last bit, but for subnormal numbers: AVX512_BF16 takes them for 0.
 """
 
 from __future__ import annotations
@@ -19,12 +19,24 @@ from fastbp.engine.simd.vector import Vec, Vectors, isa
 UPPER = 0xFFFF0000 - (1 << 32)  # (as a signed integer)
 
 
+class BFloat(ir.Type):
+    """LLVM's type, which llvmlite does not know."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
 def dot_pairs(ops: Vectors, a: Vec, b: Vec, acc: Vec) -> Vec:
     """acc + a[odd] * b[odd], and then + a[even] * b[even], each rounded once to float32.
 
     That order is the instruction's: Intel, Instruction Set Reference, VDPBF16PS. The products are exact in
-    float32, so it does not matter whether additions are fused. The instruction takes denormal numbers for 0,
-    factors and sums; the emulation calculates with them.
+    float32, so it does not matter whether additions are fused.
     """
     build = ops.b
     pairs_a, pairs_b = (build.bitcast(x.value, ops.int_type) for x in (a, b))
@@ -48,6 +60,13 @@ def _lower_half(ops: Vectors, pairs: ir.Value) -> Vec:
     return ops.wrap(ops.b.bitcast(ops.b.shl(pairs, ops._int_const(16)), ops.type))
 
 
+def _narrowed(ops: Vectors, x: Vec, lanes: int) -> ir.Value:
+    """x rounded by the CPU's own instruction, and so many lanes of what its bits are then taken for."""
+    build = ops.b
+    narrow = build.fptrunc(x.value, ir.VectorType(BFloat(), ops.lanes))
+    return build.bitcast(narrow, ir.VectorType(ir.IntType(16 * ops.lanes // lanes), lanes))
+
+
 def _rounded(ops: Vectors, x: Vec) -> ir.Value:
     """The bits of x, rounded to nearest even at the border of their halves: the upper ones are the bfloat16
     numbers. A NaN stays one, and becomes quiet."""
@@ -62,8 +81,12 @@ def _rounded(ops: Vectors, x: Vec) -> ir.Value:
 def pairs_across(ops: Vectors, even: Vec, odd: Vec) -> Vec:
     """Pairs of the numbers in the same lane of two vectors."""
     build = ops.b
-    low = build.lshr(_rounded(ops, even), ops._int_const(16))
-    high = build.and_(_rounded(ops, odd), ops._int_const(UPPER))
+    if isa().bfloat16:
+        low, high = (build.zext(_narrowed(ops, x, ops.lanes), ops.int_type) for x in (even, odd))
+        high = build.shl(high, ops._int_const(16))
+    else:
+        low = build.lshr(_rounded(ops, even), ops._int_const(16))
+        high = build.and_(_rounded(ops, odd), ops._int_const(UPPER))
     return ops.wrap(build.bitcast(build.or_(low, high), ops.type))
 
 
@@ -75,8 +98,11 @@ def store_pairs_within(ops: Vectors, x: Vec, address: ir.Value) -> None:
     def const(k: int) -> ir.Constant:
         return ir.Constant(wide, [k] * half)
 
-    both = build.bitcast(_rounded(ops, x), wide)
-    low = build.and_(build.lshr(both, const(16)), const(0xFFFF))
-    high = build.and_(build.lshr(both, const(32)), const(0xFFFF0000))
-    pairs = build.trunc(build.or_(low, high), ir.VectorType(I32, half))
+    if isa().bfloat16:
+        pairs = _narrowed(ops, x, half)
+    else:
+        both = build.bitcast(_rounded(ops, x), wide)
+        low = build.and_(build.lshr(both, const(16)), const(0xFFFF))
+        high = build.and_(build.lshr(both, const(32)), const(0xFFFF0000))
+        pairs = build.trunc(build.or_(low, high), ir.VectorType(I32, half))
     build.store(pairs, build.inttoptr(address, pairs.type.as_pointer())).align = 4

@@ -130,8 +130,8 @@ def multiply(kernel, size, a, b, c, start):
 
 @inner
 def scratch_of(plan, worker):
-    """The address of the worker's scratch memory: 32 vectors."""
-    return plan.scratch.vectors + worker.t * 32 * plan.vector
+    """The address of the worker's scratch memory: 32 vectors, or PAIRED_ROWS x MOST_VECTORS."""
+    return plan.scratch.vectors + worker.t * plan.scratch.own
 
 
 @inner

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import observe
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.structs import PACK, layer_at
+from fastbp.engine.structs import MOST_VECTORS, PACK, PAIRED_ROWS, layer_at
 
 # Rows that a worker has at least where a forward pass is cut by rows.
 ROWS_OF_A_WORKER = 16
@@ -131,6 +131,8 @@ def stopped(plan):
 @inner
 def tallest(plan, width):
     """The height of the tallest microkernel of that width; the same table as matmul.shapes()."""
+    if plan.pairs:
+        return PAIRED_ROWS
     if plan.many_registers:
         return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3 if width == 8 else 1
     return 8 if width == 1 else 6 if width == 2 else 3
@@ -139,6 +141,8 @@ def tallest(plan, width):
 @inner
 def width_for(plan, rows, panels):
     """How many panels the microkernel takes at once: more where rows are few."""
+    if plan.pairs:
+        return min(MOST_VECTORS, panels)
     if plan.many_registers and (rows == 1 or (rows <= 3 and panels >= 8)):
         return min(8, panels)
     if panels >= 4 and rows <= tallest(plan, 4):

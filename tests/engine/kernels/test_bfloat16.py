@@ -183,8 +183,8 @@ def test_a_product_is_its_definition(kernel, depth):
     """To the bit, in every width, from one row to more than are packed at once, and in any pieces."""
     along, run = kernel
     rng = np.random.default_rng(depth)
-    for i, vectors in enumerate(matmul.shapes()):
-        for rows in (1, 2, 13, bfloat16.ROWS + 7)[i % 2 :: 2]:
+    for i, vectors in enumerate(range(1, bfloat16.MOST_VECTORS + 1)):
+        for rows in (1, 2, 13, bfloat16.PAIRED_ROWS + 7)[i % 2 :: 2]:
             product = Product(rng, along, rows, vectors, depth)
             for start in (matmul.ZERO, matmul.FROM_C, matmul.FROM_ROW):
                 want = product.expected(start)
@@ -219,7 +219,7 @@ def test_an_odd_depth_adds_no_nan(kernel):
 # ---- the instruction ---------------------------------------------------------------------------------------
 
 
-def assembly_for(monkeypatch, isa, cpu):
+def assembly_for(monkeypatch, isa, cpu, along=matmul.ALONG_K):
     """The microkernel as it is compiled for another CPU."""
     for module in (instructions, pairs, bfloat16, matmul):
         monkeypatch.setattr(module, "isa", lambda: isa)
@@ -229,7 +229,7 @@ def assembly_for(monkeypatch, isa, cpu):
         kind = ir.FunctionType(ir.VoidType(), [I64] * len(matmul.ARGUMENTS))
         function = ir.Function(module, kind, "product")
         builder = ir.IRBuilder(function.append_basic_block())
-        bfloat16.emit(builder, matmul.ALONG_K, function.args)
+        bfloat16.emit(builder, along, function.args)
         builder.ret_void()
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -242,18 +242,21 @@ def assembly_for(monkeypatch, isa, cpu):
         matmul.shapes.cache_clear()
 
 
-@pytest.mark.parametrize("cpu", ["znver4", "sapphirerapids"])
-def test_the_instruction_is_what_is_compiled(monkeypatch, cpu):
+@pytest.mark.parametrize(
+    ("cpu", "along"), [("znver4", matmul.ALONG_K), ("sapphirerapids", matmul.ALONG_ROWS)]
+)
+def test_the_instruction_is_what_is_compiled(monkeypatch, cpu, along):
     """For CPUs that have it, whatever this one is: one for each accumulator of each tile, and no other
-    multiply-add."""
-    code = assembly_for(monkeypatch, Isa(64, 32, True, False, True), cpu)
+    multiply-add. A pair of vectors of B is rounded by two more, and A by one or two."""
+    code = assembly_for(monkeypatch, Isa(64, 32, True, False, True), cpu, along)
     shapes = {1: 16, 2: 14, 3: 1, 4: 7, 5: 1, 6: 1, 7: 1, 8: 3}
     accumulators = sum(width * height * (height + 1) // 2 for width, height in shapes.items())
     assert code.count("vdpbf16ps") == accumulators
     assert "zmm" in code and "vfmadd" not in code
+    assert code.count("vcvtneps2bf16") == (2 + 1 if along == matmul.ALONG_K else 2 + 2) + 1  # an odd depth's
 
 
 @on_x86
 def test_elsewhere_it_is_emulated(monkeypatch):
     code = assembly_for(monkeypatch, Isa(32, 16, True), "znver3")
-    assert "vfmadd" in code and "vdpbf16ps" not in code
+    assert "vfmadd" in code and "bf16" not in code
