@@ -17,7 +17,7 @@ from fastbp.engine import structs, tables
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.struct import at
 from fastbp.engine.kernels.reading import label_reader, row_reader, sparse_reader
-from fastbp.engine.memory import Design, Memory
+from fastbp.engine.memory import Design, Memory, most_workers
 from fastbp.engine.worker import train
 from fastbp.inputs.sources import Labels, Rows
 from fastbp.inputs.sparse import Sparse
@@ -27,6 +27,11 @@ Array = NDArray[Any]
 # A single step or forward pass copies so many rows and more of X first if they share cache sets and meet so
 # many panels of weights (predicting 512 x 1024-1024 takes 5.5 ms instead of 8.3). In `fit` each batch is.
 CROWDED_ROWS, CROWDED_PANELS = 64, 8
+# Bytes of X, and of a batch of it, up to which each worker of a team gathers all of a batch for itself: lines
+# that another core has just written may take longer to come than those of data that caches hold (64-100-10 at
+# batch 200 in float64: while other programs use memory, a step takes 0.9 times as long). Not where rows come
+# from further away: each would be fetched by all (60 MB, 784-128-10 at batch 32: 1.1 times).
+NEAR_DATA, OWN_BATCH = 2 << 20, 512 << 10
 
 
 class Bound:
@@ -124,6 +129,8 @@ class Bound:
         self._bind_rows(self._y, Y)
         table.y_columns = Y.shape[1]
         self._gather(self.design.use == "train" and self._gathers(X, Y, order), batches=2)
+        near = len(X) * self._x.row <= NEAR_DATA and self._own_batches_fit
+        table.own_batches = int(near and not table.noise)
 
     def bind_coefficients(self, coefficients: Array) -> None:
         """How the numbers of steps lie, (steps, numbers) as in settings.py; where, each run says."""
@@ -180,14 +187,29 @@ class Bound:
     def _make_room_for_gathering(self, batches: int) -> None:
         design, table = self.design, self.table
         table.phases.gather_batch = train.address_of("gather_batch")
-        # An odd number of cache lines.
-        row = -(-design.layer_sizes[0] * design.dtype.itemsize // 128) * 128 + 64
-        table.gathered_x.row, table.gathered_x.batch = row, design.batch * row if batches > 1 else 0
+        if batches > 1 and self._own_batches_fit:
+            batches = max(batches, most_workers())
         if design.use == "train":
             y_row = (design.layer_sizes[-1] + design.weighted) * design.dtype.itemsize
-            table.gathered_y.row, table.gathered_y.batch = y_row, design.batch * y_row if batches > 1 else 0
-            table.gathered_y.address = self.memory.new(batches * design.batch * y_row)
-        self._gathered_x = self.memory.new(batches * design.batch * row)  # last: it says that there is room
+            self._make_room(table.gathered_y, y_row, batches)
+        self._make_room(table.gathered_x, self._gathered_row, batches)
+        self._gathered_x = table.gathered_x.address  # last: it says that there is room
+
+    def _make_room(self, room: structs.Gathered, row: int, batches: int) -> None:
+        # A pair of cache lines between two batches, which may be two workers'.
+        apart = (-(-self.design.batch * row // 128) + 1) * 128
+        room.row, room.batch = row, apart if batches > 1 else 0
+        room.address = self.memory.new(batches * apart)
+
+    @property
+    def _gathered_row(self) -> int:
+        """Bytes of a row of X where batches are gathered: an odd number of cache lines."""
+        return -(-self.design.layer_sizes[0] * self.design.dtype.itemsize // 128) * 128 + 64
+
+    @property
+    def _own_batches_fit(self) -> bool:
+        """Whether batches of X are so small that each worker may have its own."""
+        return self.design.batch * self._gathered_row <= OWN_BATCH
 
 
 def numbers_at(address: int, size: int, dtype: np.dtype[Any]) -> Array:

@@ -214,8 +214,8 @@ class Source(Struct):
 
 @struct
 class Gathered(Struct):
-    """Room for two batches, or for one, whose rows are consecutive; address 0: batches are read where they
-    lie."""
+    """Room for two batches, for one, or for one of each worker, whose rows are consecutive; address 0:
+    batches are read where they lie."""
 
     address: int
     row: int
@@ -276,6 +276,7 @@ class Plan(Struct):
     order: int  # 0, or the rows' order: one permutation (samples,) for each epoch
     gathered_x: Gathered
     gathered_y: Gathered
+    own_batches: int  # whether each worker gathers all of a batch, for nobody else
     first_step: int
     last_step: int
     coefficients: int  # one row a step: the factor of the output's deltas, then the optimizer's numbers

@@ -23,7 +23,7 @@ import fastbp
 import fastbp.model
 from fastbp import activations, losses
 from fastbp.activations import ACTIVATIONS
-from fastbp.engine import plan
+from fastbp.engine import binding, plan
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.entries import two_layer
 from fastbp.engine.threads import team
@@ -43,6 +43,8 @@ OPTIMIZERS = {
     for label, options in definition.small_steps.items()
 }
 STEPS = 20
+# Each worker gathers batches for itself, or all of them share them.
+NEAR_DATA = binding.NEAR_DATA, 0
 # (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them.
 IN_PARTS = [
     (29, [33, 128, 3]),
@@ -104,6 +106,7 @@ def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[
         if i % every:
             continue
         regular = REGULAR[i // every % len(REGULAR)]
+        binding.NEAR_DATA = NEAR_DATA[i // every % 2]
         if len(sizes) == 2:  # no hidden layer
             regular = {k: value for k, value in regular.items() if k in ("input_noise", "precision")}
         if dtype == "float64":
@@ -151,6 +154,7 @@ def _partial_sums(threads: int, rng: np.random.Generator) -> Iterator[bytes]:
     for i, (batch, sizes) in enumerate(IN_PARTS):
         for j, optimizer in enumerate(["sgd", "adam", "sgd-norm"]):
             dtype = ("float32", "float64")[(i + j) % 2]
+            binding.NEAR_DATA = NEAR_DATA[j // 2]
             X = rng.standard_normal((3 * batch - 2, sizes[0])).astype(dtype)
             Y = rng.random((len(X), sizes[-1])).astype(dtype)
             model = fastbp.MLP(sizes, dtype=dtype, seed=i, threads=threads, dropout=0.3 if i == 3 else 0.0)
@@ -160,7 +164,7 @@ def _partial_sums(threads: int, rng: np.random.Generator) -> Iterator[bytes]:
                 epochs=STEPS // 3 + 1,
                 batch_size=batch,
                 optimizer=OPTIMIZERS[optimizer](),
-                shuffle=i == 1,
+                shuffle=i > 0,
                 progress=False,
             )
             yield model.parameters.flat.tobytes()

@@ -14,17 +14,29 @@ SPINS = 2000
 
 
 @inner
+def arrive(plan, worker):
+    """Say that this worker has come to a barrier, for which it will `wait`. Returns the barrier's number."""
+    own = plan.flags + worker.t * LINE
+    generation = observe(own) + 1  # whoever is there has said so
+    publish(own, generation)
+    return generation
+
+
+@inner
+def wait(plan, worker, generation):
+    """Wait until all workers have come to that barrier."""
+    for other in range(worker.n):
+        spins = 0
+        while observe(plan.flags + other * LINE) < generation:
+            spins += 1
+            if spins < SPINS:
+                cpu_pause()
+            else:
+                yield_core()  # more workers than free cores: let the one that is waited for run
+
+
+@inner
 def barrier(plan, worker):
     """Wait until all workers have come here."""
     if worker.n > 1:
-        own = plan.flags + worker.t * LINE
-        generation = observe(own) + 1  # of this barrier: whoever is there has said so
-        publish(own, generation)
-        for other in range(worker.n):
-            spins = 0
-            while observe(plan.flags + other * LINE) < generation:
-                spins += 1
-                if spins < SPINS:
-                    cpu_pause()
-                else:
-                    yield_core()  # more workers than free cores: let the one that is waited for run
+        wait(plan, worker, arrive(plan, worker))

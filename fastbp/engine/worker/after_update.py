@@ -82,7 +82,7 @@ def limit_norms(plan, worker):
 
 def finish_update(address, t, n, step):
     plan, worker = plan_at(address), Worker(t, n)
-    coefficients = batch_of(plan, step, np.int64(1)).coefficients
+    coefficients = batch_of(plan, step, np.int64(1), worker).coefficients
     clips = plan.clipping.limit != 0
     if clips:
         sum_squares(plan, worker)

@@ -29,11 +29,11 @@ from fastbp.engine.worker.operands import (
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
+    are_apart,
     block_of,
     blocks_of,
     first_of_share,
     lie_of,
-    owns_partial_sums,
     part_of,
     place_of,
     share,
@@ -50,7 +50,7 @@ def backward(plan, layer, below, batch, worker):
     delta = deltas(plan, layer, worker)
     at = first_of_share(below.panels, batch.rows, worker)
     while True:
-        r0, r1, p0, p1, at = share(below.panels, batch.rows, worker, at)
+        r0, r1, p0, p1, at = share(below.panels, batch.rows, below.blocks.group, worker, at)
         if p0 == p1:
             return
         blocks = blocks_of((r1 - r0) * layer.fan_out * plan.itemsize, plan)
@@ -108,10 +108,11 @@ def normalise_backward(plan, layer, batch, worker):
 
 
 def run_backward(address, t, n, step):
-    """From the last layer's deltas to all parameters' steps, with a barrier after each backward phase."""
+    """From the last layer's deltas to all parameters' steps, with a barrier after each backward phase; behind
+    the updates the caller needs one."""
     plan, worker = plan_at(address), Worker(t, n)
-    batch = batch_of(plan, step, np.int64(1))
-    apart = owns_partial_sums(plan, worker) and plan.layers == 2  # workers need nothing of each other
+    batch = batch_of(plan, step, np.int64(1), worker)
+    apart = are_apart(plan, worker)
     for i in range(plan.layers - 1, 0, -1):
         layer, below = layer_at(plan, i), layer_at(plan, i - 1)
         backward(plan, layer, below, batch, worker)
@@ -123,5 +124,3 @@ def run_backward(address, t, n, step):
         else:
             update(plan, layer, output_of(plan, below), batch, worker)
     update(plan, layer_at(plan, np.int64(0)), input_of(plan, batch), batch, worker)
-    if not apart or plan.gathered_x.address != 0 or plan.clipping.limit != 0 or plan.max_norm.limit != 0:
-        barrier(plan, worker)

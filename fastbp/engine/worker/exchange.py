@@ -7,7 +7,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import caller_parameters, layer_at, plan_at
-from fastbp.engine.worker.operands import transpose
+from fastbp.engine.worker.operands import gathered_at, transpose
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
 
 
@@ -106,10 +106,12 @@ def gather_batch(address, t, n, step):
     plan, worker = plan_at(address), Worker(t, n)
     epoch = step // plan.steps_per_epoch
     start = (step - epoch * plan.steps_per_epoch) * plan.batch
-    r0, r1 = part_of(min(plan.batch, plan.samples - start), worker)
+    r0, r1 = np.int64(0), min(plan.batch, plan.samples - start)
+    if not plan.own_batches:
+        r0, r1 = part_of(r1, worker)
     x, y, order = plan.x, plan.y, plan.order
-    to_x = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch
-    to_y = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch
+    to_x = gathered_at(plan, plan.gathered_x, step, worker)
+    to_y = gathered_at(plan, plan.gathered_y, step, worker)
     fan_in = layer_at(plan, np.int64(0)).fan_in
     rows = start + r0, r1 - r0
     if order != 0:

@@ -63,7 +63,7 @@ def forward(plan, layer, x, batch, worker):
     first, rows, worker = rows_of(plan, batch, worker)
     at = first_of_share(layer.panels, rows, worker)
     while True:
-        r0, r1, p0, p1, at = share(layer.panels, rows, worker, at)
+        r0, r1, p0, p1, at = share(layer.panels, rows, layer.blocks.group, worker, at)
         if p0 == p1:
             return
         blocks = blocks_of((r1 - r0) * layer.fan_in * plan.itemsize, plan)
@@ -166,7 +166,7 @@ def normalise(plan, layer, batch, worker):
 def run_forward(address, t, n, step, training):
     """All layers, with a barrier after each phase."""
     plan, worker = plan_at(address), Worker(t, n)
-    batch, first = batch_of(plan, step, training), layer_at(plan, np.int64(0))
+    batch, first = batch_of(plan, step, training, worker), layer_at(plan, np.int64(0))
     _, _, meeting = rows_of(plan, batch, worker)  # who they are that share a row
     # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is
     # one within that layer.

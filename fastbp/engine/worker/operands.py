@@ -68,18 +68,24 @@ class Start(NamedTuple):
 
 
 @inner
-def batch_of(plan, step, training):
+def batch_of(plan, step, training, worker):
     """The batch of a step, where it lies or where it was gathered."""
     start = step % plan.steps_per_epoch * plan.batch
     rows = min(plan.batch, plan.samples - start)
     x, x_row = plan.x.address + start * plan.x.row, plan.x.row
     y, y_row = plan.y.address + start * plan.y.row, plan.y.row
     if plan.gathered_x.address != 0:
-        x, x_row = plan.gathered_x.address + (step & 1) * plan.gathered_x.batch, plan.gathered_x.row
-        y, y_row = plan.gathered_y.address + (step & 1) * plan.gathered_y.batch, plan.gathered_y.row
+        x, x_row = gathered_at(plan, plan.gathered_x, step, worker), plan.gathered_x.row
+        y, y_row = gathered_at(plan, plan.gathered_y, step, worker), plan.gathered_y.row
     number = plan.steps_before + step + 1 if training else 0
     coefficients = plan.coefficients + (step - plan.first_step) * plan.coefficients_row
     return Batch(rows, number, x, x_row, y, y_row, coefficients)
+
+
+@inner
+def gathered_at(plan, room, step, worker):
+    """Where the worker finds what was gathered of X or Y for a step."""
+    return room.address + (worker.t if plan.own_batches else step & 1) * room.batch
 
 
 @inner

@@ -41,14 +41,14 @@ from fastbp.engine.structs import (
     plan_at,
     top_layer,
 )
-from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.threads.barrier import arrive, barrier, wait
 from fastbp.engine.worker.after_update import finish_update
 from fastbp.engine.worker.backward import run_backward
 from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
 from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows
-from fastbp.engine.worker.partition import Rectangle, Worker, side_by_side
+from fastbp.engine.worker.partition import Rectangle, Worker, are_apart, side_by_side
 from fastbp.engine.worker.penalty import add_penalty, sum_weights
 
 
@@ -67,13 +67,16 @@ def train(address, t, n):
     """The steps first_step <= s < last_step."""
     plan, worker, phases = plan_at(address), Worker(t, n), plan_at(address).phases
     first, last = plan.first_step, plan.last_step
-    gathering = plan.gathered_x.address != 0
+    gathering, own = plan.gathered_x.address != 0, plan.own_batches != 0
     finishing = plan.clipping.limit != 0 or plan.max_norm.limit != 0
+    meeting = n > 1 and (not are_apart(plan, worker) or (gathering and not own) or finishing)
     if gathering and first < last:
         call(phases.gather_batch, (address, t, n, first))
-        barrier(plan, worker)
+        if not own:
+            barrier(plan, worker)
     for step in range(first, last):
-        if gathering and step + 1 < last:  # while this one is trained on
+        gathers_next = gathering and step + 1 < last
+        if gathers_next and not own:  # while this one is trained on
             call(phases.gather_batch, (address, t, n, step + 1))
         if phases.sum_weights != 0:
             call(phases.sum_weights, (address, t, n, step))
@@ -84,6 +87,11 @@ def train(address, t, n):
             if phases.sum_weights != 0:
                 add_penalty(plan, step, plan.losses + (step - first) * 8)
         call(phases.run_backward, (address, t, n, step))
+        generation = arrive(plan, worker) if meeting else 0
+        if gathers_next and own:  # while others are still at this one
+            call(phases.gather_batch, (address, t, n, step + 1))
+        if meeting:
+            wait(plan, worker, generation)
         if finishing:
             call(phases.finish_update, (address, t, n, step))
     barrier(plan, worker)
@@ -107,7 +115,7 @@ def evaluate(address, t, n):
 def gradients(address, t, n):
     """Backward from z and a that the caller brings, in a single batch."""
     plan, worker, first = plan_at(address), Worker(t, n), np.int64(0)
-    batch, top = batch_of(plan, first, np.int64(1)), top_layer(plan)
+    batch, top = batch_of(plan, first, np.int64(1), worker), top_layer(plan)
     for i in range(plan.layers):
         exchange_activations(plan, layer_at(plan, i), worker, first, batch.rows, np.int64(1))
     barrier(plan, worker)
@@ -121,6 +129,7 @@ def gradients(address, t, n):
             p += width
     barrier(plan, worker)
     call(plan.phases.run_backward, (address, t, n, 0))
+    barrier(plan, worker)
 
 
 def work(t, n, address):
