@@ -50,6 +50,7 @@ class Network:
     ragged: bool = False  # the batch does not divide the data
     output: str = "sigmoid"
     loss: str = "mse"
+    precision: str | None = None
 
     @property
     def flops(self) -> int:
@@ -103,6 +104,8 @@ def epochs_of(
     if net.output == "softmax":
         Y = Y.argmax(axis=1)
     options = {"hidden": net.hidden, "output": net.output, "loss": net.loss, "dtype": net.dtype}
+    if net.precision is not None:
+        options["precision"] = net.precision
     try:
         model = library.MLP(net.sizes, **options, seed=0, threads=threads)
         optimizer = getattr(library, net.optimizer)(lr=1e-4)

@@ -1,5 +1,6 @@
 """Products of bfloat16 numbers: rounding, the instruction or its emulation, and the microkernel."""
 
+import contextlib
 import ctypes
 import itertools
 
@@ -40,6 +41,28 @@ def chain(acc, a, b):
             if k < depth:
                 acc = (acc + a[:, k, None] * b[k]).astype(np.float32)
     return acc
+
+
+@contextlib.contextmanager
+def as_if(monkeypatch, isa):
+    """Code is built for such a CPU."""
+    with monkeypatch.context() as patch:
+        for module in (instructions, pairs, bfloat16, matmul):
+            patch.setattr(module, "isa", lambda: isa)
+        matmul.shapes.cache_clear()
+        yield
+    matmul.shapes.cache_clear()
+
+
+def code_of(along):
+    """The microkernel in LLVM's language, as the function `product`."""
+    module = ir.Module()
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(matmul.ARGUMENTS))
+    function = ir.Function(module, kind, "product")
+    builder = ir.IRBuilder(function.append_basic_block())
+    bfloat16.emit(builder, along, function.args)
+    builder.ret_void()
+    return str(module)
 
 
 # ---- rounding ----------------------------------------------------------------------------------------------
@@ -216,30 +239,37 @@ def test_an_odd_depth_adds_no_nan(kernel):
     assert np.isposinf(product.run(run, matmul.ZERO)).all()
 
 
+@pytest.mark.parametrize("along", [matmul.ALONG_K, matmul.ALONG_ROWS], ids=["along-k", "along-rows"])
+def test_tiles_of_other_vectors(monkeypatch, along):
+    """Those of AVX-512, whatever this CPU's are: LLVM makes several instructions of one."""
+    with as_if(monkeypatch, Isa(64, 32, True)):
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=1
+        )
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(code_of(along)), machine)
+        run = callback(engine.get_function_address("product"), len(matmul.ARGUMENTS))
+        monkeypatch.setattr(f"{__name__}.LANES", 16)
+        rng = np.random.default_rng(0)
+        for rows, vectors, depth in itertools.product((1, 3, 14, 71), (1, 4, 7), (3, bfloat16.CHUNK + 2)):
+            product = Product(rng, along, rows, vectors, depth)
+            want = product.expected(matmul.FROM_ROW)
+            assert np.array_equal(product.run(run, matmul.FROM_ROW), want), (rows, vectors, depth)
+
+
 # ---- the instruction ---------------------------------------------------------------------------------------
 
 
 def assembly_for(monkeypatch, isa, cpu, along=matmul.ALONG_K):
     """The microkernel as it is compiled for another CPU."""
-    for module in (instructions, pairs, bfloat16, matmul):
-        monkeypatch.setattr(module, "isa", lambda: isa)
-    matmul.shapes.cache_clear()
-    try:
-        module = ir.Module()
-        kind = ir.FunctionType(ir.VoidType(), [I64] * len(matmul.ARGUMENTS))
-        function = ir.Function(module, kind, "product")
-        builder = ir.IRBuilder(function.append_basic_block())
-        bfloat16.emit(builder, along, function.args)
-        builder.ret_void()
+    with as_if(monkeypatch, isa):
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         machine = llvm.Target.from_triple("x86_64-unknown-linux-gnu").create_target_machine(cpu=cpu, opt=2)
-        code = llvm.parse_assembly(str(module))
+        code = llvm.parse_assembly(code_of(along))
         code.verify()
         return machine.emit_assembly(code)
-    finally:
-        monkeypatch.undo()
-        matmul.shapes.cache_clear()
 
 
 @pytest.mark.parametrize(
