@@ -21,8 +21,9 @@ class Streams:
     """
 
     located: tuple[np.random.Generator, int]
-    splitting: np.random.SeedSequence
-    noise_key: tuple[int, ...]
+    # Made when they are first asked for, as most models need neither.
+    _splitting: np.random.SeedSequence | None
+    _noise_key: tuple[int, ...] | None
 
     def __init__(self, seed: int | None) -> None:
         self._seed, self.counter = seed, np.zeros(1, np.int64)
@@ -31,16 +32,33 @@ class Streams:
         self.located = shuffling, bit_generator_at(shuffling)
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in vars(self).items() if name != "located"}
-        return kept | {"shuffling": self.shuffling}
+        kept = ("_seed", "counter", "shuffling", "splitting", "noise_key")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin(state.pop("shuffling"))
+        self._splitting, self._noise_key = state.pop("splitting"), state.pop("noise_key")
         vars(self).update(state)
 
     @property
     def shuffling(self) -> np.random.Generator:
         return self.located[0]
+
+    @property
+    def splitting(self) -> np.random.SeedSequence:
+        if self._splitting is None:
+            self._splitting = self._child(2)
+        return self._splitting
+
+    @splitting.setter
+    def splitting(self, sequence: np.random.SeedSequence) -> None:
+        self._splitting = sequence
+
+    @property
+    def noise_key(self) -> tuple[int, ...]:
+        if self._noise_key is None:
+            self._noise_key = tuple(self._child(3).generate_state(2).tolist())
+        return self._noise_key
 
     @property
     def steps_trained(self) -> int:
@@ -54,11 +72,15 @@ class Streams:
     def restart(self) -> np.random.Generator:
         """Go to the beginning, without a seed to another one each time; return what draws the initial
         weights."""
-        for_weights, for_shuffling, self.splitting, for_noise = np.random.SeedSequence(self._seed).spawn(4)
-        self._begin(np.random.default_rng(for_shuffling))
-        self.noise_key = tuple(for_noise.generate_state(2).tolist())
+        self._entropy = np.random.SeedSequence(self._seed).entropy if self._seed is None else self._seed
+        self._splitting = self._noise_key = None
+        self._begin(np.random.default_rng(self._child(1)))
         self.steps_trained = 0
-        return np.random.default_rng(for_weights)
+        return np.random.default_rng(self._child(0))
+
+    def _child(self, k: int) -> np.random.SeedSequence:
+        """What the k-th of those is that `SeedSequence.spawn` makes."""
+        return np.random.SeedSequence(self._entropy, spawn_key=(k,))
 
     def permutations(self, rows: int, epochs: int) -> NDArray[np.int64]:
         """(epochs * rows,) the order of the rows in so many epochs, one after another; drawing two at a time
@@ -81,4 +103,4 @@ class Streams:
     def restore(self, state: dict[str, Any]) -> None:
         """Go where they were at `state`."""
         self.shuffling.bit_generator.state = state["shuffling"]
-        self.noise_key, self.steps_trained = tuple(state["noise_key"]), state["steps_trained"]
+        self._noise_key, self.steps_trained = tuple(state["noise_key"]), state["steps_trained"]
