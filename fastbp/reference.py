@@ -4,7 +4,8 @@ Part 1 is the tutorial's network, equation by equation: X -> (W1, b1) -> ReLU ->
 on half the sum of squared errors. Batches are rows: X is (batch, inputs), y_true is (batch, outputs).
 
 Part 2 is the same for any number of layers, activations and losses (their values and derivatives are in
-`fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp.formulas.layer_norm`);
+`fastbp.activations` and `fastbp.losses`, layer normalisation is in `fastbp.formulas.layer_norm`, and how
+numbers are rounded to bfloat16 in `fastbp.formulas.bfloat16`);
 part 3 is what is done around an optimizer's step, and the steps are in `fastbp.formulas.optimizer_steps`.
 
 Every name here has a twin of the same signature in `fastbp`, and results agree to rounding: this module
