@@ -185,7 +185,8 @@ if config.DISABLE_JIT:
         return numpy.frombuffer(ctypes.string_at(int(address), like.itemsize), like.dtype)[0]
 
     def store_number(address, value):
-        ctypes.memmove(int(address), value.tobytes(), value.itemsize)
+        number = numpy.asarray(value)  # (of 64 bits where Python's own)
+        ctypes.memmove(int(address), number.tobytes(), number.itemsize)
 
     def fetch_add(address, value):
         before = peek(address, 0)
