@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,34 @@ def agrees(variant: str, shape: Shape, epochs: int = 3) -> None:
         assert np.any(right != before) and problem.X.dtype == right.dtype
 
 
-@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.precision is None])
 def test_numpy_by_hand_trains_as_the_reference(name: str) -> None:
     agrees("numpy by hand", small(name))
+
+
+ROUNDED = [name for name, shape in SHAPES.items() if shape.precision is not None]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_products_are_rounded_where_the_shape_says_so(name: str) -> None:
+    rounded = peers.Worker("fastbp", small(name))
+    exact = dataclasses.replace(small(name), precision=None)
+    run, parameters = ways.made("fastbp", problem_of(exact))
+    run(1)
+    assert 3 * rounded.difference < peers.difference(parameters(), problem_of(small(name)))
+
+
+@pytest.mark.parametrize("variant", sorted(set(ways.VARIANTS) - set(ways.ROUND)))
+def test_who_does_not_round_is_not_compared_with_who_does(variant: str) -> None:
+    with pytest.raises(ways.Unsupported, match="not written with products of bfloat16"):
+        ways.made(variant, problem_of(small(ROUNDED[0])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROUNDED)
+def test_frameworks_round_to_about_the_same(name: str) -> None:
+    pytest.importorskip("torch")
+    peers.Worker("torch autograd", small(name))  # which looks for itself
 
 
 @pytest.mark.parametrize("name", ["labels", "regression"])

@@ -28,6 +28,7 @@ class Shape:
     dtype: str = "float32"
     output: str = "sigmoid"
     loss: str = "mse"
+    precision: str | None = None  # what the operands of products are rounded to
 
     @property
     def steps(self) -> int:
@@ -47,6 +48,7 @@ class Shape:
     def __str__(self) -> str:
         parts = [f"{self.batch} x {'-'.join(map(str, self.sizes))}"]
         parts += [self.optimizer] * (self.optimizer != "SGD") + [self.dtype] * (self.dtype != "float32")
+        parts += [self.precision] if self.precision else []
         parts += [f"{self.output}, {self.loss}"] * ((self.output, self.loss) != ("sigmoid", "mse"))
         return ", ".join(parts)
 
@@ -72,7 +74,9 @@ SHAPES = {
     "mnist-b32": Shape(4096, 32, (784, 128, 10)),
     "mnist": Shape(8192, 128, (784, 256, 10)),
     "mnist-big": Shape(8192, 256, (784, 1024, 10)),
+    "mnist-big-bf16": Shape(8192, 256, (784, 1024, 10), precision="bfloat16"),
     "wide": Shape(8192, 1024, (1024, 2048, 128)),
+    "wide-bf16": Shape(8192, 1024, (1024, 2048, 128), precision="bfloat16"),
 }
 QUICK = ("tiny", "labels", "mnist-b32")
 

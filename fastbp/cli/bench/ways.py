@@ -28,7 +28,14 @@ class Unsupported(Exception):
 
 def make_fastbp(problem: Problem, module: Any = fastbp) -> Made:
     shape = problem.shape
-    model = module.MLP(shape.sizes, output=shape.output, loss=shape.loss, dtype=shape.dtype, seed=0)
+    model = module.MLP(
+        shape.sizes,
+        output=shape.output,
+        loss=shape.loss,
+        dtype=shape.dtype,
+        precision=shape.precision,
+        seed=0,
+    )
     for mine, given in zip([*model.weights, *model.biases], problem.parameters, strict=True):
         mine[...] = given
     optimizer = module.SGD(shape.lr) if shape.optimizer == "SGD" else module.Adam(shape.lr, BETAS, EPS)
@@ -126,6 +133,10 @@ def make_torch(problem: Problem, compiled: bool = False) -> Made:
     )
 
     def loss(x: Any, y: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16, enabled=shape.precision is not None):
+            return loss_of_batch(x, y)
+
+    def loss_of_batch(x: Any, y: Any) -> Any:
         if shape.loss == "binary_crossentropy":
             total = torch.nn.functional.binary_cross_entropy_with_logits(model(x), y, reduction="sum")
         else:
@@ -323,6 +334,9 @@ def make_sklearn(problem: Problem) -> Made:
     return each(epoch), lambda: [*estimator.coefs_, *estimator.intercepts_]
 
 
+# Those that round the operands of products where the shape has a `precision`. (PyTorch's autocast also keeps
+# activations so, and sums as its library does.)
+ROUND = ("fastbp", "numpy reference", "torch autograd", "torch autograd, compiled")
 # variant -> the library that it needs, and how it is made
 VARIANTS: dict[str, tuple[str, Callable[[Problem], Made]]] = {
     "fastbp": ("fastbp", make_fastbp),
@@ -338,3 +352,10 @@ VARIANTS: dict[str, tuple[str, Callable[[Problem], Made]]] = {
     "tensorflow scan": ("tensorflow", lambda problem: make_tensorflow(problem, scan=True)),
     "sklearn partial_fit": ("sklearn", make_sklearn),
 }
+
+
+def made(variant: str, problem: Problem) -> Made:
+    """A way of training on a problem."""
+    if problem.shape.precision is not None and variant not in ROUND:
+        raise Unsupported(f"not written with products of {problem.shape.precision} here")
+    return VARIANTS[variant][1](problem)
