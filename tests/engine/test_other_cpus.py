@@ -40,6 +40,8 @@ TESTS_OF_COMPUTATION = (
     "test_dropin.py",
     "test_dropin_arguments.py",
 )
+# Without JIT only: what drives them runs as Python then.
+NETWORKS_SIDE_BY_SIDE = ("many/test_fit_many.py",)
 
 
 @pytest.mark.slow
@@ -54,17 +56,23 @@ def test_core_tests_elsewhere(environment, config):
     assert {k: namespace[k] for k in config} == config
     # Python runs the same statements for both dtypes. Whatever the CPU, who does what is the same;
     # float64 is in the other tests and in the bits below.
-    left_out = "float32" if environment is NO_JIT else "(any_number_of_threads or test_rounding and float64)"
+    # The kernels of test_bfloat16 are compiled without JIT, too, and as with it.
+    without_jit = "(float32 or test_bfloat16 or own_fit)"
+    elsewhere = "(any_number_of_threads or test_rounding and float64 or instruction_is_what or other_vectors)"
+    left_out = without_jit if environment is NO_JIT else elsewhere
     out = python(
         *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not combination"),
         *("-k", f"not {left_out}"),
-        *(SUPPORT.parent / name for name in TESTS_OF_COMPUTATION),
+        *(
+            SUPPORT.parent / name
+            for name in TESTS_OF_COMPUTATION + NETWORKS_SIDE_BY_SIDE * (environment is NO_JIT)
+        ),
         cwd=SUPPORT.parents[1],
         **environment,
     )
     assert re.search(r"\d\d\d passed", out), out
     if environment is not NO_JIT:
-        assert_same_bits(run_bits(every=25, NUMBA_NUM_THREADS="2", **environment))
+        assert_same_bits(run_bits(every=40, NUMBA_NUM_THREADS="2", **environment))
         if sys.platform.startswith("linux"):
             assert_nothing_outside_is_touched("after", GUARDED_CASES // 2, len(environment), **environment)
 
