@@ -69,7 +69,7 @@ class TrainingState:
                 "code train weights and biases alike; fit and train_step do not"
             )
         state = rule.state(model.parameters.owner, len(model.parameters), model.architecture.dtype)
-        made_for = (rule_of(rule), rule.clip_norm is not None, model.streams.noise_key)
+        made_for = (rule_of(rule), rule.clip_norm is not None, self._backend.noise_key)
         if self._embedded is None or made_for != self._made_for:
             if self._embedded is not None:
                 self._retired.append(self._embedded)

@@ -242,10 +242,9 @@ def _key(member: Member) -> Hashable:
     options, optimizer, architecture = member.options, member.optimizer, member.model.architecture
     rule, l2 = rule_of(optimizer, architecture.l2), architecture.l2
     of_optimizer = rule, optimizer.clip_norm is None, has_biases_apart(optimizer, l2)
-    noise = member.model.streams.noise_key if architecture.is_noisy else None
     rows = None if member.rows is None else len(member.rows)
     course = options.epochs, options.batch_size, options.shuffle
-    return architecture.alike, noise, id(member.samples), rows, course, of_optimizer
+    return architecture.alike, member.model.backend.noise_key, id(member.samples), rows, course, of_optimizer
 
 
 def _design(member: Member) -> Design:

@@ -149,6 +149,12 @@ class Backend(ABC):
         self.architecture, self.parameters, self.streams = architecture, parameters, streams
         self.measured_step: tuple[Any, float] | None = None  # ((batch size, part), seconds)
 
+    @property
+    def noise_key(self) -> tuple[int, ...]:
+        """What dropout and noise on the inputs are drawn with, `Streams.noise_key`; of networks that have
+        neither, the same of all."""
+        return self.streams.noise_key if self.architecture.is_noisy else (0, 0)
+
     def step_multiply_adds(self, rows: int) -> int:
         """Of a training step on so many rows, roughly."""
         return 3 * rows * len(self.parameters)

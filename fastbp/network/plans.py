@@ -63,8 +63,8 @@ class PlanningBackend(Backend):
         return plan
 
     def _key(self, kind: Kind) -> tuple[Any, ...]:
-        """What a plan of that kind is kept under, until the model is reset."""
-        return kind, self.streams.noise_key
+        """What a plan of that kind is kept under; of a noisy network until it is reset."""
+        return kind, self.noise_key
 
     def design(self, kind: Kind) -> Design:
         """What a plan of that kind is made of."""
@@ -80,7 +80,7 @@ class PlanningBackend(Backend):
             weighted=kind.weighted,
             dropout=architecture.dropout,
             input_noise=architecture.input_noise,
-            key=self.streams.noise_key if architecture.is_noisy else (0, 0),
+            key=self.noise_key,
             clip_norm=kind.clip_norm,
             max_norm=architecture.max_norm if kind.use == "train" and rule != "sum" else None,
             layer_norm=architecture.layer_norm,
