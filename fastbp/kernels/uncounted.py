@@ -28,6 +28,7 @@ from fastbp.engine.compile.arrays import (
     C_CONTIGUOUS,
     WRITEABLE,
     array_field,
+    capsule_pointer,
     is_refused,
     load_at,
 )
@@ -129,9 +130,7 @@ def _give_back(typ: Any, value: Any, c: Any) -> Any:
 def _new_array() -> int:
     """The address of PyArray_New, as NumPy gives it to all who are compiled: from a table of its C API, whose
     places never change (numpy/__multiarray_api.h)."""
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return ctypes.c_void_p.from_address(pointer(_ARRAY_API, None) + 93 * 8).value or 0
+    return ctypes.c_int64.from_address(capsule_pointer(_ARRAY_API, None) + 93 * 8).value
 
 
 NEW_ARRAY = "fastbp_numpy_new_array"  # compiled code may come from another process: it has the name alone
@@ -155,13 +154,8 @@ def fresh(typingctx: Any, shape: Any, like: Any) -> Any:
         shaped = (number(len(shape)), builder.bitcast(sizes, dimensions))
         dtype = number(np.dtype(like.dtype.name).num)
         state = python.gil_ensure()
-        of_numpy = (
-            memory(None),
-            memory(None),
-            number(0),
-            number(0),
-            obj(None),
-        )  # strides, memory, order: its own
+        # Strides, memory, size of a number, flags and parent: NumPy finds them itself.
+        of_numpy = memory(None), memory(None), number(0), number(0), obj(None)
         array = builder.call(new, (constants.read_const(index), *shaped, dtype, *of_numpy))
         with builder.if_then(cgutils.is_null(builder, array), likely=False):
             python.gil_release(state)

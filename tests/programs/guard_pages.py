@@ -24,6 +24,7 @@ import numpy as np
 
 import fastbp
 from fastbp import kernels
+from fastbp.engine.compile.arrays import capsule_pointer
 
 PAGE = mmap.PAGESIZE
 EDGES = (
@@ -142,9 +143,7 @@ class Guarded:
 
 def _numpy_api(index: int) -> int:
     """The address of a function of NumPy's C interface."""
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = pointer(np._core._multiarray_umath._ARRAY_API, None)
+    table = capsule_pointer(np._core._multiarray_umath._ARRAY_API, None)
     return ctypes.cast(table, ctypes.POINTER(ctypes.c_void_p))[index]
 
 

@@ -66,6 +66,13 @@ def is_behaved(array: Any) -> bool:
 
 
 _word_at = ctypes.c_int64.from_address
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def capsule_pointer(capsule: Any, name: bytes | None) -> int:
+    """The address that one of NumPy's capsules of that name holds."""
+    return int(_capsule_pointer(capsule, name))
 
 
 def data_at(array: np.ndarray[Any, Any]) -> int:

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from fastbp.engine.compile.arrays import data_at
+from fastbp.engine.compile.arrays import capsule_pointer, data_at
 from fastbp.engine.compile.intrinsics import peek, store_number
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.simd.emit import compile_block
@@ -84,13 +84,9 @@ def shuffle() -> int:
     return compile_block("shuffle", "rows", 5, emit)
 
 
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-
-
 def bit_generator_at(generator: np.random.Generator) -> int:
     """The address of its bitgen_t, there as long as the generator is."""
-    return int(_capsule_pointer(generator.bit_generator.capsule, b"BitGenerator"))
+    return capsule_pointer(generator.bit_generator.capsule, b"BitGenerator")
 
 
 @inner
