@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .common import LookUp, missing
+from .common import LookUp, missing, those_that_exist
 from .measuring import STEPS
 
 NETWORKS = [
@@ -56,14 +56,13 @@ class Bfloat16(LookUp):
             return absent
         from .measuring import seconds_of_a_step
 
-        try:
-            return {
-                name: seconds_of_a_step(replace(STEPS[name], precision="bfloat16"), 1)
+        return those_that_exist(
+            OF_PRODUCTS,
+            lambda name: (
+                seconds_of_a_step(replace(STEPS[name], precision="bfloat16"), 1)
                 / seconds_of_a_step(STEPS[name], 1)
-                for name in OF_PRODUCTS
-            }
-        except NotImplementedError as absent:
-            return {"missing": str(absent)}
+            ),
+        )
 
     def track_cost(self, figures: dict[Any, Any], network: str) -> float:
         return round(figures[network], 3)

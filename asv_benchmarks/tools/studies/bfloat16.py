@@ -11,7 +11,6 @@ the CPU's own or emulated stands above the table.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp import schedules
-from fastbp.cli.bench.problems import SHAPES, problem_of
+from fastbp.cli.bench.measuring import interleaved
+from fastbp.cli.bench.problems import SHAPES, Problem, problem_of
 from fastbp.cli.tables import idx
 from fastbp.data import Split, split_digits
 from fastbp.engine.kernels.bfloat16 import implementation
@@ -77,30 +77,23 @@ def accuracies(name: str, data: Split, how: tuple[Any, ...]) -> None:
         print(f"| {name}, {sizes}, {epochs} epochs of {batch} rows, {optimizer} | {cells} |", flush=True)
 
 
+def training(problem: Problem, precision: str | None) -> Callable[[int], None]:
+    """run(epochs), on one core."""
+    shape = problem.shape
+    kind: dict[str, Any] = {"output": shape.output, "loss": shape.loss}
+    model = fastbp.MLP(list(shape.sizes), precision=precision, seed=0, threads=1, **kind)
+    optimizer = fastbp.SGD(shape.lr)
+    options = {"batch_size": shape.batch, "shuffle": False, "progress": False, "check_finite": False}
+    return lambda epochs: model.fit(problem.X, problem.Y, epochs=epochs, optimizer=optimizer, **options)
+
+
 def seconds_a_step(names: tuple[str, ...]) -> None:
     print("\n| step | float32, us | bfloat16, us | times as long |\n|---|---:|---:|---:|")
     for name in names:
         shape, problem = SHAPES[name], problem_of(SHAPES[name])
-        runs = []
-        for precision in PRECISIONS:
-            kind: dict[str, Any] = {"output": shape.output, "loss": shape.loss}
-            model = fastbp.MLP(list(shape.sizes), precision=precision, seed=0, threads=1, **kind)
-            runs.append((model, fastbp.SGD(shape.lr), []))
-
-        def train(run: tuple[Any, ...], steps: int, shape: Any = shape, problem: Any = problem) -> float:
-            model, optimizer, _ = run
-            options = {"batch_size": shape.batch, "shuffle": False, "progress": False, "check_finite": False}
-            started = time.perf_counter()
-            model.fit(problem.X, problem.Y, steps=steps, optimizer=optimizer, **options)
-            return (time.perf_counter() - started) / steps
-
-        steps = [2, 2]
-        for _ in range(3):  # the first ones compile, and of few steps a call's own time is the most
-            steps = [max(2, int(ROUND_SECONDS / train(*pair))) for pair in zip(runs, steps, strict=True)]
-        for _ in range(ROUNDS):
-            for run, count in zip(runs, steps, strict=True):
-                run[2].append(train(run, count))
-        plain, rounded = (1e6 * min(times) for _, _, times in runs)
+        runs = [training(problem, precision) for precision in PRECISIONS]
+        measured = interleaved(runs, shape.steps, rounds=ROUNDS, seconds=ROUND_SECONDS)
+        plain, rounded = (1e6 * min(times) for times in measured)
         print(f"| {name}, {shape} | {plain:,.1f} | {rounded:,.1f} | {rounded / plain:.2f} |", flush=True)
 
 

@@ -134,14 +134,11 @@ def make_torch(problem: Problem, compiled: bool = False) -> Made:
 
     def loss(x: Any, y: Any) -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=shape.precision is not None):
-            return loss_of_batch(x, y)
-
-    def loss_of_batch(x: Any, y: Any) -> Any:
-        if shape.loss == "binary_crossentropy":
-            total = torch.nn.functional.binary_cross_entropy_with_logits(model(x), y, reduction="sum")
-        else:
-            total = 0.5 * torch.nn.functional.mse_loss(model(x), y, reduction="sum")
-        return total / shape.batch
+            if shape.loss == "binary_crossentropy":
+                total = torch.nn.functional.binary_cross_entropy_with_logits(model(x), y, reduction="sum")
+            else:
+                total = 0.5 * torch.nn.functional.mse_loss(model(x), y, reduction="sum")
+            return total / shape.batch
 
     loss_of = torch.compile(loss, dynamic=False) if compiled else loss
     batches = problem.batches(torch.from_numpy)

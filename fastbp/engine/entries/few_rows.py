@@ -60,9 +60,17 @@ class FewRows:
         precision: str | None,
     ) -> None:
         dtype = parameters.dtype
-        kind = dtype, "add", FEW_ROWS, "predict"
-        options: dict[str, Any] = {"layer_norm": layer_norm, "precision": precision}
-        design = Design(layer_sizes, tuple(activations), loss, *kind, **options)
+        design = Design(
+            layer_sizes,
+            tuple(activations),
+            loss,
+            dtype,
+            "add",
+            FEW_ROWS,
+            "predict",
+            layer_norm=layer_norm,
+            precision=precision,
+        )
         self._plan = plan = Plan(design)
         plan.bind_parameters(parameters)
         plan.read_in_place()
