@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
+from fastbp.engine.entries.shuffling import shuffled
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
 from fastbp.optimizer_base import Optimizer, State
@@ -139,11 +140,8 @@ class Epochs:
     def _order(self, epochs: int) -> NDArray[np.int64] | None:
         if self._random is None:
             return None
-        orders = np.empty((epochs, len(self._rows)), np.int64)
-        for order in orders:
-            permutation = np.arange(len(self._rows))
-            self._random.shuffle(permutation)
-            self._rows = order[...] = self._rows[permutation]
+        orders = shuffled(self._random, self._rows, epochs)
+        self._rows = orders[-1]
         return orders.reshape(-1)
 
     def _of(self, order: NDArray[np.int64] | None, first: int, last: int) -> Steps:

@@ -34,3 +34,25 @@ def test_rows_of_ones_own():
 def test_positions_of_generators_are_where_they_are_read():
     """With another layout networks would be trained one by one, which takes several times as long."""
     assert shuffling.knows_positions()
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64])
+@pytest.mark.parametrize("rows", [1, 2, 64, 65, 1198])
+def test_what_numpys_older_generator_shuffles_again_and_again(kind, rows):
+    ours, theirs = (np.random.RandomState(kind(5)) for _ in range(2))
+    first = np.arange(rows)[::-1].copy()
+    orders, expected = shuffling.shuffled(ours, first, 3), first
+    for order in orders:
+        permutation = np.arange(rows)
+        theirs.shuffle(permutation)
+        expected = expected[permutation]
+        assert order.tolist() == expected.tolist()
+    assert first.tolist() == list(range(rows))[::-1]
+    assert ours.randint(1 << 30) == theirs.randint(1 << 30)  # as many draws
+
+
+def test_rows_that_need_numbers_of_64_bits_are_shuffled_by_numpy(monkeypatch):
+    orders = shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3)
+    monkeypatch.setattr(shuffling, "MOST_ROWS", 64)
+    monkeypatch.setattr(shuffling, "shuffle_call", None)
+    assert orders.tolist() == shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3).tolist()

@@ -1,4 +1,5 @@
-"""The orders of epochs: the numbers that NumPy's `Generator.permuted` makes, in a third of the time.
+"""The orders of epochs: the numbers that NumPy's `Generator.permuted` makes, or `RandomState.shuffle`, in a
+third of the time.
 
 The random numbers come from NumPy's own bit generator, by its interface for compiled code
 (numpy/random/bitgen.h), so any kind of it will do.
@@ -139,3 +140,23 @@ def permutations(generator: np.random.Generator, at: int, rows: int, count: int)
     order = np.empty(count * rows, np.int64)
     shuffle_call()(at, 0, rows, data_at(order), count)
     return order
+
+
+def shuffled(random: np.random.RandomState, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """(count, rows) what `random.shuffle` makes of `rows`, of that, and so on; as many draws, under NumPy's
+    lock, as there."""
+    orders = np.empty((count, len(rows)), np.int64)
+    if len(rows) > MOST_ROWS:
+        for order in orders:
+            order[...] = rows
+            random.shuffle(order)
+            rows = order
+        return orders
+    generator = random._bit_generator  # NumPy's stubs declare it; there is no other way to it
+    at = capsule_pointer(generator.capsule, b"BitGenerator")
+    call, size, before = shuffle_call(), len(rows), data_at(rows)
+    with generator.lock:
+        for here in range(data_at(orders), data_at(orders) + orders.nbytes, 8 * size):
+            call(at, before, size, here, 1)
+            before = here
+    return orders
