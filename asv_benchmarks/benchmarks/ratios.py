@@ -31,7 +31,8 @@ from .common import (
 SECONDS_A_ROUND = 0.01  # of each of the two; a slower call is made once
 WARMING_SECONDS = 0.01 if QUICK else 0.15  # before that: fastbp finds out whether threads pay
 ROUNDS = 1 if QUICK else 5
-PAUSE = 0.1  # idle threads of OpenBLAS and OpenMP spin for that long, on cores that the other needs
+# Idle threads of OpenBLAS and OpenMP spin for that long, on cores that the other needs.
+PAUSE = 0.0 if QUICK else 0.1
 SECONDS = 1.5  # after which no further round begins
 
 

@@ -72,7 +72,7 @@ def test_core_tests_elsewhere(environment, config):
     )
     assert re.search(r"\d\d\d passed", out), out
     if environment is not NO_JIT:
-        assert_same_bits(run_bits(every=40, NUMBA_NUM_THREADS="2", **environment))
+        assert_same_bits(run_bits(every=71, NUMBA_NUM_THREADS="2", **environment))
         if sys.platform.startswith("linux"):
             assert_nothing_outside_is_touched("after", GUARDED_CASES // 2, len(environment), **environment)
 
@@ -88,7 +88,7 @@ def test_same_bits_in_every_case():
 @pytest.mark.slow
 def test_same_bits_with_workqueue():
     """Of all that is compiled, the threading layer meets the teams only; they are of two, as above."""
-    assert_same_bits(run_bits(every=10, NUMBA_NUM_THREADS="2", **WORKQUEUE))
+    assert_same_bits(run_bits(every=11, NUMBA_NUM_THREADS="2", **WORKQUEUE))
 
 
 @pytest.mark.slow

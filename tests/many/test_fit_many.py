@@ -135,10 +135,10 @@ def test_what_a_callback_raises_comes_out_and_ends_the_others(threads):
 
     models = small(6)
     with pytest.raises(LookupError, match="mine") as error:
-        train(models, epochs=500, callbacks=fail, threads=threads)
+        train(models, epochs=50, callbacks=fail, threads=threads)
     assert error.value.history.epochs == 2
     assert len(error.value.histories) == 6
-    assert min(history.epochs for history in error.value.histories) < 500
+    assert min(history.epochs for history in error.value.histories) < 50
 
 
 def test_callbacks_wait_for_one_another():

@@ -199,6 +199,7 @@ def results(threads: int, every: int = 1) -> Iterator[bytes]:
 
 def main() -> None:
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    assert len({dtype for *_, dtype in cases()[::every]}) == 2, f"one dtype only in every case of {every}"
     run = team.run
     sizes = []
 
