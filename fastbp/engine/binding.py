@@ -55,6 +55,7 @@ class Bound:
         self._gathered_x = 0  # where there is room for batches of X, once they had to be gathered
         self._in_place = False  # whether a layer works on the caller's own weights
         self._bound: tuple[weakref.ref[Array], ...] = ()  # parameters and states
+        self._alike: tuple[Any, ...] | None = None  # of the data: what others like them leave as it is
 
     @property
     def multiply_adds(self) -> int:
@@ -87,7 +88,7 @@ class Bound:
         self._bound = tuple(map(weakref.ref, arrays))
 
     def unbind(self) -> None:  # compiled code binds others
-        self._bound = ()
+        self._bound, self._alike = (), None
 
     def read_in_place(self) -> None:
         """Forward passes from now on read the parameters where they were bound, in rows as they are, instead
@@ -118,9 +119,15 @@ class Bound:
         """X (samples, inputs) and Y (samples, outputs; weighted: a column more), and perhaps the order in
         which their rows are wanted: C-ordered arrays of the plan's dtype, or, in training, rows to be
         converted."""
-        table = self.table
-        table.samples, table.steps_per_epoch = len(X), -(-len(X) // self.design.batch)
+        table, alike = self.table, None
         table.order = 0 if order is None else data_at(order)
+        if type(X) is type(Y) is np.ndarray:
+            alike = X.shape, Y.shape, order is None
+            if alike == self._alike:  # mostly
+                self._x.address, self._y.address = data_at(X), data_at(Y)
+                return
+        self._alike = None  # until all is done
+        table.samples, table.steps_per_epoch = len(X), -(-len(X) // self.design.batch)
         self._bind_rows(self._x, X)
         if Y is None:
             table.y_columns = 0
@@ -131,6 +138,7 @@ class Bound:
         self._gather(self.design.use == "train" and self._gathers(X, Y, order), batches=2)
         near = len(X) * self._x.row <= NEAR_DATA and self._own_batches_fit
         table.own_batches = int(near and not table.noise)
+        self._alike = alike
 
     def bind_coefficients(self, coefficients: Array) -> None:
         """How the numbers of steps lie, (steps, numbers) as in settings.py; where, each run says."""

@@ -273,6 +273,7 @@ class Plan(Bound):
     def take_rows(self, order: int, rows: int) -> None:
         """Train on the rows listed at that address, of the data that were bound with an order: a single
         batch."""
+        self._alike = None
         self.table.order, self.table.samples, self.table.steps_per_epoch = order, rows, 1
 
     def parameters_are_finite(self) -> bool:

@@ -76,8 +76,10 @@ def settings_of(
         row = np.array(numbers, dtype)
         return np.ndarray((steps, len(numbers)), dtype, row, strides=(0, row.itemsize))
     table = np.empty((steps, len(numbers)), dtype)
+    table[:] = [0.0 if isinstance(number, np.ndarray) else number for number in numbers]
     for k, number in enumerate(numbers):
-        table[:, k] = number
+        if isinstance(number, np.ndarray):
+            table[:, k] = number
     return table
 
 
@@ -88,7 +90,7 @@ def is_constant(settings: Array) -> bool:
 
 def is_alike(a: Optimizer, b: Optimizer) -> bool:
     """Whether both, as they are, give the same constant settings."""
-    return type(a) is type(b) and vars(a) == vars(b)
+    return a is b or (type(a) is type(b) and vars(a) == vars(b))
 
 
 def _coefficients(

@@ -262,6 +262,13 @@ class Reader:
         y = self.targets(Y, len(x), check_finite, sample_weight=sample_weight)
         return Samples(x, y, self.output_count, checks.column_names(X))
 
+    def samples_as_they_are(self, X: Any, Y: Any) -> Samples | None:
+        """`samples` of arrays that need neither conversion nor explanation; their numbers are not looked at.
+        None of all else."""
+        if self._is_ready(X) and self._are_ready(Y, len(X)):
+            return Samples(X.view(), Y.view(), self.output_count)
+        return None
+
     def samples(self, X: Any, Y: Any, sample_weight: ArrayLike | None, check_finite: bool) -> Samples:
         """Data of which some rows are taken at a time."""
         x = self.input_rows(X, check_finite)

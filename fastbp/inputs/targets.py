@@ -33,6 +33,15 @@ NEAR = 0.01
 # ---- values ---------------------------------------------------------------------------------------------
 
 
+def is_within_reach(
+    targets: Array | Rows, output: Activation, loss: Loss, is_within: Callable[[Array, float, float], bool]
+) -> bool:
+    """A quick look: False if the output may not reach these targets, see `warn_if_out_of_reach`."""
+    if not loss.of_quantities or (output.low == -math.inf and output.high == math.inf):
+        return True
+    return is_within(np.asarray(targets[:LOOKED_AT]), output.low - NEAR, output.high + NEAR)
+
+
 def warn_if_out_of_reach(
     targets: Array | Rows, output: Activation, loss: Loss, is_within: Callable[[Array, float, float], bool]
 ) -> None:
@@ -41,11 +50,9 @@ def warn_if_out_of_reach(
     The first rows of `targets` (rows, outputs) are looked at. Losses with targets of their own kind (classes,
     signs, probabilities) have refused wrong ones by now. is_within : a quick look, see `Backend`.
     """
-    if not loss.of_quantities or (output.low == -math.inf and output.high == math.inf):
+    if is_within_reach(targets, output, loss, is_within):
         return
     seen = np.asarray(targets[:LOOKED_AT])
-    if is_within(seen, output.low - NEAR, output.high + NEAR):
-        return
     low, high = float(seen.min()), float(seen.max())
     if not (low < output.low - NEAR or high > output.high + NEAR):  # NaN is none of its business
         return

@@ -19,6 +19,9 @@ from fastbp.optimizer_base import Optimizer, State
 
 Array = NDArray[Any]
 
+# Where it matters only that there is one.
+ANY_ORDER = np.empty(0, np.int64)
+
 
 def rows_of_steps(samples: int, batch_size: int, first: int, last: int) -> NDArray[np.int64]:
     """(steps,) the number of rows of each of the steps first <= s < last, counted through all epochs."""
@@ -207,6 +210,12 @@ class Backend(ABC):
         only_if_finite: where `chunks_are_atomic`, parameters and state are updated at the end, and only if
         parameters and losses are finite; elsewhere it means nothing.
         """
+
+    def train_at_once(self, steps: Steps, epochs: int, optimizer: Optimizer) -> NDArray[np.float64] | None:
+        """`train` with the optimizer as it is, all steps in one go by this thread, in an order of so many
+        epochs (0: as the rows lie) that is drawn for them. Returns the losses; None: nothing has changed, as
+        there would be something to compile, they are too many, or not all stays finite."""
+        return None
 
     def is_ready_for(self, steps: Steps, optimizer: Optimizer) -> bool:
         """Whether such steps were run before, so that nothing is compiled for them any more; False: nobody

@@ -20,7 +20,7 @@ from fastbp.mpi.shards import Shards
 from fastbp.mpi.steps import ShardedSteps, fewest, kept_apart
 from fastbp.network import prediction
 from fastbp.network.architecture import Architecture
-from fastbp.network.backend import Steps
+from fastbp.network.backend import ANY_ORDER, Steps
 from fastbp.network.evaluation import penalty
 from fastbp.network.parameters import Parameters
 from fastbp.network.plans import Kind, PlanningBackend
@@ -199,6 +199,40 @@ class CompiledBackend(PlanningBackend):
             self._put_back(plan)
         return keep
 
+    def train_at_once(self, steps: Steps, epochs: int, optimizer: Optimizer) -> NDArray[np.float64] | None:
+        """By a plan that has run."""
+        samples, parameters, streams, count = steps.samples, self.parameters, self.streams, steps.last
+        if epochs and not (streams.can_shuffle and streams.has_position):
+            return None
+        with self._lock:
+            rule, key = self._rule_and_key(steps, optimizer)
+            plan = self._plans.pop(key, None)
+            if plan is None:
+                return None
+            keep = False
+            ready = plan.is_ready_for(samples.X, samples.Y, ANY_ORDER if epochs else None)
+            if ready and plan.trains_alone(count, self.architecture.threads):
+                state, losses = (
+                    rule.state(parameters.owner, len(parameters), parameters.flat.dtype),
+                    np.empty(count),
+                )
+                buffers = state.buffers  # as in `train`
+                position = streams.position if epochs else None
+                order = streams.permutations(len(samples), epochs) if epochs else None
+                plan.bind_data(samples.X, samples.Y, order)
+                plan.bind_parameters(parameters.flat, buffers)
+                trained = plan.table.steps_before = streams.steps_trained
+                _, settings = self._settings_of(rule, state, steps)
+                self._packed = None
+                keep = plan.train_alone(0, count, settings, losses, pack=True, check=True)
+                if keep:
+                    state.steps += count
+                    streams.steps_trained = trained + count
+                elif position is not None:
+                    streams.position = position
+            self._put_back(plan)
+        return losses if keep else None
+
     def is_ready_for(self, steps: Steps, optimizer: Optimizer) -> bool:
         """By a plan that has run. (Of steps that are cut nothing is known.)"""
         if steps.shards is not None or steps.part is not None:
@@ -207,11 +241,6 @@ class CompiledBackend(PlanningBackend):
             plan = self._plans.get(self._key(self._kind_of(steps, optimizer)))
             samples = steps.samples
             return plan is not None and plan.is_ready_for(samples.X, samples.Y, steps.order)
-
-    def _kind_of(self, steps: Steps, optimizer: Optimizer) -> Kind:
-        """Of the plan for steps that are not cut."""
-        rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
-        return Kind("train", rule, steps.batch_size, steps.samples.weighted, clips, steps.penalty_times)
 
     def _new_stop(self) -> NDArray[np.int64]:
         """A flag for one chunk of steps, which `request_stop` sets if it is the main thread's."""

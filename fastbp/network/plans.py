@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 from fastbp.engine.kernels.optimizers import L2
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
+from fastbp.engine.settings import is_alike, rule_of
 from fastbp.engine.threads.locks import lock_of
 from fastbp.network.architecture import Architecture
-from fastbp.network.backend import Backend
+from fastbp.network.backend import Backend, Steps
 from fastbp.network.parameters import Parameters
 from fastbp.network.spare_plans import SparePlans
 from fastbp.network.streams import Streams
+from fastbp.optimizer_base import Optimizer
 
 # Plans that are kept: a training, its validation and predictions in between find theirs again.
 PLANS = 4
@@ -44,6 +46,8 @@ class PlanningBackend(Backend):
         self._plans: dict[tuple[Any, ...], Plan] = {}
         # The plan whose packed parameters are those of the model, if these have this version.
         self._packed: tuple[Plan, int] | None = None
+        # Batch size and key of the noise, an optimizer as it was, and the key of the plan for them.
+        self._known: tuple[tuple[Any, ...], Optimizer, tuple[Any, ...]] | None = None
         self._spare: SparePlans | None = None  # of networks that share theirs
         self._lock = lock_of(self)
 
@@ -65,6 +69,22 @@ class PlanningBackend(Backend):
     def _key(self, kind: Kind) -> tuple[Any, ...]:
         """What a plan of that kind is kept under; of a noisy network until it is reset."""
         return kind, self.noise_key
+
+    def _kind_of(self, steps: Steps, optimizer: Optimizer) -> Kind:
+        """Of the plan for steps that are not cut."""
+        rule, clips = rule_of(optimizer, self.architecture.l2), optimizer.clip_norm is not None
+        return Kind("train", rule, steps.batch_size, steps.samples.weighted, clips, steps.penalty_times)
+
+    def _rule_and_key(self, steps: Steps, optimizer: Optimizer) -> tuple[Optimizer, tuple[Any, ...]]:
+        """The optimizer as it is, and what the plan for steps that are not cut is kept under: the last ones,
+        if these are alike."""
+        known = self._known  # read once: another thread may replace it
+        if known and known[0] == (steps.batch_size, self.noise_key) and is_alike(known[1], optimizer):
+            return known[1:]
+        rule = optimizer.snapshot()
+        key = self._key(self._kind_of(steps, rule))
+        self._known = (steps.batch_size, self.noise_key), rule, key
+        return rule, key
 
     def design(self, kind: Kind) -> Design:
         """What a plan of that kind is made of."""

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastbp.engine.entries.shuffling import bit_generator_at, permutations, shuffle_call
+from fastbp.engine.entries.shuffling import (
+    bit_generator_at,
+    go_to,
+    knows_positions,
+    permutations,
+    position_of,
+    shuffle_call,
+)
 
 
 class Streams:
@@ -91,6 +98,19 @@ class Streams:
     def can_shuffle(self) -> bool:
         """Whether `permutations` is compiled."""
         return shuffle_call.cache_info().currsize > 0
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """Where `shuffling` is; to set it takes it back there. Only where it `has_position`."""
+        return position_of(self.located[1])
+
+    @position.setter
+    def position(self, position: tuple[int, ...]) -> None:
+        go_to(self.located[1], position)
+
+    @property
+    def has_position(self) -> bool:
+        return knows_positions()
 
     def state(self) -> dict[str, Any]:
         """Where the generators are that training draws from, as JSON."""

@@ -99,6 +99,20 @@ class FitOptions:
         if self.validation_split and self.validation_data is not None:
             raise ValueError("give validation_data or validation_split, not both")
         self._check_ranks()
+        # Whether nothing is asked for that happens between steps, or to the data, and nothing rare.
+        self.is_plain = (
+            self.steps is None
+            and self.steps_per_epoch is None
+            and self.order is None
+            and self.sample_weight is None
+            and self.class_weight is None
+            and self.validation_data is None
+            and self.checkpoint is None
+            and self.ranks is None
+            and self.accumulate == self.shards == 1
+            and type(self.callbacks) is type(self.metrics) is tuple
+            and not (self.callbacks or self.metrics or self.validation_split or self.local)
+        )
 
     def _check_ranks(self) -> None:
         if self.local and self.ranks is None:

@@ -16,7 +16,7 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.mpi.shards import Shards
-from fastbp.network.backend import Steps
+from fastbp.network.backend import ANY_ORDER, Steps
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer, State
 from fastbp.schedules import Schedule
@@ -38,8 +38,6 @@ CHUNK_GROWTH = 8
 ORDER_ENTRIES = 1 << 20
 # Rows of the first chunk where data are read from a disk, perhaps at 10 ms each.
 FIRST_ROWS_ON_DISK = 64
-# Where it matters only that there is one.
-ANY_ORDER = np.empty(0, np.int64)
 # Steps or epochs, where as many are wanted as there are.
 NO_LIMIT = sys.maxsize
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,24 @@ from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Labels
-from fastbp.inputs.targets import warn_if_out_of_reach
-from fastbp.inspection.symmetry import warn_if_symmetric
+from fastbp.inputs.targets import is_within_reach, require_values, warn_if_out_of_reach
+from fastbp.inspection.symmetry import symmetric_layers, warn_if_symmetric
 from fastbp.mpi.shards import Shards
+from fastbp.network.backend import Steps
 from fastbp.network.network import Network
 from fastbp.optimizer_base import Optimizer
+from fastbp.schedules import Schedule
 from fastbp.training.batch_run import BatchRun
 from fastbp.training.batches import Batches, gives_batches
+from fastbp.training.interrupt import Interrupts
 from fastbp.training.options import FitOptions
 from fastbp.training.run import Run
 from fastbp.training.shared.agreement import agreed_shards
 from fastbp.training.shared.run import SharedRun, cut_into
 from fastbp.training.validation import Validation
+
+# Trainings that are expected to take no longer may be done at once: Ctrl-C waits for them.
+SHORT_SECONDS = 0.02
 
 
 def make_ready(model: Network, optimizer: Optimizer) -> None:
@@ -39,6 +47,10 @@ def make_ready(model: Network, optimizer: Optimizer) -> None:
 def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     """One call of `MLP.fit`."""
     make_ready(model, options.optimizer)
+    if options.is_plain and Y is not None:
+        history = _fit_at_once(model, X, Y, options)
+        if history is not None:
+            return history
     held_out = None
     if options.leads:
         held_out = model.reader.validation(options.validation_data, options.check_finite)
@@ -54,6 +66,83 @@ def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     if run.shortage:
         checks.warn(run.shortage)
     return history
+
+
+# ---- all at once -------------------------------------------------------------------------------------------
+
+
+def _fit_at_once(model: Network, X: Any, Y: Any, options: FitOptions) -> History | None:
+    """A short training that nobody watches, with data that are taken as they are: all of it is one entry into
+    compiled code, as what a `Run` does between its chunks would take longer than the steps.
+
+    None where it is another one, or there is something to be said of it (also that it diverges): nothing has
+    changed then.
+    """
+    backend, samples = model.backend, model.reader.samples_as_they_are(X, Y)
+    if samples is None or not options.epochs or isinstance(options.optimizer.lr, Schedule):
+        return None
+    if samples.apart_from(model.parameters.flat) is not samples:
+        return None
+    rows, batch_size = len(samples), min(options.batch_size, len(samples))
+    steps = Steps(samples, None, 0, options.epochs * -(-rows // batch_size), batch_size)
+    if steps.last * backend.expected_step_seconds(batch_size, None) > SHORT_SECONDS:
+        return None
+    if options.progress and sys.stderr is not None and sys.stderr.isatty():
+        return None
+    if not _raises_no_doubt(model, samples, options.check_finite):
+        return None
+    history, interrupts, done = History(), Interrupts(backend.request_stop), False
+    try:
+        with interrupts:
+            try:
+                done = _train_at_once(model, steps, options, history)
+            except KeyboardInterrupt:  # of a handler that is not ours
+                history.interrupted = True
+    except Exception as error:
+        error.history = history  # type: ignore[attr-defined]
+        raise
+    finally:
+        model.parameters.changed()
+    history.interrupted |= interrupts.pressed
+    if history.interrupted:
+        interrupts.pass_on()
+        return history
+    return history if done else None
+
+
+def _raises_no_doubt(model: Network, samples: Samples, check_finite: bool) -> bool:
+    """Whether there is nothing to be said against, or about, the data and the units. (Parameters that are not
+    finite do not become so.)"""
+    architecture, backend = model.architecture, model.backend
+    X, Y, loss = samples.X, samples.Y, architecture.loss
+    assert isinstance(X, np.ndarray) and isinstance(Y, np.ndarray)
+    if checks.flag("check_finite", check_finite):
+        if not (backend.is_finite(X) and backend.is_finite(Y)):
+            return False
+        require_values("Y", Y, loss)
+    reached = is_within_reach(Y, architecture.activations[-1], loss, backend.is_within)
+    return reached and (model.parameters.symmetry_reported or not symmetric_layers(model))
+
+
+def _train_at_once(model: Network, steps: Steps, options: FitOptions, history: History) -> bool:
+    """Do all steps and put their epochs into the history; False: nothing has changed."""
+    began, epochs, backend = time.perf_counter(), options.epochs or 0, model.backend
+    losses = backend.train_at_once(steps, epochs if options.shuffle else 0, options.optimizer)
+    if losses is None:
+        return False
+    rate = float(options.optimizer.lr)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - began
+    divisor = 1 if model.architecture.reduction == "sum" else len(steps.samples)
+    if epochs == 1:
+        history._add_epoch(float(np.add.reduce(losses)) / divisor, rate, seconds)
+    else:
+        history._add_epochs(losses.reshape(epochs, -1).sum(axis=1) / divisor, rate, seconds / epochs)
+    history.seconds = seconds
+    backend.measured_step = (steps.batch_size, None), seconds / steps.last
+    return True
+
+
+# ---- runs --------------------------------------------------------------------------------------------------
 
 
 def samples_to_train(

@@ -109,17 +109,33 @@ def go_back(generator, place):
     store_number(state + 8, peek(place, 2))
 
 
+_word = ctypes.c_uint64.from_address
+
+
+def position_of(generator: int) -> tuple[int, ...]:
+    """The same for Python: what `keep_position` notes of the bitgen_t at that address."""
+    state = _word(generator + 8 * STATE).value
+    numbers = _word(state).value
+    return _word(numbers).value, _word(numbers + 8).value, _word(state + 8).value
+
+
+def go_to(generator: int, position: tuple[int, ...]) -> None:
+    """Put it back there."""
+    state = _word(generator + 8 * STATE).value
+    numbers = _word(state).value
+    _word(numbers).value, _word(numbers + 8).value, _word(state + 8).value = position
+
+
 @cache
 def knows_positions() -> bool:
     """Whether generators of this NumPy keep their position where `keep_position` looks for it."""
     generator = np.random.default_rng(1)
     generator.integers(1 << 32, dtype=np.uint32)  # one half of 64 bits
-    known, word = generator.bit_generator.state, ctypes.c_uint64.from_address
+    known = generator.bit_generator.state
     if known["bit_generator"] != "PCG64":
         return False
-    state = word(bit_generator_at(generator) + 8 * STATE).value
-    low, high, half = word(state).value, word(state).value + 8, word(state + 8).value
-    whole = word(low).value + (word(high).value << 64)
+    low, high, half = position_of(bit_generator_at(generator))
+    whole = low + (high << 64)
     return bool(whole == known["state"]["state"] and half == 1 + (known["uinteger"] << 32))
 
 
