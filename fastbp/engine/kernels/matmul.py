@@ -43,6 +43,13 @@ ZERO, FROM_C, FROM_ROW = 0, 1, 2
 # prefetches asks for those of so many k later, in cuts of so many accumulators. Worth 15 to 30% in products
 # of 256 x 784 x 1024 and more; where all is near, up to 5% lost.
 AHEAD, PREFETCH_FROM = 8, 8
+# So many k take one turn of the loop in variants of so many accumulators, where registers are few. (With 32
+# tiles are so large that it does not matter.) A core that is shared with another thread, perhaps of another
+# virtual machine, issues half as many instructions: three in a cycle on Zen 3, where 12 multiply-adds take 6
+# cycles, and 29 instructions for one k took 10.
+UNROLLED, UNROLLED_FROM = 2, 10
+# So many rows of A are reached from one pointer: base + stride * (0, 1, 2) are addresses of one instruction.
+FROM_ONE = 3
 # What a variant prefetches: nothing, A and B, or the next tile of C where C is what the sums begin with
 # (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last
 # one has tiles of up to four vectors only: to compile the others takes a while.
@@ -131,11 +138,26 @@ def _vector_at(b, base, i, row_stride, j, vector_stride):
     return b.add(b.add(base, b.mul(I64(i), row_stride)), b.mul(I64(j), vector_stride))
 
 
+def _opaque(b, value):
+    """The same number, of which LLVM does not know how it came about."""
+    return b.call(ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0"), [value])
+
+
 def _phi(b, *incoming):
     p = b.phi(incoming[0][0].type)
     for value, source in incoming:
         p.add_incoming(value, source)
     return p
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """How far the loop over k has come."""
+
+    k: ir.Value  # so many are left of a group
+    a: list[ir.Value]  # where A has the next one, of every third row (ALONG_ROWS: of the first)
+    b: ir.Value  # where B has it
+    acc: Cells
 
 
 @dataclass(frozen=True)
@@ -204,7 +226,7 @@ class _Variant:
     def _sum(self, head: ir.Block, first: Cells, tail: ir.Block) -> tuple[ir.Block, Cells]:
         """The loops over groups of k, and over k; the block from which they end, and the sums there."""
         v, function = self.v, head.function
-        outer, body, latch = (function.append_basic_block(n) for n in ("outer", "body", "latch"))
+        outer = function.append_basic_block("outer")
         b = ir.IRBuilder(head)
         b.cbranch(b.icmp_signed(">", v["depth"], I64(0)), outer, tail)
 
@@ -214,46 +236,94 @@ class _Variant:
         count = b.select(b.icmp_signed("<", left, v["group"]), left, v["group"])
         # where A will be read some time from now: in the next group, or two cache lines on
         ahead = b.select(b.icmp_signed("==", v["a_group_stride"], I64(0)), I64(128), v["a_group_stride"])
-        b.branch(body)
+        # (Where LLVM knows how far these are from each other, it finds each from the one before, in each k.)
+        others = range(FROM_ONE, self.height, FROM_ONE) if self.along == ALONG_K else ()
+        rows = [group_a, *(_opaque(b, b.add(group_a, b.mul(v["a_stride"], I64(i)))) for i in others)]
+        state, block = _Sums(count, rows, group_b, group_acc), outer
+        for together in (UNROLLED, 1) if self._unrolls else (1,):
+            state, block = self._loop(b, block, state, ahead, together)
+            b = ir.IRBuilder(block)
 
+        left_next = b.sub(left, count)
+        left.add_incoming(left_next, block)
+        group_a.add_incoming(b.add(group_a, v["a_group_stride"]), block)
+        group_b.add_incoming(state.b, block)
+        for ij in self.cells:
+            group_acc[ij].add_incoming(state.acc[ij], block)
+        b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
+        return block, state.acc
+
+    @property
+    def _unrolls(self) -> bool:
+        return isa().registers < 32 and self.height * self.width >= UNROLLED_FROM
+
+    def _loop(
+        self, b: ir.IRBuilder, before: ir.Block, state: _Sums, ahead: ir.Value, together: int
+    ) -> tuple[_Sums, ir.Block]:
+        """From the end of `before`: so many k together, as long as there are so many; what is left of them in
+        the block that is returned."""
+        function = before.function
+        body, after = function.append_basic_block("body"), function.append_basic_block("after")
+        b.cbranch(b.icmp_signed(">=", state.k, I64(together)), body, after)
         b = ir.IRBuilder(body)
         ops = Vectors(b, self.dtype)
-        k, pa, pb = _phi(b, (count, outer)), _phi(b, (group_a, outer)), _phi(b, (group_b, outer))
-        acc = {ij: _phi(b, (group_acc[ij], outer)) for ij in self.cells}
-        last = self._multiply_add(ops, k, pa, pb, acc, ahead)
-        k_next, pb_next = b.sub(k, I64(1)), b.add(pb, v["b_k"])
-        k.add_incoming(k_next, body)
-        pa.add_incoming(b.add(pa, I64(ops.itemsize) if self.along == ALONG_K else v["a_stride"]), body)
-        pb.add_incoming(pb_next, body)
+        here = _Sums(
+            _phi(b, (state.k, before)),
+            [_phi(b, (row, before)) for row in state.a],
+            _phi(b, (state.b, before)),
+            {ij: _phi(b, (state.acc[ij], before)) for ij in self.cells},
+        )
+        k, pa, pb, acc = here.k, here.a, here.b, here.acc
+        for _ in range(together):
+            acc = self._multiply_add(ops, k, pa, pb, acc, ahead)
+            step = I64(ops.itemsize) if self.along == ALONG_K else self.v["a_stride"]
+            pa = [b.add(row, step) for row in pa]
+            k, pb = b.sub(k, I64(1)), b.add(pb, self.v["b_k"])
+        for phi, value in ((here.k, k), *zip(here.a, pa, strict=True), (here.b, pb)):
+            phi.add_incoming(value, body)
         for ij in self.cells:
-            acc[ij].add_incoming(last[ij], body)
-        b.cbranch(b.icmp_signed(">", k_next, I64(0)), body, latch)
-
-        b = ir.IRBuilder(latch)
-        left_next = b.sub(left, count)
-        left.add_incoming(left_next, latch)
-        group_a.add_incoming(b.add(group_a, v["a_group_stride"]), latch)
-        group_b.add_incoming(pb_next, latch)
-        for ij in self.cells:
-            group_acc[ij].add_incoming(last[ij], latch)
-        b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
-        return latch, last
+            here.acc[ij].add_incoming(acc[ij], body)
+        b.cbranch(b.icmp_signed(">=", k, I64(together)), body, after)
+        b = ir.IRBuilder(after)
+        return _Sums(
+            _phi(b, (state.k, before), (k, body)),
+            [_phi(b, (x, before), (y, body)) for x, y in zip(state.a, pa, strict=True)],
+            _phi(b, (state.b, before), (pb, body)),
+            {ij: _phi(b, (state.acc[ij], before), (acc[ij], body)) for ij in self.cells},
+        ), after
 
     def _multiply_add(
-        self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, acc: Cells, ahead: ir.Value
+        self, ops: Vectors, k: ir.Value, a: list[ir.Value], b: ir.Value, acc: Cells, ahead: ir.Value
     ) -> Cells:
-        """One k: all accumulators, each with a multiply-add more. a, b: where A and B have this k."""
+        """One k: all accumulators, each with a multiply-add more. a, b: where A and B have this k (see
+        `_Sums`)."""
         build, v = ops.b, self.v
-        vectors = [ops.load(build.add(b, build.mul(I64(j), v["b_vector"]))) for j in range(self.width)]
+
+        def vector(j: int) -> Vec:
+            return ops.load(build.add(b, build.mul(I64(j), v["b_vector"])))
+
+        def number(i: int) -> Vec:
+            step = v["a_stride"] if self.along == ALONG_K else I64(ops.itemsize)
+            base, row = (a[i // FROM_ONE], i % FROM_ONE) if self.along == ALONG_K else (a[0], i)
+            return ops.load_splat(build.add(base, build.mul(I64(row), step)))
+
+        def multiplied(i: int, j: int, number: Vec, vector: Vec) -> ir.Value:
+            return self.accumulate(ops, number, vector, ops.wrap(acc[i, j])).value
+
         if self.prefetch == OF_OPERANDS and self.height * self.width >= PREFETCH_FROM:
-            self._prefetch(ops, k, a, b, ahead)
-        step = v["a_stride"] if self.along == ALONG_K else I64(ops.itemsize)
-        last = {}
-        for i in range(self.height):
-            number = ops.load_splat(build.add(a, build.mul(I64(i), step)))
-            for j in range(self.width):
-                last[i, j] = self.accumulate(ops, number, vectors[j], ops.wrap(acc[i, j])).value
-        return last
+            self._prefetch(ops, k, a[0], b, ahead)
+        if self.height < self.width and len(acc) + self.width + 1 > isa().registers:
+            # A's numbers are fewer: they stay in registers, and B's vectors come one by one.
+            numbers = [number(i) for i in range(self.height)]
+            of_vectors = ((j, vector(j)) for j in range(self.width))
+            return {
+                (i, j): multiplied(i, j, numbers[i], here)
+                for j, here in of_vectors
+                for i in range(self.height)
+            }
+        vectors = [vector(j) for j in range(self.width)]
+        of_rows = ((i, number(i)) for i in range(self.height))
+        return {(i, j): multiplied(i, j, here, vectors[j]) for i, here in of_rows for j in range(self.width)}
 
     def _prefetch(self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, ahead: ir.Value) -> None:
         build, v = ops.b, self.v
