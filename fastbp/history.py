@@ -58,6 +58,18 @@ class History:
         history.seconds = seconds
         return history
 
+    @classmethod
+    def _of_epochs(cls, losses: Sequence[float], rate: float, seconds: float) -> Self:
+        """The same from each epoch's loss, all of one learning rate and equally long."""
+        history, count = cls.__new__(cls), len(losses)
+        history._columns = {
+            "loss": array("d", losses),
+            "lr": array("d", [rate] * count),
+            "epoch_seconds": array("d", [seconds / count] * count),
+        }
+        history.seconds = seconds
+        return history
+
     @property
     def loss(self) -> Values:
         """(epochs,): made of the losses of the epoch's batches, each before that batch's update.

@@ -43,6 +43,7 @@ class Architecture:
     loss, activations : the definitions (`Loss`, and an `Activation` for each layer).
     scaling : (scale, offset), both (inputs,) in float64, or None where inputs are taken as they are.
     shapes : (fan_in, fan_out) of every layer.
+    is_noisy : whether training draws random numbers at each step.
     alike : equal, and mostly the same object, for architectures that train and predict alike: all but seed
         and threads.
     arrays : names and shapes of the parameter arrays in their order, see `layout`.
@@ -102,6 +103,7 @@ class Architecture:
         hidden = self.hidden
         names = [hidden] * (len(self.shapes) - 1) if isinstance(hidden, str) else hidden
         self.activations = [activations.OUTPUTS[name] for name in (*names, self.output)]
+        self.is_noisy = self.input_noise > 0 or any(self.dropout)
         self.alike = _known(self._kind())
         self.arrays = layout.shapes(self.layer_sizes, self.layer_norm)
 
@@ -135,11 +137,6 @@ class Architecture:
         layers = self.layer_sizes, tuple(self.activation_names), self.layer_norm, tuple(self.dropout)
         training = self.loss.name, self.reduction, self.max_norm, self.l2, self.input_noise
         return (*layers, *training, self.dtype, self.precision, scaling)
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether training draws random numbers at each step."""
-        return self.input_noise > 0 or any(self.dropout)
 
     @property
     def activation_names(self) -> list[str]:

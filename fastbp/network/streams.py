@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.entries import shuffling
 from fastbp.engine.entries.shuffling import (
     bit_generator_at,
     go_to,
     knows_positions,
     permutations,
     position_of,
-    shuffle_call,
 )
 
 
@@ -97,7 +97,7 @@ class Streams:
     @property
     def can_shuffle(self) -> bool:
         """Whether `permutations` is compiled."""
-        return shuffle_call.cache_info().currsize > 0
+        return shuffling.is_compiled()
 
     @property
     def position(self) -> tuple[int, ...]:

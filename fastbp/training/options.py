@@ -20,6 +20,7 @@ from fastbp.optimizer_base import Optimizer
 from fastbp.training.checkpoint import ON_ERROR, Checkpoints
 
 BATCH_SIZE = 32
+NO_CALLBACKS = Callbacks(())
 # From an epoch, counted from 1, to the numbers of the rows in the order in which it takes them.
 RowOrder = Callable[[int], ArrayLike]
 
@@ -92,7 +93,8 @@ class FitOptions:
         self.progress = checks.flag("progress", self.progress)
         if self.steps_per_epoch is not None:
             self.steps_per_epoch = checks.count("steps_per_epoch", self.steps_per_epoch)
-        self.sorted_callbacks = Callbacks(self.callbacks)
+        none = type(self.callbacks) is tuple and not self.callbacks
+        self.sorted_callbacks = NO_CALLBACKS if none else Callbacks(self.callbacks)
         checks.known_name("on_checkpoint_error", self.on_checkpoint_error, ON_ERROR)
         self.checkpoints = self._checkpoints()
         self.validation_split = checks.number("validation_split", self.validation_split, low=0, below=1)
@@ -110,8 +112,9 @@ class FitOptions:
             and self.checkpoint is None
             and self.ranks is None
             and self.accumulate == self.shards == 1
-            and type(self.callbacks) is type(self.metrics) is tuple
-            and not (self.callbacks or self.metrics or self.validation_split or self.local)
+            and none
+            and type(self.metrics) is tuple
+            and not (self.metrics or self.validation_split or self.local)
         )
 
     def _check_ranks(self) -> None:

@@ -91,23 +91,25 @@ def _fit_at_once(model: Network, X: Any, Y: Any, options: FitOptions) -> History
         return None
     if not _raises_no_doubt(model, samples, options.check_finite):
         return None
-    history, interrupts, done = History(), Interrupts(backend.request_stop), False
+    interrupts, history = Interrupts(backend.request_stop), None
     try:
         with interrupts:
             try:
-                done = _train_at_once(model, steps, options, history)
+                history = _train_at_once(model, steps, options)
             except KeyboardInterrupt:  # of a handler that is not ours
+                history = History()
                 history.interrupted = True
     except Exception as error:
-        error.history = history  # type: ignore[attr-defined]
+        error.history = History()  # type: ignore[attr-defined]
         raise
     finally:
         model.parameters.changed()
-    history.interrupted |= interrupts.pressed
-    if history.interrupted:
+    if interrupts.pressed:
+        history = history or History()
+        history.interrupted = True
+    if history is not None and history.interrupted:
         interrupts.pass_on()
-        return history
-    return history if done else None
+    return history
 
 
 def _raises_no_doubt(model: Network, samples: Samples, check_finite: bool) -> bool:
@@ -124,22 +126,20 @@ def _raises_no_doubt(model: Network, samples: Samples, check_finite: bool) -> bo
     return reached and (model.parameters.symmetry_reported or not symmetric_layers(model))
 
 
-def _train_at_once(model: Network, steps: Steps, options: FitOptions, history: History) -> bool:
-    """Do all steps and put their epochs into the history; False: nothing has changed."""
+def _train_at_once(model: Network, steps: Steps, options: FitOptions) -> History | None:
+    """Do all steps; None: nothing has changed."""
     began, epochs, backend = time.perf_counter(), options.epochs or 0, model.backend
     losses = backend.train_at_once(steps, epochs if options.shuffle else 0, options.optimizer)
     if losses is None:
-        return False
-    rate = float(options.optimizer.lr)  # type: ignore[arg-type]
+        return None
     seconds = time.perf_counter() - began
-    divisor = 1 if model.architecture.reduction == "sum" else len(steps.samples)
-    if epochs == 1:
-        history._add_epoch(float(np.add.reduce(losses)) / divisor, rate, seconds)
-    else:
-        history._add_epochs(losses.reshape(epochs, -1).sum(axis=1) / divisor, rate, seconds / epochs)
-    history.seconds = seconds
     backend.measured_step = (steps.batch_size, None), seconds / steps.last
-    return True
+    divisor = 1 if model.architecture.reduction == "sum" else len(steps.samples)
+    rate = float(options.optimizer.lr)  # type: ignore[arg-type]  # no schedule
+    if epochs == 1:
+        return History._of_epochs([float(np.add.reduce(losses)) / divisor], rate, seconds)
+    sums = losses.reshape(epochs, -1).sum(axis=1)
+    return History._of_epochs((sums / divisor).tolist(), rate, seconds)
 
 
 # ---- runs --------------------------------------------------------------------------------------------------

@@ -139,9 +139,18 @@ def knows_positions() -> bool:
     return bool(whole == known["state"]["state"] and half == 1 + (known["uinteger"] << 32))
 
 
+_called: list[Any] = []  # what `shuffle_call` has returned
+
+
 @cache
 def shuffle_call() -> Any:
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle())
+    _called.append(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle()))
+    return _called[0]
+
+
+def is_compiled() -> bool:
+    """Whether `permutations` is."""
+    return bool(_called)
 
 
 def permutations(generator: np.random.Generator, at: int, rows: int, count: int) -> NDArray[np.int64]:
