@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastbp.callbacks import Callback
@@ -18,7 +17,7 @@ from fastbp.inspection.inspected import Inspected
 from fastbp.metrics import Function
 from fastbp.mpi.communicator import joined
 from fastbp.network.architecture import Architecture
-from fastbp.network.backend import Backend, Steps
+from fastbp.network.backend import Backend
 from fastbp.network.compiled import CompiledBackend
 from fastbp.network.evaluation import evaluate
 from fastbp.network.results import Gradients, Trace, checked_trace
@@ -193,14 +192,7 @@ class MLP(Embeddable, Inspected):
         """
         if isinstance(optimizer, TrainingState):
             optimizer = optimizer.optimizer_for(self, X)
-        start.make_ready(self, optimizer)
-        rule, parameters = optimizer.snapshot(), self.parameters
-        state = rule.state(parameters.owner, len(parameters), self.architecture.dtype)
-        batch = self.reader.batch(X, Y, sample_weight, check_finite).apart_from(parameters.flat)
-        self.reader.learns(batch)
-        rows, out = len(batch), np.empty(1)
-        self.backend.train(Steps(batch, None, 0, 1, rows), rule, state, out)
-        return float(out[0]) if self.architecture.reduction == "sum" else float(out[0]) / rows
+        return start.train_step(self, X, Y, optimizer, sample_weight, check_finite)
 
     # ---- training -------------------------------------------------------------------------------------
 

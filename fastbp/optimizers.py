@@ -20,11 +20,12 @@ clip_value=None clip nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastbp.checks import flag, number, shown
-from fastbp.formulas.moments import bias_corrections, nadam_momentum, nadam_products
 from fastbp.optimizer_base import Numbers, Optimizer
 from fastbp.schedules import Schedule
 
@@ -152,14 +153,15 @@ class Adam(Optimizer):
 
     def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
         beta1, beta2 = map(float, self.betas)
-        grown, unbias = bias_corrections(beta1, beta2, first_step, last_step)
+        t = np.arange(first_step + 1, last_step + 1)
+        unbias = 1 / np.sqrt(1 - beta2**t)
         eps = float(self.eps)
         return {
             "beta1": beta1,
             "rest1": 1 - beta1,
             "beta2": beta2,
             "rest2": 1 - beta2,
-            "lr": self._rates(first_step, last_step) / grown,
+            "lr": self._rates(first_step, last_step) / (1 - beta1**t),
             "unbias": unbias,
             "eps": eps * unbias if self.epsilon_hat else eps,
             "weight_decay": float(self.weight_decay),
@@ -254,14 +256,26 @@ class NAdam(Adam):
     def coefficients(self, first_step: int, last_step: int) -> dict[str, Numbers]:
         own = super().coefficients(first_step, last_step)
         beta1, decay = float(self.betas[0]), float(self.momentum_decay)
-        mu = nadam_momentum(beta1, decay, np.arange(first_step + 1, last_step + 2))
-        products = nadam_products(beta1, decay, (last_step + 1).bit_length())[first_step : last_step + 1]
+        mu = _nadam_momentum(beta1, decay, np.arange(first_step + 1, last_step + 2))
+        products = _nadam_products(beta1, decay, (last_step + 1).bit_length())[first_step : last_step + 1]
         lr = self._rates(first_step, last_step)
         del own["lr"], own["keep"]
         return own | {
             "of_g": lr * (1 - mu[:-1]) / (1 - products[:-1]),
             "of_m": lr * mu[1:] / (1 - products[1:]),
         }
+
+
+def _nadam_momentum(beta1: float, decay: float, t: NDArray[np.int64]) -> NDArray[np.float64]:
+    mu: NDArray[np.float64] = beta1 * (1 - 0.5 * np.power(0.96, t * decay))
+    return mu
+
+
+@lru_cache(maxsize=8)
+def _nadam_products(beta1: float, decay: float, bits: int) -> NDArray[np.float64]:
+    """M(1), M(2), ..., M(2^bits): a call for each step would otherwise multiply up all those before."""
+    steps = np.arange(1, (1 << bits) + 1)
+    return np.cumprod(_nadam_momentum(beta1, decay, steps), dtype=np.float64)
 
 
 class RMSprop(Optimizer):

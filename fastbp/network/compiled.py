@@ -27,6 +27,7 @@ from fastbp.network.plans import Kind, PlanningBackend
 from fastbp.network.results import Trace
 from fastbp.network.streams import Streams
 from fastbp.optimizer_base import Optimizer, State
+from fastbp.schedules import Schedule
 
 Array = NDArray[Any]
 
@@ -36,6 +37,8 @@ FORWARD_ROWS = 512
 ENTRY_MULTIPLY_ADDS = 1_500_000_000
 # From so many parameters on, even a few rows are worth a team.
 FEW_ROWS_PARAMETERS = 4_000_000
+# Steps for which an optimizer's numbers are made at once: for one they take nearly as long as for all these.
+SETTINGS_AHEAD = 128
 
 
 class CompiledBackend(PlanningBackend):
@@ -48,8 +51,8 @@ class CompiledBackend(PlanningBackend):
 
     def __init__(self, architecture: Architecture, parameters: Parameters, streams: Streams) -> None:
         super().__init__(architecture, parameters, streams)
-        # An optimizer as it was, steps, their divisor, and what each took of it, which was always the same.
-        self._constant: tuple[Optimizer, int, float, Array] | None = None
+        # An optimizer as it was, the divisor of its steps, the first of them, and what each takes of it.
+        self._ahead: tuple[Optimizer, float, int, Array] | None = None
         self._few_rows: few_rows.FewRows | None = None
         self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
@@ -265,13 +268,16 @@ class CompiledBackend(PlanningBackend):
                 runs, divisors = steps.taken(divisors), divisors[divisors != 0]
                 count = len(divisors)
             return runs, settings_of(optimizer, state.steps, count, divisors, dtype, l2)
-        known = self._constant  # read once: another thread may replace it
-        if known and known[1:3] == (count, divisors) and is_alike(known[0], optimizer):
-            return runs, known[3]
-        settings = settings_of(optimizer, state.steps, count, divisors, dtype, l2)
-        if is_constant(settings):
-            self._constant = optimizer.snapshot(), count, divisors, settings
-        return runs, settings
+        steps_done, known = state.steps, self._ahead  # read once: another thread may replace it
+        if known and known[1] == divisors and is_alike(known[0], optimizer):
+            start = 0 if is_constant(known[3]) else steps_done - known[2]
+            if 0 <= start <= len(known[3]) - count:
+                return runs, known[3][start : start + count]
+        if count > SETTINGS_AHEAD or isinstance(optimizer.lr, Schedule):  # whose course may change any time
+            return runs, settings_of(optimizer, steps_done, count, divisors, dtype, l2)
+        settings = settings_of(optimizer, steps_done, SETTINGS_AHEAD, divisors, dtype, l2)
+        self._ahead = optimizer.snapshot(), divisors, steps_done, settings
+        return runs, settings[:count]
 
     def _train_in_parts(
         self,

@@ -1,7 +1,7 @@
 """One run of `fit`, from its arguments to the history.
 
 options         what `fit` was asked for, checked
-start           data become samples, rows are held out, the optimizer's state is found
+start           data become samples, rows are held out; short trainings are done at once
 batches         where the batches of an iterable come from
 run, batch_run  chunks of steps, epochs, callbacks: over arrays, and over an iterable of batches
 course          what a run shows of itself to the modules below

@@ -44,6 +44,28 @@ def make_ready(model: Network, optimizer: Optimizer) -> None:
     parameters.changed()
 
 
+def train_step(
+    model: Network,
+    X: Any,
+    Y: Any,
+    optimizer: Optimizer,
+    sample_weight: ArrayLike | None,
+    check_finite: bool,
+) -> float:
+    """One call of `MLP.train_step`."""
+    make_ready(model, optimizer)
+    parameters, architecture = model.parameters, model.architecture
+    batch = model.reader.batch(X, Y, sample_weight, check_finite).apart_from(parameters.flat)
+    model.reader.learns(batch)
+    steps = Steps(batch, None, 0, 1, len(batch))
+    out = None if batch.weighted else model.backend.train_at_once(steps, 0, optimizer)
+    if out is None:
+        rule, out = optimizer.snapshot(), np.empty(1)
+        state = rule.state(parameters.owner, len(parameters), architecture.dtype)
+        model.backend.train(steps, rule, state, out)
+    return float(out[0]) if architecture.reduction == "sum" else float(out[0]) / len(batch)
+
+
 def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     """One call of `MLP.fit`."""
     make_ready(model, options.optimizer)

@@ -196,6 +196,22 @@ def test_rows_of_larger_arrays_and_partial_fit(done):
     assert done()[1:4] == 3 * [True]
 
 
+def test_steps_one_by_one_are_those_of_a_fit():
+    """Whatever changes between them: the numbers of some steps are made ahead."""
+    for make in OPTIMIZERS.values():
+        model, optimizer = network(), make()
+        twin, other = network(), make()
+        for step in range(300):
+            if step in (100, 290):
+                optimizer.lr = other.lr = 0.003 * step
+            model.train_step(X, Y, optimizer)
+            in_chunks(lambda: twin.fit(X, Y, steps=1, batch_size=90, optimizer=other, shuffle=False))  # noqa: B023
+            if step == 200:
+                optimizer.state(model.parameters.owner, 0, model.dtype).steps = 7
+                other.state(twin.parameters.owner, 0, model.dtype).steps = 7
+        assert everything(model, optimizer) == everything(twin, other)
+
+
 def test_on_a_terminal_there_is_a_bar(done, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     model, optimizer = network(), fastbp.SGD(0.1)
