@@ -1,5 +1,6 @@
 """Ctrl-C during fit: a real SIGINT to a real process."""
 
+import gc
 import json
 import signal
 import subprocess
@@ -207,3 +208,16 @@ def test_ctrl_c_while_compiling():
     assert ended.wait(60)
     with pytest.raises(ZeroDivisionError):
         jit.uninterrupted(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_waits_for_the_compiler_and_is_as_before_then(collects):
+    seen = []
+    (gc.enable if collects else gc.disable)()
+    try:
+        jit.uninterrupted(lambda: seen.append(gc.isenabled()))
+        with pytest.raises(ZeroDivisionError):
+            jit.uninterrupted(lambda: 1 // 0)
+        assert (seen, gc.isenabled()) == ([False], collects)
+    finally:
+        gc.enable()

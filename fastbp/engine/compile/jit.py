@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import gc
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -81,10 +82,24 @@ def uninterrupted(compile: Callable[[], Any]) -> None:
     In the middle of LLVM's work, Python code that it calls would swallow a KeyboardInterrupt and leave half a
     function behind. Who is compiling already (code of his own, which uses a kernel) goes on himself.
     """
-    if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
+    if global_compiler_lock.is_locked():
         compile()
+    elif threading.current_thread() is not threading.main_thread():
+        _uncollected(compile)
     else:
-        _compile_elsewhere(compile)
+        _compile_elsewhere(lambda: _uncollected(compile))
+
+
+def _uncollected(compile: Callable[[], Any]) -> None:
+    """Without Python's search for garbage meanwhile: it would look again and again through all that Numba has
+    made and still needs, for a seventh of the time."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        compile()
+    finally:
+        if searches:
+            gc.enable()
 
 
 def _compile_elsewhere(compile: Callable[[], Any]) -> None:

@@ -1,10 +1,10 @@
 """How functions are compiled that only compiled code calls: to code that is linked into their callers, and
 optimised there.
 
-Numba does for each function all that it does for one that Python calls: it optimises it with all of its
-callees, and makes machine code of them, which nobody runs. In a driver of twenty functions that takes a third
-of the time. And a C callback is a function that copies its arguments for another one, which costs as much as
-a small kernel itself. Both is left out for the version of which the insides are known.
+Numba does for each function all that it does for one that Python calls: it optimises it alone and with all
+of its callees, and makes machine code of them, which nobody runs. In a driver of twenty functions that
+takes a third of the time. And a C callback is a function that copies its arguments for another one, which
+costs as much as a small kernel itself. Both is left out for the version of which the insides are known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ from numba.core.compiler import Compiler
 ENTRY = "cfunc."
 
 
-class _Linked(JITCodeLibrary):
+class _Once(JITCodeLibrary):
+    """Code that is optimised when all that it calls is linked in, and not before."""
+
+    def _optimize_functions(self, module: Any) -> None:
+        """Numba does so first for each function alone, to need less memory."""
+        module.data_layout = self._codegen._data_layout
+
+
+class _Linked(_Once):
     """Code that is never run itself."""
 
     def _optimize_final_module(self) -> None:
@@ -38,7 +46,7 @@ def _no_executable(library: Any, description: Any, environment: Any) -> Any:
     return _dynfunc.make_function(description.lookup_module(), name, "", 0, environment, (library,))
 
 
-class _Callback(JITCodeLibrary):
+class _Callback(_Once):
     """Code entered by C at one place: all else becomes part of it, or what it alone calls. (Left out are
     the passes that make ready for dropping counts of references: it has none.)"""
 
