@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import fastbp
 from fastbp.training import start
 
+PACKAGE = str(Path(fastbp.__file__).parent)
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((90, 6)).astype(np.float32)
 Y = RNG.random((90, 2)).astype(np.float32)
@@ -239,6 +241,64 @@ def test_ctrl_c_within_ends_nothing_and_is_said(monkeypatch):
     twin, other = network(), fastbp.SGD(0.1)
     twin.fit(X, Y, epochs=4, optimizer=other)
     assert everything(model, optimizer) == everything(twin, other)
+
+
+def fit_with_ctrl_c_at_line(moment, fit):
+    """What `fit` returns, None if Ctrl-C came out of it, and how many lines of fastbp ran; Ctrl-C comes at
+    that one of them."""
+    seen = [0]
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            seen[0] += 1
+            if seen[0] == moment:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        return fit(), seen[0]
+    except KeyboardInterrupt:
+        return None, seen[0]
+    finally:
+        sys.settrace(None)
+
+
+def test_ctrl_c_at_every_line_leaves_all_epochs_or_none(done):
+    def begun():
+        model, optimizer = network(dropout=0.2), fastbp.Adam(0.01)
+        model.fit(X, Y, epochs=1, optimizer=optimizer)
+        return model, optimizer
+
+    def after(epochs):
+        model, optimizer = begun()
+        for n in epochs:
+            model.fit(X, Y, epochs=n, optimizer=optimizer)
+        return everything(model, optimizer)
+
+    model, optimizer = begun()
+    _, lines = fit_with_ctrl_c_at_line(0, lambda: model.fit(X, Y, epochs=2, optimizer=optimizer))
+    assert done() == [False, True] and lines > 100
+    unbroken = {0: (after(()), after((3,))), 2: (after((2,)), after((2, 3)))}
+    outcomes = []
+    for moment in range(1, lines + 1):
+        model, optimizer = begun()
+
+        def fit(model=model, optimizer=optimizer):
+            return model.fit(X, Y, epochs=2, optimizer=optimizer)
+
+        history, _ = fit_with_ctrl_c_at_line(moment, fit)
+        assert history is None or history.interrupted
+        left = everything(model, optimizer)
+        epochs = history.epochs if history else 2 * (left == unbroken[2][0])
+        model.fit(X, Y, epochs=3, optimizer=optimizer)
+        assert (left, everything(model, optimizer)) == unbroken[epochs], moment
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        outcomes.append((history is not None, epochs))
+    # Before it begins, Ctrl-C comes out of `fit`; then all is done, and it is said.
+    assert {(False, 0), (True, 2)} <= set(outcomes)
 
 
 def test_threads_lose_no_epoch():
