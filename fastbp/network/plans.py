@@ -46,7 +46,7 @@ class PlanningBackend(Backend):
         self._plans: dict[tuple[Any, ...], Plan] = {}
         # The plan whose packed parameters are those of the model, if these have this version.
         self._packed: tuple[Plan, int] | None = None
-        # Batch size and key of the noise, an optimizer as it was, and the key of the plan for them.
+        # What matters of some steps, an optimizer as it was, and the key of the plan for them.
         self._known: tuple[tuple[Any, ...], Optimizer, tuple[Any, ...]] | None = None
         self._spare: SparePlans | None = None  # of networks that share theirs
         self._lock = lock_of(self)
@@ -79,11 +79,12 @@ class PlanningBackend(Backend):
         """The optimizer as it is, and what the plan for steps that are not cut is kept under: the last ones,
         if these are alike."""
         known = self._known  # read once: another thread may replace it
-        if known and known[0] == (steps.batch_size, self.noise_key) and is_alike(known[1], optimizer):
+        matters = steps.batch_size, steps.samples.weighted, steps.penalty_times, self.noise_key
+        if known and known[0] == matters and is_alike(known[1], optimizer):
             return known[1:]
         rule = optimizer.snapshot()
         key = self._key(self._kind_of(steps, rule))
-        self._known = (steps.batch_size, self.noise_key), rule, key
+        self._known = matters, rule, key
         return rule, key
 
     def design(self, kind: Kind) -> Design:
