@@ -148,25 +148,14 @@ class Design:
         return self.batch == 1 and not self.by_rows
 
     @cached_property
-    def has_parts(self) -> bool:
-        """Whether a narrow layer's dot products may be sums of parts."""
-        return self.narrow and self.batch > SINGLE_ROWS and len(self.shapes) - 1 > self.normalised
-
-    @cached_property
-    def halves(self) -> bool:
-        """Whether a narrow layer's dot products have two parts that are cut within a pair of panels."""
-        panels = self.rounded[-2] // self.lanes
-        return self.has_parts and panels % (2 * GROUP) != 0 and panels >= 2 * PART_PANELS
-
-    @cached_property
     def parts(self) -> int:
         """How many parts a narrow layer's dot products have: as many as workers may want to own, each of
         whole groups of panels."""
         panels = self.rounded[-2] // self.lanes
-        if self.halves:
-            return 2
+        if not self.narrow or self.batch <= SINGLE_ROWS or len(self.shapes) - 1 == self.normalised:
+            return 1
         parts = 1
-        while self.has_parts and panels % (2 * parts * GROUP) == 0 and panels // (2 * parts) >= PART_PANELS:
+        while panels % (2 * parts * GROUP) == 0 and panels // (2 * parts) >= PART_PANELS:
             parts *= 2
         return parts
 

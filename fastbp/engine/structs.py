@@ -227,9 +227,6 @@ class Parts(Struct):
     """A narrow output layer's dot products are sums of parts."""
 
     count: int
-    owned: int  # whether workers may own whole parts
-    halves: int  # whether there are two, cut within a pair of panels as two workers cut the layer below
-    step: int  # where workers of that layer share a pair of panels, it is cut at a multiple of so many rows
     address: int  # twice `count` parts, since steps alternate
     part: int  # bytes of one
     zeros: int  # a row of them: what all parts but the first begin with

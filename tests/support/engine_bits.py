@@ -52,11 +52,6 @@ IN_PARTS = [
     (13, [17, 40, 128, 1]),
     (5, [9, 512, 12]),
     (37, [20, 192, 2]),
-    # Cut within a pair of panels, at whichever row.
-    (53, [20, 200, 5]),
-    (29, [9, 100, 3]),
-    (6, [9, 200, 2]),
-    (13, [17, 40, 300, 1]),
 ]
 # What a network may have besides: the cases take turns, most of them with nothing.
 REGULAR: list[dict[str, Any]] = [

@@ -50,7 +50,7 @@ def backward(plan, layer, below, batch, worker):
     delta = deltas(plan, layer, worker)
     at = first_of_share(below.panels, batch.rows, worker)
     while True:
-        r0, r1, p0, p1, at = share(below.panels, batch.rows, below.blocks.group, worker, at, plan.parts.step)
+        r0, r1, p0, p1, at = share(below.panels, batch.rows, below.blocks.group, worker, at)
         if p0 == p1:
             return
         blocks = blocks_of((r1 - r0) * layer.fan_out * plan.itemsize, plan)

@@ -63,7 +63,7 @@ def forward(plan, layer, x, batch, worker):
     first, rows, worker = rows_of(plan, batch, worker)
     at = first_of_share(layer.panels, rows, worker)
     while True:
-        r0, r1, p0, p1, at = share(layer.panels, rows, layer.blocks.group, worker, at, plan.parts.step)
+        r0, r1, p0, p1, at = share(layer.panels, rows, layer.blocks.group, worker, at)
         if p0 == p1:
             return
         blocks = blocks_of((r1 - r0) * layer.fan_in * plan.itemsize, plan)

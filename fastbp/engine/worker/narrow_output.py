@@ -13,10 +13,6 @@ Where fan_in is many panels, the dot products are sums of a few parts of it. Wor
 once over such a layer: each takes the dot products of its own columns, and after the barrier all of them add
 up the parts and take the deltas, each for itself. In a network of one hidden layer nobody needs more of
 another worker, so that is the only barrier of a step.
-
-Where two workers share a pair of panels, there are two parts that are cut where `partition.share` cuts that
-layer: what belongs to a part then depends on the row. It is not left to how many workers there are. They meet
-once more for the deltas of that pair, and at the end of the step.
 """
 
 from __future__ import annotations
@@ -41,7 +37,6 @@ from fastbp.engine.worker.operands import (
 from fastbp.engine.worker.output import narrow_output_delta, output_delta
 from fastbp.engine.worker.partition import (
     Rectangle,
-    halves,
     owns_partial_sums,
     panel_at,
     part_of,
@@ -55,7 +50,7 @@ def forward_narrow(plan, x, batch, worker):
     """The worker's part of z, delta and the loss, for blocks of as many rows as a vector has lanes; a few
     rows are one worker's, one by one. Where it owns partial sums, z, delta and the loss are the worker's
     own."""
-    layer = top_layer(plan)
+    layer, below = top_layer(plan), layer_at(plan, plan.layers - 2)
     if plan.kernels.dots_of_rows != 0:
         if worker.t == 0:
             forward_of_few_rows(plan, layer, x, batch)
@@ -75,41 +70,18 @@ def forward_narrow(plan, x, batch, worker):
         part = parts.part
         sums = parts.address + (batch.number & 1) * parts.count * part + lo * plan.vector
     for q in range(q0, q1):
-        dots_of_part(plan, x, batch, q, lo, hi, sums + q * part)
+        p0, p1 = layer.in_panels * q // parts.count, layer.in_panels * (q + 1) // parts.count
+        a = x.address + panel_at(plan, below, p0) + lo * lanes * x.row
+        start = layer.bias.address if q == 0 else parts.zeros
+        inputs = (a, x.row, x.group // lanes, x.group_bytes, p1 - p0)
+        weights = (layer.W.address + p0 * layer.W.panel, layer.W.panel, layer.fan_out)
+        call(plan.kernels.dots, (inputs, weights, start, sums + q * part, layer.blocks.row, hi - lo))
     if owns_partial_sums(plan, worker):
         barrier(plan, worker)
     if parts.count > 1:
         z, row = layer.z + offset, layer.blocks.row
         call(plan.kernels.add_parts, (sums, part, parts.count, z, layer.fan_out, row, hi - lo))
     narrow_output_delta(layer, batch, offset, lo * lanes, min(batch.rows, hi * lanes))
-
-
-@inner
-def dots_of_part(plan, x, batch, q, lo, hi, sums):
-    """Part q of the dot products, of blocks lo .. hi of rows."""
-    panels, count, middle = top_layer(plan).in_panels, plan.parts.count, lo
-    p0, p1 = panels * q // count, panels * (q + 1) // count
-    if plan.parts.halves:
-        cut, rows = halves(panels, batch.rows, plan.parts.step)
-        p0, p1 = (np.int64(0), cut) if q == 0 else (cut, panels)
-        middle = min(max(lo, rows // plan.lanes), hi)
-        if lo < middle:  # above the cut the pair of panels belongs to the first half
-            dots(plan, x, q, p0 + 2 * q, p1 + 2 * (1 - q), lo, middle, sums)
-            sums += (middle - lo) * plan.vector
-    if middle < hi:
-        dots(plan, x, q, p0, p1, middle, hi, sums)
-
-
-@inner
-def dots(plan, x, q, p0, p1, lo, hi, out):
-    """The dot products along panels p0 .. p1, of blocks lo .. hi of rows; the first part begins with the
-    biases."""
-    layer, below, lanes = top_layer(plan), layer_at(plan, plan.layers - 2), plan.lanes
-    a = x.address + panel_at(plan, below, p0) + lo * lanes * x.row
-    start = layer.bias.address if q == 0 else plan.parts.zeros
-    inputs = (a, x.row, x.group // lanes, x.group_bytes, p1 - p0)
-    weights = (layer.W.address + p0 * layer.W.panel, layer.W.panel, layer.fan_out)
-    call(plan.kernels.dots, (inputs, weights, start, out, layer.blocks.row, hi - lo))
 
 
 @inner

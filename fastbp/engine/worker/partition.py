@@ -50,14 +50,14 @@ def first_of_share(panels, rows, worker):
 
 
 @inner
-def share(panels, rows, group, worker, at, step):
+def share(panels, rows, group, worker, at):
     """The next piece of the worker's part of `panels` x `rows`, from position `at` on: first row, row after
     the last, first panel, panel after the last, next position. There is none if the first panel is the one
     after the last.
 
     Pairs of panels that lie side by side (group: 2) stay together, and a pair that two workers share is cut
-    by rows, at a multiple of `step`: for one panel alone the microkernel is less than half as wide, and a row
-    of a pair may be a single cache line."""
+    by rows: for one panel alone the microkernel is less than half as wide, and a row of a pair may be a
+    single cache line."""
     if worker.n == 1:
         return (0, rows, 0, panels, panels * rows) if at == 0 else (0, 0, 0, 0, at)
     end = panels * rows * (worker.t + 1) // worker.n
@@ -66,24 +66,14 @@ def share(panels, rows, group, worker, at, step):
     together = 2 if group == 2 else 1
     p = at // (together * rows) * together
     width = min(together, panels - p)
-    r0 = (at - p * rows) // width // step * step
+    r0 = (at - p * rows) // width
     if r0 == 0 and end - p * rows >= width * rows:
         p1 = panels if end == panels * rows else end // (together * rows) * together
         return 0, rows, p, p1, p1 * rows
-    r1 = (end - p * rows) // width
-    r1 = rows if r1 >= rows else r1 // step * step
+    r1 = min(rows, (end - p * rows) // width)
     if r0 == r1:
         return 0, 0, 0, 0, end
     return r0, r1, p, p + width, (p + width) * rows
-
-
-@inner
-def halves(panels, rows, step):
-    """What `share` gives the first of two workers, of panels in pairs: all rows of so many panels, and so
-    many rows of the pair behind them."""
-    end = panels * rows // 2
-    p = end // (2 * rows) * 2
-    return p, (end - p * rows) // 2 // step * step
 
 
 @inner
@@ -134,13 +124,13 @@ def own_panels(layer, worker):
 def owns_partial_sums(plan, worker):
     """Whether each worker has, of a narrow output layer and the layer below, whole parts to itself (see
     narrow_output.py)."""
-    return worker.n > 1 and plan.parts.owned != 0 and plan.parts.count % worker.n == 0
+    return worker.n > 1 and plan.parts.count % worker.n == 0
 
 
 @inner
 def are_apart(plan, worker):
     """Whether workers need nothing of each other in a step, but those sums."""
-    return owns_partial_sums(plan, worker) and plan.layers == 2 and plan.parts.halves == 0
+    return owns_partial_sums(plan, worker) and plan.layers == 2
 
 
 @inner

@@ -50,7 +50,7 @@ def update(plan, layer, x, batch, worker):
     blocks, lanes = layer.in_panels, plan.lanes
     at = first_of_share(layer.panels, blocks, worker)
     while True:
-        k0, k1, p0, p1, at = share(layer.panels, blocks, layer.blocks.group, worker, at, np.int64(1))
+        k0, k1, p0, p1, at = share(layer.panels, blocks, layer.blocks.group, worker, at)
         if p0 == p1:
             return
         first, end = k0 * lanes, min(k1 * lanes, layer.fan_in)
