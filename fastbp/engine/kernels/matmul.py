@@ -50,10 +50,11 @@ AHEAD, PREFETCH_FROM = 8, 8
 UNROLLED, UNROLLED_FROM = 2, 10
 # So many rows of A are reached from one pointer: base + stride * (0, 1, 2) are addresses of one instruction.
 FROM_ONE = 3
-# What a variant prefetches: nothing, A and B, or the next tile of C where C is what the sums begin with
-# (5% in products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last
-# one has tiles of up to four vectors only: to compile the others takes a while.
+# What a variant prefetches: nothing, A and B, or the next tile of C where so many k are added up (5% in
+# products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last one has
+# tiles of up to four vectors only: to compile the others takes a while.
 NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
+PREFETCH_DEPTH = 128
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
 # one waits for its own sums. Strides are in bytes.
@@ -207,9 +208,6 @@ class _Variant:
             (i, j): ops.load(_vector_at(b, v["c"], i, v["c_row"], j, v["c_vector"])).value
             for i, j in self.cells
         }
-        if self.prefetch == OF_C:
-            for i, j in self.cells:
-                ops.prefetch(_vector_at(b, v["c"], i + self.height, v["c_row"], j, v["c_vector"]))
         b.branch(head)
         b = ir.IRBuilder(from_row)
         ops = Vectors(b, self.dtype)
@@ -217,11 +215,16 @@ class _Variant:
         b.branch(head)
 
         b = ir.IRBuilder(head)
-        nothing = Vectors(b, self.dtype).const(0.0).value
+        ops = Vectors(b, self.dtype)
+        nothing = ops.const(0.0).value
         first = {
             (i, j): _phi(b, (nothing, zero), (c[i, j], from_c), (row[j], from_row)) for i, j in self.cells
         }
-        return head, first
+        if self.prefetch == OF_C:
+            with b.if_then(b.icmp_signed(">=", v["depth"], I64(PREFETCH_DEPTH))):
+                for i, j in self.cells:
+                    ops.prefetch(_vector_at(b, v["c"], i + self.height, v["c_row"], j, v["c_vector"]))
+        return b.block, first
 
     def _sum(self, head: ir.Block, first: Cells, tail: ir.Block) -> tuple[ir.Block, Cells]:
         """The loops over groups of k, and over k; the block from which they end, and the sums there."""
@@ -279,6 +282,9 @@ class _Variant:
             step = I64(ops.itemsize) if self.along == ALONG_K else self.v["a_stride"]
             pa = [b.add(row, step) for row in pa]
             k, pb = b.sub(k, I64(1)), b.add(pb, self.v["b_k"])
+            if together > 1:  # (else LLVM keeps more addresses than there are registers)
+                pb = _opaque(b, pb)
+                pa = pa if self.along == ALONG_K else [_opaque(b, row) for row in pa]
         for phi, value in ((here.k, k), *zip(here.a, pa, strict=True), (here.b, pb)):
             phi.add_incoming(value, body)
         for ij in self.cells:
