@@ -99,7 +99,7 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
         if rows * columns <= FEW:
             _few_sums(view(delta), view(sums))
         else:
-            _sums(address(delta), rows, columns, sums, delta)
+            _sums(address(delta), rows, columns, address(sums), delta)
     else:
         _narrow_sums(view(delta), view(sums), delta)
     return counted(sums)
@@ -107,15 +107,16 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
 
 @jit.inner_with_objects
 def _sums(first: Any, rows: Any, columns: Any, sums: Any, like: Any) -> None:
-    """Of at least as many columns as a vector has lanes."""
+    """Of at least as many columns as a vector has lanes; first, sums: addresses."""
     cost = rows * columns * like.itemsize * SIMPLE >> 10
     blocks = (rows + SUMS_BLOCK - 1) // SUMS_BLOCK
     if blocks == 1:
-        run("sums", like, cost, (first, address(sums), rows, columns, rows))
+        run("sums", like, cost, (first, sums, rows, columns, rows))
         return
     of_blocks = np.empty((blocks, columns), like.dtype)
     run("sums", like, cost, (first, address(of_blocks), rows, columns, SUMS_BLOCK))
-    run("sums", like, 0, (address(of_blocks), address(sums), blocks, columns, blocks))
+    run("sums", like, 0, (address(of_blocks), sums, blocks, columns, blocks))
+    of_blocks[0, 0] = 0  # which lives as long as it is used
 
 
 @jit.inner
@@ -153,7 +154,7 @@ def _narrow_sums(delta: Any, sums: Any, like: Any) -> None:
         first = max(count, 1) * together
     else:
         wide = np.empty(columns * together, delta.dtype)
-        _sums(address(delta), count, columns * together, wide, like)
+        _sums(address(delta), count, columns * together, address(wide), like)
         for i in range(together):
             for j in range(columns):
                 sums[j] += wide[i * columns + j]
