@@ -47,25 +47,19 @@ class History:
         self._columns: dict[str, array[float]] = {name: array("d") for name in ALWAYS}
 
     @classmethod
-    def _of_run(cls, loss: bytes, lr: bytes, epoch_seconds: bytes, seconds: float) -> Self:
-        """Of a whole training, from the values of its columns."""
+    def _of_run(
+        cls,
+        loss: bytes | Sequence[float],
+        lr: bytes | Sequence[float],
+        epoch_seconds: bytes | Sequence[float],
+        seconds: float,
+    ) -> Self:
+        """Of a whole training, from the values of its columns, or their bytes."""
         history = cls.__new__(cls)
         history._columns = {
             "loss": array("d", loss),
             "lr": array("d", lr),
             "epoch_seconds": array("d", epoch_seconds),
-        }
-        history.seconds = seconds
-        return history
-
-    @classmethod
-    def _of_epochs(cls, losses: Sequence[float], rate: float, seconds: float) -> Self:
-        """The same from each epoch's loss, all of one learning rate and equally long."""
-        history, count = cls.__new__(cls), len(losses)
-        history._columns = {
-            "loss": array("d", losses),
-            "lr": array("d", [rate] * count),
-            "epoch_seconds": array("d", [seconds / count] * count),
         }
         history.seconds = seconds
         return history

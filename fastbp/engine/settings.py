@@ -76,10 +76,8 @@ def settings_of(
         row = np.array(numbers, dtype)
         return np.ndarray((steps, len(numbers)), dtype, row, strides=(0, row.itemsize))
     table = np.empty((steps, len(numbers)), dtype)
-    table[:] = [0.0 if isinstance(number, np.ndarray) else number for number in numbers]
     for k, number in enumerate(numbers):
-        if isinstance(number, np.ndarray):
-            table[:, k] = number
+        table[:, k] = number
     return table
 
 
@@ -89,7 +87,7 @@ def is_constant(settings: Array) -> bool:
 
 
 def is_alike(a: Optimizer, b: Optimizer) -> bool:
-    """Whether both, as they are, give the same constant settings."""
+    """Whether both, as they are, give the same settings for the same steps."""
     return a is b or (type(a) is type(b) and vars(a) == vars(b))
 
 

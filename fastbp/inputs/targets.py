@@ -39,8 +39,7 @@ def is_within_reach(
     """A quick look: False if the output may not reach these targets, see `warn_if_out_of_reach`."""
     if not loss.of_quantities or (output.low == -math.inf and output.high == math.inf):
         return True
-    seen = targets if len(targets) <= LOOKED_AT and isinstance(targets, np.ndarray) else targets[:LOOKED_AT]
-    return is_within(np.asarray(seen), output.low - NEAR, output.high + NEAR)
+    return is_within(np.asarray(targets[:LOOKED_AT]), output.low - NEAR, output.high + NEAR)
 
 
 def warn_if_out_of_reach(

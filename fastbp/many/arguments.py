@@ -91,8 +91,6 @@ def numbers(name: str, value: Any, count: int, low: int) -> list[int]:
 def optimizers(value: Any, count: int) -> list[Optimizer]:
     """An optimizer for each network. What several share has its states of each of them, but only one
     schedule, which knows the course of one training: so each gets a copy of it as it is now."""
-    if isinstance(value, Optimizer) and not isinstance(value.lr, Schedule):
-        return [value] * count
     listed = _each("optimizers", value, count) if isinstance(value, (list, tuple)) else [value] * count
     uses: dict[int, int] = {}
     for i, optimizer in enumerate(listed):

@@ -215,11 +215,8 @@ class CompiledBackend(PlanningBackend):
             keep = False
             ready = plan.is_ready_for(samples.X, samples.Y, ANY_ORDER if epochs else None)
             if ready and plan.trains_alone(count, self.architecture.threads):
-                state, losses = (
-                    rule.state(parameters.owner, len(parameters), parameters.flat.dtype),
-                    np.empty(count),
-                )
-                buffers = state.buffers  # as in `train`
+                state = rule.state(parameters.owner, len(parameters), parameters.flat.dtype)
+                buffers, losses = state.buffers, np.empty(count)  # as in `train`
                 position = streams.position if epochs else None
                 order = streams.permutations(len(samples), epochs) if epochs else None
                 plan.bind_data(samples.X, samples.Y, order)

@@ -1,4 +1,4 @@
-"""From what `fit` is given to a run: samples, rows held out, and the optimizer's state."""
+"""From what `fit` is given to a run: samples, and rows held out; or, of short trainings, to the history."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastbp import checks, metrics
-from fastbp.callbacks import Callbacks
 from fastbp.history import History
 from fastbp.inputs.samples import Samples
 from fastbp.inputs.sources import Labels
@@ -24,7 +23,7 @@ from fastbp.schedules import Schedule
 from fastbp.training.batch_run import BatchRun
 from fastbp.training.batches import Batches, gives_batches
 from fastbp.training.interrupt import Interrupts
-from fastbp.training.options import FitOptions
+from fastbp.training.options import NO_CALLBACKS, FitOptions
 from fastbp.training.run import Run
 from fastbp.training.shared.agreement import agreed_shards
 from fastbp.training.shared.run import SharedRun, cut_into
@@ -83,7 +82,7 @@ def fit(model: Network, X: Any, Y: Any, options: FitOptions) -> History:
     if options.checkpoints is not None and options.leads:
         options.checkpoints.compare(run)
         run.checkpoints = options.checkpoints
-    callbacks = options.sorted_callbacks if options.leads else Callbacks(())
+    callbacks = options.sorted_callbacks if options.leads else NO_CALLBACKS
     history = run.train(validation, callbacks, options.progress and options.leads)
     if run.shortage:
         checks.warn(run.shortage)
@@ -158,10 +157,8 @@ def _train_at_once(model: Network, steps: Steps, options: FitOptions) -> History
     backend.measured_step = (steps.batch_size, None), seconds / steps.last
     divisor = 1 if model.architecture.reduction == "sum" else len(steps.samples)
     rate = float(options.optimizer.lr)  # type: ignore[arg-type]  # no schedule
-    if epochs == 1:
-        return History._of_epochs([float(np.add.reduce(losses)) / divisor], rate, seconds)
-    sums = losses.reshape(epochs, -1).sum(axis=1)
-    return History._of_epochs((sums / divisor).tolist(), rate, seconds)
+    means = [total / divisor for total in np.add.reduce(losses.reshape(epochs, -1), axis=1).tolist()]
+    return History._of_run(means, [rate] * epochs, [seconds / epochs] * epochs, seconds)
 
 
 # ---- runs --------------------------------------------------------------------------------------------------

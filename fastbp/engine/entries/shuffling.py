@@ -139,18 +139,18 @@ def knows_positions() -> bool:
     return bool(whole == known["state"]["state"] and half == 1 + (known["uinteger"] << 32))
 
 
-_called: list[Any] = []  # what `shuffle_call` has returned
+_calls: list[Any] = []  # of `shuffle_call`, once it is compiled
 
 
-@cache
 def shuffle_call() -> Any:
-    _called.append(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle()))
-    return _called[0]
+    if not _calls:
+        _calls.append(ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 5)(shuffle()))
+    return _calls[0]
 
 
 def is_compiled() -> bool:
     """Whether `permutations` is."""
-    return bool(_called)
+    return bool(_calls)
 
 
 def permutations(generator: np.random.Generator, at: int, rows: int, count: int) -> NDArray[np.int64]:
