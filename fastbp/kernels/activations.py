@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastbp import activations
+from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
@@ -18,7 +19,6 @@ from fastbp.kernels.arguments import (
 )
 from fastbp.kernels.elementwise import OF_EXP, OF_SOFTMAX, SIMPLE
 from fastbp.kernels.linking import run
-from fastbp.kernels.uncounted import counted, uncounted
 
 
 def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:

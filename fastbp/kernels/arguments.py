@@ -16,8 +16,8 @@ from numba.extending import intrinsic, overload
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.cache import Cache
+from fastbp.engine.compile.uncounted import Borrowed, fresh, plain
 from fastbp.engine.simd.vector import isa
-from fastbp.kernels.uncounted import Borrowed, fresh, plain
 
 EXPECTED = "expected C-ordered arrays of float32, or all of float64"
 
@@ -76,7 +76,7 @@ def result(out, shape, like):
 def _result(out, shape, like):
     if _says_nothing(out):
         if isinstance(like, Borrowed):
-            return lambda out, shape, like: fresh(shape, like)
+            return lambda out, shape, like: fresh((shape,), like)[0]
         return lambda out, shape, like: np.empty(shape, like.dtype)
     reason = unfit(plain(out), len(shape), like.dtype, written=True)
     if reason is not None:

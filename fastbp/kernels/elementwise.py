@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.uncounted import counted, uncounted, view
 from fastbp.kernels.arguments import (
     address,
     alike,
@@ -19,7 +20,6 @@ from fastbp.kernels.arguments import (
     unlike_overlap,
 )
 from fastbp.kernels.linking import run
-from fastbp.kernels.uncounted import counted, uncounted, view
 
 # What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
 SIMPLE, OF_EXP, OF_SOFTMAX = 40, 160, 320

@@ -23,9 +23,9 @@ from numba.extending import intrinsic
 
 from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.uncounted import Borrowed
 from fastbp.engine.entries import elementwise, flat, launch, narrow_products, products
 from fastbp.engine.threads.runtime import TEAM_NANOSECONDS
-from fastbp.kernels.uncounted import Borrowed
 
 _I64 = ir.IntType(64)
 

@@ -11,10 +11,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN, way_of
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run, run_product
-from fastbp.kernels.uncounted import counted, uncounted
 
 # Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
 # take as long as the product.

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -339,3 +340,30 @@ def test_a_child_forked_while_another_thread_trains_predicts_with_the_same_model
     finally:
         over.set()
         thread.join()
+
+
+# ---- references ---------------------------------------------------------------------------------------
+
+
+def test_arrays_are_held_by_those_who_hold_them():
+    """Compiled code counts no references of arguments and makes the results itself: nobody else holds any."""
+    model, X, Y = model_and_data()
+    parameters = [*model.weights[:1], *model.biases[:1], *model.weights[1:], *model.biases[1:]]
+    parameters = [p.copy() for p in parameters]
+    z1, a1, _, y_pred = fastbp.forward(X, *parameters)
+    given = [X, Y, z1, a1, y_pred, *parameters]
+    before = [sys.getrefcount(array) for array in given]
+    unfit = [*parameters[:-1], np.zeros(len(parameters[-1]) + 1, np.float32)]
+    for _ in range(3):
+        found = [
+            *fastbp.forward(X, *parameters),
+            *fastbp.backward(X, Y, z1, a1, y_pred, parameters[2]),
+            model.predict(X[:1]),
+        ]
+        plain = [np.empty(1) for _ in found]
+        assert [sys.getrefcount(a) for a in found] == [sys.getrefcount(a) for a in plain]
+        assert all(array.base is None and array.flags.owndata for array in found)
+        fastbp.train_step(X, Y, *parameters, 0.0)
+        with contextlib.suppress(ValueError):
+            fastbp.forward(X, *unfit)
+    assert [sys.getrefcount(array) for array in given] == before

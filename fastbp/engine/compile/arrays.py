@@ -11,11 +11,13 @@ out of the Python object.
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models, register_default
 from numba.extending import NativeValue, unbox
 
@@ -104,17 +106,29 @@ def is_refused(b, obj, wanted):
     )
 
 
+def array_at(context, b, kind, obj):
+    """In compiled code: an array of Numba's type without a reference, from a NumPy array."""
+    word = ir.IntType(64)
+    array = context.make_array(kind)(context, b)
+    array.data = array_field(b, obj, "data", array.data.type)
+    array.meminfo, array.parent = array.meminfo.type(None), array.parent.type(None)
+    array.itemsize = word(kind.dtype.bitwidth // 8)
+    shape, strides = (
+        [load_at(b, array_field(b, obj, name, word.as_pointer()), 8 * i, word) for i in range(kind.ndim)]
+        for name in ("dimensions", "strides")
+    )
+    array.nitems = functools.reduce(b.mul, shape, word(1))
+    array.shape, array.strides = (cgutils.pack_array(b, words, word) for words in (shape, strides))
+    return array._getvalue()
+
+
 @unbox(CallersArray)
 def _unbox(typ, obj, c):
-    from numba.core.boxing import unbox_array  # only those who compile wait for it
-
-    native = unbox_array(typ.plain, obj, c)
+    """Without a reference: whoever called has one until the call is over."""
     b = c.builder
     refused = is_refused(b, obj, C_CONTIGUOUS | ALIGNED | WRITEABLE)
-    refused = b.and_(refused, b.not_(native.is_error))
     with b.if_then(refused, likely=False):
         c.pyapi.err_set_string(
             "PyExc_TypeError", "expected a C-ordered, aligned, writable array in native byte order"
         )
-        c.context.nrt.decref(b, typ.plain, native.value)
-    return NativeValue(native.value, is_error=b.or_(native.is_error, refused))
+    return NativeValue(array_at(c.context, b, typ.plain, obj), is_error=refused)

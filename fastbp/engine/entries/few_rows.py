@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.uncounted import fresh, view
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import FEW_ROWS, Design
 from fastbp.engine.plan import Plan
@@ -28,22 +29,24 @@ Array = NDArray[Any]
 SLACK = 64
 
 
-def _predict(address, work, finite, bad, check, X, out):
+def _predict(address, work, finite, bad, check, X):
     plan = plan_at(address)
     if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != layer_at(plan, np.int64(0)).fan_in:
-        return False
+        return None
     if check and not all_finite(finite, X, bad):
-        return False
+        return None
     plan.x.address, plan.samples, plan.task = X.ctypes.data, X.shape[0], FORWARD
-    top_layer(plan).caller.a = out.ctypes.data
+    top = top_layer(plan)
+    out = fresh(((X.shape[0], top.fan_out),), X)[0]
+    top.caller.a = view(out).ctypes.data
     call(work, (0, 1, address))
-    return True
+    return out
 
 
 @cache
 def _entry(dtype: str) -> Any:
     array, addresses = CallersArray(types.Array(getattr(types, dtype), 2, "C")), [types.int64] * 4
-    return jit.dispatcher(_predict, (*addresses, types.boolean, array, array))
+    return jit.dispatcher(_predict, (*addresses, types.boolean, array))
 
 
 class FewRows:
@@ -75,7 +78,6 @@ class FewRows:
         plan.bind_parameters(parameters)
         plan.read_in_place()
         plan.table.x.row = layer_sizes[0] * dtype.itemsize
-        self._outputs, self._dtype = layer_sizes[-1], dtype
         self._enter = partial(
             _entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), data_at(plan.bad)
         )
@@ -83,8 +85,7 @@ class FewRows:
     def predict(self, X: Array, check_finite: bool) -> Array | None:
         """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype,
         or not finite."""
-        out = np.empty((len(X), self._outputs), self._dtype)
         try:
-            return out if self._enter(check_finite, X, out) else None
+            return self._enter(check_finite, X)
         except TypeError:
             return None

@@ -21,6 +21,7 @@ from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call, cycles, load_number, store_number
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
+from fastbp.engine.compile.uncounted import fresh, view
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
@@ -53,10 +54,6 @@ Array = NDArray[Any]
 # Plans are kept by use and shape, for each Python thread: the batch, and the smaller one at the end of an
 # epoch.
 KEPT_PLANS = 8
-# What an entry returns: the loss (0.0 where there is none), or one of these. NOTHING was done: shapes do not
-# fit, numbers are not finite or not what they must be, or a parameter shares memory with another array;
-# Python looks closer.
-NOTHING, PREPARED = -1.0, -2.0
 FORWARD_TASK, BACKWARD_TASK = PACK + FORWARD, PACK + BACKWARD + UNPACK_STATES
 STEP_TASK = PACK + TRAIN + UNPACK
 # Multiply-adds of one core in a nanosecond, about: for the choice whether a team pays.
@@ -84,13 +81,13 @@ _ready_at = view_of(Ready)
 
 @inner
 def _do(ready, task):
-    """The task of a plan that is filled in; PREPARED if that is left to Python."""
+    """The task of a plan that is filled in, unless it is left to Python."""
     if ready.work == 0:
-        return PREPARED
+        return
     plan_at(ready.plan).task = task
     if ready.runtime == 0:
         call(ready.work, (0, 1, ready.plan))
-        return 0.0
+        return
     process, began = runtime_at(ready.runtime), cycles()
     if gets_a_team(process):
         call(ready.together, (process.workers, ready.work, ready.plan, ready.arrivals))
@@ -98,7 +95,6 @@ def _do(ready, task):
     else:
         call(ready.work, (0, 1, ready.plan))
         note_alone(process, began)
-    return 0.0
 
 
 @inner
@@ -141,23 +137,30 @@ def _may_be_of_forward(z1, a1, y_pred):
     return True
 
 
-def _forward(address, check, X, W1, b1, W2, b2, z1, a1, z2, y_pred):
+# An entry returns its results, or None if nothing was done: shapes do not fit, numbers are not finite or not
+# what they must be, or a parameter shares memory with another array; Python looks closer.
+
+
+def _forward(address, check, X, W1, b1, W2, b2):
     ready = _ready_at(address)
     if W1.shape != (X.shape[1], W2.shape[0]) or b1.shape[0] != W2.shape[0] or b2.shape[0] != W2.shape[1]:
-        return NOTHING
+        return None
     if check and not all_finite(ready.finite, X, ready.bad):
-        return NOTHING
+        return None
     plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address = X.ctypes.data
     _bind_weights(first, W1, b1)
     _bind_weights(second, W2, b2)
-    _bind_activations(first, z1, a1)
-    _bind_activations(second, z2, y_pred)
-    return _do(ready, FORWARD_TASK)
+    of_hidden, of_outputs = (X.shape[0], W2.shape[0]), (X.shape[0], W2.shape[1])
+    z1, a1, z2, y_pred = fresh((of_hidden, of_hidden, of_outputs, of_outputs), X)
+    _bind_activations(first, view(z1), view(a1))
+    _bind_activations(second, view(z2), view(y_pred))
+    _do(ready, FORWARD_TASK)
+    return z1, a1, z2, y_pred
 
 
-def _backward(address, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2):
+def _backward(address, check, X, y_true, z1, a1, y_pred, W2):
     ready = _ready_at(address)
     rows = X.shape[0]
     if (
@@ -166,13 +169,13 @@ def _backward(address, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2)
         or z1.shape != (rows, W2.shape[0])
         or a1.shape != z1.shape
     ):
-        return NOTHING
+        return None
     if check and not (
         all_finite(ready.finite, X, ready.bad)
         and all_finite(ready.finite, y_true, ready.bad)
         and _may_be_of_forward(z1, a1, y_pred)
     ):
-        return NOTHING
+        return None
     plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
@@ -181,13 +184,17 @@ def _backward(address, check, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2)
     _bind_activations(second, y_pred, y_pred)
     # W1 and the biases play no part. The gradients leave by the way of a first state, or stand where W1 is
     # else.
+    hidden, outputs = W2.shape
+    gradients = fresh(((X.shape[1], hidden), (hidden,), (hidden, outputs), (outputs,)), X)
+    dW1, db1, dW2, db2 = view(gradients[0]), view(gradients[1]), view(gradients[2]), view(gradients[3])
     first.caller.parameters.W = first.caller.parameters.b = second.caller.parameters.b = 0
     if first.in_place != 0:
         first.W.address = dW1.ctypes.data
     second.caller.parameters.W = W2.ctypes.data
     first.caller.first_state.W, first.caller.first_state.b = dW1.ctypes.data, db1.ctypes.data
     second.caller.first_state.W, second.caller.first_state.b = dW2.ctypes.data, db2.ctypes.data
-    return _do(ready, BACKWARD_TASK)
+    _do(ready, BACKWARD_TASK)
+    return gradients
 
 
 def _step(address, check, X, y_true, W1, b1, W2, b2, lr):
@@ -198,36 +205,36 @@ def _step(address, check, X, y_true, W1, b1, W2, b2, lr):
         or b2.shape[0] != W2.shape[1]
         or not 0.0 <= lr < np.inf
     ):
-        return NOTHING
+        return None
     if y_true.shape != (X.shape[0], W2.shape[1]):
-        return NOTHING
+        return None
     if check and not (all_finite(ready.finite, X, ready.bad) and all_finite(ready.finite, y_true, ready.bad)):
-        return NOTHING
+        return None
     if check and _all_zero(W1) and _all_zero(W2):  # Python warns
-        return NOTHING
+        return None
     # Updated as a whole, arrays that overlap would not be what one update after another makes of them.
     starts = X.ctypes.data, y_true.ctypes.data, W1.ctypes.data, b1.ctypes.data, W2.ctypes.data, b2.ctypes.data
     sizes = X.nbytes, y_true.nbytes, W1.nbytes, b1.nbytes, W2.nbytes, b2.nbytes
     for i in range(2, 6):
         for j in range(i):
             if starts[i] < starts[j] + sizes[j] and starts[j] < starts[i] + sizes[i]:
-                return NOTHING
+                return None
     plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
     _bind_weights(first, W1, b1)
     _bind_weights(second, W2, b2)
     store_number(ready.coefficients, X.dtype.type(-lr))
-    done = _do(ready, STEP_TASK)
-    return done if done == PREPARED else load_number(ready.loss, np.float64(0))
+    _do(ready, STEP_TASK)
+    return load_number(ready.loss, np.float64(0))
 
 
 ENTRIES: dict[str, Any] = {"forward": _forward, "backward": _backward, "step": _step}
 TASKS = {"forward": FORWARD_TASK, "backward": BACKWARD_TASK, "step": STEP_TASK}
 # Dimensions of an entry's arrays, from X on; the step has the learning rate behind them.
 DIMENSIONS = {
-    "forward": (2, 2, 1, 2, 1, 2, 2, 2, 2),
-    "backward": (2, 2, 2, 2, 2, 2, 2, 1, 2, 1),
+    "forward": (2, 2, 1, 2, 1),
+    "backward": (2, 2, 2, 2, 2, 2),
     "step": (2, 2, 2, 1, 2, 1),
 }
 
@@ -269,7 +276,7 @@ class Prepared:
         self._entry = partial(_entry(use, dtype.name), data_at(self._memory))
         self._again = partial(Prepared, use, dtype, rows, inputs, hidden, outputs)
         self._busy = False
-        self.enter: Callable[..., float] = self._entry if ready.work else self._by_python
+        self.enter: Callable[..., Any] = self._entry if ready.work else self._by_python
 
     def _fill(self, ready: Ready, use: str) -> None:
         plan, design = self.plan, self.plan.design
@@ -284,7 +291,7 @@ class Prepared:
         if told and not plan.takes_long:
             ready.work = plan.work
 
-    def _by_python(self, *arguments: Any) -> float:
+    def _by_python(self, *arguments: Any) -> Any:
         """On a plan that compiled code has filled in. Whoever comes while such a call is on its way (a signal
         handler, a finaliser) gets a plan of its own; where all of a call is one call of compiled code, nobody
         can."""
@@ -292,11 +299,10 @@ class Prepared:
             return self._again().enter(*arguments)
         self._busy = True
         try:
-            result = float(self._entry(*arguments))
-            if result == PREPARED:
+            result = self._entry(*arguments)
+            if result is not None:
                 self.plan.run(self._task, None)
-                result = float(self.plan.loss[0])
-            return result
+            return float(self.plan.loss[0]) if isinstance(result, float) else result
         finally:
             self._busy = False
 
@@ -335,10 +341,9 @@ def step(
     if ready is None:
         return None
     try:
-        loss = ready.enter(check_finite, X, y_true, W1, b1, W2, b2, lr)
+        return ready.enter(check_finite, X, y_true, W1, b1, W2, b2, lr)
     except TypeError:
         return None
-    return None if loss == NOTHING else loss
 
 
 def forward(
@@ -349,15 +354,10 @@ def forward(
     ready = _prepared.forward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
-    dtype = X.dtype
-    of_hidden, of_outputs = (X.shape[0], W2.shape[0]), (X.shape[0], W2.shape[1])
-    z1, a1 = np.empty(of_hidden, dtype), np.empty(of_hidden, dtype)
-    z2, y_pred = np.empty(of_outputs, dtype), np.empty(of_outputs, dtype)
     try:
-        done = ready.enter(check_finite, X, W1, b1, W2, b2, z1, a1, z2, y_pred)
+        return ready.enter(check_finite, X, W1, b1, W2, b2)
     except TypeError:
         return None
-    return None if done == NOTHING else (z1, a1, z2, y_pred)
 
 
 def backward(
@@ -368,15 +368,10 @@ def backward(
     ready = _prepared.backward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
-    dtype = X.dtype
-    hidden, outputs = W2.shape
-    dW1, db1 = np.empty((X.shape[1], hidden), dtype), np.empty(hidden, dtype)
-    dW2, db2 = np.empty((hidden, outputs), dtype), np.empty(outputs, dtype)
     try:
-        done = ready.enter(check_finite, X, y_true, z1, a1, y_pred, W2, dW1, db1, dW2, db2)
+        return ready.enter(check_finite, X, y_true, z1, a1, y_pred, W2)
     except TypeError:
         return None
-    return None if done == NOTHING else (dW1, db1, dW2, db2)
 
 
 def descend(parameters: Array, gradient: Array, lr: float) -> None:

@@ -10,7 +10,6 @@ are and how many (with a reference, an array takes 0.15 us).
 from __future__ import annotations
 
 import ctypes
-import functools
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,9 @@ from fastbp.engine.compile.arrays import (
     ALIGNED,
     C_CONTIGUOUS,
     WRITEABLE,
-    array_field,
+    array_at,
     capsule_pointer,
     is_refused,
-    load_at,
 )
 
 
@@ -105,18 +103,9 @@ def _borrow(typ: Any, obj: Any, c: Any) -> NativeValue:
 
 
 def _borrowed(context: Any, b: Any, kind: Borrowed, obj: Any) -> Any:
-    """The array that a Python object is."""
-    word = ir.IntType(64)
-    array = context.make_array(kind.array)(context, b)
-    array.data = array_field(b, obj, "data", array.data.type)
-    array.meminfo, array.parent = array.meminfo.type(None), b.bitcast(obj, array.parent.type)
-    array.itemsize = word(kind.dtype.bitwidth // 8)
-    shape, strides = (
-        [load_at(b, array_field(b, obj, name, word.as_pointer()), 8 * i, word) for i in range(kind.ndim)]
-        for name in ("dimensions", "strides")
-    )
-    array.nitems = functools.reduce(b.mul, shape, word(1))
-    array.shape, array.strides = (cgutils.pack_array(b, words, word) for words in (shape, strides))
+    """The array that a Python object is; it can be given back."""
+    array = context.make_array(kind.array)(context, b, array_at(context, b, kind.array, obj))
+    array.parent = b.bitcast(obj, array.parent.type)
     return array._getvalue()
 
 
@@ -137,33 +126,43 @@ NEW_ARRAY = "fastbp_numpy_new_array"  # compiled code may come from another proc
 binding.add_symbol(NEW_ARRAY, _new_array())
 
 
+def _new(context: Any, builder: Any, kind: Fresh, sizes: Any) -> Any:
+    """A new array's object, or null, by NumPy; who has this emitted has the GIL there."""
+    python, word, number = context.get_python_api(builder), ir.IntType(64), ir.IntType(32)
+    constants = context.get_env_manager(builder)
+    index = constants.add_const(np.ndarray)
+    obj, memory, dimensions = python.pyobj, ir.IntType(8).as_pointer(), word.as_pointer()
+    arguments = [obj, number, dimensions, number, memory, memory, number, number, obj]
+    new = cgutils.get_or_insert_function(builder.module, ir.FunctionType(obj, arguments), NEW_ARRAY)
+    shaped = (number(kind.ndim), builder.bitcast(cgutils.alloca_once_value(builder, sizes), dimensions))
+    dtype = number(np.dtype(kind.dtype.name).num)
+    # Strides, memory, size of a number, flags and parent: NumPy finds them itself.
+    of_numpy = memory(None), memory(None), number(0), number(0), obj(None)
+    return builder.call(new, (constants.read_const(index), *shaped, dtype, *of_numpy))
+
+
 @intrinsic
-def fresh(typingctx: Any, shape: Any, like: Any) -> Any:
-    """In compiled code that Python called: a new array, by NumPy. (Numba's own first becomes a Python object
-    at the end, and `np.empty` first makes Python objects of the sizes: each takes three times as long.)"""
-    kind = Fresh(types.Array(like.dtype, len(shape), "C"))
+def fresh(typingctx: Any, shapes: Any, like: Any) -> Any:
+    """In compiled code that Python called: new arrays of these shapes, by NumPy. (Numba's own first becomes a
+    Python object at the end, and `np.empty` first makes Python objects of the sizes: each takes three times
+    as long.)"""
+    kinds = [Fresh(types.Array(like.dtype, len(shape), "C")) for shape in shapes]
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        python, word, number = context.get_python_api(builder), ir.IntType(64), ir.IntType(32)
-        sizes = cgutils.alloca_once_value(builder, values[0])
-        constants = context.get_env_manager(builder)
-        index = constants.add_const(np.ndarray)
-        obj, memory, dimensions = python.pyobj, ir.IntType(8).as_pointer(), word.as_pointer()
-        arguments = [obj, number, dimensions, number, memory, memory, number, number, obj]
-        new = cgutils.get_or_insert_function(builder.module, ir.FunctionType(obj, arguments), NEW_ARRAY)
-        shaped = (number(len(shape)), builder.bitcast(sizes, dimensions))
-        dtype = number(np.dtype(like.dtype.name).num)
+        python, made = context.get_python_api(builder), []
         state = python.gil_ensure()
-        # Strides, memory, size of a number, flags and parent: NumPy finds them itself.
-        of_numpy = memory(None), memory(None), number(0), number(0), obj(None)
-        array = builder.call(new, (constants.read_const(index), *shaped, dtype, *of_numpy))
-        with builder.if_then(cgutils.is_null(builder, array), likely=False):
-            python.gil_release(state)
-            context.call_conv.return_exc(builder)
+        for i, kind in enumerate(kinds):
+            made.append(_new(context, builder, kind, builder.extract_value(values[0], i)))
+            with builder.if_then(cgutils.is_null(builder, made[-1]), likely=False):
+                for array in made[:-1]:
+                    python.decref(array)
+                python.gil_release(state)
+                context.call_conv.return_exc(builder)
         python.gil_release(state)
-        return _borrowed(context, builder, kind, array)
+        arrays = [_borrowed(context, builder, k, array) for k, array in zip(kinds, made, strict=True)]
+        return context.make_tuple(builder, signature.return_type, arrays)
 
-    return kind(shape, like), codegen
+    return types.Tuple(kinds)(shapes, like), codegen
 
 
 @box(Fresh)
@@ -208,6 +207,10 @@ def view(typingctx: Any, array: Any) -> Any:
 
 
 if config.DISABLE_JIT:
+
+    def fresh(shapes: Any, like: Any) -> Any:
+        """The same in Python."""
+        return tuple(np.empty(shape, like.dtype) for shape in shapes)
 
     def uncounted(argument: Any) -> Any:
         """The same in Python."""
