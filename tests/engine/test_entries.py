@@ -352,8 +352,8 @@ def test_arrays_are_held_by_those_who_hold_them():
     parameters = [p.copy() for p in parameters]
     z1, a1, _, y_pred = fastbp.forward(X, *parameters)
     given = [X, Y, z1, a1, y_pred, *parameters]
-    before = [sys.getrefcount(array) for array in given]
     unfit = [*parameters[:-1], np.zeros(len(parameters[-1]) + 1, np.float32)]
+    before = [sys.getrefcount(array) for array in given]
     for _ in range(3):
         found = [
             *fastbp.forward(X, *parameters),
