@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 from types import ModuleType
 
 import numpy as np
@@ -7,6 +8,10 @@ import pytest
 
 import fastbp
 import fastbp.reference
+
+# A shell has what it runs in the background ignore Ctrl-C, and children inherit that. Tests press it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["browser"]  # the fixtures of tests/support/browser.py
 

@@ -28,12 +28,15 @@ PRODUCTS = {
 PHASES = ["forward", "backward", "update"]
 
 
-def product_speed(product: str, phase: str, dtype: str = "float32", threads: int = 1) -> float:
+def product_speed(
+    product: str, phase: str, dtype: str = "float32", threads: int = 1, precision: str | None = None
+) -> float:
     """flop/s of one phase of a layer: X @ W + b, the deltas of the layer below, or W += X.T @ d."""
     from fastbp.engine.probes import one_phase
 
     rows, fan_in, fan_out = PRODUCTS[product]
-    run = one_phase(phase, rows, fan_in, fan_out, dtype, threads)
+    others = {} if precision is None else {"precision": precision}  # (which old commits do not have)
+    run = one_phase(phase, rows, fan_in, fan_out, dtype, threads, **others)
     return 2 * rows * fan_in * fan_out / seconds_each(run)
 
 

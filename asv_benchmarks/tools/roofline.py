@@ -26,7 +26,7 @@ from typing import Any
 
 import bandwidth
 import scaling_page
-from benchmarks.measuring import PHASES, Network, epochs_of, product_speed, seconds_each
+from benchmarks.measuring import PHASES, STEPS, Network, epochs_of, product_speed, seconds_each
 from benchmarks.scaling import NETWORKS, VALUES
 from roof import Machine, roof
 
@@ -42,6 +42,8 @@ QUICK = {"batch": [1, 64], "width": [8, 128], "depth": [2], ONE_ROW: [512]}
 # What explains distances from the roof: tiles of few rows (rows, panels), phases of a layer, calls of fit.
 TILES = [(1, 8), (3, 8), (7, 4), (14, 2)]
 PRODUCTS = ["32 x 784-128", "256 x 784-1024", "1024 x 1024-2048"]
+# What products in bfloat16 are measured with, their second roof.
+BFLOAT16 = ("tabular 128 x 64-128-10", "mnist 256 x 784-1024-10", "wide 1024 x 1024-2048-128")
 ENTRIES = {
     "64 x 64-128-10": Network(64, (64, 128, 10)),
     "64 x 64-1024-1024-10": Network(64, (64, 1024, 1024, 10)),
@@ -129,6 +131,32 @@ def entry_of_fit(net: Network, legs: int) -> dict[str, float]:
     return {"step": step, "entry": seconds_each(calls, legs=legs) - steps * step}
 
 
+def measure_bfloat16(threads: Sequence[int], leg: float, legs: int) -> dict[str, Any]:
+    """The limit of its products, phases of a layer in flop/s, seconds of steps beside float32's."""
+    from fastbp.engine.kernels.bfloat16 import implementation
+    from fastbp.engine.probes import multiply_add_limit
+
+    steps = []
+    for name, count in itertools.product(BFLOAT16, threads):
+        tell(f"bfloat16, {name}, threads: {count}")
+        point = {"network": name, "threads": count, "flops": STEPS[name].flops}
+        for precision in (None, "bfloat16"):
+            run, of_epoch = epochs_of(
+                replace(STEPS[name], precision=precision), count, "fastbp", most_steps=512
+            )
+            point[precision or "float32"] = seconds_each(run, leg=leg, legs=legs) / of_epoch
+        steps.append(point)
+    return {
+        "implementation": implementation(),
+        "flops": {str(n): multiply_add_limit(threads=n, precision="bfloat16") for n in threads},
+        "products": {
+            name: {phase: product_speed(name, phase, precision="bfloat16") for phase in PHASES}
+            for name in PRODUCTS
+        },
+        "steps": steps,
+    }
+
+
 def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float, legs: int) -> dict[str, Any]:
     """Everything, as written to the JSON file."""
     from fastbp.cli.bench.measuring import machine as conditions
@@ -147,6 +175,7 @@ def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float,
     tiles = {f"{rows} x {panels}": tile_speed(rows, panels, 64, legs=legs) for rows, panels in TILES}
     products = {name: {phase: product_speed(name, phase) for phase in PHASES} for name in PRODUCTS}
     entries = {name: entry_of_fit(net, legs) for name, net in ENTRIES.items()}
+    pairs = measure_bfloat16(threads, leg, legs)
     measure_limits(machine)
     one = machine["teams"][0]["flops"]["float32"]
     for point in steps:
@@ -166,6 +195,7 @@ def measure(values: dict[str, list[int]], threads: Sequence[int], *, leg: float,
         "tiles": {name: speed / one for name, speed in tiles.items()},
         "products": {name: {p: s / one for p, s in found.items()} for name, found in products.items()},
         "entries": entries,
+        "bfloat16": pairs,
     }
 
 

@@ -176,6 +176,33 @@ def where_barriers_count(record: dict[str, Any]) -> str:
     return "; ".join(found) or GAP
 
 
+def second_roof(record: dict[str, Any]) -> list[str]:
+    """What products in bfloat16 reach of what the CPU's instructions can do on operands that are packed."""
+    pairs = record["bfloat16"]
+    flops = {int(n): limit for n, limit in pairs["flops"].items()}
+    rows = []
+    for point in pairs["steps"]:
+        roof, seconds = point["flops"] / flops[point["threads"]], point["bfloat16"]
+        gain = f"{point['float32'] / seconds:.2f}"
+        times = (microseconds(point["float32"]), microseconds(seconds), gain, percent(roof / seconds))
+        rows.append([point["network"], cores(point["threads"]), *times])
+    heads = ["network", "", "float32, us", "bfloat16, us", "times as fast", "its roof's share"]
+    limits = ", ".join(f"{limit / 1e9:,.0f} GFLOP/s with {cores(n)}" for n, limit in flops.items())
+    products = "; ".join(
+        f"{name}: {', '.join(f'{phase} {percent(value / flops[1])}' for phase, value in found.items())}"
+        for name, found in pairs["products"].items()
+    )
+    return [
+        "### The second roof: products in bfloat16",
+        "",
+        f'`precision="bfloat16"`, products as {pairs["implementation"]}. On operands that are packed already '
+        f"they reach {limits}. A step's roof here is its flops at that speed: memory, rounding and packing "
+        f"lie between. Shares of the limit by phase, one core: {products}.",
+        "",
+        *table(heads, rows),
+    ]
+
+
 def block(record: dict[str, Any]) -> str:
     """All that was measured, in Markdown."""
     parts = [
@@ -192,6 +219,7 @@ def block(record: dict[str, Any]) -> str:
     ]
     for sweep, title in TITLES.items():
         parts += ["", f"By {sweep}, {title}:", "", *step_table(record, sweep)]
+    parts += ["", *second_roof(record)] if "bfloat16" in record else []  # (older ones do not have it)
     parts += [
         "",
         f"![Times and roofs]({PICTURE.name})",

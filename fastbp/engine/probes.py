@@ -27,7 +27,7 @@ from fastbp.engine import memory as sizes
 from fastbp.engine import structs, tables
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
-from fastbp.engine.kernels import matmul
+from fastbp.engine.kernels import bfloat16, matmul
 from fastbp.engine.memory import Design, aligned
 from fastbp.engine.plan import NO_STOP, Plan
 from fastbp.engine.simd.vector import I64, Vectors, isa
@@ -117,10 +117,17 @@ def _repeat(t, n, address):
 
 
 def tile_speed(
-    rows: int, vectors: int, depth: int, dtype: str = "float32", threads: int = 1, *, legs: int = LEGS
+    rows: int,
+    vectors: int,
+    depth: int,
+    dtype: str = "float32",
+    threads: int = 1,
+    *,
+    legs: int = LEGS,
+    kernel: int = 0,
 ) -> float:
     """flop/s of `threads` cores, each with a product of `rows` x `vectors` and so many k; heights that the
-    CPU has no microkernel for are cut."""
+    CPU has no microkernel for are cut. kernel : another one than `dtype`'s."""
     vector = isa().bytes
     itemsize = np.dtype(dtype).itemsize
     a_row = -(-depth * itemsize // 64) * 64 + 64  # an odd number of cache lines, mostly
@@ -132,7 +139,7 @@ def tile_speed(
     memory.view(dtype)[:] = np.random.default_rng(0).random(memory.nbytes // itemsize) - 0.5
     a = memory.ctypes.data
     job, job_memory = _job(Product)
-    job.kernel, job.times, job.vector = matmul.microkernel(dtype, matmul.ALONG_K), 1, vector
+    job.kernel, job.times, job.vector = kernel or matmul.microkernel(dtype, matmul.ALONG_K), 1, vector
     job.rows, job.vectors, job.depth = rows, vectors, depth
     job.a, job.a_row, job.own = a, a_row, sum(sizes_of)
     job.b, job.c = a + sizes_of[0], a + sizes_of[0] + sizes_of[1]
@@ -157,10 +164,12 @@ def tile_speed(
     return best
 
 
-def multiply_add_limit(dtype: str = "float32", threads: int = 1) -> float:
+def multiply_add_limit(dtype: str = "float32", threads: int = 1, *, precision: str | None = None) -> float:
     """flop/s of fused multiply-adds (two flops each) that `threads` cores reach together: the tallest
-    microkernel of two vectors."""
-    return tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads)
+    microkernel of two vectors. precision : "bfloat16" for its products alone, without rounding."""
+    if precision is None:
+        return tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads)
+    return 2 * tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads, kernel=bfloat16.product_of_pairs())
 
 
 # ---- one phase of one layer --------------------------------------------------------------------------
@@ -199,7 +208,13 @@ def _repeat_phase(t, n, address):
 
 
 def one_phase(
-    phase: str, rows: int, fan_in: int, fan_out: int, dtype: str = "float32", threads: int = 1
+    phase: str,
+    rows: int,
+    fan_in: int,
+    fan_out: int,
+    dtype: str = "float32",
+    threads: int = 1,
+    precision: str | None = None,
 ) -> Run:
     """run(times) of one phase of a layer on `rows` rows: X @ W + b, the deltas of the layer below, or W +=
     X.T @ d.
@@ -211,7 +226,8 @@ def one_phase(
     # For the backward phase the layer in question is the second, and what is below it is linear, too.
     widths = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
     use = "predict" if phase == "forward" else "train"
-    plan = Plan(Design(widths, ("identity",) * (len(widths) - 1), "mse", np.dtype(dtype), "add", rows, use))
+    linear, number = ("identity",) * (len(widths) - 1), np.dtype(dtype)
+    plan = Plan(Design(widths, linear, "mse", number, "add", rows, use, precision=precision))
     # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
     rng = np.random.default_rng(0)
     parameters = 1e-2 * rng.standard_normal(sum((a + 1) * b for a, b in itertools.pairwise(widths)))

@@ -154,6 +154,12 @@ def record() -> dict[str, Any]:
         "tiles": {"1 x 8": 0.4},
         "products": {"32 x 784-128": {"forward": 0.9, "update": 0.7}},
         "entries": {"64 x 64-128-10": {"step": 1e-5, "entry": 3e-5}},
+        "bfloat16": {
+            "implementation": "avx512_bf16",
+            "flops": {"1": 2e11, "2": 4e11},
+            "products": {"32 x 784-128": {"forward": 1.5e11}},
+            "steps": [{"network": "wide", "threads": 2, "flops": 1e9, "float32": 8e-3, "bfloat16": 5e-3}],
+        },
     }
 
 
@@ -165,6 +171,8 @@ def test_the_block_has_the_figures(load: Callable[[str], Any], record: dict[str,
     assert "| 64 | 10.0, 100% (L2) |" in block
     assert "by batch: 1: 25%, 64: 100%" in block and "1 x 8: 40%" in block
     assert "update 70%" in block and "30.0 us, as 3.0 steps" in block
+    assert "reach 200 GFLOP/s with 1 core, 400 GFLOP/s with 2 cores" in block and "forward 75%" in block
+    assert "| wide | 2 cores | 8,000 | 5,000 | 1.60 | 50% |" in block
     assert "512: 100% of L2" in block and "not measured" not in block
 
 

@@ -55,6 +55,12 @@ def test_a_phase_that_there_is_not_is_refused() -> None:
         probes.one_phase("sideways", 4, 4, 4)
 
 
+def test_products_in_bfloat16_have_a_limit_and_phases():
+    assert 0 < multiply_add_limit(precision="bfloat16") < 100 * multiply_add_limit()
+    for phase in probes.PHASES:
+        probes.one_phase(phase, 33, 37, 35, precision="bfloat16")(2)
+
+
 def test_blocking_names_what_this_machine_has() -> None:
     cut = probes.blocking()
     assert cut.vector in (16, 32, 64) and cut.tile_rows[2] >= cut.tile_rows[4] >= 1

@@ -176,3 +176,13 @@ def microkernel(along: int) -> int:
     """The compiled microkernel, to be called as `matmul.microkernel`'s is."""
     name = f"microkernel-bfloat16-{'k' if along == ALONG_K else 'rows'}"
     return compile_block(name, "float32", len(ARGUMENTS), lambda b, args: emit(b, along, args))
+
+
+def product_of_pairs() -> int:
+    """The loop alone, of operands that are packed already (the depth is that of pairs): for a CPU's limit."""
+    return compile_block(
+        "product-of-pairs",
+        "float32",
+        len(ARGUMENTS),
+        lambda b, args: emit_product(b, "float32", ALONG_K, NOTHING, args, dot_pairs),
+    )
