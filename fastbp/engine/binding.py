@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ class Bound:
     def multiply_adds(self) -> int:
         """Of a step, or of a forward pass of a batch."""
         return self.design.multiply_adds
+
+    def can_be(self, design: Design) -> bool:
+        """Whether it is of this design, but for l2. (A search over penalties would else prepare a plan for
+        each, and try for each on how many threads it is fastest.)"""
+        return design in (self.design, replace(self.design, l2=design.l2))
+
+    def become(self, design: Design) -> None:
+        """Be of this design from now on, which it `can_be`."""
+        if design.l2 != self.design.l2:
+            tables.set_penalty(self.table, design.l2)
+            self.design = design
 
     # ---- what is bound ----------------------------------------------------------------------------------
 

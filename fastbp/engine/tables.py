@@ -3,6 +3,7 @@ compiled callbacks."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -271,8 +272,13 @@ def _penalty(plan: Plan, layers: list[Layer], design: Design, memory: Memory) ->
     penalty, name = plan.penalty, design.dtype.name
     penalty.count = sum(layer.in_panels if layer.narrow else layer.panels for layer in layers)
     penalty.squares, penalty.factor = memory.new(2 * 8 * penalty.count), memory.new(8)
-    memory.arrays[-1].view(np.float64)[:] = design.l2 / 2
+    set_penalty(plan, design.l2)
     penalty.sum_squares, penalty.add = reductions.squares(name), reductions.add_sum(name)
+
+
+def set_penalty(plan: Plan, l2: float) -> None:
+    """What its sum of squares is multiplied by, for steps to come."""
+    ctypes.c_double.from_address(plan.penalty.factor).value = l2 / 2
 
 
 def _scratch(plan: Plan, design: Design, memory: Memory) -> None:

@@ -11,8 +11,9 @@ from fastbp.engine.threads.locks import lock_of
 
 class SparePlans:
     """Plans that nobody uses at the moment, for networks that are trained one after another: those of equal
-    design take the same ones, and with a plan what is known of how many threads suit it. At most `most` of
-    them, and at most so many bytes (None: any number). Several Python threads may take and put back."""
+    design, but for l2, take the same ones, and with a plan what is known of how many threads suit it. At most
+    `most` of them, and at most so many bytes (None: any number). Several Python threads may take and put
+    back."""
 
     def __init__(self, most: int, most_bytes: int | None = None) -> None:
         self.most, self.most_bytes = most, most_bytes
@@ -23,9 +24,10 @@ class SparePlans:
         """One of that design, which is the caller's alone until `put`; None if there is none."""
         with self._lock:
             for plan in reversed(self._plans[:]):
-                if plan.design == design:
+                if plan.can_be(design):
                     with suppress(ValueError):  # a signal handler, which has this thread's lock, was quicker
                         self._plans.remove(plan)
+                        plan.become(design)
                         return plan
         return None
 

@@ -275,13 +275,15 @@ def test_a_warm_start_that_does_not_fit_is_refused():
 
 
 def test_fits_that_share_plans_have_the_bits_of_fits_that_do_not(monkeypatch):
-    """Fits one after another and side by side in threads, of two designs, between them predictions."""
+    """Fits one after another and side by side in threads, of two designs and several penalties, between them
+    predictions."""
     models = [(MLPClassifier, 6), (MLPClassifier, 6), (MLPRegressor, 6), (MLPClassifier, 6)] * 2
 
     def run(seed):
         kind, width = models[seed]
         rows = np.random.default_rng(seed).permutation(len(X))[:100]
-        model = kind(hidden_layer_sizes=width, max_iter=5, random_state=seed).fit(X[rows], Y[rows])
+        model = kind(hidden_layer_sizes=width, alpha=0.1 * seed, max_iter=5, random_state=seed)
+        model.fit(X[rows], Y[rows])
         before = model.predict(X)
         model.partial_fit(X[rows], Y[rows])
         return *model.coefs_, before, model.predict(X), model.loss_curve_
@@ -306,5 +308,5 @@ def test_a_plan_is_taken_again_and_large_ones_are_not_kept(monkeypatch):
         monkeypatch.setattr(base, "PLANS", SparePlans(8, most_bytes))
         made.clear()
         for seed in range(3):
-            MLPClassifier(5, max_iter=2, random_state=seed).fit(X, Y).predict(X)
-        assert len(made) == expected  # to train, and to predict
+            MLPClassifier(5, alpha=1 + seed, max_iter=2, random_state=seed).fit(X, Y).predict(X)
+        assert len(made) == expected  # to train (whatever the penalty is), and to predict
