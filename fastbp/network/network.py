@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -35,12 +36,30 @@ class Network:
 
     def _set_up(self, architecture: Architecture) -> None:
         """Make all parts of a new network."""
+        self._make_parts(architecture)
+        self.reset()
+
+    @classmethod
+    def with_parameters(
+        cls, architecture: Architecture, weights: Sequence[Array], biases: Sequence[Array]
+    ) -> Self:
+        """A new network with copies of these weights and biases, and gains of 1: none are drawn in vain.
+        ValueError or TypeError for what does not fit."""
+        network = cls.__new__(cls)
+        network._make_parts(architecture)
+        network.streams.restart()
+        for gains in network.gains:
+            gains[...] = 1
+        network.weights, network.biases = list(weights), list(biases)
+        network.parameters.adopt()
+        return network
+
+    def _make_parts(self, architecture: Architecture) -> None:
         self.architecture = architecture
         self.metadata: dict[str, Any] = {}
         self.streams = Streams(architecture.seed)
         self.parameters = Parameters(architecture, self.backend_type.slack)
         self._connect()
-        self.reset()
 
     def _connect(self) -> None:
         """Make what works on the other parts, for a new network or one restored from a pickle."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import fastbp
 from fastbp.network.spare_plans import SparePlans
 from fastbp.sklearn import initial, parameters
-from fastbp.sklearn.inputs import Data, sample_weights
+from fastbp.sklearn.inputs import NOT_GIVEN, Data, are_plain, sample_weights
 from fastbp.sklearn.lbfgs import Lbfgs
 from fastbp.sklearn.remembering import Remembered
 from fastbp.sklearn.stochastic import Stochastic
@@ -153,8 +153,9 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             "layer_norm": self.layer_norm,
         }
         if not goes_on:
-            model = fastbp.MLP(**options, seed=self._seed())
-            initial.write(model, *initial.draw(sizes, self.activation, self._random_state, dtype))
+            seed = self._seed()  # before the weights are drawn
+            drawn = initial.draw(sizes, self.activation, self._random_state, dtype)
+            model = initial.network({**options, "seed": seed}, *drawn)
         else:
             model = self._model_going_on(options)
         self.model_, self._options = model, options
@@ -171,14 +172,12 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             )
         before: fastbp.MLP | None = vars(self).get("model_")
         if before is None:  # whoever set coefs_ has made no model
-            model = fastbp.MLP(**options, seed=self._seed())
-            initial.write(model, self.coefs_, self.intercepts_)
-            return model
+            return initial.network({**options, "seed": self._seed()}, self.coefs_, self.intercepts_)
         self._network()
         if options == self._options:
             return before
-        model = fastbp.MLP(**options, seed=before.architecture.seed)
-        initial.write(model, before.weights, before.biases)
+        seed = before.architecture.seed
+        model = initial.network({**options, "seed": seed}, before.weights, before.biases)
         if model.gains and before.gains:
             model.gains = before.gains
         if model.dtype == before.dtype and len(model.parameters) == len(before.parameters):
@@ -214,7 +213,19 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
 
     def _inputs(self, X: Any) -> Any:
         """X checked, for a fitted network."""
-        return validate_data(self, X, accept_sparse="csr", order="C", reset=False)
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Any, y: Any = NOT_GIVEN, *, reset: bool, **how: Any) -> Any:
+        """X, or X and y, as scikit-learn's `validate_data` returns them. reset : whether the columns of X are
+        remembered, or compared with those that are. (Its looks at plain arrays would take as long as an epoch
+        of a small network, and change nothing.)"""
+        if (reset or not hasattr(self, "feature_names_in_")) and are_plain(X, y):
+            if reset:
+                self.n_features_in_ = X.shape[1]
+                self.__dict__.pop("feature_names_in_", None)
+            if getattr(self, "n_features_in_", None) == X.shape[1]:
+                return X if y is NOT_GIVEN else (X, y)
+        return validate_data(self, X, y, accept_sparse="csr", order="C", reset=reset, **how)
 
     def _outputs_for(self, X: Any) -> Array:
         """(samples, outputs): what the last layer gives."""

@@ -11,11 +11,10 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import validate_data
 
 from fastbp.sklearn import parameters
 from fastbp.sklearn.base import Network
-from fastbp.sklearn.inputs import Data, Labels, are_integers, classes_of, labels_of
+from fastbp.sklearn.inputs import FLOATS, Data, Labels, are_integers, classes_of, labels_of
 
 Array = NDArray[Any]
 
@@ -96,16 +95,7 @@ class MLPClassifier(ClassifierMixin, Network):
         return X, y
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
+        X, y = self._validated(X, y, reset=reset, multi_output=True, dtype=FLOATS)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from collections.abc import Sequence
@@ -11,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
+from fastbp.network.architecture import Architecture
 from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
+
+_PARAMETERS = inspect.signature(fastbp.MLP).parameters.values()
+DEFAULTS = {given.name: given.default for given in _PARAMETERS if given.default is not given.empty}
 
 
 def hidden_activations(activation: str | Sequence[str]) -> str | list[str]:
@@ -47,6 +52,13 @@ def draw(
         weights.append(random.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
         biases.append(random.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
     return weights, biases
+
+
+def network(options: dict[str, Any], weights: Sequence[Array], biases: Sequence[Array]) -> fastbp.MLP:
+    """The network of these options (the rest are `MLP`'s defaults) with copies of these weights and biases.
+    ValueError where shapes do not fit."""
+    architecture = Architecture(**{**DEFAULTS, **options})
+    return fastbp.MLP.with_parameters(architecture, weights, biases)
 
 
 def write(model: fastbp.MLP, weights: Sequence[Array], biases: Sequence[Array]) -> None:

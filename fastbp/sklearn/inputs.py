@@ -13,10 +13,14 @@ from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import unique_labels
 
+from fastbp.engine.kernels.finite import is_finite
 from fastbp.engine.kernels.reductions import largest_columns
 
 Array = NDArray[Any]
 
+FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+# What scikit-learn's `validate_data` takes where there are no targets.
+NOT_GIVEN = "no_validation"
 MULTILABEL = "multilabel-indicator"
 # Outputs from which it pays to have where the largest of a row stands found in compiled code.
 LARGE = 100_000
@@ -37,6 +41,20 @@ class Data:
     def picked(self, rows: Array) -> Data:
         """Copies of these rows."""
         return Data(self.X[rows], self.y[rows], None if self.weights is None else self.weights[rows])
+
+
+def are_plain(X: Any, y: Any) -> bool:
+    """Whether scikit-learn's checks of X, and of labels or targets (samples,) if there are any, would find
+    nothing to say and return the arrays as they are."""
+    if type(X) is not np.ndarray or X.dtype not in FLOATS or X.ndim != 2 or not X.size:
+        return False
+    if not (X.flags.c_contiguous and X.flags.aligned and is_finite(X)):
+        return False
+    if y is NOT_GIVEN:
+        return True
+    if type(y) is not np.ndarray or y.shape != (len(X),):
+        return False
+    return y.dtype.kind in "iub" or (y.dtype in FLOATS and bool(np.isfinite(y).all()))
 
 
 def sample_weights(given: Any, X: Any) -> Array | None:

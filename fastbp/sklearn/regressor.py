@@ -10,11 +10,10 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from fastbp.sklearn import parameters
 from fastbp.sklearn.base import Network
-from fastbp.sklearn.inputs import Data
+from fastbp.sklearn.inputs import FLOATS, Data
 
 Array = NDArray[Any]
 
@@ -76,17 +75,7 @@ class MLPRegressor(RegressorMixin, Network):
         return self._checked(X, y, reset=False)
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Any, Any]:
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            multi_output=True,
-            y_numeric=True,
-            dtype=(np.float64, np.float32),
-            order="C",
-            reset=reset,
-        )
+        X, y = self._validated(X, y, reset=reset, multi_output=True, y_numeric=True, dtype=FLOATS)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y

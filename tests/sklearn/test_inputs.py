@@ -192,3 +192,27 @@ def test_parameters_are_those_of_scikit_learns_inspection():
             assert estimator.get_params(deep) == expected
             assert list(estimator.get_params(deep)) == list(expected)
         assert clone(estimator).set_params(hidden_layer_sizes=9).get_params()["hidden_layer_sizes"] == 9
+
+
+def test_plain_arrays_are_remembered_and_refused_as_by_scikit_learn():
+    """Its checks are not asked of arrays that they would return as they are."""
+    names = ["a", "b", "c", "d"]
+    ours, table = fitted(max_iter=2), pd.DataFrame(X, columns=names)
+    assert ours.n_features_in_ == 4 and not hasattr(ours, "feature_names_in_")
+    for x in (X.tolist(), np.asfortranarray(X), np.ascontiguousarray(X), np.repeat(X, 2, axis=0)[::2]):
+        assert np.array_equal(fitted(max_iter=2, x=x).predict_proba(x), ours.predict_proba(X))
+    wrong = ((X[:, :3], "has 3 features, but MLPClassifier is expecting 4"), (np.full((1, 4), np.nan), "NaN"))
+    for x, message in (*wrong, (X[0], "Expected 2D"), (X[:0], "0 sample")):
+        with pytest.raises(ValueError, match=message):
+            ours.predict(x)
+    for x, y, message in ((X, Y[1:], "inconsistent numbers of samples"), (X, None, "requires y")):
+        with pytest.raises(ValueError, match=message):
+            fitted(x=x, y=y)
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        fitted(MLPRegressor, y=np.full(len(X), np.nan))
+    ours.fit(table, Y)
+    assert list(ours.feature_names_in_) == names
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        ours.predict(X)
+    ours.fit(X[:, :3].copy(), Y)
+    assert ours.n_features_in_ == 3 and not hasattr(ours, "feature_names_in_")

@@ -179,6 +179,23 @@ def test_reset(module):
     assert np.array_equal(model.parameters.flat, trained)
 
 
+def test_a_network_of_given_parameters_is_one_in_which_they_are_put(module):
+    X, Y = data()
+    drawn = module.MLP([3, 5, 4, 2], layer_norm=True, dropout=0.5, seed=3)
+    weights, biases = [w + 1 for w in drawn.weights], [b + 2 for b in drawn.biases]
+    given = module.MLP.with_parameters(drawn.architecture, weights, biases)
+    drawn.weights, drawn.biases = weights, biases
+    for model in (drawn, given):
+        model.fit(X, Y, epochs=2, optimizer=module.Adam(0.01))
+    assert np.array_equal(given.parameters.flat, drawn.parameters.flat)
+    assert not np.shares_memory(given.weights[0], weights[0])
+    given.reset()
+    drawn.reset()
+    assert np.array_equal(given.parameters.flat, drawn.parameters.flat)
+    with pytest.raises(ValueError, match="shape"):
+        module.MLP.with_parameters(drawn.architecture, weights[::-1], biases)
+
+
 def test_reset_begins_dropout_again(module):
     X, Y = data()
     model, optimizer = module.MLP([3, 9, 2], dropout=0.5, seed=0), module.SGD(0.1)
