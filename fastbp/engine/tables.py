@@ -60,6 +60,8 @@ PACKING_ROWS, NEVER = 48, 1 << 62
 # Bytes that a row should not be a multiple of: rows then share cache sets. The first-level cache has so many
 # lines of so many bytes, in so many sets. From so many rows of a batch on, weights whose lines have to share
 # sets are worth a copy (AVX2, Zen 3: 784-256-10 at 128 rows takes 0.87 times as long, at 8 rows 1.1 times).
+# Not for the taller microkernels of AVX-512, which meet each line less often (Zen 4: with a copy a step of
+# 784-128-10 at 32 rows takes 1.1 times as long on one core, and 1.3 on two, between which lines then cross).
 BAD_STRIDE, CACHE_LINES, LINE, CACHE_SETS, MANY_ROWS = 4096, 512, 64, 64, 16
 # Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take
 # lines that the other is about to write (784-256-10 at batch 128: the second worker's copies took twice as
@@ -314,6 +316,8 @@ def crowds(layer: Layer, design: Design) -> bool:
     row = layer.fan_out * design.dtype.itemsize
     if layer.direct and row % BAD_STRIDE == 0:
         return design.batch > 1
+    if isa().registers == 32:
+        return False
     places = CACHE_LINES // math.gcd(max(row // LINE, 1), CACHE_SETS)
     return layer.direct != REPLACED and design.batch >= MANY_ROWS and layer.fan_in > places
 

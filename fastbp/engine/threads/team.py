@@ -25,12 +25,16 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.intrinsics import call, cpu_pause, cycles, fetch_add, observe, publish, yield_core
 from fastbp.engine.threads.barrier import LINE
+from fastbp.engine.threads.cores import leave_core, this_core
 
-# The first worker looks for the others so often without leaving its core, and so often letting others run in
-# between; but no longer than so many cycles (some 10 ms), since on a busy machine to let others run takes
+# The first worker looks for the others so often (0.1 ms: a thread that sleeps is there after half of it)
+# without leaving its core, and so often letting others run in between: they may have been woken on this one.
+# But no longer than so many cycles (some 10 ms), since on a busy machine to let others run takes
 # milliseconds. A team that is complete does not wait.
-LOOKS, MOST_LOOKS, MOST_CYCLES = 20_000, 30_000, 30_000_000
+LOOKS, MOST_LOOKS, MOST_CYCLES = 2_000, 12_000, 30_000_000
 CLOSED = 1 << 40
+# Where in a worker's cache line stands, behind his flag, the core that he began on.
+CORE = 8
 
 
 def arrivals_bytes(workers: int) -> int:
@@ -45,12 +49,27 @@ def flags_of(arrivals: NDArray[np.int64]) -> int:
 
 
 @jit.inner
+def part_from_others(arrivals: Any, me: Any) -> None:
+    """Leave the core if it is one that a worker runs on who came before: he cannot go on meanwhile."""
+    core = this_core()
+    if core == 0:
+        return
+    for other in range(me):
+        if observe(arrivals + (2 + other) * LINE + CORE) == core:
+            leave_core(core)
+            core = this_core()
+            break
+    publish(arrivals + (2 + me) * LINE + CORE, core)
+
+
+@jit.inner
 def join(arrivals: Any, expected: Any) -> Any:
     """Arrive; returns my number and the size of the team, which is 0 if I am too late. `arrivals`: two cache
     lines."""
     me = fetch_add(arrivals, 1)
     if me >= CLOSED:
         return 0, 0
+    part_from_others(arrivals, me)
     if me == 0:
         looks, began = 0, cycles()
         while observe(arrivals) < expected and looks < MOST_LOOKS and cycles() - began < MOST_CYCLES:
@@ -79,6 +98,7 @@ def _together(n: Any, work: Any, job: Any, arrivals: Any) -> None:
     n = min(n, _most_here())
     for line in range(2 + n):
         publish(arrivals + line * LINE, 0)
+        publish(arrivals + line * LINE + CORE, 0)
     for _ in prange(n):
         t, size = join(arrivals, n)
         if size > 0:
