@@ -24,15 +24,16 @@ from numba.extending import intrinsic
 from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.uncounted import Borrowed
-from fastbp.engine.entries import elementwise, flat, launch, narrow_products, products
+from fastbp.engine.entries import elementwise, flat, launch
+from fastbp.engine.entries.matrices import narrow_products, packed, products
 from fastbp.engine.threads.runtime import TEAM_NANOSECONDS
 
 _I64 = ir.IntType(64)
 
 PRODUCTS = {
-    "product": products.PLAIN,
-    "product_at_b": products.A_TRANSPOSED,
-    "product_a_bt": products.B_TRANSPOSED,
+    "product": packed.PLAIN,
+    "product_at_b": packed.A_TRANSPOSED,
+    "product_a_bt": packed.B_TRANSPOSED,
 }
 # What is behind the names of products of which less is compiled, for calls from Python.
 WAYS = {products.ANY_WAY: "", products.IN_PLACE: "_in_place", products.FEW_ROWS: "_of_few_rows"}
@@ -48,7 +49,7 @@ KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
         f"{name}{ending}": (partial(products.body, way), partial(_kernels_of, kind=kind, way=way))
         for name, kind in PRODUCTS.items()
         for way, ending in WAYS.items()
-        if way == products.ANY_WAY or kind != products.B_TRANSPOSED
+        if way == products.ANY_WAY or kind != packed.B_TRANSPOSED
     },
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
     "transposed_product": (narrow_products.transposed_body, narrow_products.transposed_of),

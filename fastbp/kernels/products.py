@@ -12,7 +12,8 @@ from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
-from fastbp.engine.entries.products import A_TRANSPOSED, B_TRANSPOSED, PLAIN, way_of
+from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
+from fastbp.engine.entries.matrices.products import way_of
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run, run_product
 

@@ -25,6 +25,8 @@ LARGE = [
     (2, 3, 999),
     (12, 40, 1501),  # few rows, in several pieces of the columns
     (4001, 9, 3),
+    (101, 2048, 50),  # rows that meet one set of the first-level cache
+    (60, 90, 100),
 ]
 
 

@@ -55,6 +55,9 @@ FROM_ONE = 3
 # tiles of up to four vectors only: to compile the others takes a while.
 NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
 PREFETCH_DEPTH = 128
+# With OF_C, and where registers are many, also B of so many k later: the pages of a panel follow each other,
+# but no hardware looks beyond the end of one (2 to 10% in products of 2048 x 2048 x 2048; 8 is too few).
+FAR_AHEAD = 24
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
 # one waits for its own sums. Strides are in bytes.
@@ -318,6 +321,8 @@ class _Variant:
 
         if self.prefetch == OF_OPERANDS and self.height * self.width >= PREFETCH_FROM:
             self._prefetch(ops, k, a[0], b, ahead)
+        if self.prefetch == OF_C and self.height * self.width >= PREFETCH_FROM and isa().registers >= 32:
+            self._prefetch_b(ops, b, FAR_AHEAD)
         if self.height < self.width and len(acc) + self.width + 1 > isa().registers:
             # A's numbers are fewer: they stay in registers, and B's vectors come one by one.
             numbers = [number(i) for i in range(self.height)]
@@ -333,9 +338,7 @@ class _Variant:
 
     def _prefetch(self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, ahead: ir.Value) -> None:
         build, v = ops.b, self.v
-        for j in range(self.width):
-            at = build.add(b, build.mul(I64(j), v["b_vector"]))
-            ops.prefetch(build.add(at, build.mul(v["b_k"], I64(AHEAD))))
+        self._prefetch_b(ops, b, AHEAD)
         if self.along == ALONG_ROWS:
             ops.prefetch(build.add(a, build.mul(v["a_stride"], I64(AHEAD))))
             return
@@ -345,6 +348,12 @@ class _Variant:
         for turn in range(0, self.height, line):
             row = build.add(build.and_(k, I64(line - 1)), I64(turn))
             ops.prefetch(build.add(here, build.mul(row, v["a_stride"])))
+
+    def _prefetch_b(self, ops: Vectors, b: ir.Value, ahead: int) -> None:
+        build, v = ops.b, self.v
+        for j in range(self.width):
+            at = build.add(b, build.mul(I64(j), v["b_vector"]))
+            ops.prefetch(build.add(at, build.mul(v["b_k"], I64(ahead))))
 
 
 def microkernel(dtype: str, along: int, *, prefetch: int = NOTHING) -> int:

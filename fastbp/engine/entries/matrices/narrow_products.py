@@ -14,9 +14,10 @@ import numpy as np
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.entries import row_sweep
 from fastbp.engine.entries.launch import links_at
-from fastbp.engine.entries.products import B_TRANSPOSED, SWEPT, product_at
+from fastbp.engine.entries.matrices import row_sweep
+from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, product_at
+from fastbp.engine.entries.matrices.products import SWEPT
 from fastbp.engine.kernels import copies, narrow_output
 from fastbp.engine.worker.partition import Worker, part_of
 

@@ -9,7 +9,8 @@ fill whole vectors, the last vector is moved back to where the matrix ends, so t
 share some columns; both go into one microkernel, which writes the same numbers twice. Fewer columns than a
 vector has lanes: see narrow_products.py.
 
-B is packed into pairs of panels where so many rows meet it that this pays, a piece of the depth at a time.
+B is packed into pairs of panels where so many rows meet it that this pays, a piece of the depth at a time,
+and so are rows of A (see packed.py).
 Each element of C remains one chain of multiply-adds in the order of k, however the work was cut.
 """
 
@@ -22,106 +23,54 @@ import numpy as np
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.compile.struct import Struct, struct, view_of
-from fastbp.engine.entries import row_sweep
 from fastbp.engine.entries.launch import links_at
+from fastbp.engine.entries.matrices import row_sweep
+from fastbp.engine.entries.matrices.packed import (
+    A_TRANSPOSED,
+    B_TRANSPOSED,
+    CONFLICT,
+    PLAIN,
+    WIDE,
+    a_from,
+    b_of,
+    bytes_of_rows,
+    column_of,
+    of_copied_row,
+    of_pair,
+    of_sliver,
+    pack_pairs,
+    pack_rows,
+    packed_depth,
+    pair_of,
+    panels_before,
+    product_at,
+    rows_conflict,
+    rows_of_block,
+)
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
 
-PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
 
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
 # stays in the first-level cache anyway, and from which it is packed for fewer rows, too: it does not stay in
 # the second-level cache.
 PACKING_ROWS, SMALL, LARGE = 30, 24 * 1024, 384 * 1024
+# Bytes of B below which it is read where it lies with vectors of 64 bytes, which take so long to multiply
+# that it may as well come from the second-level cache: with a packed B, products of 64 x 64 x 64 in float64
+# took 7% longer. (Not where its rows meet one set of the first-level cache.)
+WIDE_SMALL = 64 * 1024
 # So many rows are as high as microkernels of four vectors are on every CPU.
 LOW_ROWS = 3
 # Up to so many rows sweep along the rows of B, where it has so many panels: fewer have all sums in registers.
 # Bytes of C in one sweep.
 SWEPT_ROWS, SWEPT_PANELS, SWEPT = 12, 5, 16 * 1024
-# Bytes of a packed pair of panels, which one sweep adds up: more than half of what the first-level cache has,
-# since to come back to C for the next piece of the depth costs more (16 KB: 2 to 8% slower on AVX2).
-PAIR = 32 * 1024
-# Bytes of A in one sweep over B: they stay in the second-level cache.
-BLOCK = 288 * 1024
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
-# Bytes from a packed pair of panels, or packed panel of A, to the next, beyond what it has: the same places
-# of all are not to meet the same sets of the cache.
-APART = 64
 # Pairs of panels from which A.T is copied to where its rows are adjacent.
 PACKING_PAIRS = 3
-
-
-@struct
-class CallersProduct(Struct):
-    """C (rows, columns) = bias + the product over `depth`."""
-
-    links: int
-    kind: int  # PLAIN, A_TRANSPOSED, B_TRANSPOSED
-    a: int
-    b: int
-    bias: int  # 0: there is none
-    c: int
-    rows: int
-    depth: int
-    columns: int
-
-
-product_at = view_of(CallersProduct)
-
-
-@inner
-def column_of(job, lanes, panel):
-    """Where a panel begins: the last one ends with the matrix."""
-    return min(panel * lanes, job.columns - lanes)
-
-
-@inner
-def pair_of(panels, i):
-    """The i-th pair's first panel and its width: where panels are odd, the first pair is a single one, since
-    the last panel, which may be moved back, must have its neighbour with it."""
-    if panels % 2 == 0:
-        return 2 * i, 2
-    return (0, 1) if i == 0 else (2 * i - 1, 2)
-
-
-@inner
-def panels_before(job, links, i):
-    """How many panels the first i pairs have."""
-    return max(0, 2 * i - ((job.columns + links.lanes - 1) // links.lanes & 1))
-
-
-@inner
-def packed_depth(job, links):
-    """How many k a packed panel has room for."""
-    return max(np.int64(1), min(job.depth, np.int64(PAIR // (2 * links.lanes * links.itemsize))))
-
-
-@inner
-def of_pair(job, links):
-    """Bytes from a packed pair of panels to the next."""
-    return packed_depth(job, links) * 2 * links.lanes * links.itemsize + APART
-
-
-@inner
-def of_sliver(job, links):
-    """Bytes of a k in a packed panel of A, and from a packed panel to the next."""
-    row = links.itemsize * links.height
-    return row, packed_depth(job, links) * row + APART
-
-
-@inner
-def a_from(job, size, row, k, count):
-    """A from that row and k on, as the microkernel wants it."""
-    if job.kind == A_TRANSPOSED:
-        stride = job.rows * size
-        return Left(job.a + k * stride + row * size, size, stride, count, np.int64(0))
-    stride = job.depth * size
-    return Left(job.a + row * stride + k * size, stride, stride, count, np.int64(0))
 
 
 @inner
@@ -132,65 +81,6 @@ def start_of(job, k, column, distance, size):
     if job.bias != 0:
         return Start(job.bias + column * size, distance, np.int64(matmul.FROM_ROW))
     return Start(np.int64(0), np.int64(0), np.int64(matmul.ZERO))
-
-
-@inner
-def pack_pair(job, links, to, k, count, panel, width):
-    """A piece of a pair of panels of B, where both vectors of a k are adjacent (or B is transposed: panel
-    behind panel)."""
-    size, lanes = links.itemsize, links.lanes
-    vector = size * lanes
-    for j in range(width):
-        column = column_of(job, lanes, panel + j)
-        if job.kind != B_TRANSPOSED:
-            row = job.columns * size
-            source = job.b + k * row + column * size
-            call(links.k1, (source, row, to + j * vector, width * vector, vector, count, lanes))
-        else:
-            row = job.depth * size
-            source, target = job.b + column * row + k * size, to + j * packed_depth(job, links) * vector
-            if count < lanes:  # of the whole depth: pieces have more
-                call(links.k5, (source, row, target, vector, lanes, count))
-                continue
-            for i in range((count + lanes - 1) // lanes):
-                # As with columns: the last square is moved back to where the piece ends.
-                first = min(i * lanes, count - lanes)
-                call(links.k4, (source + first * size, row, target + first * vector, lanes, np.int64(0)))
-
-
-@inner
-def pack_pairs(job, links, to, k, count, q0, q1):
-    """A piece of pairs q0 to q1 of panels of B."""
-    size, lanes = links.itemsize, links.lanes
-    panels, step = (job.columns + lanes - 1) // lanes, of_pair(job, links)
-    first, last = q0, q1  # of those that a walk along the rows of B packs
-    if job.kind == B_TRANSPOSED:
-        last = q0
-    else:
-        first = q0 + 2 - pair_of(panels, q0)[1]
-        if 2 * q1 >= panels and job.columns % lanes != 0:
-            last = max(first, q1 - 1)  # the last panel is moved back
-        row = job.columns * size
-        source = job.b + k * row + pair_of(panels, first)[0] * lanes * size
-        call(links.k2, (source, row, to + (first - q0) * step, step, count, last - first))
-    for q in range(q0, q1):
-        if q < first or q >= last:
-            panel, width = pair_of(panels, q)
-            pack_pair(job, links, to + (q - q0) * step, k, count, panel, width)
-
-
-@inner
-def b_of(job, links, packed, k, panel, width):
-    """A pair of panels of B, packed or where it lies."""
-    size, lanes = links.itemsize, links.lanes
-    vector = size * lanes
-    if packed == 0:
-        column = column_of(job, lanes, panel)
-        distance = (column_of(job, lanes, panel + width - 1) - column) * size
-        return Block(job.b + k * job.columns * size + column * size, distance, job.columns * size)
-    if job.kind == B_TRANSPOSED:
-        return Block(packed, packed_depth(job, links) * vector, vector)
-    return Block(packed, vector, width * vector)
 
 
 @inner
@@ -205,22 +95,18 @@ def sweep(job, links, rows, piece, pair, packed):
     b = b_of(job, links, packed_b, k, panel, width)
     row = job.columns * size
     c = Block(job.c + r0 * row + column * size, distance, row)
-    if packed_a == 0:
-        call(links.k0, (Size(r1 - r0, width, count), a_from(job, size, r0, k, count), b, c, start))
+    if packed_a == 0 or job.kind != A_TRANSPOSED:
+        left = a_from(job, size, r0, k, count)
+        if packed_a != 0:
+            apart = of_copied_row(job, links)
+            left = Left(packed_a, apart, apart, count, np.int64(0))
+        call(links.k0, (Size(r1 - r0, width, count), left, b, c, start))
         return
     vector, step = of_sliver(job, links)
     for first in range(r0, r1, height):
         left = Left(packed_a + (first - r0) // height * step, size, vector, count, np.int64(0))
         here = Block(c.address + (first - r0) * row, c.vector, c.row)
         call(links.k0, (Size(min(height, r1 - first), width, count), left, b, here, start))
-
-
-@inner
-def pack_rows(job, links, to, r0, r1, k, count):
-    """Rows r0 to r1 of A.T, as many side by side as the microkernel is high."""
-    size, row = links.itemsize, job.rows * links.itemsize
-    vector, step = of_sliver(job, links)
-    call(links.k3, (job.a + k * row + r0 * size, row, to, vector, step, count, r1 - r0))
 
 
 @inner
@@ -234,6 +120,8 @@ def way_of(kind, shape, lanes, size):
         return FEW_ROWS
     if rows <= LOW_ROWS and small:
         return IN_PLACE
+    if lanes * size >= WIDE and columns * size % CONFLICT != 0:
+        small = depth * columns * size < WIDE_SMALL
     return IN_PLACE if small and (kind == PLAIN or panels <= 2 * PACKING_PAIRS - 2) else ANY_WAY
 
 
@@ -298,13 +186,6 @@ def sweeps(job, links, rows, pairs, packed):
 
 
 @inner
-def rows_of_block(job, links):
-    """How many rows of A one sweep takes."""
-    height = links.height
-    return max(height, BLOCK // (packed_depth(job, links) * links.itemsize) // height * height)
-
-
-@inner
 def packing_sweeps(job, links, rows, pairs, of):
     """`sweeps` with so many bytes of memory for A and B."""
     of_a, of_b = of
@@ -323,12 +204,12 @@ def rectangle(job, links, rows, pairs):
     of_matrix = job.depth * job.columns * size
     enough = of_matrix >= (SMALL if r1 - r0 >= PACKING_ROWS else LARGE)
     packs_b = job.kind == B_TRANSPOSED or (r1 - r0 > SWEPT_ROWS and enough)
-    packs_a = job.kind == A_TRANSPOSED and q1 - q0 >= PACKING_PAIRS and r1 - r0 >= height
+    pays = q1 - q0 >= PACKING_PAIRS if job.kind == A_TRANSPOSED else rows_conflict(job, links)
+    packs_a = pays and r1 - r0 >= height
     if not packs_a and not packs_b:
         sweeps(job, links, rows, pairs, (np.int64(0), np.int64(0)))
         return
-    slivers = (min(rows_of_block(job, links), r1 - r0) + height - 1) // height
-    of_a = of_sliver(job, links)[1] * slivers if packs_a else 0
+    of_a = bytes_of_rows(job, links, r1 - r0) if packs_a else 0
     of_b = of_pair(job, links) * (q1 - q0) if packs_b else 0
     packing_sweeps(job, links, rows, pairs, (of_a, of_b))
 
@@ -379,7 +260,7 @@ def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
     every, a, b = way == ANY_WAY, kind == A_TRANSPOSED, kind == B_TRANSPOSED
     return [
         matmul.microkernel(dtype, along, prefetch=matmul.OF_C) if way != FEW_ROWS else 0,
-        copies.copy_rows(dtype, into=True) if every and not b else 0,
+        copies.copy_rows(dtype, into=True) if every else 0,
         copies.pack_panels(dtype) if every and not b else 0,
         copies.pack_slivers(dtype) if every and a else 0,
         copies.transpose(dtype) if every and b else 0,

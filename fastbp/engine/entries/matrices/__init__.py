@@ -1,0 +1,1 @@
+"""Products of matrices of the caller's, for anybody's compiled code."""
