@@ -64,9 +64,10 @@ class Bound:
         return self.design.multiply_adds
 
     def can_be(self, design: Design) -> bool:
-        """Whether it is of this design, but for l2. (A search over penalties would else prepare a plan for
-        each, and try for each on how many threads it is fastest.)"""
-        return design in (self.design, replace(self.design, l2=design.l2))
+        """Whether it is of this design, but for how large l2 is. (A search over penalties would else prepare
+        a plan for each, and try for each on how many threads it is fastest.)"""
+        own = self.design
+        return design == own or bool(design.l2 and own.l2 and design == replace(own, l2=design.l2))
 
     def become(self, design: Design) -> None:
         """Be of this design from now on, which it `can_be`."""

@@ -1,11 +1,16 @@
 """Memory: nothing is allocated in a step, and a training takes what it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from processes import on_linux, python
 
 import fastbp
 import fastbp.reference
+from fastbp.engine.kernels.optimizers import L2
+from fastbp.engine.memory import Design
+from fastbp.engine.plan import Plan
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
 
@@ -69,3 +74,12 @@ def test_memory_of_a_fit(sizes):
     first layer's)."""
     times = float(python("-c", MEMORY, sizes, NUMBA_NUM_THREADS="2"))
     assert times < 3, f"the parameters {times:.2f} times"
+
+
+def test_a_plan_takes_other_penalties_only_if_it_has_one():
+    design = Design((3, 4, 1), ("relu", "identity"), "mse", np.dtype("float32"), "sgd", 8, "train")
+    penalised = replace(design, rule="sgd" + L2, l2=0.1)
+    plan = Plan(penalised)
+    assert plan.can_be(replace(penalised, l2=0.5)) and not plan.can_be(design)
+    assert not plan.can_be(replace(penalised, l2=0.5, batch=9))
+    assert Plan(design).can_be(design) and not Plan(design).can_be(replace(design, l2=0.1))
