@@ -59,8 +59,9 @@ ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
 PACKING_ROWS, SMALL, LARGE = 30, 24 * 1024, 384 * 1024
 # Bytes of B below which it is read where it lies with vectors of 64 bytes, which take so long to multiply
 # that it may as well come from the second-level cache: with a packed B, products of 64 x 64 x 64 in float64
-# took 7% longer. (Not where its rows meet one set of the first-level cache.)
-WIDE_SMALL = 64 * 1024
+# took 7% longer. (Not where its rows meet one set of the first-level cache.) And panels up to which A.T is
+# read so, too: the same product with A.T took 20% longer with both packed.
+WIDE_SMALL, WIDE_PANELS = 64 * 1024, 8
 # So many rows are as high as microkernels of four vectors are on every CPU.
 LOW_ROWS = 3
 # Up to so many rows sweep along the rows of B, where it has so many panels: fewer have all sums in registers.
@@ -113,7 +114,7 @@ def sweep(job, links, rows, piece, pair, packed):
 def way_of(kind, shape, lanes, size):
     """How a product is done. (Numbers are the same in any way.) shape: rows, depth, columns."""
     rows, depth, columns = shape
-    panels, small = (columns + lanes - 1) // lanes, depth * columns * size < SMALL
+    panels, small, few = (columns + lanes - 1) // lanes, depth * columns * size < SMALL, 2 * PACKING_PAIRS - 2
     if kind == B_TRANSPOSED:
         return ANY_WAY
     if rows <= SWEPT_ROWS and not (rows <= LOW_ROWS and small) and panels >= SWEPT_PANELS:
@@ -121,8 +122,8 @@ def way_of(kind, shape, lanes, size):
     if rows <= LOW_ROWS and small:
         return IN_PLACE
     if lanes * size >= WIDE and columns * size % CONFLICT != 0:
-        small = depth * columns * size < WIDE_SMALL
-    return IN_PLACE if small and (kind == PLAIN or panels <= 2 * PACKING_PAIRS - 2) else ANY_WAY
+        small, few = depth * columns * size < WIDE_SMALL, WIDE_PANELS
+    return IN_PLACE if small and (kind == PLAIN or panels <= few) else ANY_WAY
 
 
 @inner
