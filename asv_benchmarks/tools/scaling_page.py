@@ -103,6 +103,14 @@ def listed(points: Iterable[Point], figure: Any = share, text: Any = percent) ->
     return ", ".join(found) or GAP
 
 
+def by_phase(products: dict[str, dict[str, float]], limit: float = 1.0) -> str:
+    """As in "32 x 784-128: forward 79%, backward 78%": shares of the limit."""
+    return "; ".join(
+        f"{name}: {', '.join(f'{phase} {percent(value / limit)}' for phase, value in found.items())}"
+        for name, found in products.items()
+    )
+
+
 # ---- why -------------------------------------------------------------------------------------------------
 
 
@@ -117,10 +125,7 @@ def reasons(record: dict[str, Any]) -> list[str]:
         f"{p['value']:,}: {percent(share(p))} of {p['bound']}" for p in one["width of one row"]
     )
     lost = ", ".join(f"{p['value']} in {p['dtype']}: {percent(share(p))}" for p in narrow)
-    products = "; ".join(
-        f"{name}: {', '.join(f'{phase} {percent(value)}' for phase, value in found.items())}"
-        for name, found in record["products"].items()
-    )
+    products = by_phase(record["products"])
     longest = machine["caches"][0][1] // (blocking().panels_side_by_side * machine["vector"])
     entries = "; ".join(
         f"{name}: {microseconds(e['entry'])} us, as {e['entry'] / e['step']:.1f} steps"
@@ -188,10 +193,7 @@ def second_roof(record: dict[str, Any]) -> list[str]:
         rows.append([point["network"], cores(point["threads"]), *times])
     heads = ["network", "", "float32, us", "bfloat16, us", "times as fast", "its roof's share"]
     limits = ", ".join(f"{limit / 1e9:,.0f} GFLOP/s with {cores(n)}" for n, limit in flops.items())
-    products = "; ".join(
-        f"{name}: {', '.join(f'{phase} {percent(value / flops[1])}' for phase, value in found.items())}"
-        for name, found in pairs["products"].items()
-    )
+    products = by_phase(pairs["products"], flops[1])
     return [
         "### The second roof: products in bfloat16",
         "",
@@ -219,8 +221,9 @@ def block(record: dict[str, Any]) -> str:
     ]
     for sweep, title in TITLES.items():
         parts += ["", f"By {sweep}, {title}:", "", *step_table(record, sweep)]
-    parts += ["", *second_roof(record)] if "bfloat16" in record else []  # (older ones do not have it)
     parts += [
+        "",
+        *second_roof(record),
         "",
         f"![Times and roofs]({PICTURE.name})",
         "",

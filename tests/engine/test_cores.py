@@ -83,8 +83,6 @@ def test_who_comes_later_leaves_the_core_of_who_came_first(allowed):
 CALLS = """
 import os, time
 import numpy as np, fastbp
-from fastbp.engine.compile.struct import at
-from fastbp.engine.threads.runtime import Runtime, runtime
 X, W1, b1 = np.ones((128, 64), "f"), np.ones((64, 128), "f"), np.zeros(128, "f")
 W2, b2 = np.ones((128, 10), "f"), np.zeros(10, "f")
 before = os.sched_getaffinity(0)
