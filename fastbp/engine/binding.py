@@ -20,6 +20,7 @@ from fastbp.engine.compile.struct import at
 from fastbp.engine.kernels.reading import label_reader, row_reader, sparse_reader
 from fastbp.engine.memory import Design, Memory, most_workers
 from fastbp.engine.worker import train
+from fastbp.engine.worker.operands import BAD_STRIDE
 from fastbp.inputs.sources import Labels, Rows
 from fastbp.inputs.sparse import Sparse
 
@@ -192,7 +193,7 @@ class Bound:
     @property
     def _is_crowded(self) -> bool:
         """Whether the rows of X share cache sets."""
-        return self.design.layer_sizes[0] * self.design.dtype.itemsize % tables.BAD_STRIDE == 0
+        return self.design.layer_sizes[0] * self.design.dtype.itemsize % BAD_STRIDE == 0
 
     def _gathers(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:
         """Whether each batch of such data is copied to where its rows are consecutive and far from sharing

@@ -35,7 +35,7 @@ from fastbp.engine.threads import team
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.backward import backward
 from fastbp.engine.worker.forward import forward
-from fastbp.engine.worker.operands import Batch, Block, Left, Size, from_zero, input_of, multiply
+from fastbp.engine.worker.operands import BAD_STRIDE, Batch, Block, Left, Size, from_zero, input_of, multiply
 from fastbp.engine.worker.partition import Worker
 from fastbp.engine.worker.update import PACKING_PANELS, update
 
@@ -238,7 +238,7 @@ def one_phase(
         plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1, stop=NO_STOP)
     else:
         plan.run(structs.PACK, 1)
-    if X.strides[0] % 4096 == 0:  # such rows share cache sets, and `fit` copies them to where they do not
+    if X.strides[0] % BAD_STRIDE == 0:  # `fit` copies them to where they share no sets
         X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
     plan.table.coefficients = plan.coefficients.ctypes.data
     job, job_memory = _job(Phase)

@@ -11,6 +11,9 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.kernels import matmul
 from fastbp.engine.structs import layer_at
 
+# Bytes that a row should not be a multiple of: all rows then share sets of the first-level cache.
+BAD_STRIDE = 4096
+
 
 class Batch(NamedTuple):
     """One step's rows, inputs, targets and numbers."""

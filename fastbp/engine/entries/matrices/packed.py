@@ -15,7 +15,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, struct, view_of
-from fastbp.engine.worker.operands import Block, Left
+from fastbp.engine.worker.operands import BAD_STRIDE, Block, Left
 
 PLAIN, A_TRANSPOSED, B_TRANSPOSED = 0, 1, 2
 
@@ -30,9 +30,9 @@ WIDE = 64  # bytes of a vector
 # Bytes from a packed pair of panels, or packed panel of A, to the next, beyond what it has: the same places
 # of all are not to meet the same sets of the cache.
 APART = 64
-# Rows that are a multiple of so many bytes apart meet one set of the first-level cache, with so many places:
+# Rows that are a multiple of BAD_STRIDE apart meet one set of the first-level cache, with so many places:
 # products of 512 x 512 x 512 in float64 took 1.3 times as long. (At half of those bytes a copy loses 1%.)
-CONFLICT, PLACES = 4096, 8
+PLACES = 8
 
 
 @struct
@@ -104,7 +104,7 @@ def of_copied_row(job, links):
 @inner
 def rows_conflict(job, links):
     """Whether rows of A, along k, displace each other from the first-level cache."""
-    return links.height > PLACES and job.depth * links.itemsize % CONFLICT == 0
+    return links.height > PLACES and job.depth * links.itemsize % BAD_STRIDE == 0
 
 
 @inner

@@ -28,7 +28,6 @@ from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.packed import (
     A_TRANSPOSED,
     B_TRANSPOSED,
-    CONFLICT,
     PLAIN,
     WIDE,
     a_from,
@@ -48,7 +47,7 @@ from fastbp.engine.entries.matrices.packed import (
     rows_of_block,
 )
 from fastbp.engine.kernels import copies, matmul
-from fastbp.engine.worker.operands import Block, Left, Size, Start
+from fastbp.engine.worker.operands import BAD_STRIDE, Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
 
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
@@ -121,7 +120,7 @@ def way_of(kind, shape, lanes, size):
         return FEW_ROWS
     if rows <= LOW_ROWS and small:
         return IN_PLACE
-    if lanes * size >= WIDE and columns * size % CONFLICT != 0:
+    if lanes * size >= WIDE and columns * size % BAD_STRIDE != 0:
         small, few = depth * columns * size < WIDE_SMALL, WIDE_PANELS
     return IN_PLACE if small and (kind == PLAIN or panels <= few) else ANY_WAY
 
