@@ -22,7 +22,7 @@ from fastbp.kernels.arguments import (
 from fastbp.kernels.linking import run
 
 # What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
-SIMPLE, OF_EXP, OF_SOFTMAX = 40, 160, 320
+SIMPLE, OF_EXP, OF_SOFTMAX, OF_SUMS = 48, 160, 320, 14
 # Rows that are added up before their sums are.
 SUMS_BLOCK = 512
 # Numbers whose sums take less time than to enter the engine.
@@ -108,7 +108,7 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
 @jit.inner_with_objects
 def _sums(first: Any, rows: Any, columns: Any, sums: Any, like: Any) -> None:
     """Of at least as many columns as a vector has lanes; first, sums: addresses."""
-    cost = rows * columns * like.itemsize * SIMPLE >> 10
+    cost = rows * columns * like.itemsize * OF_SUMS >> 10
     blocks = (rows + SUMS_BLOCK - 1) // SUMS_BLOCK
     if blocks == 1:
         run("sums", like, cost, (first, sums, rows, columns, rows))

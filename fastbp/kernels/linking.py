@@ -26,7 +26,7 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.uncounted import Borrowed
 from fastbp.engine.entries import elementwise, flat, launch
 from fastbp.engine.entries.matrices import narrow_products, packed, products
-from fastbp.engine.threads.runtime import TEAM_NANOSECONDS
+from fastbp.engine.threads.runtime import LEAST_NANOSECONDS, TEAM_NANOSECONDS
 
 _I64 = ir.IntType(64)
 
@@ -190,7 +190,7 @@ def _emit_run(
         kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
         builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
 
-    alone = builder.icmp_signed("<", nanoseconds, _I64(TEAM_NANOSECONDS))
+    alone = builder.icmp_signed("<", nanoseconds, _I64(LEAST_NANOSECONDS))
     with builder.if_else(alone, likely=True) as (small, large):
         with small:
             if link.kernel in flat.FORMULAS:
@@ -201,12 +201,19 @@ def _emit_run(
         with large:
             if link.lazy:
                 _find(context, builder, links, launch.BODY, launch.FIND_BODY)
-            entry = address_in(launch.LAUNCH, launch.FIND_LAUNCH)
-            python = context.get_python_api(builder)
-            others = python.save_thread() if link.lazy else None  # may run meanwhile (see `kernel`)
-            enter(entry, _job(builder, links, numbers), nanoseconds)
-            if others is not None:
-                python.restore_thread(others)
+            entry, job = address_in(launch.LAUNCH, launch.FIND_LAUNCH), _job(builder, links, numbers)
+            if not link.lazy:
+                enter(entry, job, nanoseconds)
+                return
+            short = builder.icmp_signed("<", nanoseconds, _I64(TEAM_NANOSECONDS))
+            with builder.if_else(short) as (held, given):
+                with held:
+                    enter(entry, job, nanoseconds)
+                with given:
+                    python = context.get_python_api(builder)
+                    others = python.save_thread()  # may run meanwhile (see `kernel`)
+                    enter(entry, job, nanoseconds)
+                    python.restore_thread(others)
 
 
 @intrinsic(prefer_literal=True)

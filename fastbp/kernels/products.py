@@ -20,8 +20,8 @@ from fastbp.kernels.linking import run, run_product
 # Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
 # take as long as the product.
 FEW_ROWS = 12
-# Products of one core in a nanosecond, about: for the choice whether a team pays.
-SPEED = 16
+# Bytes of products of one core in a nanosecond, about: for the choice whether a team pays.
+SPEED = 160
 # Of fewer columns than a vector has lanes, so many products take less time than to enter the engine.
 TINY = 64
 
@@ -66,6 +66,12 @@ def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
     return columns < lanes(like) and rows * depth * columns <= TINY and not config.DISABLE_JIT
 
 
+@jit.inner
+def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
+    """What a product takes one core, about."""
+    return rows * depth * columns * like.itemsize // SPEED
+
+
 @jit.inner_with_objects
 def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     """C = A @ B + bias; bias: an address, or 0."""
@@ -78,10 +84,10 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
         return
     numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
     if columns < lanes(A):
-        run("dots", A, rows * depth * columns // SPEED, numbers)
+        run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
     else:
         way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-        run_product("product", A, rows * depth * columns // SPEED, numbers, way)
+        run_product("product", A, _nanoseconds(A, rows, depth, columns), numbers, way)
 
 
 @kernel
@@ -169,10 +175,10 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     elif rows > 0:
         numbers = (A_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A):
-            run("transposed_product", A, rows * depth * columns // SPEED, numbers)
+            run("transposed_product", A, _nanoseconds(A, rows, depth, columns), numbers)
         else:
             way = way_of(A_TRANSPOSED, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-            run_product("product_at_b", A, rows * depth * columns // SPEED, numbers, way)
+            run_product("product_at_b", A, _nanoseconds(A, rows, depth, columns), numbers, way)
     return counted(C)
 
 
@@ -204,7 +210,7 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     elif rows > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A) or rows <= FEW_ROWS:
-            run("dots", A, rows * depth * columns // SPEED, numbers)
+            run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
         else:
-            run("product_a_bt", A, rows * depth * columns // SPEED, numbers)
+            run("product_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)
     return counted(C)

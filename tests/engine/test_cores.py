@@ -8,6 +8,7 @@ import pytest
 from numba import config, njit
 from processes import python
 
+from fastbp.engine.entries import launch
 from fastbp.engine.threads import cores, team
 from fastbp.engine.threads.barrier import LINE
 
@@ -80,15 +81,40 @@ def test_who_comes_later_leaves_the_core_of_who_came_first(allowed):
     assert others - {first + 1}
 
 
+@njit
+def arrive(begun, core):
+    launch.come(begun, core)
+    return cores.this_core()
+
+
+def test_a_team_that_need_not_meet_leaves_the_callers_core(allowed):
+    if len(allowed) == 1:
+        pytest.skip("one core")
+    first, begun = min(allowed), np.zeros(1, np.int64)
+    os.sched_setaffinity(0, {first})
+    assert arrive(begun.ctypes.data, 0) == first + 1 and begun[0] == 1
+    moved = 0
+    for _ in range(20):
+        os.sched_setaffinity(0, {first})
+        os.sched_setaffinity(0, allowed)
+        moved += arrive(begun.ctypes.data, first + 1) != first + 1
+        assert os.sched_getaffinity(0) == allowed
+    assert begun[0] == 21 and moved > 10
+
+
 CALLS = """
 import os, time
 import numpy as np, fastbp
+from fastbp import kernels
+z = np.ones(2_000_000)
 X, W1, b1 = np.ones((128, 64), "f"), np.ones((64, 128), "f"), np.zeros(128, "f")
 W2, b2 = np.ones((128, 10), "f"), np.zeros(10, "f")
 before = os.sched_getaffinity(0)
 for _ in range(10):
     time.sleep(0.02)
     fastbp.forward(X, W1, b1, W2, b2)
+    time.sleep(0.02)
+    kernels.relu(z)
 assert os.sched_getaffinity(0) == before
 print("as before")
 """

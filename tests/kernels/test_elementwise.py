@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from bits import teams_for_all
 
 from fastbp import activations, kernels
 
@@ -106,12 +107,36 @@ def test_the_number_of_threads_changes_no_bit():
         yield kernels.bias_sums(d[:500])  # a block of rows, whose columns are shared
         yield kernels.bias_sums(d.reshape(-1, 1))
 
-    together = [x.tobytes() for x in all_of_them()]
+    with teams_for_all():
+        together = [x.tobytes() for x in all_of_them()]
     try:
         numba.set_num_threads(1)
         assert [x.tobytes() for x in all_of_them()] == together
     finally:
         numba.set_num_threads(most)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name, operands",
+    [("relu", 1), ("leaky_relu", 1), ("relu_mask", 2), ("sigmoid_derivative", 2), ("mse_sigmoid_error", 2)],
+)
+def test_numbers_that_begin_anywhere(name, operands, dtype):
+    """Of many, whole cache lines are written, and what lies before the first and behind the last."""
+    count, kernel = 1100, getattr(kernels, name)
+    numbers = arrays(dtype, count)[:operands]
+    want = kernel(*numbers).tobytes()
+    for begin in range(20):
+        for more in range(2):
+            room = np.full((3, count + 64), np.nan, dtype)
+            places = [row[begin + i * more : begin + i * more + count] for i, row in enumerate(room)]
+            for place, given in zip(places, numbers, strict=False):
+                place[:] = given
+            given, out = places[:operands], places[2]
+            assert kernel(*given, out).tobytes() == want
+            assert np.isnan(room[2]).sum() == 64
+            assert kernel(*given, given[-1]).tobytes() == want  # in place
+            assert np.isnan(room[operands - 1]).sum() == 64
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,6 +3,7 @@
 import numba
 import numpy as np
 import pytest
+from bits import teams_for_all
 
 from fastbp import kernels
 
@@ -79,7 +80,8 @@ def test_the_number_of_threads_changes_no_bit(dtype):
     most = numba.config.NUMBA_NUM_THREADS
     for shape in [*LARGE, (128, 784, 256)]:
         A, B, b = matrices(dtype, *shape)
-        together = [got.tobytes() for _, got, _ in all_products(A, B, b)]
+        with teams_for_all():
+            together = [got.tobytes() for _, got, _ in all_products(A, B, b)]
         try:
             numba.set_num_threads(1)
             alone = [got.tobytes() for _, got, _ in all_products(A, B, b)]

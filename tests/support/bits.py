@@ -1,12 +1,18 @@
-"""Runs engine_bits.py in a process of its own and compares what it prints; calls one compiled callback."""
+"""Runs engine_bits.py in a process of its own and compares what it prints; calls one compiled callback; has
+jobs of compiled code done by teams."""
 
 import ctypes
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+
+from fastbp.engine.compile.struct import at
+from fastbp.engine.threads.runtime import Runtime, runtime
 
 BITS = pathlib.Path(__file__).with_name("engine_bits.py")
 rng_of = np.random.default_rng
@@ -33,3 +39,16 @@ def assert_same_bits(results):
 def callback(address, count):
     """The compiled callback of `count` integers at that address, for Python."""
     return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(address)
+
+
+@contextmanager
+def teams_for_all() -> Iterator[Runtime]:
+    """A context in which every job that asks gets a team, if there is one at all; else that depends on its
+    size and on what went before (fastbp/engine/threads/runtime.py)."""
+    table = at(Runtime, runtime())
+    before = table.least, table.worth, table.owed
+    table.least = table.worth = table.owed = 0
+    try:
+        yield table
+    finally:
+        table.least, table.worth, table.owed = before

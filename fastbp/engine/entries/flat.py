@@ -41,6 +41,9 @@ FORMULAS: dict[str, tuple[int, Callable[..., Vec]]] = {
 }
 
 
+# Of so many numbers the vectors are written to whole cache lines where there are formulas of a few
+# instructions: NumPy's arrays begin in the middle of one.
+ALIGNED_FROM = 1024
 # Formulas of a few instructions, which are worth fewer turns of the loop.
 LIGHT = {"identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error"}
 
@@ -65,11 +68,22 @@ def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) ->
             end = b.mul(b.sub(count, lanes), size)
             last = load(end)
 
+            head = zero
+            if name in LIGHT:
+                first = formula(ops, *load(zero))
+                apart = b.and_(b.neg(out), I64(ops.lanes * ops.itemsize - 1))
+                head = b.select(b.icmp_signed(">=", count, I64(ALIGNED_FROM)), apart, zero)
+            rest = b.sub(count, b.sdiv(head, size))
+
             def visit(at: ir.Value) -> None:
+                at = b.add(head, at)
                 ops.store(formula(ops, *load(at)), b.add(out, at))
 
-            each_vector_of(ops, count, visit, 4 if name in LIGHT else 1)
-            with b.if_then(b.icmp_signed("!=", b.and_(count, I64(ops.lanes - 1)), zero)):
+            each_vector_of(ops, rest, visit, 4 if name in LIGHT else 1)
+            if name in LIGHT:
+                with b.if_then(b.icmp_signed("!=", head, zero)):
+                    ops.store(first, out)
+            with b.if_then(b.icmp_signed("!=", b.and_(rest, I64(ops.lanes - 1)), zero)):
                 ops.store(formula(ops, *last), b.add(out, end))
 
 

@@ -15,11 +15,22 @@ import numpy as np
 from numba import prange
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call, cycles
+from fastbp.engine.compile.intrinsics import call, cycles, fetch_add, publish, room, yield_core
+from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.vector import isa
-from fastbp.engine.threads.runtime import Runtime, gets_a_team, note_alone, note_team, runtime, runtime_at
+from fastbp.engine.threads.cores import leave_core, this_core
+from fastbp.engine.threads.runtime import (
+    Runtime,
+    are_awake,
+    gets_a_team,
+    note_alone,
+    note_team,
+    runtime,
+    runtime_at,
+)
+from fastbp.engine.threads.team import look_for, most_here
 
 KERNELS = 8  # a body can know so many others
 
@@ -61,21 +72,42 @@ _WRITTEN = threading.Lock()
 links_at, _job_at = view_of(Links), view_of(Job)
 
 
-def _split(n, work, job):
-    """A team of workers, each of whom does his part."""
+@inner
+def come(begun, core):
+    """Be counted among those who have begun, and leave the core if it is that one."""
+    if this_core() == core:
+        leave_core(core)
+    fetch_add(begun, 1)
+
+
+def _split(n, work, job, core):
+    """A team of workers, each of whom does his part; core: where the caller is, who is the first of them, if
+    others may be asleep, or 0. Who is woken there leaves it, which he can only when the first one lets him
+    run."""
+    n, begun = min(n, most_here()), room()
+    publish(begun, 1)
     for t in prange(n):
-        call(work, (t, n, job))
+        if core == 0:
+            call(work, (t, n, job))
+        elif t == 0:
+            yield_core()
+            call(work, (t, n, job))
+            look_for(begun, n)
+        else:
+            come(begun, core)
+            call(work, (t, n, job))
 
 
 def _launch(job, nanoseconds):
-    """Run a job that is large enough for a team; nanoseconds: what it takes one worker, about."""
+    """Run a job that may be large enough for a team; nanoseconds: what it takes one worker, about."""
     links = links_at(_job_at(job).links)
     table, began = runtime_at(links.runtime), cycles()
-    if not gets_a_team(table):
+    if not gets_a_team(table, began, nanoseconds):
         call(links.body, (np.int64(0), np.int64(1), job))
         note_alone(table, began)
         return
-    call(table.split, (table.workers, links.body, job))
+    core = np.int64(0) if are_awake(table, began) else this_core()
+    call(table.split, (table.workers, links.body, job, core))
     note_team(table, began, nanoseconds)
 
 
@@ -107,7 +139,7 @@ def link_launch(memory: np.ndarray[Any, Any]) -> None:
     table.runtime = runtime()
     of_process = at(Runtime, table.runtime)
     if of_process.workers > 1:
-        of_process.split = jit.address_of("kernels-split", jit.void(3), lambda: _split, parallel=True)
+        of_process.split = jit.address_of("kernels-split", jit.void(4), lambda: _split, parallel=True)
     entry = launch()
     with _WRITTEN:
         table.launch = entry

@@ -20,9 +20,17 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.threads import team
 
-# What takes one worker less is too small for a team: to start one and to part again costs some microseconds,
-# more where its threads have fallen asleep.
-TEAM_NANOSECONDS = 20_000
+# What takes one worker less is too small for a team: to start one whose threads wait for it and to part again
+# takes 1 to 2 us with two workers, and more with each of more. (LEAST_NANOSECONDS is for two.)
+TEAM_NANOSECONDS, FOR_EACH = 20_000, 4_000
+LEAST_NANOSECONDS = 2 * FOR_EACH
+# Threads wait in a loop for so many cycles (3 ms; those of GNU's OpenMP for 4), then they sleep. To wake one
+# takes 50 to 200 us: only what takes one worker longer than WORTH_NANOSECONDS pays for it, or many jobs in
+# close succession. These do when they have taken WORTH cycles, of which an eighth of the time between them
+# was taken off; and twice as many after each team that took LONGER than expected although its threads were
+# to be awake: they sleep at once, or have no core.
+AWAKE, WORTH_NANOSECONDS, WORTH, LONGER = 8_000_000, 250_000, 650_000, 80_000
+MOST_DOUBLED = 8
 # A team is late when it takes longer than this, and than so many cycles for each nanosecond expected of one
 # worker: then one of its threads has waited for a core on which another one runs, for some milliseconds.
 # (Another program's, or OpenBLAS's: after a product of NumPy's its threads go on to spin for 0.1 s; or the
@@ -43,6 +51,12 @@ class Runtime(Struct):
     in_parallel: int  # address of a function that says whether a parallel region runs around the caller
     owed: int  # jobs are done alone that take so many cycles, since a team was late
     debt: int  # how many they were at first
+    least: int  # nanoseconds that a job takes one worker, for a team whose threads are awake
+    worth: int  # and for one whose threads have to be woken
+    ended: int  # when the last team did, in cycles; 0: its threads are asleep
+    noted: int  # when the last job that was done alone ended
+    alone: int  # what such jobs have taken lately
+    slow: int  # how many teams, one after the other, began late although they were to be awake
 
 
 runtime_at = view_of(Runtime)
@@ -71,26 +85,48 @@ else:
 
 
 @inner
-def gets_a_team(runtime):
-    """Whether the next large job does."""
-    if runtime.workers <= 1:
+def are_awake(runtime, now):
+    """Whether the threads of a team still wait in a loop, as far as anybody can say; now: in cycles."""
+    return 0 < now - runtime.ended < AWAKE
+
+
+@inner
+def gets_a_team(runtime, now, nanoseconds):
+    """Whether the next job does, which takes one worker so many nanoseconds; now: in cycles."""
+    if runtime.workers <= 1 or nanoseconds < runtime.least:
         return False
     if runtime.in_parallel != 0 and _asks(runtime.in_parallel) != 0:
         return False
-    return runtime.owed <= 0
+    if runtime.owed > 0:
+        return False
+    if nanoseconds >= runtime.worth or are_awake(runtime, now):
+        return True
+    if now == 0:  # nobody can say what the time is
+        return nanoseconds >= TEAM_NANOSECONDS
+    return runtime.alone >= WORTH << min(runtime.slow, MOST_DOUBLED)
 
 
 @inner
 def note_alone(runtime, began):
-    """One worker, who began at so many cycles, is done with a large job."""
+    """One worker, who began at so many cycles, is done with a job."""
+    now = cycles()
     if runtime.owed > 0:
-        runtime.owed -= cycles() - began
+        runtime.owed -= now - began
+    runtime.alone = max(0, runtime.alone - (began - runtime.noted) // 8) + now - began
+    runtime.noted = now
 
 
 @inner
 def note_team(runtime, began, nanoseconds):
     """A team that began at so many cycles is done with a job of so many nanoseconds."""
-    taken = cycles() - began
+    now = cycles()
+    taken, runtime.alone = now - began, np.int64(0)
+    if taken < LONGER + CYCLES * nanoseconds:
+        runtime.slow, runtime.ended = np.int64(0), now
+    elif nanoseconds < runtime.worth and are_awake(runtime, began):
+        runtime.slow, runtime.ended = runtime.slow + 1, np.int64(0)
+    else:
+        runtime.ended = now
     if taken < LATE_CYCLES + CYCLES * nanoseconds:
         runtime.debt = 0
     else:
@@ -124,6 +160,7 @@ def runtime() -> int:
         if team.threading_layer() != "workqueue":
             table.in_parallel = _question()
             table.workers = int(numba.config.NUMBA_NUM_THREADS)
+            table.least, table.worth = min(FOR_EACH * table.workers, TEAM_NANOSECONDS), WORTH_NANOSECONDS
     return int(memory.ctypes.data)
 
 

@@ -63,6 +63,18 @@ def part_from_others(arrivals: Any, me: Any) -> None:
 
 
 @jit.inner
+def look_for(count: Any, expected: Any) -> None:
+    """Wait a moment until a count (at this address) is as large as expected: of workers who are there."""
+    looks, began = 0, cycles()
+    while observe(count) < expected and looks < MOST_LOOKS and cycles() - began < MOST_CYCLES:
+        looks += 1
+        if looks < LOOKS:
+            cpu_pause()
+        else:
+            yield_core()
+
+
+@jit.inner
 def join(arrivals: Any, expected: Any) -> Any:
     """Arrive; returns my number and the size of the team, which is 0 if I am too late. `arrivals`: two cache
     lines."""
@@ -71,13 +83,7 @@ def join(arrivals: Any, expected: Any) -> Any:
         return 0, 0
     part_from_others(arrivals, me)
     if me == 0:
-        looks, began = 0, cycles()
-        while observe(arrivals) < expected and looks < MOST_LOOKS and cycles() - began < MOST_CYCLES:
-            looks += 1
-            if looks < LOOKS:
-                cpu_pause()
-            else:
-                yield_core()
+        look_for(arrivals, expected)
         publish(arrivals + LINE, fetch_add(arrivals, CLOSED))
     looks = 0
     while observe(arrivals + LINE) == 0:
@@ -91,11 +97,11 @@ def join(arrivals: Any, expected: Any) -> Any:
 
 # What `numba.get_num_threads` asks, by its name, which parallel code knows anyway: code with the address in
 # it could not be cached.
-_most_here = types.ExternalFunction("get_num_threads", types.intp())
+most_here = types.ExternalFunction("get_num_threads", types.intp())
 
 
 def _together(n: Any, work: Any, job: Any, arrivals: Any) -> None:
-    n = min(n, _most_here())
+    n = min(n, most_here())
     for line in range(2 + n):
         publish(arrivals + line * LINE, 0)
         publish(arrivals + line * LINE + CORE, 0)

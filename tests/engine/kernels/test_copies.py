@@ -6,9 +6,11 @@ from bits import callback, rng_of
 
 import fastbp
 from fastbp.engine import plan
+from fastbp.engine.compile.struct import at
 from fastbp.engine.entries import two_layer
 from fastbp.engine.kernels import copies, narrow_output
 from fastbp.engine.simd.vector import isa
+from fastbp.engine.threads.runtime import Runtime, runtime
 
 GUARD = 0x5A
 
@@ -136,6 +138,9 @@ def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
         for name in ("TRY_TEAM_FROM_MULTIPLY_ADDS", "ALWAYS_TEAM_FROM_MULTIPLY_ADDS"):
             monkeypatch.setattr(plan, name, 0)
         monkeypatch.setattr(two_layer, "TEAM_NANOSECONDS", 0)
+        table = at(Runtime, runtime())
+        for name in ("least", "worth"):
+            monkeypatch.setattr(table, name, 0)
     rows, inputs, hidden, outputs = shape
     rng = rng_of(3)
     memories = []
