@@ -50,8 +50,7 @@ class Network:
         network.streams.restart()
         for gains in network.gains:
             gains[...] = 1
-        network.weights, network.biases = list(weights), list(biases)
-        network.parameters.adopt()
+        network.parameters.put(weights, biases)
         return network
 
     def _make_parts(self, architecture: Architecture) -> None:
@@ -105,7 +104,8 @@ class Network:
         Optimizers begin anew with this model, too. `fit` goes on from where the model is (scikit-learn's
         warm_start=True); after reset(), from the start (warm_start=False).
         """
-        self.parameters.draw(self.architecture, self.streams.restart())
+        self.streams.restart()
+        self.parameters.draw(self.architecture, self.streams.of_weights())
         self.reader.feature_names = None
 
     @property

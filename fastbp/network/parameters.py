@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,11 @@ class Parameters:
             view[...] = values
         self._restore_views()
         self.changed()
+
+    def put(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
+        """Copy these into the parameters; errors as `adopt`."""
+        self.weights, self.biases = list(weights), list(biases)
+        self.adopt()
 
     def changed(self) -> None:
         """Say that the numbers, or an optimizer's state of them, may have been written to."""

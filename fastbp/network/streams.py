@@ -27,25 +27,31 @@ class Streams:
     steps_trained : of the model so far, parts of a step counted one by one.
     """
 
-    located: tuple[np.random.Generator, int]
-    # Made when they are first asked for, as most models need neither.
+    # Made when they are first asked for, as most models need neither; so is what shuffles.
     _splitting: np.random.SeedSequence | None
     _noise_key: tuple[int, ...] | None
 
     def __init__(self, seed: int | None) -> None:
         self._seed, self.counter = seed, np.zeros(1, np.int64)
 
-    def _begin(self, shuffling: np.random.Generator) -> None:
-        self.located = shuffling, bit_generator_at(shuffling)
-
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_seed", "counter", "shuffling", "splitting", "noise_key")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._begin(state.pop("shuffling"))
+        shuffling = state.pop("shuffling")
+        self._located = shuffling, bit_generator_at(shuffling)
         self._splitting, self._noise_key = state.pop("splitting"), state.pop("noise_key")
         vars(self).update(state)
+
+    @property
+    def located(self) -> tuple[np.random.Generator, int]:
+        found: tuple[np.random.Generator, int] | None = vars(self).get("_located")
+        if found is None:
+            made = np.random.default_rng(self._child(1))
+            # Of two threads that come here, both take the one that is there first.
+            found = vars(self).setdefault("_located", (made, bit_generator_at(made)))
+        return found
 
     @property
     def shuffling(self) -> np.random.Generator:
@@ -76,13 +82,15 @@ class Streams:
     def steps_trained(self, steps: int) -> None:
         self.counter[0] = steps
 
-    def restart(self) -> np.random.Generator:
-        """Go to the beginning, without a seed to another one each time; return what draws the initial
-        weights."""
+    def restart(self) -> None:
+        """Go to the beginning, without a seed to another one each time."""
         self._entropy = np.random.SeedSequence(self._seed).entropy if self._seed is None else self._seed
         self._splitting = self._noise_key = None
-        self._begin(np.random.default_rng(self._child(1)))
+        vars(self).pop("_located", None)
         self.steps_trained = 0
+
+    def of_weights(self) -> np.random.Generator:
+        """What draws the initial weights, from its beginning."""
         return np.random.default_rng(self._child(0))
 
     def _child(self, k: int) -> np.random.SeedSequence:

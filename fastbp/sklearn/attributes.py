@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.sklearn.epochs import Rates
+from fastbp.sklearn.initial import Options
 from fastbp.sklearn.inputs import Data
 
 Array = NDArray[Any]
@@ -70,7 +71,7 @@ class Attributes:
     _no_improvement_count: int
     _best_flat: Array
     _optimizer: Rates
-    _options: dict[str, Any]
+    _options: Options
     _random_state: np.random.RandomState
 
     def _score(self, data: Data) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -108,7 +109,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         if not isinstance(self.activation, str) and len(self.activation) != layers:
             expected = f"a name, or a list of one for each of the {layers} hidden layers"
             raise parameters.refused(name, "activation", expected, self.activation)
-        if self.solver == "lbfgs" and np.any(np.asarray(self.dropout) != 0):
+        if self.solver == "lbfgs" and self._drops:
             raise parameters.refused(name, "dropout", "0 with solver='lbfgs'", self.dropout)
 
     def _train(
@@ -139,32 +140,31 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         """`model_`, with the parameters that training begins from."""
         self.out_activation_, output, loss = self._output()
         self.n_layers_ = len(sizes)
-        options = {
-            "layer_sizes": sizes,
-            "hidden": initial.hidden_activations(self.activation),
-            "output": output,
-            "loss": loss,
-            "reduction": "weighted_mean",
-            "l2": float(self.alpha),
+        options = initial.Options(
+            tuple(sizes),
+            initial.hidden_activations(self.activation),
+            output,
+            loss,
+            l2=float(self.alpha),
             # SciPy's minimizer works in float64, and needs that many digits
-            "dtype": "float64" if self.solver == "lbfgs" else str(dtype),
-            "threads": initial.most_threads(self.threads),
-            "dropout": self.dropout,
-            "layer_norm": self.layer_norm,
-        }
+            dtype="float64" if self.solver == "lbfgs" else dtype.name,
+            dropout=self.dropout,
+            layer_norm=self.layer_norm,
+            threads=initial.most_threads(self.threads),
+        )
         if not goes_on:
             seed = self._seed()  # before the weights are drawn
             drawn = initial.draw(sizes, self.activation, self._random_state, dtype)
-            model = initial.network({**options, "seed": seed}, *drawn)
+            model = initial.network(options._replace(seed=seed), *drawn)
         else:
             model = self._model_going_on(options)
         self.model_, self._options = model, options
         self.coefs_, self.intercepts_ = list(model.weights), list(model.biases)
 
-    def _model_going_on(self, options: dict[str, Any]) -> fastbp.MLP:
+    def _model_going_on(self, options: initial.Options) -> fastbp.MLP:
         """The model that the estimator has, or one of other options with its parameters."""
         shapes = [tuple(np.shape(coefs)) for coefs in self.coefs_]
-        expected = list(zip(options["layer_sizes"][:-1], options["layer_sizes"][1:], strict=True))
+        expected = list(itertools.pairwise(options.layer_sizes))
         if shapes != expected:
             raise ValueError(
                 f"training goes on with weights of the shapes {shapes}, but hidden_layer_sizes="
@@ -172,12 +172,12 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             )
         before: fastbp.MLP | None = vars(self).get("model_")
         if before is None:  # whoever set coefs_ has made no model
-            return initial.network({**options, "seed": self._seed()}, self.coefs_, self.intercepts_)
+            return initial.network(options._replace(seed=self._seed()), self.coefs_, self.intercepts_)
         self._network()
         if options == self._options:
             return before
-        seed = before.architecture.seed
-        model = initial.network({**options, "seed": seed}, before.weights, before.biases)
+        same_seed = options._replace(seed=before.architecture.seed or 0)
+        model = initial.network(same_seed, before.weights, before.biases)
         if model.gains and before.gains:
             model.gains = before.gains
         if model.dtype == before.dtype and len(model.parameters) == len(before.parameters):
@@ -185,9 +185,15 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         model.streams.steps_trained = before.streams.steps_trained
         return model
 
+    @property
+    def _drops(self) -> bool:
+        """Whether there is dropout."""
+        given = self.dropout
+        return bool(given != 0 if isinstance(given, float) else np.any(np.asarray(given) != 0))
+
     def _seed(self) -> int:
         """What dropout draws from; without it scikit-learn's generator shall not be disturbed."""
-        return int(self._random_state.randint(1 << 31)) if np.any(np.asarray(self.dropout) != 0) else 0
+        return int(self._random_state.randint(1 << 31)) if self._drops else 0
 
     def _held_out(self, X_val: Any, y_val: Any) -> Data | None:
         """The caller's validation data."""
@@ -207,7 +213,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         model: fastbp.MLP = self.model_
         mine, theirs = [*self.coefs_, *self.intercepts_], [*model.weights, *model.biases]
         if len(mine) != len(theirs) or any(a is not b for a, b in zip(mine, theirs, strict=True)):
-            initial.write(model, self.coefs_, self.intercepts_)
+            model.parameters.put(self.coefs_, self.intercepts_)
             self.coefs_, self.intercepts_ = list(model.weights), list(model.biases)
         return model
 

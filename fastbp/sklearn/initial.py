@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,28 @@ from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
 
-_PARAMETERS = inspect.signature(fastbp.MLP).parameters.values()
-DEFAULTS = {given.name: given.default for given in _PARAMETERS if given.default is not given.empty}
+
+class Options(NamedTuple):
+    """What `Architecture` is told of an estimator's network; all else is the same for all of them."""
+
+    layer_sizes: tuple[int, ...]
+    hidden: str | tuple[str, ...]
+    output: str
+    loss: str
+    l2: float
+    dtype: str
+    dropout: Any
+    layer_norm: bool
+    threads: int | None
+    seed: int = 0
+    reduction: str = "weighted_mean"
 
 
-def hidden_activations(activation: str | Sequence[str]) -> str | list[str]:
+def hidden_activations(activation: str | Sequence[str]) -> str | tuple[str, ...]:
     """fastbp's names of the hidden layers' activations."""
     if isinstance(activation, str):
         return ACTIVATIONS.get(activation, activation)
-    return [ACTIVATIONS.get(name, name) for name in activation]
+    return tuple(ACTIVATIONS.get(name, name) for name in activation)
 
 
 def most_threads(threads: int | None) -> int | None:
@@ -54,14 +67,21 @@ def draw(
     return weights, biases
 
 
-def network(options: dict[str, Any], weights: Sequence[Array], biases: Sequence[Array]) -> fastbp.MLP:
-    """The network of these options (the rest are `MLP`'s defaults) with copies of these weights and biases.
-    ValueError where shapes do not fit."""
-    architecture = Architecture(**{**DEFAULTS, **options})
-    return fastbp.MLP.with_parameters(architecture, weights, biases)
+def network(options: Options, weights: Sequence[Array], biases: Sequence[Array]) -> fastbp.MLP:
+    """The network of these options with copies of these weights and biases. ValueError where shapes do not
+    fit."""
+    a_number = type(options.dropout) in (float, int)  # a list may be changed, and cannot be looked up
+    make = _architecture if a_number else _architecture.__wrapped__
+    return fastbp.MLP.with_parameters(make(*options), weights, biases)
 
 
-def write(model: fastbp.MLP, weights: Sequence[Array], biases: Sequence[Array]) -> None:
-    """Copy these weights and biases into the model. ValueError where shapes do not fit."""
-    model.weights, model.biases = list(weights), list(biases)
-    model.parameters.adopt()
+@lru_cache(64, typed=True)  # to check all of it again would take as long as a step of a small network
+def _architecture(*options: Any) -> Architecture:
+    return Architecture(
+        **Options(*options)._asdict(),
+        init="auto",
+        max_norm=None,
+        input_scale=1.0,
+        input_offset=0.0,
+        input_noise=0.0,
+    )

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 import fastbp
 from fastbp.inputs.samples import Samples
 from fastbp.network.evaluation import sample_losses
+from fastbp.sklearn import initial
 from fastbp.sklearn.attributes import Attributes
 from fastbp.sklearn.inputs import Data
 
@@ -52,8 +53,8 @@ class Lbfgs(Attributes):
 
     def _sums(self) -> fastbp.MLP:
         """A network like the estimator's whose losses and gradients are sums, without a penalty."""
-        options = {**self._options, "reduction": "sum", "l2": 0.0}
-        return fastbp.MLP(**options, seed=0)
+        options = self._options._replace(reduction="sum", l2=0.0)
+        return initial.network(options, self.model_.weights, self.model_.biases)
 
     def _loss_and_gradient(self, sums: fastbp.MLP, samples: Samples) -> tuple[float, Array]:
         """The loss of all samples, and its gradient laid out like the network's parameters.

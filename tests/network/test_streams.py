@@ -15,7 +15,9 @@ def test_streams_are_what_numpy_spawns(seed):
     weights, shuffling, splitting, noise = np.random.SeedSequence(seed).spawn(4)
     streams = Streams(seed)
     for _ in range(2):
-        assert streams.restart().bit_generator.state == np.random.default_rng(weights).bit_generator.state
+        streams.restart()
+        of_weights = streams.of_weights().bit_generator.state
+        assert of_weights == np.random.default_rng(weights).bit_generator.state
         assert streams.noise_key == tuple(noise.generate_state(2).tolist())
         assert streams.shuffling.bit_generator.state == np.random.default_rng(shuffling).bit_generator.state
         assert streams.splitting.state == splitting.state
