@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastbp.engine.entries import shuffling
+from fastbp.engine.entries import mersenne, shuffling
 
 
 @pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937])
@@ -38,8 +38,12 @@ def test_positions_of_generators_are_where_they_are_read():
 
 @pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64])
 @pytest.mark.parametrize("rows", [1, 2, 64, 65, 1198])
-def test_what_numpys_older_generator_shuffles_again_and_again(kind, rows):
+@pytest.mark.parametrize("drawn", [0, 1, 227, 623, 624, 625])
+def test_what_numpys_older_generator_shuffles_again_and_again(kind, rows, drawn):
+    """From anywhere in its block of 624 words, over several of them."""
     ours, theirs = (np.random.RandomState(kind(5)) for _ in range(2))
+    for random in (ours, theirs):
+        random.randint(0, 1 << 32, drawn, dtype=np.uint32)
     first = np.arange(rows)[::-1].copy()
     orders, expected = shuffling.shuffled(ours, first, 3), first
     for order in orders:
@@ -48,11 +52,18 @@ def test_what_numpys_older_generator_shuffles_again_and_again(kind, rows):
         expected = expected[permutation]
         assert order.tolist() == expected.tolist()
     assert first.tolist() == list(range(rows))[::-1]
-    assert ours.randint(1 << 30) == theirs.randint(1 << 30)  # as many draws
+    # as many draws, and so all draws to come
+    assert repr(ours.get_state(legacy=False)) == repr(theirs.get_state(legacy=False))
+    assert ours.randint(1 << 30, size=2000).tolist() == theirs.randint(1 << 30, size=2000).tolist()
+
+
+def test_the_words_of_a_twister_are_where_they_are_read():
+    """With another layout NumPy shuffles, in three times the time."""
+    assert mersenne.is_known()
 
 
 def test_rows_that_need_numbers_of_64_bits_are_shuffled_by_numpy(monkeypatch):
     orders = shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3)
     monkeypatch.setattr(shuffling, "MOST_ROWS", 64)
-    monkeypatch.setattr(shuffling, "shuffle_call", None)
+    monkeypatch.setattr(shuffling, "mersenne", None)
     assert orders.tolist() == shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3).tolist()
