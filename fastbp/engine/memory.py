@@ -47,16 +47,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.arrays: list[NDArray[np.uint8]] = []
+        self.nbytes = 0
 
     def new(self, size: int) -> int:
         """The address of so many bytes of zeros."""
         memory = aligned(size)
         self.arrays.append(memory)
+        self.nbytes += size
         return data_at(memory)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(array.nbytes for array in self.arrays)
 
 
 @dataclass(frozen=True)

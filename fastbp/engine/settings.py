@@ -70,8 +70,11 @@ def settings_of(
     limit = [] if optimizer.clip_norm is None else [float(optimizer.clip_norm)]
     numbers += limit
     if has_biases_apart(optimizer, l2):
-        of_biases = _coefficients(optimizer.of_biases(), span, dtype, optimizer) | {"l2": 0.0}
-        numbers += [scale, *(of_biases[name] for name in names), *limit]
+        others = optimizer.of_biases()
+        if others is not optimizer:
+            coefficients = _coefficients(others, span, dtype, optimizer)
+        coefficients["l2"] = 0.0
+        numbers += [scale, *(coefficients[name] for name in names), *limit]
     if not any(isinstance(number, np.ndarray) for number in numbers):
         row = np.array(numbers, dtype)
         return np.ndarray((steps, len(numbers)), dtype, row, strides=(0, row.itemsize))

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import fastbp
@@ -121,7 +120,8 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         data = Data(X, self._targets(y), weights)
         self.n_outputs_ = self._outputs(y)
         validation = self._held_out(*held_out)
-        self._random_state = check_random_state(self.random_state)
+        given = self.random_state
+        self._random_state = initial.generator(given)
         if not goes_on:
             for name in COURSE:
                 self.__dict__.pop(name, None)
@@ -132,6 +132,8 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             self._fit_lbfgs(data)
         else:
             self._fit_stochastic(data, validation, incremental)
+        initial.spare(self._random_state, given)
+        del self._random_state
         self._require_finite()
         if not incremental:  # which has the parameters packed for the next call
             self.model_.backend.give_plans_back()
@@ -147,7 +149,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             loss,
             l2=float(self.alpha),
             # SciPy's minimizer works in float64, and needs that many digits
-            dtype="float64" if self.solver == "lbfgs" else dtype.name,
+            dtype="float32" if dtype == np.float32 and self.solver != "lbfgs" else "float64",
             dropout=self.dropout,
             layer_norm=self.layer_norm,
             threads=initial.most_threads(self.threads),

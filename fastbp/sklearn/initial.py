@@ -6,16 +6,22 @@ import itertools
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 import fastbp
 from fastbp.network.architecture import Architecture
 from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
+
+# Generators that nobody draws from at the moment. To make one takes as long as a training step of a small
+# network, for a seed from the operating system that is not wanted.
+_SPARE: list[np.random.RandomState] = []
 
 
 class Options(NamedTuple):
@@ -47,6 +53,25 @@ def most_threads(threads: int | None) -> int | None:
     if threads is None and threading.current_thread() is not threading.main_thread():
         return 1
     return threads
+
+
+def generator(random_state: Any) -> np.random.RandomState:
+    """As scikit-learn's `check_random_state`; one that was made of a number is the caller's until `spare`."""
+    if not isinstance(random_state, Integral):
+        found: np.random.RandomState = check_random_state(random_state)
+        return found
+    try:
+        random = _SPARE.pop()
+    except IndexError:
+        return np.random.RandomState(int(random_state))
+    random.seed(int(random_state))
+    return random
+
+
+def spare(random: np.random.RandomState, random_state: Any) -> None:
+    """Nobody needs this generator any more, which `generator` made of that."""
+    if isinstance(random_state, Integral):
+        _SPARE.append(random)
 
 
 def draw(
