@@ -22,6 +22,7 @@ from fastbp.engine.memory import Design, aligned, most_workers
 from fastbp.engine.threads import own_thread, team
 from fastbp.engine.threads.choice import Choice
 from fastbp.engine.worker import train
+from fastbp.engine.worker.patience import Patience
 from fastbp.inputs.sources import Rows
 
 Array = NDArray[Any]
@@ -151,9 +152,10 @@ class Plan(Bound):
         pack: bool,
         threads: int | None,
         stop: NDArray[np.int64],
+        unpack: bool = False,
     ) -> None:
-        """Steps first_step <= s < last_step on the data bound; the parameters bound stay as they are until
-        `unpack`.
+        """Steps first_step <= s < last_step on the data bound, fewer where patience ends; the parameters
+        bound stay as they are until `unpack`, which may be part of it.
 
         coefficients: (steps, numbers), see settings.py; losses: one a step; stop: as in `run_as`.
         """
@@ -167,13 +169,32 @@ class Plan(Bound):
             table.first_step, table.last_step = step, step + steps
             table.coefficients = data_at(coefficients) + done * coefficients.strides[0]
             table.losses = data_at(losses) + done * losses.itemsize
-            self.run_as(structs.TRAIN + (structs.PACK if pack and step == first_step else 0), n, steps, stop)
+            task = structs.TRAIN + (structs.PACK if pack and step == first_step else 0)
             step += steps
+            if unpack and step >= last_step:
+                task += structs.UNPACK + structs.UNPACK_STATES
+            self.run_as(task, n, steps, stop)
+            ended = table.ending.step
+            if ended:
+                steps -= step - ended
+                step = ended
             if steps:
                 now = time.perf_counter()
                 self.choice.note(n, steps, now - started, now)
-            if step >= last_step:
-                return
+            if ended or step >= last_step:
+                break
+        if unpack and not task & structs.UNPACK:
+            self.unpack(threads)
+
+    def bind_patience(self, patience: Patience) -> None:
+        """Until it is unbound, steps may end early."""
+        self.table.ending.patience, self.table.ending.step = data_at(patience.numbers), 0
+
+    def unbind_patience(self) -> int:
+        """The step before which they ended, or 0."""
+        ended = self.table.ending.step
+        self.table.ending.patience = self.table.ending.step = 0
+        return ended
 
     def trains_alone(self, steps: int, threads: int | None) -> bool:
         """Whether so many steps are for `train_alone`."""
@@ -189,8 +210,8 @@ class Plan(Bound):
         pack: bool,
         check: bool,
     ) -> bool:
-        """`train` and `unpack` by this thread, in one entry; see there. Whether it unpacked: with `check` not
-        if losses or parameters are not finite."""
+        """`train` and `unpack` by this thread, in one entry; see there. Whether it unpacked: with `check`,
+        which goes without patience, not if losses or parameters are not finite."""
         self.bind_coefficients(coefficients)
         task = structs.TRAIN + structs.PACK if pack else structs.TRAIN
         steps = first_step, last_step, data_at(coefficients), data_at(losses)

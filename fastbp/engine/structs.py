@@ -234,6 +234,14 @@ class Parts(Struct):
 
 
 @struct
+class Ending(Struct):
+    """Whether the steps end before the last one, see worker/patience.py."""
+
+    patience: int  # address of its numbers, or 0: they do not
+    step: int  # behind which they ended, or 0
+
+
+@struct
 class Scratch(Struct):
     """Memory of each worker: some vectors, and room for a packed panel of its inputs."""
 
@@ -283,6 +291,7 @@ class Plan(Struct):
     coefficients_row: int
     bias_coefficients: int  # bytes from a step's numbers to those for biases and gains; 0: they are the same
     losses: int  # float64, one a step
+    ending: Ending
     noise: int  # a callback, or 0
     noise_stream: int
     steps_before: int  # steps of the model's life before step 0 of this run, for random numbers

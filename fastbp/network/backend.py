@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.worker.patience import Patience
 from fastbp.inputs.samples import Samples
 from fastbp.mpi.shards import Shards
 from fastbp.network.architecture import Architecture
@@ -48,6 +49,7 @@ class Steps:
     epoch 0 on. It takes its rows `part` at a time, which is all that there are activations of (None: all).
     With `shards`, gradients of parts of each batch are added up as these say, perhaps by several processes.
     `penalty_times` is how often the penalty of l2 counts in the losses; in the gradients it counts once.
+    With `patience` they may end behind an epoch, before the last one; not where samples have weights.
     """
 
     samples: Samples
@@ -58,6 +60,7 @@ class Steps:
     part: int | None = None
     shards: Shards | None = None
     penalty_times: int = 1
+    patience: Patience | None = None
 
     def __len__(self) -> int:
         return self.last - self.first
@@ -142,6 +145,8 @@ class Backend(ABC):
     chunks_are_atomic: ClassVar[bool] = False
     # Whether several processes may share its steps.
     takes_ranks: ClassVar[bool] = False
+    # Whether steps may have patience.
+    has_patience: ClassVar[bool] = False
     # For the first chunk of a training run, before anything was measured.
     step_overhead_seconds: ClassVar[float] = 1e-4
     seconds_per_multiply_add: ClassVar[float] = 1e-9
@@ -207,6 +212,7 @@ class Backend(ABC):
         with "mean" is the same, the batch's loss times its rows. A step whose rows all have weight 0 is
         skipped where weights are divided by: its loss is 0, and parameters and state stay as they are. With
         no steps to run, it compiles what is needed.
+        `steps.patience` knows then how many steps there were.
         only_if_finite: where `chunks_are_atomic`, parameters and state are updated at the end, and only if
         parameters and losses are finite; elsewhere it means nothing.
         """

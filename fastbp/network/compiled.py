@@ -44,7 +44,7 @@ SETTINGS_AHEAD = 128
 class CompiledBackend(PlanningBackend):
     """Numba kernels on plans."""
 
-    chunks_are_atomic = takes_ranks = True
+    chunks_are_atomic = takes_ranks = has_patience = True
     step_overhead_seconds = 1e-6
     seconds_per_multiply_add = 1e-10
     slack = few_rows.SLACK  # where parameters are read in place, the last vector may reach beyond them
@@ -167,7 +167,7 @@ class CompiledBackend(PlanningBackend):
         if steps.part is not None and steps.part < steps.batch_size:
             return self._train_in_parts(steps, steps.part, optimizer, state, losses_out)
         samples, parameters, count = steps.samples, self.parameters, len(steps)
-        threads = self.architecture.threads
+        threads, patience = self.architecture.threads, steps.patience
         with self._lock:
             plan = self._take_plan(self._kind_of(steps, optimizer))
             runs, settings = self._settings_of(optimizer, state, steps)
@@ -180,21 +180,26 @@ class CompiledBackend(PlanningBackend):
             plan.bind_parameters(parameters.flat, buffers)
             trained = self.streams.steps_trained
             plan.table.steps_before = trained - steps.first
+            if patience is not None:
+                plan.bind_patience(patience)
             pack, done = self._packed != (plan, parameters.version), 0
             self._packed = None
             if not samples.weighted and plan.trains_alone(count, threads):
                 done, check = count, only_if_finite
                 keep = plan.train_alone(steps.first, steps.last, settings, losses_out, pack=pack, check=check)
             else:
-                stop = self._new_stop()
+                options: dict[str, Any] = {"threads": threads, "stop": self._new_stop()}
                 for first, last in runs:
                     losses = losses_out[first - steps.first : last - steps.first]
-                    plan.train(first, last, settings[done:], losses, pack=pack, threads=threads, stop=stop)
+                    unpack = not only_if_finite and last == runs[-1][1]  # else when they have been looked at
+                    plan.train(first, last, settings[done:], losses, pack=pack, unpack=unpack, **options)
                     pack, done = False, done + last - first
                 steps.weigh(losses_out, self.architecture.reduction)
                 keep = not only_if_finite or self._are_finite(plan, losses_out)
-                if keep:
+                if keep and only_if_finite:
                     plan.unpack(threads)
+            if patience is not None:
+                count = done = patience.steps_done = (plan.unbind_patience() or steps.last) - steps.first
             if keep:
                 self._packed = plan, parameters.version
                 state.steps += done

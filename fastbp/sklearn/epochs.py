@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import fastbp
 from fastbp.engine.entries.shuffling import shuffled
+from fastbp.engine.worker.patience import Patience
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
 from fastbp.optimizer_base import Optimizer, State
@@ -100,9 +101,11 @@ class Epochs:
         self.rates, self._random = rates, random
         self.per_epoch = -(-len(samples) // batch_size)
         self._most_steps = max(1, int(CALL_SECONDS / model.backend.guessed_step_seconds(batch_size)))
-        self._rows = np.arange(len(samples))
+        # The orders drawn last, and how many of them were used; at first the one that is permuted.
+        self._orders, self._used = np.arange(len(samples))[None], 1
         self._divisor = loss_divisor
         weights = samples.stored_weights
+        self._weighted = weights is not None
         self._may_skip = weights is not None and not weights.all()
         self._state = rates.state(model)
         model.parameters.changed()  # perhaps before this call; whoever is called meanwhile says so
@@ -113,36 +116,50 @@ class Epochs:
         fitting = max(1, min(self._most_steps // self.per_epoch, ORDER_ENTRIES // len(self.samples)))
         return int(min(epochs, fitting))
 
-    def run(self, epochs: int) -> NDArray[np.float64]:
-        """(epochs,) the loss of each: the mean over its samples of their batches' losses.
+    def run(self, epochs: int, patience: Patience | None = None) -> NDArray[np.float64]:
+        """Run so many epochs, or fewer where there is patience. Returns the loss of each: the mean over its
+        samples of their batches' losses.
 
         KeyboardInterrupt after Ctrl-C, with the steps done so far.
         """
         order = self._order(epochs)
-        steps = epochs * self.per_epoch
+        if order is not None:
+            epochs = len(order) // len(self.samples)
+        steps, first = epochs * self.per_epoch, 0
         losses = np.empty(steps)
-        first = 0
         while first < steps:
             self.interrupts.check()
             last = min(steps, first + self._most_steps)
             began = time.perf_counter()
-            of_call = losses[first:last]
-            self.model.backend.train(self._of(order, first, last), self.rates.rule, self._state, of_call)
-            seconds = (time.perf_counter() - began) / (last - first)
+            of_call, batches = losses[first:last], self._of(order, first, last)
+            batches.patience = patience
+            self.model.backend.train(batches, self.rates.rule, self._state, of_call)
+            done = last - first if patience is None else patience.steps_done
+            seconds = (time.perf_counter() - began) / done
             fitting = int(CALL_SECONDS / max(seconds, 1e-9))
             self._most_steps = max(1, min(fitting, CALL_GROWTH * self._most_steps))
-            first = last
-        losses /= self._divisor  # now those of the batches, times their rows
+            first += done
+            steps = first if first < last else steps
+        epochs = steps // self.per_epoch
+        self._used += epochs
+        losses = losses[:steps] / self._divisor  # now those of the batches, times their rows
         sums = losses.reshape(epochs, self.per_epoch).sum(axis=1)
         of_epochs: NDArray[np.float64] = sums / self._counted(order, epochs)
         return of_epochs
 
+    def patience(self, tol: float, best: float, count: int, most: float) -> Patience | None:
+        """For the next run, if it may have one: best and count are those of the epochs before it."""
+        if self._weighted or not self.model.backend.has_patience:
+            return None
+        return Patience(tol, best, count, most, self._divisor * len(self.samples))
+
     def _order(self, epochs: int) -> NDArray[np.int64] | None:
+        """Of the next epochs, one after another: of so many, or of those that were drawn in vain."""
         if self._random is None:
             return None
-        orders = shuffled(self._random, self._rows, epochs)
-        self._rows = orders[-1]
-        return orders.reshape(-1)
+        if self._used == len(self._orders):
+            self._orders, self._used = shuffled(self._random, self._orders[-1], epochs), 0
+        return self._orders[self._used : self._used + epochs].reshape(-1)
 
     def _of(self, order: NDArray[np.int64] | None, first: int, last: int) -> Steps:
         # The penalty is part of the loss that comes back, and is not to be divided.

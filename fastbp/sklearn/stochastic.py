@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -108,18 +109,24 @@ class Stochastic(Attributes):
     # ---- from epoch to epoch ------------------------------------------------------------------------------
 
     def _run_epochs(self, epochs: Epochs, held_out: Data | None, watchers: Watchers, most: int) -> None:
-        """Run epochs, and note what comes after each. Several run in one piece where none of them but the
-        last can end the training: each adds at most one to the count that does."""
+        """Run epochs, and note what comes after each. Several run in one piece: where compiled code knows
+        when training ends, or where none of them but the last can end it, since each adds at most one to the
+        count that does."""
         self._converged = False
         watchers.begin(self.progress, most * epochs.per_epoch)
         each = held_out is not None or self.verbose or self._optimizer.changes_each_epoch
         each |= watchers.are_called
+        # Whose generator it is sees how many orders were drawn, unless it is made of a number for each call.
+        may_draw_more = not self.shuffle or isinstance(self.random_state, Integral)
         while self.n_iter_ < most and not self._converged:
-            count = 1
+            count, patience = 1, None
             if not each:
-                patience = self.n_iter_no_change + 1 - self._no_improvement_count
-                count = epochs.most(max(1, min(patience, most - self.n_iter_)))
-            for loss in epochs.run(count).tolist():
+                so_far, limit = self._no_improvement_count, self.n_iter_no_change
+                if may_draw_more and most > 1:
+                    patience = epochs.patience(self.tol, self.best_loss_, so_far, limit)
+                certain = math.inf if patience is not None else max(1, limit + 1 - so_far)
+                count = epochs.most(min(certain, most - self.n_iter_))
+            for loss in epochs.run(count, patience).tolist():
                 lr = self._optimizer.learning_rate
                 self._converged = self._epoch_ends(loss, len(epochs.samples), held_out)
                 score = self.validation_scores_[-1] if held_out is not None else None

@@ -49,6 +49,7 @@ from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows
 from fastbp.engine.worker.partition import Rectangle, Worker, are_apart, side_by_side
+from fastbp.engine.worker.patience import lose_patience
 from fastbp.engine.worker.penalty import add_penalty, sum_weights
 
 
@@ -64,11 +65,12 @@ def sum_losses(plan, rows, out):
 
 
 def train(address, t, n):
-    """The steps first_step <= s < last_step."""
+    """The steps first_step <= s < last_step, or those before `ending.step`."""
     plan, worker, phases = plan_at(address), Worker(t, n), plan_at(address).phases
     first, last = plan.first_step, plan.last_step
     gathering, own = plan.gathered_x.address != 0, plan.own_batches != 0
     finishing = plan.clipping.limit != 0 or plan.max_norm.limit != 0
+    patient = plan.ending.patience != 0
     meeting = n > 1 and (not are_apart(plan, worker) or (gathering and not own) or finishing)
     if gathering and first < last:
         call(phases.gather_batch, (address, t, n, first))
@@ -86,6 +88,8 @@ def train(address, t, n):
             sum_losses(plan, rows, plan.losses + (step - first) * 8)
             if phases.sum_weights != 0:
                 add_penalty(plan, step, plan.losses + (step - first) * 8)
+            if patient:
+                lose_patience(plan, step, plan.losses + (step - first) * 8)
         call(phases.run_backward, (address, t, n, step))
         generation = arrive(plan, worker) if meeting else 0
         if gathers_next and own:  # while others are still at this one
@@ -94,6 +98,11 @@ def train(address, t, n):
             wait(plan, worker, generation)
         if finishing:
             call(phases.finish_update, (address, t, n, step))
+        if patient and (step + 1) % plan.steps_per_epoch == 0:
+            if not meeting:
+                barrier(plan, worker)
+            if plan.ending.step != 0:
+                break
     barrier(plan, worker)
 
 
