@@ -20,8 +20,9 @@ from fastbp.kernels.linking import run, run_product
 # Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
 # take as long as the product.
 FEW_ROWS = 12
-# Bytes of products of one core in a nanosecond, about: for the choice whether a team pays.
-SPEED = 160
+# Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
+# pays.
+SPEED, READING = 160, 32
 # Of fewer columns than a vector has lanes, so many products take less time than to enter the engine.
 TINY = 64
 
@@ -69,7 +70,8 @@ def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
 @jit.inner
 def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
     """What a product takes one core, about."""
-    return rows * depth * columns * like.itemsize // SPEED
+    read = (rows + columns) * depth
+    return max(rows * depth * columns * like.itemsize // SPEED, read * like.itemsize // READING)
 
 
 @jit.inner_with_objects

@@ -84,7 +84,7 @@ def test_threads_that_do_not_stay_awake_are_woken_less_and_less_often(table):
         assert not asks(address, now(), MEDIUM)
         table.alone += 1
         assert asks(address, now(), MEDIUM)
-        late = teams.LONGER + teams.CYCLES * MEDIUM
+        late = teams.LONGER + 2 * teams.CYCLES * MEDIUM
         table.ended = 0
         together(address, late, MEDIUM)  # to wake them takes so long
         assert asks(address, now(), MEDIUM)

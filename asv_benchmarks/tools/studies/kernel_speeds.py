@@ -74,26 +74,32 @@ SIZES = [
 COUNTS = (1, 4, 10, 30, 100, 300, 1000, 10_000, 100_000, 1_000_000)
 
 
-def compiled() -> None:
-    """What calls from compiled code take: a product, and an elementwise kernel."""
+def compiled(kernels: list[str], dtypes: list[str]) -> None:
+    """What calls from compiled code take: a product, and elementwise kernels; kernels: their names."""
     print("| call | dtype | size | ns | NumPy takes |\n|---|---|---|---|---|")
-    for dtype in hot_loops.DTYPES:
-        rng = np.random.default_rng(0)
-        for rows, depth, columns in SIZES:
-            shapes = ((rows, depth), (depth, columns), (rows, columns))
-            arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-            times = max(1, 200_000 // (rows * depth * columns + 300))
-            size = f"{rows} x {depth}-{columns}"
-            compare("matmul", dtype, size, (multiply, dot), arrays, times, pause=PAUSE)
+    for dtype in dtypes if "matmul" in kernels else ():
+        for shape in SIZES:
+            compare_products(dtype, *shape)
     for name, (operands, kernel, line) in ELEMENTWISE.items():
+        if name.split()[0] not in kernels:
+            continue
         functions = [repeated(njit(function), operands) for function in (kernel, line)]
-        for dtype in hot_loops.DTYPES:
+        for dtype in dtypes:
             rng = np.random.default_rng(0)
             for count in COUNTS:
                 shape = (-(-count // 64), min(count, 64)) if name == "bias_sums" else (count,)
                 arrays = [rng.standard_normal(shape).astype(dtype) for _ in range(operands)]
                 size = " x ".join(map(str, shape))
                 compare(name, dtype, size, functions, arrays, max(1, 100_000 // (count + 100)), pause=0)
+
+
+def compare_products(dtype: str, rows: int, depth: int, columns: int) -> None:
+    """A line of the table; each leg has so many calls that a team which they share is awake."""
+    rng = np.random.default_rng(0)
+    shapes = ((rows, depth), (depth, columns), (rows, columns))
+    arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    times = max(1, 60_000_000 // (rows * depth * columns + 30_000))
+    compare("matmul", dtype, f"{rows} x {depth}-{columns}", (multiply, dot), arrays, times, pause=PAUSE)
 
 
 def compare(
@@ -105,7 +111,7 @@ def compare(
     for _ in range(15):
         for function, seconds in zip(functions, (ours, numpy), strict=True):
             time.sleep(pause)
-            function(*arrays, 1)
+            function(*arrays, times)
             began = time.perf_counter()
             function(*arrays, times)
             seconds.append((time.perf_counter() - began) / times)
@@ -177,15 +183,17 @@ def main() -> None:
     parser.add_argument("--example", action="store_true", help="the training step of the kernels' page")
     parser.add_argument("--compiled", action="store_true", help="calls from compiled code")
     options = parser.parse_args()
+    dtypes = [options.dtype] if options.dtype else hot_loops.DTYPES
+    kernels = [options.kernel] if options.kernel else [*hot_loops.KERNELS, *ELEMENTWISE]
     if options.compiled:
-        compiled()
+        compiled(kernels, dtypes)
         return
     if options.example:
         example()
         return
     print("| kernel | dtype | shape | us | NumPy takes | of the limit |\n|---|---|---|---|---|---|")
     for kernel in [options.kernel] if options.kernel else hot_loops.KERNELS:
-        for dtype in [options.dtype] if options.dtype else hot_loops.DTYPES:
+        for dtype in dtypes:
             for layer in hot_loops.LAYERS:
                 mine = hot_loops.call(kernel, layer, dtype, "fastbp")
                 ours = hot_loops.seconds(mine)

@@ -27,8 +27,8 @@ LEAST_NANOSECONDS = 2 * FOR_EACH
 # Threads wait in a loop for so many cycles (3 ms; those of GNU's OpenMP for 4), then they sleep. To wake one
 # takes 50 to 200 us: only what takes one worker longer than WORTH_NANOSECONDS pays for it, or many jobs in
 # close succession. These do when they have taken WORTH cycles, of which an eighth of the time between them
-# was taken off; and twice as many after each team that took LONGER than expected although its threads were
-# to be awake: they sleep at once, or have no core.
+# was taken off; and twice as many after each team that took LONGER than several times what was expected
+# although its threads were to be awake: they sleep at once, or have no core.
 AWAKE, WORTH_NANOSECONDS, WORTH, LONGER = 8_000_000, 250_000, 650_000, 80_000
 MOST_DOUBLED = 8
 # A team is late when it takes longer than this, and than so many cycles for each nanosecond expected of one
@@ -121,7 +121,7 @@ def note_team(runtime, began, nanoseconds):
     """A team that began at so many cycles is done with a job of so many nanoseconds."""
     now = cycles()
     taken, runtime.alone = now - began, np.int64(0)
-    if taken < LONGER + CYCLES * nanoseconds:
+    if taken < LONGER + 2 * CYCLES * nanoseconds:
         runtime.slow, runtime.ended = np.int64(0), now
     elif nanoseconds < runtime.worth and are_awake(runtime, began):
         runtime.slow, runtime.ended = runtime.slow + 1, np.int64(0)
