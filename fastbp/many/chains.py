@@ -22,6 +22,7 @@ from fastbp.engine.entries.shuffling import knows_positions
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import has_biases_apart, rule_of, settings_of
+from fastbp.engine.threads.meeting import Meeting
 from fastbp.history import History
 from fastbp.inputs.targets import LOOKED_AT, warn_if_out_of_reach
 from fastbp.inspection.symmetry import warn_if_symmetric
@@ -63,22 +64,25 @@ class Chain:
         # Held by the core that prepares or ends; the others come before or after.
         self._turn = threading.Lock()
         self._queue: Queue | None = None
-        self._cores, self._over, self._spent = 0, False, 0.0
+        self._over, self._spent, self._ended = False, 0.0, set[int]()
+        self._began: list[float] = []  # when those cores came that have not left
 
     @property
     def is_over(self) -> bool:
         """Whether none is left to be taken."""
         return self._over
 
-    def train(self, spare: SparePlans, stop: NDArray[np.int64]) -> tuple[list[Member], list[Member]]:
+    def train(
+        self, spare: SparePlans, stop: NDArray[np.int64], meeting: Meeting
+    ) -> tuple[list[Member], list[Member]]:
         """Take part until none is left that nobody has begun, or `stop` is set. The first core to come
-        prepares all of them, the last to leave notes what has become of them.
+        prepares all of them and begins the meeting; whoever leaves notes what has ended until then, so that
+        little is left for the last one.
 
-        Returns, to that one, those that were trained, and those whose numbers do not stay finite, who are as
-        before: a run of their own says what there is to be said of that. Those that did not have their turn
-        are as before, too.
+        Returns, of those that it notes, those that were trained, and those whose numbers do not stay finite,
+        who are as before: a run of their own says what there is to be said of that. Those that did not have
+        their turn are as before, too.
         """
-        outcomes: list[int] = []
         with self._turn:
             if self._over:
                 return [], []
@@ -89,24 +93,22 @@ class Chain:
                 except BaseException:
                     self._over = True
                     raise
-            self._cores += 1
-        began = 0.0
+            began = time.perf_counter()
+            self._began.append(began)
         try:
             plan = spare.take(self._design) or Plan(self._design)
-            began = time.perf_counter()
+            meeting.begin()
             self._queue.train(plan)
             spare.put(plan)
         finally:
+            self._over = True
             with self._turn:
-                self._over = True
-                self._cores -= 1
-                self._spent += time.perf_counter() - began if began else 0.0
-                if self._cores == 0:
-                    outcomes = self._queue.outcomes
-                    self._note(outcomes)
-        of_outcome: dict[int, list[Member]] = {TRAINED: [], NOT_FINITE: [], NOT_BEGUN: []}
-        for member, outcome in zip(self.members, outcomes, strict=False):
-            of_outcome[outcome].append(member)
+                outcomes = self._queue.outcomes
+            # To take turns once more has this core see all that was written before the outcomes.
+            with self._turn:
+                self._began.remove(began)
+                self._spent += time.perf_counter() - began
+                of_outcome = self._note(outcomes)
         return of_outcome[TRAINED], of_outcome[NOT_FINITE]
 
     def _prepared(self, stop: NDArray[np.int64]) -> Queue:
@@ -143,31 +145,41 @@ class Chain:
             self._numbers[key] = numbers
         return numbers
 
-    def _note(self, outcomes: Sequence[int]) -> None:
-        """What a run notes at its end."""
+    def _note(self, outcomes: Sequence[int]) -> dict[int, list[Member]]:
+        """What a run notes at its end, of all that have ended since; returns those of each outcome."""
+        fresh = [i for i, outcome in enumerate(outcomes) if outcome != NOT_BEGUN and i not in self._ended]
+        self._ended.update(fresh)
+        of_outcome: dict[int, list[Member]] = {TRAINED: [], NOT_FINITE: []}
+        for i in fresh:
+            of_outcome[outcomes[i]].append(self.members[i])
+        self._note_trained([i for i in fresh if outcomes[i] == TRAINED])
+        if not self._began:  # the last core has left
+            self._losses, self._states = np.empty(0), []
+        return of_outcome
+
+    def _note_trained(self, indices: Sequence[int]) -> None:
+        """Each has its share of the time that cores have spent so far."""
         divisor = 1 if self._first.model.architecture.reduction == "sum" else self._rows
-        # Of the others, losses are not finite or were never written.
-        trained = self._losses[np.equal(outcomes, TRAINED)]
-        epochs = self._epochs
-        by_epoch = trained.reshape(len(trained), epochs, self._steps // epochs)
+        epochs, steps = self._epochs, self._steps
+        by_epoch = self._losses[indices].reshape(len(indices), epochs, steps // epochs)
         of_epochs, at = (by_epoch.sum(axis=2) / divisor).tobytes(), 0
-        seconds, steps = self._spent / len(self.members), self._steps
+        now = time.perf_counter()
+        spent = self._spent + sum(now - began for began in self._began)
+        seconds = spent / max(1, len(self._ended))
         rates: dict[float, bytes] = {}
         of_epoch = np.full(epochs, seconds / epochs).tobytes()
-        for member, state, outcome in zip(self.members, self._states, outcomes, strict=True):
-            if outcome == TRAINED:
-                model = member.model
-                state.counter[0] += steps
-                model.streams.counter[0] += steps
-                model.parameters.changed()
-                lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
-                lrs = rates.get(lr)
-                if lrs is None:
-                    lrs = rates[lr] = np.full(epochs, lr).tobytes()
-                member.history = History._of_run(of_epochs[at : at + len(lrs)], lrs, of_epoch, seconds)
-                member.ended = True
-                at += len(lrs)
-        self._losses, self._states = np.empty(0), []
+        for i in indices:
+            member, model = self.members[i], self.members[i].model
+            self._states[i].counter[0] += steps
+            model.streams.counter[0] += steps
+            model.parameters.changed()
+            lr = float(member.optimizer.lr)  # type: ignore[arg-type]  # no schedule, see _suits
+            lrs = rates.get(lr)
+            if lrs is None:
+                lrs = rates[lr] = np.full(epochs, lr).tobytes()
+            member.history = History._of_run(of_epochs[at : at + len(lrs)], lrs, of_epoch, seconds)
+            member.ended = True
+            at += len(lrs)
 
 
 def look_at(member: Member, is_first: bool) -> None:

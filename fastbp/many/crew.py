@@ -21,6 +21,7 @@ import numpy as np
 
 from fastbp.engine.plan import TRY_TEAM_FROM_MULTIPLY_ADDS
 from fastbp.engine.threads import own_thread, team
+from fastbp.engine.threads.meeting import Meeting
 from fastbp.many.chains import Chain, chained
 from fastbp.many.members import Member, Told
 from fastbp.network.spare_plans import SparePlans
@@ -55,6 +56,7 @@ class Crew:
         self._spare = SparePlans(PLANS_PER_CORE * threads)
         self._turn, self._telling, self._taking = threading.RLock(), threading.Lock(), threading.Lock()
         self._stop = np.zeros(1, np.int64)
+        self._meeting = Meeting(self.threads)
         self.errors: list[BaseException] = []
 
     @property
@@ -96,8 +98,9 @@ class Crew:
     def _left_of(self, work: Chain | Member) -> list[Member]:
         """What is to be trained one by one: of a chain, what has not stayed finite."""
         if isinstance(work, Member):
+            self._meeting.begin()
             return [work]
-        trained, left = work.train(self._spare, self._stop)
+        trained, left = work.train(self._spare, self._stop, self._meeting)
         if trained:
             self._tell(trained)
         return left
@@ -115,12 +118,18 @@ class Crew:
 
     def _work_side_by_side(self) -> None:
         """In a thread that gets no signals: until all others are done."""
-        others = [threading.Thread(target=self._work) for _ in range(self.threads - 1)]
+        others = [threading.Thread(target=self._help) for _ in range(self.threads - 1)]
         for thread in others:
             thread.start()
+        self._meeting.come()
         self._work()
         for thread in others:
             thread.join()
+
+    def _help(self) -> None:
+        """Work from when the first core has prepared what it trains, and is about to leave Python's lock."""
+        self._meeting.come_and_wait()
+        self._work()
 
     def _work(self) -> None:
         with team.alone():

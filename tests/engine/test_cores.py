@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from processes import python
 from fastbp.engine.entries import launch
 from fastbp.engine.threads import cores, team
 from fastbp.engine.threads.barrier import LINE
+from fastbp.engine.threads.meeting import Meeting
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or config.DISABLE_JIT, reason="nobody can say which core it is"
@@ -100,6 +102,19 @@ def test_a_team_that_need_not_meet_leaves_the_callers_core(allowed):
         moved += arrive(begun.ctypes.data, first + 1) != first + 1
         assert os.sched_getaffinity(0) == allowed
     assert begun[0] == 21 and moved > 10
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_who_waits_for_the_first_one_goes_on(begins):
+    """Also if nobody begins, or comes."""
+    meeting = Meeting(2)
+    thread = threading.Thread(target=meeting.come_and_wait)
+    thread.start()
+    if begins:
+        meeting.come()
+        meeting.begin()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 CALLS = """

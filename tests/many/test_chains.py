@@ -1,5 +1,6 @@
 """Networks that are trained in chains are what their own `fit` makes of them."""
 
+import itertools
 import signal
 import threading
 import time
@@ -155,6 +156,44 @@ def test_an_error_before_training_leaves_the_order_of_rows(chained, monkeypatch)
         fastbp.fit_many(models, X, Y, epochs=2, optimizers=optimizer, threads=1, progress=False)
     for model, same in zip(models, before, strict=True):
         assert state_of(model, optimizer) == state_of(same, optimizer)
+
+
+def test_an_error_of_the_first_core_is_no_riddle_to_the_others(chained, monkeypatch):
+    """They wait until it trains."""
+
+    def fails(member, is_first):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(chains, "look_at", fails)
+    with pytest.raises(MemoryError, match="no room"):
+        fastbp.fit_many(networks({}), X, Y, epochs=2, optimizers=fastbp.SGD(0.1), threads=2, progress=False)
+
+
+def test_who_leaves_a_chain_first_notes_what_has_ended(monkeypatch):
+    """The other core, which has trained some, too, leaves when that is done."""
+    leaving, both_are_there = itertools.count(), threading.Barrier(2, timeout=30)
+    first_has_noted, counts = threading.Event(), []
+    note = chains.Chain._note_trained
+
+    class Queue(chains.Queue):
+        def train(self, plan):
+            both_are_there.wait()
+            super().train(plan)
+            if next(leaving):
+                assert first_has_noted.wait(30)
+
+    def noted(self, indices):
+        note(self, indices)
+        counts.append(len(indices))
+        first_has_noted.set()
+
+    monkeypatch.setattr(chains.Chain, "_note_trained", noted)
+    monkeypatch.setattr(chains, "Queue", Queue)
+    monkeypatch.setattr(chains, "CHAINS_PER_CORE", 0.5)
+    options = {"epochs": 20, "batch_size": 16, "threads": 2, "progress": False}
+    got = fastbp.fit_many(networks({}, 40), X, Y, optimizers=fastbp.SGD(0.1), **options)
+    assert len(counts) == 2 and sum(counts) == 40 and counts[0] >= 39
+    assert all(history.epochs == 20 and history.seconds > 0 for history in got)
 
 
 def test_optimizers_of_a_chain_may_differ_in_their_numbers(chained):

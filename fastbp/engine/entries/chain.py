@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.compile.intrinsics import call, fetch_add, load_number, observe, peek
+from fastbp.engine.compile.intrinsics import call, fetch_add, load_number, observe, peek, publish
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.entries.shuffling import POSITION, go_back, keep_position, shuffle
@@ -88,6 +88,7 @@ NOT_BEGUN, TRAINED, NOT_FINITE = 0, 1, 2
 LINK_BYTES = size_of(Link)
 # The column of each field, where Python fills links in as rows of a table.
 COLUMNS = {name: i for i, (name, _) in enumerate(Link._fields_)}
+OUTCOME = 8 * COLUMNS["outcome"]
 link_at, chain_at, core_at = view_of(Link), view_of(Chain), view_of(Core)
 
 
@@ -151,16 +152,17 @@ def _train_chain(address):
             keep_position(link.generator, core.position)
         _bind(plan, link)
         _train(chain, core, plan, link)
-        link.outcome = NOT_FINITE
+        outcome = NOT_FINITE
         call(core.finite, (core.packed, core.numbers, core.bad))
         if peek(core.bad, np.int64(0)) == 0 and np.isfinite(
             _sum(link.losses, chain.epochs * plan.steps_per_epoch)
         ):
             plan.task = UNPACK + UNPACK_STATES
             call(core.work, (0, 1, core.plan))
-            link.outcome = TRAINED
+            outcome = TRAINED
         elif link.generator != 0:
             go_back(link.generator, core.position)
+        publish(link.here + OUTCOME, outcome)
 
 
 @cache
@@ -239,9 +241,9 @@ class Queue:
 
     @property
     def outcomes(self) -> list[int]:
-        """What became of each so far. One whose losses or parameters do not stay finite is NOT_FINITE, and as
-        it was; NOT_BEGUN are those that come after the moment when `stop` was set. A
-        network's steps are done to their end."""
+        """What has become of each so far. One whose losses or parameters do not stay finite is NOT_FINITE,
+        and as it was; NOT_BEGUN are those that a core is still at, and those that come after the moment when
+        `stop` was set. A network's steps are done to their end."""
         return self._links[:, COLUMNS["outcome"]].tolist()
 
     def train(self, plan: Plan) -> None:
