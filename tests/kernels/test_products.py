@@ -173,3 +173,13 @@ def test_operands_may_be_read_only():
     A = np.ones((3, 3))
     A.flags.writeable = False
     np.testing.assert_array_equal(kernels.matmul(A, A), A @ A)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_matrices_times_few_columns_are_products_of_their_rows(dtype):
+    """Of large ones other numbers of rows are read side by side."""
+    for columns in (1, 3):
+        A, B, _ = matrices(dtype, 259, 301, columns)
+        want = np.concatenate([kernels.matmul(A[i : i + 1], B) for i in range(len(A))])
+        assert kernels.matmul(A, B).tobytes() == want.tobytes()
+        assert kernels.matmul(A[:20], B).tobytes() == want[:20].tobytes()
