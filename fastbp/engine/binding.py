@@ -199,7 +199,12 @@ class Bound:
         """Whether each batch of such data is copied to where its rows are consecutive and far from sharing
         cache sets."""
         reads = isinstance(X, Rows) or isinstance(Y, Rows)
-        return order is not None or reads or (self._is_crowded and len(X) >= 8) or bool(self.table.noise)
+        return (
+            order is not None
+            or reads
+            or (self._is_crowded and len(X) >= 8 and not self.design.keeps_pairs)
+            or bool(self.table.noise)
+        )
 
     def _gather(self, gathers: bool, batches: int) -> None:
         if gathers and not self._gathered_x:

@@ -141,6 +141,12 @@ class Design:
         return len(self.shapes) > 1 and self.layer_sizes[-1] <= NARROW_OUTPUTS
 
     @cached_property
+    def keeps_pairs(self) -> bool:
+        """Whether what products in bfloat16 read is kept rounded. In a step it is read more than once;
+        elsewhere products round for themselves, so that they can read the caller's own arrays."""
+        return self.precision is not None and self.use == "train"
+
+    @cached_property
     def of_one_row(self) -> bool:
         """Whether z and delta of a narrow layer are one row, as in other layers."""
         return self.batch == 1 and not self.by_rows

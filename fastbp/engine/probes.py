@@ -33,9 +33,9 @@ from fastbp.engine.plan import NO_STOP, Plan
 from fastbp.engine.simd.vector import I64, Vectors, isa
 from fastbp.engine.threads import team
 from fastbp.engine.threads.barrier import barrier
+from fastbp.engine.worker import operands
 from fastbp.engine.worker.backward import backward
 from fastbp.engine.worker.forward import forward
-from fastbp.engine.worker.operands import BAD_STRIDE, Batch, Block, Left, Size, from_zero, input_of, multiply
 from fastbp.engine.worker.partition import Worker
 from fastbp.engine.worker.update import PACKING_PANELS, update
 
@@ -109,11 +109,12 @@ def _repeat(t, n, address):
     """Worker t: the same product again and again."""
     job = _product_at(address)
     own, row = t * job.own, job.vectors * job.vector
-    size = Size(job.rows, job.vectors, job.depth)
-    left = Left(job.a + own, job.a_row, job.a_row, job.depth, np.int64(0))
+    size = operands.Size(job.rows, job.vectors, job.depth)
+    left = operands.Left(job.a + own, job.a_row, job.a_row, job.depth, np.int64(0))
     for _ in range(job.times):
-        right, out = Block(job.b + own, job.vector, row), Block(job.c + own, job.vector, row)
-        multiply(job.kernel, size, left, right, out, from_zero())
+        right = operands.Block(job.b + own, job.vector, row)
+        out = operands.Block(job.c + own, job.vector, row)
+        operands.multiply(job.kernel, size, left, right, out, operands.from_zero())
 
 
 def tile_speed(
@@ -195,15 +196,15 @@ def _repeat_phase(t, n, address):
     job, worker, zero = _phase_at(address), Worker(t, n), np.int64(0)
     plan = structs.plan_at(job.plan)
     first = structs.layer_at(plan, zero)
-    batch = Batch(job.rows, zero, job.x, job.x_row, zero, zero, plan.coefficients)
-    x = input_of(plan, batch)
+    batch = operands.Batch(job.rows, zero, job.x, job.x_row, zero, zero, plan.coefficients)
+    x = operands.input_of(plan, batch)
     for _ in range(job.times):
         if job.phase == 0:
             forward(plan, first, x, batch, worker)
         elif job.phase == 1:
             backward(plan, structs.layer_at(plan, np.int64(1)), first, batch, worker)
         else:
-            update(plan, first, x, batch, worker)
+            update(plan, first, operands.across_input(plan, batch), batch, worker)
         barrier(plan, worker)
 
 
@@ -225,7 +226,7 @@ def one_phase(
         raise ValueError(f"phase is {phase!r}: it must be one of {', '.join(PHASES)}")
     # For the backward phase the layer in question is the second, and what is below it is linear, too.
     widths = (8, fan_in, fan_out) if phase == "backward" else (fan_in, fan_out)
-    use = "predict" if phase == "forward" else "train"
+    use = "predict" if phase == "forward" and precision is None else "train"
     linear, number = ("identity",) * (len(widths) - 1), np.dtype(dtype)
     plan = Plan(Design(widths, linear, "mse", number, "add", rows, use, precision=precision))
     # A step first, so that there are ordinary numbers everywhere: with zeros the clock rate would be another.
@@ -238,7 +239,7 @@ def one_phase(
         plan.train(0, 1, np.full((1, 1), -1e-6, dtype), np.empty(1), pack=True, threads=1, stop=NO_STOP)
     else:
         plan.run(structs.PACK, 1)
-    if X.strides[0] % BAD_STRIDE == 0:  # `fit` copies them to where they share no sets
+    if X.strides[0] % operands.BAD_STRIDE == 0:  # `fit` copies them to where they share no sets
         X = np.pad(X, ((0, 0), (0, 64 // X.itemsize)))
     plan.table.coefficients = plan.coefficients.ctypes.data
     job, job_memory = _job(Phase)

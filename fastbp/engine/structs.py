@@ -39,6 +39,18 @@ class Blocks(Struct):
 
 
 @struct
+class Rounded(Struct):
+    """Activations and deltas rounded to bfloat16, in pairs of neighbours along the depth of the products that
+    read them. Only where pairs are kept (`Plan.keeps_pairs`)."""
+
+    along: int  # (rows, pairs of columns): those of a; from the backward pass on, of the deltas
+    a: int  # (pairs of rows, columns)
+    delta: int  # the same of the deltas
+    row: int  # bytes from a row of `along` to the next
+    blocks: Blocks  # how the other two lie
+
+
+@struct
 class Activation(Struct):
     """Callbacks: a from z, and the deltas of z from those of a. With dropout also the address of what its
     random numbers depend on."""
@@ -101,7 +113,9 @@ class Layer(Struct):
     W: Panels  # fan_in rows; a narrow layer's: [fan_in / V][fan_out][V]
     bias: Panels  # a vector in each panel; a narrow layer's: (fan_out,)
     WT: Panels  # the transpose of W, renewed after each update; 0 where nobody needs it
-    mirrors: int  # whether WT is renewed with each square of W
+    mirrors: int  # whether copies of W are renewed with each piece of it
+    W_pairs: Panels  # copies of W and WT, rounded, (pairs of rows, columns): where pairs are kept
+    WT_pairs: Panels
     direct: int  # what x.T @ delta does to W: ADDED, REPLACED or NOT_DIRECT (the rule gets it)
     first_square: int  # where this layer's sums of squares begin, see Clipping
     z: int  # (batch, fan_out) in blocks; a narrow layer's: [fan_out][batch]
@@ -109,6 +123,7 @@ class Layer(Struct):
     delta: int  # of the products
     dz: int  # of z: the same array as delta, unless the layer is normalised
     blocks: Blocks
+    rounded: Rounded
     activation: Activation
     dropout: Activation
     normalisation: Normalisation
@@ -121,7 +136,7 @@ class Layer(Struct):
 # Layer.narrow: a narrow output layer lies the other way round, z and delta as [fan_out][batch]; of a single
 # row they lie as elsewhere.
 NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
-# Where products are of bfloat16 numbers: the rows of A that are rounded at once, and the vectors of B.
+# Where products round for themselves: the rows of A that are rounded at once, and the vectors of B.
 PAIRED_ROWS, MOST_VECTORS = 64, 8
 # Layer.direct.
 NOT_DIRECT, ADDED, REPLACED = 0, 1, 2
@@ -150,6 +165,7 @@ class Kernels(Struct):
     dots: int
     dots_of_rows: int  # for a few rows, else 0
     add_parts: int
+    round_pairs: int  # where pairs are kept
 
 
 @struct
@@ -262,7 +278,8 @@ class Plan(Struct):
     vector: int  # bytes
     itemsize: int
     many_registers: int  # whether there are 32 vector registers
-    pairs: int  # whether products are of pairs of bfloat16 numbers, see kernels/bfloat16.py
+    rounds: int  # whether products round to bfloat16 what they read, see kernels/bfloat16.py
+    keeps_pairs: int  # whether they read what was rounded before, see worker/pairs.py
     kernels: Kernels
     phases: Phases
     states: int  # arrays that the optimizer keeps of each parameter
@@ -284,6 +301,7 @@ class Plan(Struct):
     order: int  # 0, or the rows' order: one permutation (samples,) for each epoch
     gathered_x: Gathered
     gathered_y: Gathered
+    x_rounded: Rounded  # where pairs are kept: the batch's inputs
     own_batches: int  # whether each worker gathers all of a batch, for nobody else
     first_step: int
     last_step: int

@@ -21,6 +21,7 @@ from fastbp.engine.kernels import (
     narrow_output,
     optimizers,
     reductions,
+    rounding,
 )
 from fastbp.engine.kernels.random import dropout, noise
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
@@ -36,6 +37,7 @@ from fastbp.engine.structs import (
     REPLACED,
     Layer,
     Plan,
+    Rounded,
 )
 from fastbp.engine.worker import train
 from fastbp.engine.worker.operands import BAD_STRIDE
@@ -104,6 +106,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
             _narrow(plan, layer, design, memory)
         else:
             _activations(layer, design, memory, i)
+        if design.keeps_pairs:
+            _pairs(layer, design, memory, i)
         _callbacks(layer, design, memory, i)
         layer.first_square = squares
         squares += layer.in_panels + 1 if design.is_narrow(i) else layer.panels
@@ -113,6 +117,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     if design.l2:
         _penalty(plan, layers, design, memory)
     _scratch(plan, design, memory)
+    if design.keeps_pairs:
+        _rounded(plan.x_rounded, design, memory, 0)
     if design.input_noise and design.use == "train":
         plan.noise = noise.add_noise(design.dtype.name)
         plan.noise_stream = _stream(design, memory, 0, design.input_noise)
@@ -126,6 +132,10 @@ def _kernels(plan: Plan, design: Design) -> None:
     if design.precision is None:
         kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
         kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
+    elif design.keeps_pairs:
+        kernels.product_along_k = bfloat16.product_of_pairs(matmul.ALONG_K, prefetch=far)
+        kernels.product_along_rows = bfloat16.product_of_pairs(matmul.ALONG_ROWS, prefetch=far)
+        kernels.round_pairs = rounding.round_pairs()
     else:
         kernels.product_along_k = bfloat16.microkernel(matmul.ALONG_K)
         kernels.product_along_rows = bfloat16.microkernel(matmul.ALONG_ROWS)
@@ -156,7 +166,7 @@ def _kernels(plan: Plan, design: Design) -> None:
 def _sizes(layer: Layer, design: Design, i: int) -> None:
     layer.fan_in, layer.fan_out = design.shapes[i]
     layer.panels, layer.in_panels = design.rounded[i + 1] // design.lanes, design.rounded[i] // design.lanes
-    most = GROUP if design.precision is None else MOST_VECTORS
+    most = MOST_VECTORS if design.precision is not None and not design.keeps_pairs else GROUP
     group = layer.panels if design.batch <= FEW_ROWS else min(most, layer.panels)
     layer.blocks.group, layer.blocks.row = group, group * design.vector
     layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row
@@ -165,6 +175,8 @@ def _sizes(layer: Layer, design: Design, i: int) -> None:
 def _parameters(layer: Layer, design: Design, i: int, w: int, wt: int) -> None:
     """Where W, b, the gain and the transpose of W lie; w, wt: where there is room for them."""
     vector, panel = design.vector, design.panel_bytes(i)
+    copied = design.keeps_pairs or (i > 0 and not design.is_narrow(i))
+    layer.mirrors = int(copied and not design.clip_norm and design.max_norm is None)
     layer.direct = ADDED if design.rule == "add" else NOT_DIRECT
     layer.W.address, layer.W.panel, layer.W.row = w, panel, vector
     layer.bias.address, layer.bias.panel = w + design.rounded[i] * vector, panel
@@ -175,7 +187,6 @@ def _parameters(layer: Layer, design: Design, i: int, w: int, wt: int) -> None:
         layer.bias.address = w + design.rounded[i] * layer.fan_out * design.dtype.itemsize
     elif i > 0:
         layer.WT.address, layer.WT.panel, layer.WT.row = wt, design.rounded[i + 1] * vector, vector
-        layer.mirrors = int(not design.clip_norm and design.max_norm is None)
 
 
 def _activations(layer: Layer, design: Design, memory: Memory, i: int) -> None:
@@ -192,6 +203,34 @@ def _activations(layer: Layer, design: Design, memory: Memory, i: int) -> None:
         layer.normalisation.inverse_std = memory.new(design.rounded_batch * design.dtype.itemsize)
         if design.use != "predict":
             layer.dz = memory.new(size)
+
+
+def _pairs(layer: Layer, design: Design, memory: Memory, i: int) -> None:
+    """Room for what is kept rounded of a layer."""
+    for to, panel, panels in (
+        (layer.W_pairs, design.rounded[i], layer.panels),
+        *(((layer.WT_pairs, design.rounded[i + 1], layer.in_panels),) if i > 0 else ()),
+    ):
+        to.row, to.panel = design.vector, panel // 2 * design.vector
+        to.address = memory.new(panels * to.panel)
+    rounded = layer.rounded
+    size = _rounded(rounded, design, memory, i + 1)
+    # (Of a the last layer has none.)
+    rounded.delta = rounded.a if i == len(design.shapes) - 1 else memory.new(size)
+
+
+def _rounded(rounded: Rounded, design: Design, memory: Memory, i: int) -> int:
+    """Room for a batch of inputs (i = 0) or of layer i; the bytes of what is rounded across its rows."""
+    panels, blocks = design.rounded[i] // design.lanes, rounded.blocks
+    # Neither rows nor groups of them are to share cache sets: an odd number of lines from one to the next.
+    rounded.row = -(-panels * design.vector // 2 // (2 * LINE)) * 2 * LINE + LINE
+    rounded.along = memory.new(design.batch * rounded.row)
+    group = panels if design.batch <= FEW_ROWS else min(GROUP, panels)
+    blocks.row, blocks.group = group * design.vector, group
+    blocks.group_bytes = design.rounded_batch // 2 * blocks.row + LINE
+    size = -(-panels // group) * blocks.group_bytes
+    rounded.a = memory.new(size)
+    return size
 
 
 def _narrow(plan: Plan, layer: Layer, design: Design, memory: Memory) -> None:
@@ -287,8 +326,9 @@ def set_penalty(plan: Plan, l2: float) -> None:
 def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
-    plan.pairs = int(design.precision is not None)
-    scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.pairs else 32) * design.vector
+    plan.keeps_pairs = int(design.keeps_pairs)
+    plan.rounds = int(design.precision is not None and not design.keeps_pairs)
+    scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.rounds else 32) * design.vector
     scratch.vectors = memory.new(workers * scratch.own)
     # Products in bfloat16 pack for themselves. (And how many rows are taken at a time would depend on the
     # number of threads: which of them are pairs must not.)

@@ -1,6 +1,9 @@
 """Matrix products of bfloat16 numbers, summed in float32: the microkernel of `matmul.py` with another
 multiply-add.
 
+This is how forward and backward passes outside of training multiply: they may read the caller's own arrays.
+In training what products read is rounded before (worker/pairs.py), and `product_of_pairs` is all that is left.
+
 Operands and results are float32, and the interface is that of `matmul.microkernel`. On their way into the
 product A and B are rounded to bfloat16 and laid out as pairs along the depth, since that is what one
 instruction multiplies and adds:
@@ -174,15 +177,17 @@ def _pack_a_along_rows(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Val
 
 def microkernel(along: int) -> int:
     """The compiled microkernel, to be called as `matmul.microkernel`'s is."""
-    name = f"microkernel-bfloat16-{'k' if along == ALONG_K else 'rows'}"
+    name = f"microkernel-rounding-{'k' if along == ALONG_K else 'rows'}"
     return compile_block(name, "float32", len(ARGUMENTS), lambda b, args: emit(b, along, args))
 
 
-def product_of_pairs() -> int:
-    """The loop alone, of operands that are packed already (the depth is that of pairs): for a CPU's limit."""
+def product_of_pairs(along: int = ALONG_K, *, prefetch: int = NOTHING) -> int:
+    """The loop alone, of operands that are rounded and lie as pairs already: a k of `matmul.ARGUMENTS` is a
+    pair. What a training step reads is kept so (worker/pairs.py)."""
+    name = f"product-of-pairs-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}"
     return compile_block(
-        "product-of-pairs",
+        name,
         "float32",
         len(ARGUMENTS),
-        lambda b, args: emit_product(b, "float32", ALONG_K, NOTHING, args, dot_pairs),
+        lambda b, args: emit_product(b, "float32", along, prefetch, args, dot_pairs),
     )

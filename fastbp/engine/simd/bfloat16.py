@@ -13,7 +13,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.compile.intrinsics import I32, I64
+from fastbp.engine.compile.intrinsics import I32
 from fastbp.engine.simd.vector import Vec, Vectors, isa
 
 UPPER = 0xFFFF0000 - (1 << 32)  # (as a signed integer)
@@ -60,11 +60,12 @@ def _lower_half(ops: Vectors, pairs: ir.Value) -> Vec:
     return ops.wrap(ops.b.bitcast(ops.b.shl(pairs, ops._int_const(16)), ops.type))
 
 
-def _narrowed(ops: Vectors, x: Vec, lanes: int) -> ir.Value:
-    """x rounded by the CPU's own instruction, and so many lanes of what its bits are then taken for."""
-    build = ops.b
-    narrow = build.fptrunc(x.value, ir.VectorType(BFloat(), ops.lanes))
-    return build.bitcast(narrow, ir.VectorType(ir.IntType(16 * ops.lanes // lanes), lanes))
+def halves(ops: Vectors, x: Vec) -> ir.Value:
+    """x rounded: a vector of as many integers of 16 bits."""
+    build, kind = ops.b, ir.VectorType(ir.IntType(16), ops.lanes)
+    if isa().bfloat16:
+        return build.bitcast(build.fptrunc(x.value, ir.VectorType(BFloat(), ops.lanes)), kind)
+    return build.trunc(build.lshr(_rounded(ops, x), ops._int_const(16)), kind)
 
 
 def _rounded(ops: Vectors, x: Vec) -> ir.Value:
@@ -78,31 +79,23 @@ def _rounded(ops: Vectors, x: Vec) -> ir.Value:
     return build.select(build.fcmp_unordered("uno", x.value, x.value), quiet, nearest)
 
 
+def across(ops: Vectors, even: ir.Value, odd: ir.Value) -> Vec:
+    """Pairs of the halves in the same lane of two vectors."""
+    build, n = ops.b, ops.lanes
+    turns = ir.Constant(ir.VectorType(I32, 2 * n), [i // 2 + i % 2 * n for i in range(2 * n)])
+    return ops.wrap(build.bitcast(build.shuffle_vector(even, odd, turns), ops.type))
+
+
 def pairs_across(ops: Vectors, even: Vec, odd: Vec) -> Vec:
     """Pairs of the numbers in the same lane of two vectors."""
-    build = ops.b
-    if isa().bfloat16:
-        low, high = (build.zext(_narrowed(ops, x, ops.lanes), ops.int_type) for x in (even, odd))
-        high = build.shl(high, ops._int_const(16))
-    else:
-        low = build.lshr(_rounded(ops, even), ops._int_const(16))
-        high = build.and_(_rounded(ops, odd), ops._int_const(UPPER))
-    return ops.wrap(build.bitcast(build.or_(low, high), ops.type))
+    return across(ops, halves(ops, even), halves(ops, odd))
+
+
+def store_halves(ops: Vectors, values: ir.Value, address: ir.Value) -> None:
+    """Neighbouring lanes become pairs, half as many as lanes."""
+    ops.b.store(values, ops.b.inttoptr(address, values.type.as_pointer())).align = 4
 
 
 def store_pairs_within(ops: Vectors, x: Vec, address: ir.Value) -> None:
     """Pairs of neighbouring lanes, half as many as lanes, to an address of such pairs."""
-    build, half = ops.b, ops.lanes // 2
-    wide = ir.VectorType(I64, half)
-
-    def const(k: int) -> ir.Constant:
-        return ir.Constant(wide, [k] * half)
-
-    if isa().bfloat16:
-        pairs = _narrowed(ops, x, half)
-    else:
-        both = build.bitcast(_rounded(ops, x), wide)
-        low = build.and_(build.lshr(both, const(16)), const(0xFFFF))
-        high = build.and_(build.lshr(both, const(32)), const(0xFFFF0000))
-        pairs = build.trunc(build.or_(low, high), ir.VectorType(I32, half))
-    build.store(pairs, build.inttoptr(address, pairs.type.as_pointer())).align = 4
+    store_halves(ops, halves(ops, x), address)

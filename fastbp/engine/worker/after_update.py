@@ -18,7 +18,8 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import layer_at, plan_at
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import vectors_of_outputs
-from fastbp.engine.worker.operands import batch_of, of_biases, scratch_of, transpose
+from fastbp.engine.worker.operands import batch_of, of_biases, scratch_of
+from fastbp.engine.worker.pairs import renew_copies
 from fastbp.engine.worker.partition import Worker, own_panels, part_of
 
 
@@ -94,7 +95,6 @@ def finish_update(address, t, n, step):
         limit_norms(plan, worker)
     for i in range(plan.layers):
         layer = layer_at(plan, i)
-        if layer.WT.address != 0:
-            p0, p1 = own_panels(layer, worker)
-            transpose(plan, layer, np.int64(0), layer.in_panels, p0, p1)
+        p0, p1 = own_panels(layer, worker)
+        renew_copies(plan, layer, np.int64(0), layer.in_panels, p0, p1)
     barrier(plan, worker)

@@ -19,13 +19,16 @@ from fastbp.engine.worker.operands import (
     Block,
     Left,
     Size,
+    across_input,
+    across_output,
     batch_of,
+    depth_of,
     from_zero,
-    input_of,
     matmul_along_k,
     matmul_along_rows,
     output_of,
 )
+from fastbp.engine.worker.pairs import round_deltas, round_rows
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
@@ -34,9 +37,9 @@ from fastbp.engine.worker.partition import (
     blocks_of,
     first_of_share,
     lie_of,
-    part_of,
+    part_of_rows,
     place_of,
-    share,
+    share_of_rows,
     side_by_side,
     stopped,
     width_for,
@@ -48,20 +51,23 @@ from fastbp.engine.worker.update import update
 def backward(plan, layer, below, batch, worker):
     """The worker's part of below.dz = (layer.delta @ W.T) * act'(below.z)."""
     delta = deltas(plan, layer, worker)
-    at = first_of_share(below.panels, batch.rows, worker)
+    depth = depth_of(plan, layer.fan_out)
+    at = first_of_share(below.panels, depth_of(plan, batch.rows), worker)
     while True:
-        r0, r1, p0, p1, at = share(below.panels, batch.rows, below.blocks.group, worker, at)
+        r0, r1, p0, p1, at = share_of_rows(plan, below, batch.rows, worker, at)
         if p0 == p1:
             return
-        blocks = blocks_of((r1 - r0) * layer.fan_out * plan.itemsize, plan)
+        blocks = blocks_of((r1 - r0) * depth * plan.itemsize, plan)
         for b in range(blocks):
-            top, bottom = block_of(r0, r1, b, blocks)
+            top, bottom = block_of(plan, r0, r1, b, blocks)
             p = p0
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(below, p, p1))
                 rectangle = Rectangle(top, bottom, p, width)
                 product_with_transpose(plan, layer, delta, below, rectangle)
                 activation_backward(plan, below, rectangle)
+                if below.normalisation.forward == 0:
+                    round_deltas(plan, below, rectangle)
                 p += width
 
 
@@ -75,6 +81,12 @@ def product_with_transpose(plan, layer, delta, below, rectangle):
         left = Left(delta + top * plan.itemsize, plan.itemsize, row, layer.fan_out, np.int64(0))
         right = Block(layer.W.address + p * layer.W.panel, layer.W.panel, plan.vector)
         matmul_along_rows(plan, size, left, right, c, from_zero())
+    elif plan.keeps_pairs:
+        d, right = output_of(plan, layer), layer.WT_pairs
+        size = Size(size.rows, size.vectors, depth_of(plan, layer.fan_out))
+        left = Left(d.address + top * d.row, d.row, d.row, d.group, d.group_bytes)
+        right = Block(right.address + p * right.panel, right.panel, plan.vector)
+        matmul_along_k(plan, size, left, right, c, from_zero())
     else:
         left = Left(delta + top * row, row, row, layer.blocks.group * plan.lanes, layer.blocks.group_bytes)
         right = Block(layer.WT.address + p * layer.WT.panel, layer.WT.panel, plan.vector)
@@ -99,11 +111,12 @@ def normalise_backward(plan, layer, batch, worker):
     norm = layer.normalisation
     if norm.forward == 0:
         return
-    r0, r1 = part_of(batch.rows, worker)
+    r0, r1 = part_of_rows(plan, batch.rows, worker)
     here, panel = r0 * layer.blocks.row, layer.bias.panel
     dz, n, delta = layer.dz + here, norm.n + here, layer.delta + here
     inverse_std, shape = norm.inverse_std + r0 * plan.itemsize, (r1 - r0, layer.fan_out)
     call(norm.backward, (dz, n, inverse_std, delta, shape, lie_of(layer), norm.gain, panel))
+    round_rows(plan, layer, r0, r1, True)
     barrier(plan, worker)
 
 
@@ -122,5 +135,5 @@ def run_backward(address, t, n, step):
         if layer.narrow:
             update_narrow(plan, batch, worker)
         else:
-            update(plan, layer, output_of(plan, below), batch, worker)
-    update(plan, layer_at(plan, np.int64(0)), input_of(plan, batch), batch, worker)
+            update(plan, layer, across_output(plan, below), batch, worker)
+    update(plan, layer_at(plan, np.int64(0)), across_input(plan, batch), batch, worker)

@@ -7,7 +7,8 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import caller_parameters, layer_at, plan_at
-from fastbp.engine.worker.operands import gathered_at, transpose
+from fastbp.engine.worker.operands import gathered_at
+from fastbp.engine.worker.pairs import renew_copies
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
 
 
@@ -25,8 +26,8 @@ def exchange_parameters(address, t, n, k, inward):
         if p0 == p1:
             continue
         exchange_panels(plan, layer, caller_parameters(layer, k), state, inward, p0, p1)
-        if inward and k == 0 and layer.WT.address != 0:
-            transpose(plan, layer, np.int64(0), layer.in_panels, p0, p1)
+        if inward and k == 0:
+            renew_copies(plan, layer, np.int64(0), layer.in_panels, p0, p1)
 
 
 @inner

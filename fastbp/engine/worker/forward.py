@@ -26,11 +26,13 @@ from fastbp.engine.worker.operands import (
     Size,
     Start,
     batch_of,
+    depth_of,
     input_of,
     matmul_along_k,
     output_of,
 )
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows, softmax_of_rows
+from fastbp.engine.worker.pairs import round_activations, round_deltas, round_inputs, round_rows
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,
@@ -40,10 +42,10 @@ from fastbp.engine.worker.partition import (
     first_of_share,
     lie_of,
     owns_partial_sums,
-    part_of,
+    part_of_rows,
     place_of,
     rows_of,
-    share,
+    share_of_rows,
     side_by_side,
     stopped,
     tallest,
@@ -61,14 +63,15 @@ def forward(plan, layer, x, batch, worker):
     takes_delta = batch.number != 0 and layer.output.delta != 0
     normalised = layer.normalisation.forward != 0
     first, rows, worker = rows_of(plan, batch, worker)
-    at = first_of_share(layer.panels, rows, worker)
+    depth = depth_of(plan, layer.fan_in)
+    at = first_of_share(layer.panels, depth_of(plan, rows), worker)
     while True:
-        r0, r1, p0, p1, at = share(layer.panels, rows, layer.blocks.group, worker, at)
+        r0, r1, p0, p1, at = share_of_rows(plan, layer, rows, worker, at)
         if p0 == p1:
             return
-        blocks = blocks_of((r1 - r0) * layer.fan_in * plan.itemsize, plan)
+        blocks = blocks_of((r1 - r0) * depth * plan.itemsize, plan)
         for b in range(blocks):
-            top, bottom = block_of(first + r0, first + r1, b, blocks)
+            top, bottom = block_of(plan, first + r0, first + r1, b, blocks)
             p = p0
             while p < p1 and not stopped(plan):
                 width = width_for(plan, bottom - top, side_by_side(layer, p, p1))
@@ -78,20 +81,22 @@ def forward(plan, layer, x, batch, worker):
                         prefetch_targets(plan, layer, batch, rectangle)
                     product_and_targets(plan, layer, x, batch, rectangle, p1)
                     output_delta(plan, layer, batch, rectangle)
+                    round_deltas(plan, layer, rectangle)
                 else:
                     product(plan, layer, x, rectangle, ZERO if normalised else FROM_ROW)
                     if not normalised:
                         activate(plan, layer, rectangle, batch.number)
+                        round_activations(plan, layer, rectangle)
                 p += width
 
 
 @inner
 def product(plan, layer, x, rectangle, start):
     """x @ W, from zero or from the bias, into a rectangle of z."""
-    W, bias, p = layer.W, layer.bias, rectangle.panel
+    W, bias, p = layer.W_pairs if plan.keeps_pairs else layer.W, layer.bias, rectangle.panel
     matmul_along_k(
         plan,
-        Size(rectangle.bottom - rectangle.top, rectangle.width, layer.fan_in),
+        Size(rectangle.bottom - rectangle.top, rectangle.width, depth_of(plan, layer.fan_in)),
         Left(x.address + rectangle.top * x.row, x.row, x.row, x.group, x.group_bytes),
         Block(W.address + p * W.panel, W.panel, W.row),
         Block(layer.z + place_of(plan, layer, rectangle), plan.vector, layer.blocks.row),
@@ -147,7 +152,7 @@ def normalise(plan, layer, batch, worker):
     norm, bias = layer.normalisation, layer.bias
     if norm.forward == 0:
         return
-    r0, r1 = part_of(batch.rows, worker)
+    r0, r1 = part_of_rows(plan, batch.rows, worker)
     here = r0 * layer.blocks.row
     z, n, inverse_std = layer.z + here, norm.n + here, norm.inverse_std + r0 * plan.itemsize
     shape, parameters = (r1 - r0, layer.fan_out), (norm.gain, bias.address, bias.panel)
@@ -157,6 +162,7 @@ def normalise(plan, layer, batch, worker):
         width = side_by_side(layer, p, layer.panels)
         activate(plan, layer, Rectangle(r0, r1, p, width), batch.number)
         p += width
+    round_rows(plan, layer, r0, r1, False)
     barrier(plan, worker)
 
 
@@ -171,6 +177,9 @@ def run_forward(address, t, n, step, training):
     # Behind the layer below a narrow output layer there is no barrier if workers own whole parts: there is
     # one within that layer.
     unmet = plan.layers - 2 if owns_partial_sums(plan, worker) else -1
+    if plan.keeps_pairs:
+        round_inputs(plan, batch, worker)
+        barrier(plan, worker)
     forward(plan, first, input_of(plan, batch), batch, worker)
     if unmet != 0:
         barrier(plan, meeting)

@@ -100,12 +100,52 @@ def with_rows(batch, rows):
 @inner
 def input_of(plan, batch):
     """The rows of a batch as the first layer's operand."""
-    return Operand(batch.x, batch.x_row, layer_at(plan, np.int64(0)).fan_in, np.int64(0))
+    fan_in = layer_at(plan, np.int64(0)).fan_in
+    if plan.keeps_pairs:
+        return along(plan.x_rounded, fan_in)
+    return Operand(batch.x, batch.x_row, fan_in, np.int64(0))
+
+
+@inner
+def across_input(plan, batch):
+    """The same as the operand of the first layer's update."""
+    if plan.keeps_pairs:
+        return across(plan, plan.x_rounded)
+    return input_of(plan, batch)
+
+
+@inner
+def across_output(plan, layer):
+    """The activations of a layer as the operand of the next layer's update."""
+    if plan.keeps_pairs:
+        return across(plan, layer.rounded)
+    return output_of(plan, layer)
+
+
+@inner
+def along(rounded, columns):
+    """What is rounded along its rows, of so many columns at most; a k is a pair."""
+    return Operand(rounded.along, rounded.row, columns, np.int64(0))
+
+
+@inner
+def across(plan, rounded):
+    """What is rounded across its rows."""
+    blocks = rounded.blocks
+    return Operand(rounded.a, blocks.row, blocks.group * plan.lanes, blocks.group_bytes)
+
+
+@inner
+def depth_of(plan, count):
+    """How many k a product of the engine has that adds up so many numbers: as many, or pairs of them."""
+    return (count + 1) >> 1 if plan.keeps_pairs else count
 
 
 @inner
 def output_of(plan, layer):
     """The activations of a layer as the next layer's operand."""
+    if plan.keeps_pairs:
+        return along(layer.rounded, layer.fan_out)
     return Operand(layer.a, layer.blocks.row, layer.blocks.group * plan.lanes, layer.blocks.group_bytes)
 
 

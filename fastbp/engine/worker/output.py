@@ -11,7 +11,8 @@ from __future__ import annotations
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import top_layer
-from fastbp.engine.worker.partition import columns_of, lie_of, part_of, place_of
+from fastbp.engine.worker.pairs import round_rows
+from fastbp.engine.worker.partition import columns_of, lie_of, part_of, part_of_rows, place_of
 
 
 @inner
@@ -29,11 +30,12 @@ def output_delta(plan, layer, batch, rectangle):
 def output_delta_of_rows(plan, batch, worker):
     """The worker's rows of the last layer's delta and loss."""
     layer = top_layer(plan)
-    r0, r1 = part_of(batch.rows, worker)
+    r0, r1 = part_of_rows(plan, batch.rows, worker)
     here, y = r0 * layer.blocks.row, batch.y + r0 * batch.y_row
     z, a, delta = layer.z + here, layer.a + here, layer.delta + here
     shape = (r1 - r0, layer.fan_out)
     call(layer.output.delta_of_rows, (z, a, delta, y, batch.y_row, shape, lie_of(layer), batch.coefficients))
+    round_rows(plan, layer, r0, r1, True)
 
 
 @inner

@@ -44,6 +44,15 @@ def part_of(count, worker):
 
 
 @inner
+def part_of_rows(plan, rows, worker):
+    """The worker's part of the rows of a batch."""
+    if plan.keeps_pairs == 0:
+        return part_of(rows, worker)
+    r0, r1 = part_of((rows + 1) >> 1, worker)
+    return 2 * r0, min(rows, 2 * r1)
+
+
+@inner
 def first_of_share(panels, rows, worker):
     """The first position of the worker's part of `panels` x `rows`."""
     return 0 if worker.t == 0 else panels * rows * worker.t // worker.n
@@ -77,6 +86,16 @@ def share(panels, rows, group, worker, at):
 
 
 @inner
+def share_of_rows(plan, layer, rows, worker, at):
+    """The same of a layer's panels x rows of a batch, where positions are counted in pairs of rows if
+    these are kept."""
+    if plan.keeps_pairs == 0:
+        return share(layer.panels, rows, layer.blocks.group, worker, at)
+    r0, r1, p0, p1, at = share(layer.panels, (rows + 1) >> 1, layer.blocks.group, worker, at)
+    return 2 * r0, min(rows, 2 * r1), p0, p1, at
+
+
+@inner
 def shares_rows(plan, batch, worker):
     """Whether a forward pass is cut by rows of the batch, so that workers need nothing of each other: where
     it is no training, in which a column of the weights has one owner, nor normalised, where rows are many,
@@ -107,11 +126,14 @@ def blocks_of(size, plan):
 
 
 @inner
-def block_of(r0, r1, b, blocks):
+def block_of(plan, r0, r1, b, blocks):
     """Block b of so many of the rows r0 .. r1: the first row, and the one after the last."""
     if blocks == 1:
         return r0, r1
-    return r0 + (r1 - r0) * b // blocks, r0 + (r1 - r0) * (b + 1) // blocks
+    top, bottom = (r1 - r0) * b // blocks, (r1 - r0) * (b + 1) // blocks
+    if plan.keeps_pairs:
+        top, bottom = top & -2, bottom if b == blocks - 1 else bottom & -2
+    return r0 + top, r0 + bottom
 
 
 @inner
@@ -145,7 +167,7 @@ def stopped(plan):
 @inner
 def tallest(plan, width):
     """The height of the tallest microkernel of that width; the same table as matmul.shapes()."""
-    if plan.pairs:
+    if plan.rounds:
         return PAIRED_ROWS
     if plan.many_registers:
         return 16 if width == 1 else 14 if width == 2 else 7 if width == 4 else 3 if width == 8 else 1
@@ -155,7 +177,7 @@ def tallest(plan, width):
 @inner
 def width_for(plan, rows, panels):
     """How many panels the microkernel takes at once: more where rows are few."""
-    if plan.pairs:
+    if plan.rounds:
         return min(MOST_VECTORS, panels)
     if plan.many_registers and (rows == 1 or (rows <= 3 and panels >= 8)):
         return min(8, panels)
@@ -174,6 +196,12 @@ def panel_at(plan, layer, p):
         return 0
     group = layer.blocks.group
     return p // group * layer.blocks.group_bytes + p % group * plan.vector
+
+
+@inner
+def panel_in(plan, blocks, p):
+    """Where panel p begins in such blocks."""
+    return p // blocks.group * blocks.group_bytes + p % blocks.group * plan.vector
 
 
 @inner

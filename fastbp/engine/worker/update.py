@@ -21,18 +21,20 @@ from fastbp.engine.worker.operands import (
     Operand,
     Size,
     apply_rule,
+    depth_of,
     from_itself,
     from_zero,
     matmul_along_rows,
     of_biases,
     scratch_of,
-    transpose,
     with_rows,
 )
+from fastbp.engine.worker.pairs import renew_transpose, round_weights
 from fastbp.engine.worker.partition import (
     Rectangle,
     first_of_share,
     panel_at,
+    panel_in,
     share,
     side_by_side,
     stopped,
@@ -53,21 +55,33 @@ def update(plan, layer, x, batch, worker):
         k0, k1, p0, p1, at = share(layer.panels, blocks, layer.blocks.group, worker, at)
         if p0 == p1:
             return
-        first, end = k0 * lanes, min(k1 * lanes, layer.fan_in)
-        while first < end:  # group by group of the inputs
-            group = first // x.group
-            stop = min(end, (group + 1) * x.group)
-            here = x.address + group * x.group_bytes + (first - group * x.group) * plan.itemsize
-            inputs, rectangle = (
-                Operand(here, x.row, x.group, x.group_bytes),
-                Rectangle(first, stop, p0, p1 - p0),
-            )
-            update_rectangle(plan, layer, inputs, batch, worker, rectangle)
-            first = stop
+        rows = k0 * lanes, min(k1 * lanes, layer.fan_in)
+        sweep = sweep_of(plan, batch.rows) if plan.keeps_pairs else p1 - p0
+        for q in range(p0, p1, sweep):
+            update_panels(plan, layer, x, batch, worker, rows, (q, min(p1, q + sweep)))
         if k1 == blocks:
             update_biases(plan, layer, batch, worker, p0, p1)
         if layer.mirrors:
-            transpose(plan, layer, k0, k1, p0, p1)
+            renew_transpose(plan, layer, k0, k1, p0, p1)
+
+
+@inner
+def sweep_of(plan, rows):
+    """How many panels of deltas of so many rows stay in the second-level cache."""
+    return max(2, plan.block // (depth_of(plan, rows) * plan.vector) // 2 * 2)
+
+
+@inner
+def update_panels(plan, layer, x, batch, worker, rows, panels):
+    """Some rows of some panels of the weights, group by group of the inputs."""
+    (first, end), (p0, p1) = rows, panels
+    while first < end:
+        group = first // x.group
+        stop = min(end, (group + 1) * x.group)
+        here = x.address + group * x.group_bytes + (first - group * x.group) * plan.itemsize
+        inputs, rectangle = Operand(here, x.row, x.group, x.group_bytes), Rectangle(first, stop, p0, p1 - p0)
+        update_rectangle(plan, layer, inputs, batch, worker, rectangle)
+        first = stop
 
 
 @inner
@@ -86,6 +100,8 @@ def update_rectangle(plan, layer, x, batch, worker, rectangle):
         if plan.kernels.add_products == 0:  # (a sweep takes all panels that are side by side)
             width = width_for(plan, end - first, width)
         update_rows(plan, layer, x, batch, worker, Rectangle(first, end, p, width), np.int64(0))
+        if plan.keeps_pairs and layer.mirrors:
+            round_weights(plan, layer, first, end, p, p + width)
         p += width
 
 
@@ -104,7 +120,7 @@ def update_by_packed_inputs(plan, layer, x, batch, worker, rectangle):
     for piece in range(pieces):
         r0, r1 = batch.rows * piece // pieces, batch.rows * (piece + 1) // pieces
         rows_of_piece = with_rows(batch, r1 - r0)
-        sweep = max(2, plan.block // ((r1 - r0) * plan.vector) // 2 * 2)
+        sweep = sweep_of(plan, r1 - r0)
         for q in range(p0, p1, sweep):
             q1 = min(p1, q + sweep)
             top = first
@@ -131,15 +147,19 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
     top, bottom, p, width = rectangle
     W = layer.W
     row = layer.blocks.row
-    delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * row, plan.vector, row)
+    depth = depth_of(plan, batch.rows)
+    if plan.keeps_pairs:  # (r0 is 0)
+        delta = Block(layer.rounded.delta + panel_in(plan, layer.rounded.blocks, p), plan.vector, row)
+    else:
+        delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * row, plan.vector, row)
     w = Block(W.address + p * W.panel + top * W.row, W.panel, W.row)
     if plan.kernels.add_products != 0:
         call(plan.kernels.add_products, (x.address, bottom - top, delta.address, width, w))
         return
     if layer.direct:
         start = from_itself() if layer.direct == ADDED or r0 > 0 else from_zero()
-        left = Left(x.address, plan.itemsize, x.row, batch.rows, np.int64(0))
-        matmul_along_rows(plan, Size(bottom - top, width, batch.rows), left, delta, w, start)
+        left = Left(x.address, plan.itemsize, x.row, depth, np.int64(0))
+        matmul_along_rows(plan, Size(bottom - top, width, depth), left, delta, w, start)
         return
     gradient = Block(scratch_of(plan, worker), plan.vector, width * plan.vector)
     rows, height = bottom - top, tallest(plan, width)
@@ -147,11 +167,11 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
     first = 0
     for i in range(1, products + 1):
         end = rows * i // products
-        left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, batch.rows, np.int64(0))
+        left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, depth, np.int64(0))
         rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
         if plan.kernels.prefetch_parameters != 0:
             prefetch_parameters(plan, rows_of_w, end - first, width)
-        matmul_along_rows(plan, Size(end - first, width, batch.rows), left, delta, gradient, from_zero())
+        matmul_along_rows(plan, Size(end - first, width, depth), left, delta, gradient, from_zero())
         apply_rule(plan, gradient, rows_of_w, end - first, width, batch.coefficients)
         first = end
 
