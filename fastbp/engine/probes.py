@@ -112,8 +112,8 @@ def _repeat(t, n, address):
     size = operands.Size(job.rows, job.vectors, job.depth)
     left = operands.Left(job.a + own, job.a_row, job.a_row, job.depth, np.int64(0))
     for _ in range(job.times):
-        right = operands.Block(job.b + own, job.vector, row)
-        out = operands.Block(job.c + own, job.vector, row)
+        b, c = job.b + own, job.c + own
+        right, out = operands.Block(b, job.vector, row), operands.Block(c, job.vector, row)
         operands.multiply(job.kernel, size, left, right, out, operands.from_zero())
 
 
@@ -197,10 +197,9 @@ def _repeat_phase(t, n, address):
     plan = structs.plan_at(job.plan)
     first = structs.layer_at(plan, zero)
     batch = operands.Batch(job.rows, zero, job.x, job.x_row, zero, zero, plan.coefficients)
-    x = operands.input_of(plan, batch)
     for _ in range(job.times):
         if job.phase == 0:
-            forward(plan, first, x, batch, worker)
+            forward(plan, first, operands.input_of(plan, batch), batch, worker)
         elif job.phase == 1:
             backward(plan, structs.layer_at(plan, np.int64(1)), first, batch, worker)
         else:

@@ -279,7 +279,7 @@ class Plan(Struct):
     itemsize: int
     many_registers: int  # whether there are 32 vector registers
     rounds: int  # whether products round to bfloat16 what they read, see kernels/bfloat16.py
-    keeps_pairs: int  # whether they read what was rounded before, see worker/pairs.py
+    keeps_pairs: int  # whether they read what was rounded before, see worker/operands.py
     kernels: Kernels
     phases: Phases
     states: int  # arrays that the optimizer keeps of each parameter

@@ -1,8 +1,8 @@
 """Matrix products of bfloat16 numbers, summed in float32: the microkernel of `matmul.py` with another
 multiply-add.
 
-This is how forward and backward passes outside of training multiply: they may read the caller's own arrays.
-In training what products read is rounded before (worker/pairs.py), and `product_of_pairs` is all that is left.
+This is how products are taken outside of training, where they may read the caller's own arrays. In training
+what they read is rounded before (worker/operands.py), and `product_of_pairs` is all that is left.
 
 Operands and results are float32, and the interface is that of `matmul.microkernel`. On their way into the
 product A and B are rounded to bfloat16 and laid out as pairs along the depth, since that is what one
@@ -183,7 +183,7 @@ def microkernel(along: int) -> int:
 
 def product_of_pairs(along: int = ALONG_K, *, prefetch: int = NOTHING) -> int:
     """The loop alone, of operands that are rounded and lie as pairs already: a k of `matmul.ARGUMENTS` is a
-    pair. What a training step reads is kept so (worker/pairs.py)."""
+    pair. What a training step reads is kept so (worker/operands.py)."""
     name = f"product-of-pairs-{'k' if along == ALONG_K else 'rows'}{'-prefetch' if prefetch else ''}"
     return compile_block(
         name,

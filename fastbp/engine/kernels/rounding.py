@@ -1,4 +1,4 @@
-"""Float32 numbers rounded to bfloat16 and laid out as pairs, before products read them (worker/pairs.py).
+"""Float32 numbers rounded to bfloat16 and laid out as pairs, before products read them (worker/operands.py).
 
 A pair is what products take as one k. Where a matrix is A, and its numbers are adjacent along k, pairs are of
 neighbours in a row; where products read it across its rows, of neighbours in a column. What lies beyond its

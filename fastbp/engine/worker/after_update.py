@@ -18,8 +18,7 @@ from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import layer_at, plan_at
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import vectors_of_outputs
-from fastbp.engine.worker.operands import batch_of, of_biases, scratch_of
-from fastbp.engine.worker.pairs import renew_copies
+from fastbp.engine.worker.operands import batch_of, of_biases, renew_copies, scratch_of
 from fastbp.engine.worker.partition import Worker, own_panels, part_of
 
 

@@ -27,8 +27,9 @@ from fastbp.engine.worker.operands import (
     matmul_along_k,
     matmul_along_rows,
     output_of,
+    round_deltas,
+    round_rows,
 )
-from fastbp.engine.worker.pairs import round_deltas, round_rows
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,

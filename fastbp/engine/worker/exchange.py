@@ -7,8 +7,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import caller_parameters, layer_at, plan_at
-from fastbp.engine.worker.operands import gathered_at
-from fastbp.engine.worker.pairs import renew_copies
+from fastbp.engine.worker.operands import gathered_at, renew_copies
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
 
 

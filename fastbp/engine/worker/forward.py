@@ -30,9 +30,12 @@ from fastbp.engine.worker.operands import (
     input_of,
     matmul_along_k,
     output_of,
+    round_activations,
+    round_deltas,
+    round_inputs,
+    round_rows,
 )
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows, softmax_of_rows
-from fastbp.engine.worker.pairs import round_activations, round_deltas, round_inputs, round_rows
 from fastbp.engine.worker.partition import (
     Rectangle,
     Worker,

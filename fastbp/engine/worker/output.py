@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import top_layer
-from fastbp.engine.worker.pairs import round_rows
+from fastbp.engine.worker.operands import round_rows
 from fastbp.engine.worker.partition import columns_of, lie_of, part_of, part_of_rows, place_of
 
 

@@ -26,10 +26,11 @@ from fastbp.engine.worker.operands import (
     from_zero,
     matmul_along_rows,
     of_biases,
+    renew_transpose,
+    round_weights,
     scratch_of,
     with_rows,
 )
-from fastbp.engine.worker.pairs import renew_transpose, round_weights
 from fastbp.engine.worker.partition import (
     Rectangle,
     first_of_share,

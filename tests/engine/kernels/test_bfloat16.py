@@ -11,7 +11,7 @@ from llvmlite import ir
 from processes import on_x86
 
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.kernels import bfloat16, matmul
+from fastbp.engine.kernels import bfloat16, matmul, rounding
 from fastbp.engine.simd import bfloat16 as pairs
 from fastbp.engine.simd import emit, instructions, vector
 from fastbp.engine.simd.vector import I64, Isa, Vectors
@@ -290,3 +290,37 @@ def test_the_instruction_is_what_is_compiled(monkeypatch, cpu, along):
 def test_elsewhere_it_is_emulated(monkeypatch):
     code = assembly_for(monkeypatch, Isa(32, 16, True), "znver3")
     assert "vfmadd" in code and "bf16" not in code
+
+
+# ---- what is kept rounded ------------------------------------------------------------------------------
+
+
+def halves(x):
+    """The bits of rounded numbers."""
+    return (rounded(x).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("columns", [1, LANES, 2 * LANES + 3, 5 * LANES])
+@pytest.mark.parametrize("group", [1, 2, 8])
+def test_rounding_in_pairs(rows, columns, group):
+    """Along the rows and across them; 0 beyond the columns and the last row, of which nothing is read."""
+    rng = np.random.default_rng(columns)
+    x = np.full((rows + 1, columns + 3), np.nan, np.float32)
+    x[:rows, :columns] = numbers(rng, rows, columns)
+    vectors, pairs_of_rows = -(-columns // LANES), -(-rows // 2)
+    whole = np.zeros((2 * pairs_of_rows, vectors * LANES), np.float32)
+    whole[:rows, :columns] = x[:rows, :columns]
+    across = np.stack([halves(whole[0::2]), halves(whole[1::2])], axis=-1)
+    round_pairs = callback(rounding.round_pairs(), 10)
+    for both in (True, False):
+        along = np.full((rows, vectors * LANES), 7, np.uint16)
+        groups = -(-vectors // group)
+        to = np.full((groups, pairs_of_rows, group * LANES, 2), 7, np.uint16)
+        round_pairs(
+            *(data_at(x), x.strides[0], rows, columns, data_at(along) if both else 0, along.strides[0]),
+            *(data_at(to), to.strides[1], group, to.strides[0]),
+        )
+        assert np.array_equal(along, halves(whole[:rows]) if both else np.full_like(along, 7))
+        got = to.transpose(1, 0, 2, 3).reshape(pairs_of_rows, -1, 2)
+        assert np.array_equal(got[:, : vectors * LANES], across)
