@@ -40,8 +40,7 @@ class Blocks(Struct):
 
 @struct
 class Rounded(Struct):
-    """Activations and deltas rounded to bfloat16, in pairs of neighbours along the depth of the products that
-    read them. Only where pairs are kept (`Plan.keeps_pairs`)."""
+    """Activations and deltas rounded to bfloat16, in pairs, where these are kept (`Plan.keeps_pairs`)."""
 
     along: int  # (rows, pairs of columns): those of a; from the backward pass on, of the deltas
     a: int  # (pairs of rows, columns)
@@ -114,7 +113,7 @@ class Layer(Struct):
     bias: Panels  # a vector in each panel; a narrow layer's: (fan_out,)
     WT: Panels  # the transpose of W, renewed after each update; 0 where nobody needs it
     mirrors: int  # whether copies of W are renewed with each piece of it
-    W_pairs: Panels  # copies of W and WT, rounded, (pairs of rows, columns): where pairs are kept
+    W_pairs: Panels  # W and WT, rounded, (pairs of rows, columns): where pairs are kept
     WT_pairs: Panels
     direct: int  # what x.T @ delta does to W: ADDED, REPLACED or NOT_DIRECT (the rule gets it)
     first_square: int  # where this layer's sums of squares begin, see Clipping
@@ -138,8 +137,7 @@ class Layer(Struct):
 NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
 # Where products round for themselves: the rows of A that are rounded at once, and the vectors of B.
 PAIRED_ROWS, MOST_VECTORS = 64, 8
-# Layer.direct.
-NOT_DIRECT, ADDED, REPLACED = 0, 1, 2
+NOT_DIRECT, ADDED, REPLACED = 0, 1, 2  # Layer.direct
 
 
 @struct
