@@ -255,3 +255,21 @@ def test_many_networks_each_have_their_own():
     assert together[0].architecture.alike != together[1].architecture.alike
     each = np.array([model.predict(X) for model in together])
     assert np.array_equal(fastbp.Ensemble(together).predict(X), each)
+
+
+def test_what_is_written_into_weights_is_trained_on():
+    """Copies of them that training keeps, rounded, are those of a model which begins with such weights."""
+    X, Y = data(64, [9, 5])
+    how = {"epochs": 2, "batch_size": 16, "progress": False, "shuffle": False}
+    first, second = (fastbp.MLP([9, 33, 20, 5], seed=seed, **BFLOAT16) for seed in (1, 2))
+    optimizers = fastbp.SGD(0.1), fastbp.SGD(0.1)
+    first.fit(X, Y, optimizer=optimizers[0], **how)
+    first.train_step(X[:16], Y[:16], optimizers[0])
+    for W in first.weights:
+        W[...] = -W
+    second.parameters.flat[...] = first.parameters.flat
+    for _ in range(2):
+        for model, optimizer in zip((first, second), optimizers, strict=True):
+            model.train_step(X[:16], Y[:16], optimizer)
+            model.fit(X, Y, optimizer=optimizer, **how)
+        assert np.array_equal(first.parameters.flat, second.parameters.flat)

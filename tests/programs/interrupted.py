@@ -212,4 +212,9 @@ def models(module: ModuleType) -> list[Callable[[], tuple[Any, Any]]]:
             0.1, momentum=0.9, clip_norm=1.0
         )
 
-    return [plain, noisy]
+    def rounded() -> tuple[Any, Any]:
+        """Which keeps copies of its weights, rounded, in two layouts."""
+        options = {"precision": "bfloat16", "output": "identity", "max_norm": 1.0}
+        return module.MLP(SIZES, seed=3, **options), module.Adam(0.01, clip_norm=1.0)
+
+    return [plain, noisy, rounded]
