@@ -23,7 +23,8 @@ FEW_ROWS = 12
 # Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
 # pays.
 SPEED, READING = 160, 32
-# Of fewer columns than a vector has lanes, so many products take less time than to enter the engine.
+# Of fewer columns than a vector has lanes, so many products take less time than to enter the engine, unless
+# each waits for the one before.
 TINY = 64
 
 
@@ -64,7 +65,8 @@ def _tiny(typingctx: Any, like: Any, numbers: Any) -> Any:
 
 @jit.inner
 def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
-    return columns < lanes(like) and rows * depth * columns <= TINY and not config.DISABLE_JIT
+    few = columns < lanes(like) and depth <= TINY // 2 and rows * depth * columns <= TINY
+    return few and not config.DISABLE_JIT
 
 
 @jit.inner
@@ -86,7 +88,7 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
         return
     numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
     if columns < lanes(A):
-        run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
+        run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
     else:
         way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
         run_product("product", A, _nanoseconds(A, rows, depth, columns), numbers, way)

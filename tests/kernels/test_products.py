@@ -6,6 +6,7 @@ import pytest
 from bits import teams_for_all
 
 from fastbp import kernels
+from fastbp.kernels.arguments import lanes
 
 DTYPES = ["float32", "float64"]
 # Around vectors of 4, 8 and 16 numbers, and microkernels of 6 and 14 rows.
@@ -176,10 +177,24 @@ def test_operands_may_be_read_only():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_large_matrices_times_few_columns_are_products_of_their_rows(dtype):
+def test_of_few_columns_the_number_of_rows_changes_no_bit(dtype):
+    """Other numbers of rows are read side by side."""
+    for columns in (1, 2, 3, 4, 5, 8, 9, 15):
+        for depth in (66, 301):
+            A, B, b = matrices(dtype, 259, depth, columns)
+            want = np.concatenate([kernels.matmul_bias(A[i : i + 1], B, b) for i in range(len(A))])
+            for rows in (2, 3, 4, 5, 7, 9, 13, 20, 259):
+                assert kernels.matmul_bias(A[:rows], B, b).tobytes() == want[:rows].tobytes(), (columns, rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_products_of_few_transposed_rows_are_those_of_their_rows(dtype):
     """Of large ones other numbers of rows are read side by side."""
     for columns in (1, 3):
         A, B, _ = matrices(dtype, 259, 301, columns)
-        want = np.concatenate([kernels.matmul(A[i : i + 1], B) for i in range(len(A))])
-        assert kernels.matmul(A, B).tobytes() == want.tobytes()
-        assert kernels.matmul(A[:20], B).tobytes() == want[:20].tobytes()
+        if columns >= lanes(A):
+            continue
+        Bt = np.ascontiguousarray(B.T)
+        want = np.concatenate([kernels.matmul_a_bt(A[i : i + 1], Bt) for i in range(len(A))])
+        assert kernels.matmul_a_bt(A, Bt).tobytes() == want.tobytes()
+        assert kernels.matmul_a_bt(A[:20], Bt).tobytes() == want[:20].tobytes()

@@ -142,7 +142,7 @@ def _vector_at(b, base, i, row_stride, j, vector_stride):
     return b.add(b.add(base, b.mul(I64(i), row_stride)), b.mul(I64(j), vector_stride))
 
 
-def _opaque(b, value):
+def opaque(b, value):
     """The same number, of which LLVM does not know how it came about."""
     return b.call(ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0"), [value])
 
@@ -244,7 +244,7 @@ class _Variant:
         ahead = b.select(b.icmp_signed("==", v["a_group_stride"], I64(0)), I64(128), v["a_group_stride"])
         # (Where LLVM knows how far these are from each other, it finds each from the one before, in each k.)
         others = range(FROM_ONE, self.height, FROM_ONE) if self.along == ALONG_K else ()
-        rows = [group_a, *(_opaque(b, b.add(group_a, b.mul(v["a_stride"], I64(i)))) for i in others)]
+        rows = [group_a, *(opaque(b, b.add(group_a, b.mul(v["a_stride"], I64(i)))) for i in others)]
         state, block = _Sums(count, rows, group_b, group_acc), outer
         for together in (UNROLLED, 1) if self._unrolls else (1,):
             state, block = self._loop(b, block, state, ahead, together)
@@ -286,8 +286,8 @@ class _Variant:
             pa = [b.add(row, step) for row in pa]
             k, pb = b.sub(k, I64(1)), b.add(pb, self.v["b_k"])
             if together > 1:  # (else LLVM keeps more addresses than there are registers)
-                pb = _opaque(b, pb)
-                pa = pa if self.along == ALONG_K else [_opaque(b, row) for row in pa]
+                pb = opaque(b, pb)
+                pa = pa if self.along == ALONG_K else [opaque(b, row) for row in pa]
         for phi, value in ((here.k, k), *zip(here.a, pa, strict=True), (here.b, pb)):
             phi.add_incoming(value, body)
         for ij in self.cells:

@@ -81,14 +81,15 @@ class Vec:
 
 
 class Instructions:
-    """Operations for one dtype at one place in the code that is being built."""
+    """Operations for one dtype at one place in the code that is being built; lanes: of a vector, if not all
+    of the CPU's."""
 
-    def __init__(self, builder: ir.IRBuilder, dtype: str) -> None:
+    def __init__(self, builder: ir.IRBuilder, dtype: str, lanes: int | None = None) -> None:
         self.b = builder
         self.single = dtype == "float32"
         self.scalar = ir.FloatType() if self.single else ir.DoubleType()
         self.itemsize = 4 if self.single else 8
-        self.lanes = isa().bytes // self.itemsize
+        self.lanes = lanes or isa().bytes // self.itemsize
         self.type = ir.VectorType(self.scalar, self.lanes)
         self.int_scalar = I32 if self.single else I64
         self.int_type = ir.VectorType(self.int_scalar, self.lanes)
@@ -261,16 +262,16 @@ class Instructions:
         rest, width = x.value, self.lanes // 2
         while width:
             with self.b.if_then(self.b.icmp_signed("!=", self.b.and_(count, I64(width)), I64(0))):
-                piece = self._some_lanes(rest, 0, width)
+                piece = self.some_lanes(rest, 0, width)
                 s = self.b.store(piece, self.b.inttoptr(address, piece.type.as_pointer()))
                 s.align = self.itemsize
             taken = self.b.and_(count, I64(width))
-            low, high = (self._some_lanes(rest, first, width) for first in (0, width))
+            low, high = (self.some_lanes(rest, first, width) for first in (0, width))
             rest = self.b.select(self.b.icmp_signed("!=", taken, I64(0)), high, low)
             address = self.b.add(address, self.b.mul(taken, I64(self.itemsize)))
             width //= 2
 
-    def _some_lanes(self, value: ir.Value, first: int, count: int) -> ir.Value:
+    def some_lanes(self, value: ir.Value, first: int, count: int) -> ir.Value:
         lanes = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
         return self.b.shuffle_vector(value, value, lanes)
 

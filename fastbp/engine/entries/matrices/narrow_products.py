@@ -1,7 +1,8 @@
 """Products with fewer columns than a vector has lanes, and those of a few rows with a transposed matrix.
 
-    A @ B, A @ B.T    dot products along the depth, as in a narrow output layer (kernels/narrow_output.py)
-    A.T @ B           C.T = B.T @ A, along the rows of A (row_sweep.py)
+    A @ B      by the rows of B, or several side by side (few_columns.py)
+    A @ B.T    dot products along the depth, as in a narrow output layer (kernels/narrow_output.py)
+    A.T @ B    C.T = B.T @ A, along the rows of A (row_sweep.py)
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
 filled up with zeros.
@@ -16,7 +17,8 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices import row_sweep
-from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, product_at
+from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns
+from fastbp.engine.entries.matrices.packed import product_at
 from fastbp.engine.entries.matrices.products import SWEPT
 from fastbp.engine.kernels import copies, narrow_output
 from fastbp.engine.worker.partition import Worker, part_of
@@ -35,15 +37,15 @@ def rows_of_dots(job, links, rows, w, result):
     lanes, size, depth = links.lanes, links.itemsize, job.depth
     vector, row = lanes * size, depth * size
     blocks = (r1 - r0) // lanes
-    call(links.k2, (x + r0 * row, row, depth, w, outputs * vector, outputs, job.bias, z, z_row, blocks))
+    call(links.k1, (x + r0 * row, row, depth, w, outputs * vector, outputs, job.bias, z, z_row, blocks))
     left = r1 - r0 - blocks * lanes
     if left > 0:
         r0, z = r1 - left, z + blocks * vector
-        call(links.k3, (x + r0 * row, row, left, depth, w, outputs * vector, outputs, job.bias, z, z_row))
+        call(links.k2, (x + r0 * row, row, left, depth, w, outputs * vector, outputs, job.bias, z, z_row))
 
 
 def _dots(t, n, address):
-    """Worker t's part: C[r, o] (or where B is transposed and rows are few, C[o, r]) as dot products."""
+    """Worker t's part of A @ B.T: C[r, o] (or where rows are few, C[o, r]) as dot products."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
     lanes, size = links.lanes, links.itemsize
@@ -61,10 +63,7 @@ def _dots(t, n, address):
     of_w = panels * outputs * vector
     memory = np.empty(of_w + outputs * vector + vector, np.uint8)
     w = (memory.ctypes.data + vector - 1) // vector * vector
-    if swapped or job.kind == B_TRANSPOSED:
-        call(links.k0, (weights, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
-    else:
-        call(links.k1, (weights, outputs * size, w, outputs * vector, job.depth, outputs))
+    call(links.k0, (weights, job.depth * size, w, vector, outputs * vector, outputs, job.depth))
     if swapped:
         rows_of_dots(job, links, (x, outputs, first, last), w, (job.c + first * size, job.columns * size))
     else:
@@ -72,7 +71,7 @@ def _dots(t, n, address):
         for r in range(first, last, lanes):
             count = min(lanes, last - r)
             rows_of_dots(job, links, (x, outputs, r, r + count), w, (z, vector))
-            call(links.k4, (job.c + r * row, row, z, outputs * vector, count, outputs))
+            call(links.k3, (job.c + r * row, row, z, outputs * vector, count, outputs))
     memory[0] = 0  # which lives as long as it is used
 
 
@@ -80,11 +79,57 @@ def dots_of(dtype: str) -> list[int]:
     """What `_dots` calls."""
     return [
         copies.copy_rows(dtype, into=True),
-        copies.copy_columns(dtype, into=True),
         narrow_output.dots_of_callers(dtype),
         narrow_output.dots_of_callers_rows(dtype),
         copies.copy_columns(dtype, into=False),
     ]
+
+
+@inner
+def packed_bytes(job, links):
+    """What B takes as few_columns.py packs it."""
+    width = np.int64(1)
+    while width < job.columns:
+        width *= 2
+    step = 2 * max(np.int64(1), links.lanes // width)  # at most
+    return whole(job.depth, step) * step * width * links.itemsize
+
+
+@inner
+def by_rows_of_b(job, links, rows, packed):
+    """Rows r0 to r1 of A @ B; packed: where B is packed to, or 0."""
+    (r0, r1), size = rows, links.itemsize
+    a_row, c_row = job.depth * size, job.columns * size
+    a, c = job.a + r0 * a_row, job.c + r0 * c_row
+    call(links.k0, (a, a_row, r1 - r0, job.depth, job.b, job.columns, job.bias, c, packed))
+
+
+@inner
+def packing_b(job, links, rows, size):
+    """The same with so many bytes of memory for B."""
+    memory = np.empty(size, np.uint8)
+    by_rows_of_b(job, links, rows, memory.ctypes.data)
+    return memory[0]  # which lives as long as it is used
+
+
+def _few_columns(t, n, address):
+    """Worker t's rows of A @ B."""
+    job = product_at(address)
+    links, worker = links_at(job.links), Worker(t, n)
+    lanes = links.lanes
+    first, last = part_of(whole(job.rows, lanes), worker)
+    if first == last:
+        return
+    rows, size = (first * lanes, min(last * lanes, job.rows)), packed_bytes(job, links)
+    if size <= ROOM:
+        by_rows_of_b(job, links, rows, np.int64(0))
+    else:
+        packing_b(job, links, rows, size)
+
+
+def few_columns_of(dtype: str) -> list[int]:
+    """What `_few_columns` calls."""
+    return [few_columns(dtype)]
 
 
 def _transposed(t, n, address):
@@ -137,3 +182,7 @@ def dots_body() -> int:
 
 def transposed_body() -> int:
     return jit.address_of("kernels-transposed-product", jit.void(3), lambda: _transposed, driver=True)
+
+
+def few_columns_body() -> int:
+    return jit.address_of("kernels-few-columns", jit.void(3), lambda: _few_columns, driver=True)
