@@ -64,7 +64,8 @@ def part_from_others(arrivals: Any, me: Any) -> None:
 
 @jit.inner
 def look_for(count: Any, expected: Any) -> None:
-    """Wait a moment until a count (at this address) is as large as expected: of workers who are there."""
+    """Wait a moment until a count (at this address) is as large as expected, as of workers who are there. The
+    moment ends also where nobody can say what the time is."""
     looks, began = 0, cycles()
     while observe(count) < expected and looks < MOST_LOOKS and cycles() - began < MOST_CYCLES:
         looks += 1
