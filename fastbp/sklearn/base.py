@@ -190,8 +190,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
     @property
     def _drops(self) -> bool:
         """Whether there is dropout."""
-        given = self.dropout
-        return bool(given != 0 if isinstance(given, float) else np.any(np.asarray(given) != 0))
+        return bool(np.any(np.asarray(self.dropout) != 0))
 
     def _seed(self) -> int:
         """What dropout draws from; without it scikit-learn's generator shall not be disturbed."""

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from fastbp.engine.compile.arrays import capsule_pointer, data_at
-from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.emit import bits_for, compile_block
 from fastbp.engine.simd.vector import I32, I64, isa
 
 # Words of a state; how far behind a word stands the one from which it is made, beside the next one.
@@ -132,10 +132,7 @@ def _draw(b: ir.IRBuilder, numbers: ir.Value, drawn: ir.Value, i: ir.Value, at: 
     """Draw for place i and those below it while they have as many bits, and while there are numbers. What
     does not fit is written over by the next: no branch, and one subtraction from number to number."""
     first, begin = b.load(i), b.load(at)
-    leading_zeros = cgutils.get_or_insert_function(
-        b.module, ir.FunctionType(I64, [I64, ir.IntType(1)]), "llvm.ctlz.i64"
-    )
-    bits = b.lshr(I64(-1), b.call(leading_zeros, [first, ir.IntType(1)(1)]))
+    bits = bits_for(b, first)
     before, body, done = b.block, b.append_basic_block("draw"), b.append_basic_block("drawn")
     b.branch(body)
     b.position_at_end(body)

@@ -21,7 +21,7 @@ from fastbp.engine.compile.arrays import capsule_pointer, data_at
 from fastbp.engine.compile.intrinsics import peek, store_number
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries import mersenne
-from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.emit import bits_for, compile_block
 from fastbp.engine.simd.vector import I32, I64
 
 # Beyond so many rows NumPy draws numbers of 64 bits.
@@ -53,9 +53,6 @@ def shuffle() -> int:
 
         state = field(STATE)
         draw = b.inttoptr(field(NEXT_32_BITS), ir.FunctionType(I32, [I64]).as_pointer())
-        leading_zeros = cgutils.get_or_insert_function(
-            b.module, ir.FunctionType(I64, [I64, ir.IntType(1)]), "llvm.ctlz.i64"
-        )
         with cgutils.for_range(b, count, intp=I64) as loop:
             first = b.inttoptr(b.add(order, b.mul(loop.index, b.mul(rows, I64(8)))), word)
             with b.if_else(b.icmp_signed("==", rows_of, I64(0))) as (all_rows, some):
@@ -70,8 +67,7 @@ def shuffle() -> int:
 
             b.position_at_end(body)
             i = b.phi(I64)
-            bits = b.lshr(I64(-1), b.call(leading_zeros, [i, ir.IntType(1)(1)]))
-            j = b.and_(b.zext(b.call(draw, [state]), I64), bits)
+            j = b.and_(b.zext(b.call(draw, [state]), I64), bits_for(b, i))
             fits = b.icmp_signed("<=", j, i)
             here, there = b.gep(first, [i]), b.gep(first, [b.select(fits, j, i)])
             ours, theirs = b.load(here), b.load(there)

@@ -40,6 +40,13 @@ def compile_block(
     return jit.address_of(f"{key}-{dtype}", jit.void(count), make)
 
 
+def bits_for(b: ir.IRBuilder, number: ir.Value) -> ir.Value:
+    """Ones in all bits that a number above 0 takes."""
+    kind = ir.FunctionType(I64, [I64, ir.IntType(1)])
+    leading_zeros = cgutils.get_or_insert_function(b.module, kind, "llvm.ctlz.i64")
+    return b.lshr(I64(-1), b.call(leading_zeros, [number, ir.IntType(1)(1)]))
+
+
 def each_vector(builder: ir.IRBuilder, rows: ir.Value, vectors: ir.Value, visit: Callable[..., None]) -> None:
     """visit(i, j) in compiled code for vector j of row i, row by row."""
     with (

@@ -262,16 +262,16 @@ class Instructions:
         rest, width = x.value, self.lanes // 2
         while width:
             with self.b.if_then(self.b.icmp_signed("!=", self.b.and_(count, I64(width)), I64(0))):
-                piece = self.some_lanes(rest, 0, width)
+                piece = self._some_lanes(rest, 0, width)
                 s = self.b.store(piece, self.b.inttoptr(address, piece.type.as_pointer()))
                 s.align = self.itemsize
             taken = self.b.and_(count, I64(width))
-            low, high = (self.some_lanes(rest, first, width) for first in (0, width))
+            low, high = (self._some_lanes(rest, first, width) for first in (0, width))
             rest = self.b.select(self.b.icmp_signed("!=", taken, I64(0)), high, low)
             address = self.b.add(address, self.b.mul(taken, I64(self.itemsize)))
             width //= 2
 
-    def some_lanes(self, value: ir.Value, first: int, count: int) -> ir.Value:
+    def _some_lanes(self, value: ir.Value, first: int, count: int) -> ir.Value:
         lanes = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
         return self.b.shuffle_vector(value, value, lanes)
 

@@ -192,15 +192,14 @@ def width_for(plan, rows, panels):
 @inner
 def panel_at(plan, layer, p):
     """Where panel p begins in z, a and the deltas of a layer."""
-    if p == 0:
-        return 0
-    group = layer.blocks.group
-    return p // group * layer.blocks.group_bytes + p % group * plan.vector
+    return panel_in(plan, layer.blocks, p)
 
 
 @inner
 def panel_in(plan, blocks, p):
     """Where panel p begins in such blocks."""
+    if p == 0:
+        return 0
     return p // blocks.group * blocks.group_bytes + p % blocks.group * plan.vector
 
 
