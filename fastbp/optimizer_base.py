@@ -34,7 +34,11 @@ class State:
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.counter = np.zeros(1, np.int64)
-        self.buffers: list[Array] = list(np.zeros((buffers, size), dtype))
+        # (Written, not only promised: pages that were read while nobody had written to them, and are then
+        # written by several threads, take five times as long as new ones.)
+        zeros = np.empty((buffers, size), dtype)
+        zeros.fill(0)
+        self.buffers: list[Array] = list(zeros)
 
     @cached_property
     def learned(self) -> Learned:

@@ -38,13 +38,12 @@ class Parameters:
                 f"layer_sizes {list(architecture.layer_sizes)} need {size:,} parameters, "
                 "more than memory can hold"
             )
-        self._allocate(np.zeros(size, dtype))
+        self._allocate(size, dtype)
         self.version, self.symmetry_reported, self.owner = 0, False, Owner()
 
-    def _allocate(self, values: Array) -> None:
-        memory = np.zeros(values.nbytes + self._slack, np.uint8)
-        self._flat = memory[: values.nbytes].view(values.dtype)
-        self._flat[...] = values
+    def _allocate(self, size: int, dtype: np.dtype[Any]) -> None:
+        nbytes = size * dtype.itemsize
+        self._flat = np.zeros(nbytes + self._slack, np.uint8)[:nbytes].view(dtype)
         self.address = int(self._flat.ctypes.data)
         self._split = self.split(self._flat)
         self.views: list[Array] = [array for kind in self._split for array in kind]
@@ -71,7 +70,8 @@ class Parameters:
         values = state.pop("flat")
         vars(self).update(state)
         self.version = 0
-        self._allocate(values)
+        self._allocate(values.size, values.dtype)
+        self._flat[...] = values
 
     # ---- views ----------------------------------------------------------------------------------------
 
@@ -115,13 +115,13 @@ class Parameters:
             for name, array, view in zip(self.names(), given, views, strict=True)
             if array is not view
         ]
-        copies = []  # as the arrays may be parts of the parameters: two may have changed places
+        taken = []  # copies of what may be part of the parameters: two may have changed places
         for name, array, view in replaced:
             values = checks.as_floats(name, array, self.flat.dtype)
             if values.shape != view.shape:
                 raise ValueError(f"{name} has shape {values.shape}, expected {view.shape}")
-            copies.append(values.copy())
-        for values, (_, _, view) in zip(copies, replaced, strict=True):
+            taken.append(values.copy() if np.may_share_memory(values, self._flat) else values)
+        for values, (_, _, view) in zip(taken, replaced, strict=True):
             view[...] = values
         self._restore_views()
         self.changed()

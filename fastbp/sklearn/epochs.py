@@ -18,7 +18,7 @@ from fastbp.training.interrupt import Interrupts
 
 # A call of compiled code takes about so long: Ctrl-C need not wait longer, nor the question whether a team is
 # faster by now.
-CALL_SECONDS = 0.05
+CALL_SECONDS = 0.2
 # The first call's steps are guessed from their multiply-adds; the next ones grow by this factor at most.
 CALL_GROWTH = 8
 # Indices of shuffled rows made at a time.
