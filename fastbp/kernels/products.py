@@ -77,21 +77,21 @@ def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
 
 
 @jit.inner_with_objects
-def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
-    """C = A @ B + bias; bias: an address, or 0."""
-    rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
+def _plain(like: Any, addresses: Any, shape: Any) -> None:
+    """C = A @ B + bias, of the dtype of `like`. addresses: of A, B, bias (or 0) and C; shape: rows, depth,
+    columns."""
+    (a, b, bias, c), (rows, depth, columns) = addresses, shape
     if rows == 0:
         return
-    if _is_tiny(A, rows, depth, columns):
-        sizes, strides = (rows, depth, columns), (depth, 1, columns, 1)
-        _tiny(A, (address(A), bias, address(B), address(C), *sizes, *strides))
+    if _is_tiny(like, rows, depth, columns):
+        _tiny(like, (a, bias, b, c, *shape, depth, 1, columns, 1))
         return
-    numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
-    if columns < lanes(A):
-        run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
+    numbers = (PLAIN, a, b, bias, c, rows, depth, columns)
+    if columns < lanes(like):
+        run("few_columns", like, _nanoseconds(like, rows, depth, columns), numbers)
     else:
-        way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-        run_product("product", A, _nanoseconds(A, rows, depth, columns), numbers, way)
+        way = way_of(PLAIN, shape, lanes(like), np.int64(like.itemsize))
+        run_product("product", like, _nanoseconds(like, rows, depth, columns), numbers, way)
 
 
 @kernel
@@ -117,7 +117,7 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (A.shape[0], B.shape[1]), A)
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
-    _plain(A, B, np.int64(0), C)
+    _plain(A, (address(A), address(B), np.int64(0), address(C)), (A.shape[0], A.shape[1], B.shape[1]))
     return counted(C)
 
 
@@ -149,7 +149,7 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     no_overlap(span(out), span(X))
     no_overlap(span(out), span(W))
     no_overlap(span(out), span(b))
-    _plain(X, W, address(b), Z)
+    _plain(X, (address(X), address(W), address(b), address(Z)), (X.shape[0], X.shape[1], W.shape[1]))
     return counted(Z)
 
 
@@ -176,6 +176,9 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     if _is_tiny(A, rows, depth, columns):
         sizes, strides = (rows, depth, columns), (1, rows, columns, 1)
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
+    elif rows == 1 or columns == 1:  # memory is the same if the vector comes first
+        a, b = (address(B), address(A)) if columns == 1 else (address(A), address(B))
+        _plain(A, (a, b, np.int64(0), address(C)), (np.int64(1), depth, rows * columns))
     elif rows > 0:
         numbers = (A_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A):
@@ -211,6 +214,9 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     if _is_tiny(A, rows, depth, columns):
         sizes, strides = (rows, depth, columns), (depth, 1, 1, depth)
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
+    elif rows == 1 or columns == 1:  # memory is the same if the vector comes last
+        a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
+        _plain(A, (a, b, np.int64(0), address(C)), (rows * columns, depth, np.int64(1)))
     elif rows > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
         if columns < lanes(A) or rows <= FEW_ROWS:

@@ -29,6 +29,10 @@ LARGE = [
     (4001, 9, 3),
     (101, 2048, 50),  # rows that meet one set of the first-level cache
     (60, 90, 100),
+    (150, 70, 2),  # few columns, whose transposed product takes four vectors of rows, two or one
+    (139, 200, 7),
+    (120, 260, 15),
+    (9, 300, 3),
 ]
 
 

@@ -2,7 +2,7 @@
 
     A @ B      by the rows of B, or several side by side (few_columns.py)
     A @ B.T    dot products along the depth, as in a narrow output layer (kernels/narrow_output.py)
-    A.T @ B    C.T = B.T @ A, along the rows of A (row_sweep.py)
+    A.T @ B    sums of outer products, in vectors that are narrower (narrow_tiles.py)
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
 filled up with zeros.
@@ -16,12 +16,16 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
-from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns
+from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
 from fastbp.engine.entries.matrices.packed import product_at
-from fastbp.engine.entries.matrices.products import SWEPT
-from fastbp.engine.kernels import copies, narrow_output
+from fastbp.engine.kernels import copies, matmul, narrow_output
+from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
+
+# From so many k on, and more the more columns there are, it takes less time to turn C.T over than to have
+# vectors that are not full. Rows of C.T up to which four vectors have their sums in registers.
+DEEP, LOW = 16, 7
 
 
 @inner
@@ -132,46 +136,68 @@ def few_columns_of(dtype: str) -> list[int]:
     return [few_columns(dtype)]
 
 
+@inner
+def across(job, links, vectors):
+    """Those vectors of rows of A.T @ B, as C.T = B.T @ A: a vector has a column's numbers."""
+    (first, last), size, lanes, zero = vectors, links.itemsize, links.lanes, np.int64(0)
+    vector, a_row, b_row = lanes * size, job.rows * size, job.columns * size
+    wide = 4 if job.columns <= LOW else 2
+    memory = np.empty(wide * job.columns * vector + vector, np.uint8)
+    out = (memory.ctypes.data + vector - 1) // vector * vector
+    left, panel = Left(job.b, size, b_row, job.depth, zero), job.columns * vector
+    while first < last:
+        width = wide if (first + wide) * lanes <= job.rows and first + wide <= last else min(2, last - first)
+        # As with panels: the last one is moved back.
+        r0 = min(first * lanes, job.rows - lanes)
+        r1 = min((first + width - 1) * lanes, job.rows - lanes)
+        distance = (r1 - r0) * size if width == 2 else vector
+        of_a, c = Block(job.a + r0 * size, distance, a_row), Block(out, panel, vector)
+        start = Start(zero, zero, np.int64(matmul.ZERO))
+        call(links.k1, (Size(job.columns, width, job.depth), left, of_a, c, start))
+        for j in range(width):
+            row = r0 + j * lanes if j < width - 1 else r1
+            call(links.k2, (job.c + row * b_row, b_row, out + j * panel, panel, lanes, job.columns))
+        first += width
+    memory[0] = 0  # which lives as long as it is used
+
+
+@inner
+def turned(job, links):
+    """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
+    size, vector = links.itemsize, links.lanes * links.itemsize
+    row, c_row = job.rows * size, job.columns * size
+    memory = np.empty(job.columns * vector, np.uint8)
+    out, bias = memory.ctypes.data, np.int64(0)
+    call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, bias, out, vector))
+    call(links.k2, (job.c, c_row, out, job.columns * vector, job.rows, job.columns))
+    memory[0] = 0  # which lives as long as it is used
+
+
 def _transposed(t, n, address):
-    """Worker t's columns of C.T = B.T @ A, for A.T @ B of few columns."""
+    """Worker t's rows of A.T @ B."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
-    lanes, size, columns = links.lanes, links.itemsize, job.columns
-    vector = lanes * size
-    vectors = max(1, job.rows // lanes)
-    first, last = part_of(vectors, worker)
+    first, last = part_of(whole(job.rows, links.lanes), worker)
     if first == last:
         return
-    padded, single = job.rows < lanes, columns == 1
-    first, end = first * lanes, job.rows if last == vectors else last * lanes
-    step = max(2, SWEPT // (columns * vector)) * lanes
-    of_row = whole(min(step, job.rows), lanes) * vector
-    memory = np.empty(columns * of_row + (job.depth * vector if padded else 0) + vector, np.uint8)
-    out = (memory.ctypes.data + vector - 1) // vector * vector
-    a, a_row = job.a, job.rows * size
-    if padded:
-        packed = out + columns * of_row
-        call(links.k1, (a, a_row, packed, vector, vector, job.depth, job.rows))
-        a, a_row, end = packed, vector, lanes
-    for top in range(first, end, step):
-        # As with panels: a last piece that is less than a vector begins earlier.
-        here = min(top, end - lanes)
-        width, target = min(top + step, end) - here, job.c + here * size if single and not padded else out
-        numbers = (job.b, size, columns * size, columns, job.depth, a + here * size, a_row, width)
-        call(links.k0, (numbers, np.int64(0), target, of_row))
-        if target != out:
-            continue
-        for o in range(columns):
-            c, row = job.c + (here * columns + o) * size, columns * size
-            call(links.k2, (c, row, out + o * of_row, vector, min(width, job.rows), np.int64(1)))
-    memory[0] = 0  # which lives as long as it is used
+    if job.depth >= max(DEEP, job.columns * job.columns // 2):
+        if job.rows >= links.lanes:
+            across(job, links, (first, last))
+            return
+        if job.rows > job.columns:
+            turned(job, links)
+            return
+    r0, r1, size = first * links.lanes, min(last * links.lanes, job.rows), links.itemsize
+    a_row, row = job.rows * size, job.columns * size
+    a, c, bias = job.a + r0 * size, job.c + r0 * row, np.int64(0)
+    call(links.k0, (a, size, a_row, r1 - r0, job.depth, job.b, row, job.columns, bias, c, row))
 
 
 def transposed_of(dtype: str) -> list[int]:
     """What `_transposed` calls."""
     return [
-        row_sweep.row_sweep(dtype),
-        copies.copy_rows(dtype, into=True),
+        narrow_tiles(dtype),
+        matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
         copies.copy_columns(dtype, into=False),
     ]
 
