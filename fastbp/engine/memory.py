@@ -25,9 +25,15 @@ SINGLE_ROWS = 3
 # Outputs up to which the last layer is laid out for few of them (see worker/narrow_output.py).
 # Whatever the batch size: plans of one architecture share packed parameters (`Plan.step_with`).
 NARROW_OUTPUTS = 12
-# Panels that a part of a narrow layer's dot products has at least: a part ends with a tree of additions, as
-# long as 3 or 4 panels take.
+# Panels that a part of a narrow layer's dot products has at least where there are more than two: a part ends
+# with a tree of additions, as long as 1 or 2 panels take.
 PART_PANELS = 4
+# Two parts, where workers meet once in a step instead of four times, may be of fewer panels and of unequal
+# size. For that a step has so many multiply-adds, below which no team is tried, and so many for each dot
+# product, of which one more tree is 6%; and of two workers one has not more to do by more than three barriers
+# and the lines that cross at them take.
+HALVES_FROM, WORK_OF_TREE, MOST_UNEVEN = 30_000, 280, 40_000
+LINE = 64
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
@@ -153,15 +159,35 @@ class Design:
 
     @cached_property
     def parts(self) -> int:
-        """How many parts a narrow layer's dot products have: as many as workers may want to own, each of
-        whole groups of panels."""
+        """How many parts a narrow layer's dot products have: as many as workers may want to own."""
         panels = self.rounded[-2] // self.lanes
         if not self.narrow or self.batch <= SINGLE_ROWS or len(self.shapes) - 1 == self.normalised:
             return 1
-        parts = 1
+        parts = 2 if self._pays_in_halves else 1
         while panels % (2 * parts * GROUP) == 0 and panels // (2 * parts) >= PART_PANELS:
             parts *= 2
         return parts
+
+    @cached_property
+    def _pays_in_halves(self) -> bool:
+        """Whether two parts pay where fan_in is few panels, or these cannot be shared equally."""
+        panels, half, work = self.rounded[-2] // self.lanes, self._panels_of(2), self.multiply_adds
+        trees = self.layer_sizes[-1] * self.rounded_batch
+        return (
+            half < panels
+            and work >= max(HALVES_FROM, WORK_OF_TREE * trees)
+            and (half / panels - 1 / 2) * work <= MOST_UNEVEN
+        )
+
+    @cached_property
+    def panels_of_part(self) -> int:
+        """Of fan_in of a narrow layer; the last part may have fewer. 0: there is one part."""
+        return self._panels_of(self.parts) if self.parts > 1 else 0
+
+    def _panels_of(self, parts: int) -> int:
+        """Workers' panels are whole cache lines apart: one, or a group."""
+        together = 1 if self.vector >= LINE else GROUP
+        return -(-self.rounded[-2] // (self.lanes * parts * together)) * together
 
     def is_narrow(self, i: int) -> bool:
         return self.narrow and i == len(self.shapes) - 1

@@ -51,8 +51,7 @@ class Rounded(Struct):
 
 @struct
 class Activation(Struct):
-    """Callbacks: a from z, and the deltas of z from those of a. With dropout also the address of what its
-    random numbers depend on."""
+    """Callbacks: a from z, the deltas of z from those of a; with dropout also a stream's settings."""
 
     forward: int
     backward: int
@@ -108,6 +107,7 @@ class Layer(Struct):
     fan_out: int
     panels: int  # of fan_out columns
     in_panels: int  # of fan_in columns
+    part: int  # panels that are one worker's where they are cut in parts, see `Parts`; else 0
     narrow: int  # NOT_NARROW, OF_MANY_ROWS or OF_ONE_ROW
     W: Panels  # fan_in rows; a narrow layer's: [fan_in / V][fan_out][V]
     bias: Panels  # a vector in each panel; a narrow layer's: (fan_out,)

@@ -108,6 +108,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
             _activations(layer, design, memory, i)
         if design.keeps_pairs:
             _pairs(layer, design, memory, i)
+        if i >= len(layers) - 2:
+            layer.part = design.panels_of_part
         _callbacks(layer, design, memory, i)
         layer.first_square = squares
         squares += layer.in_panels + 1 if design.is_narrow(i) else layer.panels

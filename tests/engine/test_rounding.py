@@ -58,7 +58,11 @@ def test_steps_are_right_to_rounding(optimizer, dtype):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(
-    ("batch", "sizes"), [(5, [3, 128, 2]), (29, [9, 256, 10]), (64, [20, 128, 12]), (40, [5, 12, 512, 1])]
+    ("batch", "sizes"),
+    [
+        *((5, [3, 128, 2]), (29, [9, 256, 10]), (64, [20, 128, 12]), (40, [5, 12, 512, 1])),
+        *((32, [32, 64, 1]), (50, [19, 45, 7])),
+    ],
 )
 def test_dot_products_in_parts_are_right_to_rounding(batch, sizes, optimizer, dtype):
     """A last layer of few outputs and many inputs; for what several threads do there see engine_bits."""

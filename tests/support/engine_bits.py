@@ -47,14 +47,20 @@ OPTIMIZERS = {
 STEPS = 20
 # Each worker gathers batches for itself, or all of them share them.
 NEAR_DATA = binding.NEAR_DATA, 0
-# (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them.
+# (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them; behind
+# them some whose two parts are small or of unequal size.
 IN_PARTS = [
     (29, [33, 128, 3]),
     (64, [5, 256, 10]),
     (13, [17, 40, 128, 1]),
     (5, [9, 512, 12]),
     (37, [20, 192, 2]),
+    (32, [32, 64, 1]),
+    (50, [19, 45, 7]),
+    (70, [12, 30, 45, 3]),
 ]
+# What the networks at these places have besides.
+IN_PARTS_TOO: dict[int, dict[str, Any]] = {3: {"dropout": 0.3}, 6: {"l2": 0.1}, 7: {"max_norm": 0.5}}
 # What a network may have besides: the cases take turns, most of them with nothing.
 REGULAR: list[dict[str, Any]] = [
     {},
@@ -161,7 +167,7 @@ def _partial_sums(threads: int, rng: np.random.Generator) -> Iterator[bytes]:
             binding.NEAR_DATA = NEAR_DATA[j // 2]
             X = rng.standard_normal((3 * batch - 2, sizes[0])).astype(dtype)
             Y = rng.random((len(X), sizes[-1])).astype(dtype)
-            model = fastbp.MLP(sizes, dtype=dtype, seed=i, threads=threads, dropout=0.3 if i == 3 else 0.0)
+            model = fastbp.MLP(sizes, dtype=dtype, seed=i, threads=threads, **IN_PARTS_TOO.get(i, {}))
             history = model.fit(
                 X,
                 Y,

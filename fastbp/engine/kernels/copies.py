@@ -223,6 +223,30 @@ def pack_slivers(dtype: str) -> int:
 ROWS_AHEAD = 4
 
 
+def _copy_short_rows(
+    ops: Vectors, columns: ir.Value, each_row: Callable[[Callable[[ir.Value, ir.Value], None]], None]
+) -> None:
+    """Rows of less than a vector: of each the first and the last numbers, in shorter vectors; some numbers
+    are copied twice. (A loop over them takes three times as long.)"""
+    b, dtype = ops.b, "float32" if ops.single else "float64"
+
+    def copy_by(width: int) -> None:
+        few, last = Vectors(b, dtype, width), b.mul(b.sub(columns, I64(width)), I64(ops.itemsize))
+
+        def copy(there: ir.Value, here: ir.Value) -> None:
+            for offset in (I64(0), last)[: 1 + (width > 1)]:
+                few.store(few.load(b.add(there, offset)), b.add(here, offset))
+
+        with b.if_else(b.icmp_signed(">=", columns, I64(width))) as (wide, narrower):
+            with wide:
+                each_row(copy)
+            with narrower:
+                if width > 1:
+                    copy_by(width // 2)
+
+    copy_by(ops.lanes // 2)
+
+
 def gather(dtype: str) -> int:
     """(order, first, rows, source, source_row, target, target_row, columns): copy so many rows, those that
     `order` lists from `first` on, or if that is 0 from row `first` on.
@@ -234,7 +258,6 @@ def gather(dtype: str) -> int:
         order, first, rows, source, source_row, target, target_row, columns = args
         ops = Vectors(b, dtype)
         lanes, size = I64(ops.lanes), I64(ops.itemsize)
-        number = ir.IntType(8 * ops.itemsize).as_pointer()
         vector, end = b.mul(lanes, size), b.mul(b.sub(columns, lanes), size)
         row, later, last = cgutils.alloca_once(b, I64), cgutils.alloca_once(b, I64), b.sub(rows, I64(1))
 
@@ -255,10 +278,6 @@ def gather(dtype: str) -> int:
         def copy_vector(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
             ops.store(ops.load(b.add(there, offset)), b.add(here, offset))
 
-        def copy_number(there: ir.Value, here: ir.Value, offset: ir.Value) -> None:
-            value = b.load(b.inttoptr(b.add(there, offset), number))
-            b.store(value, b.inttoptr(b.add(here, offset), number))
-
         def copy_two(there: ir.Value, here: ir.Value) -> None:
             copy_vector(there, here, I64(0))
             copy_vector(there, here, end)  # some of these numbers once more, or all
@@ -269,17 +288,10 @@ def gather(dtype: str) -> int:
                 ops.prefetch(b.add(b.load(later), b.mul(loop.index, vector)))
             copy_vector(there, here, end)
 
-        def copy_numbers(there: ir.Value, here: ir.Value) -> None:
-            with cgutils.for_range(b, columns, intp=I64) as loop:
-                copy_number(there, here, b.mul(loop.index, size))
-
         # A choice made in each row, or a loop of one turn, takes longer than a short row's copy.
         with b.if_else(b.icmp_signed("<", columns, lanes)) as (less, more):
-            with less, b.if_else(b.icmp_signed("==", columns, I64(1))) as (one, several):
-                with one:
-                    each_row(lambda there, here: copy_number(there, here, I64(0)))
-                with several:
-                    each_row(copy_numbers)
+            with less:
+                _copy_short_rows(ops, columns, each_row)
             with more, b.if_else(b.icmp_signed("<=", columns, b.mul(lanes, I64(2)))) as (short, long):
                 with short:
                     each_row(copy_two)

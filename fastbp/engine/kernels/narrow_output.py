@@ -43,16 +43,16 @@ def _totals(ops: Vectors, vectors: list[Vec]) -> Vec:
 
 
 def dots(dtype: str) -> int:
-    """(a, a_row, group, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r] = bias[o]
-    + the sum over k of a[r, k] w[k, o].
+    """(a, a_row, group, in_first, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks): z[o, r]
+    = bias[o] + the sum over k of a[r, k] w[k, o].
 
-    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `group` of them side by side;
-    w: panels of [outputs][lanes]. Each dot product is kept in a vector of its own; at the end a tree of
-    additions turns one vector for each row into one vector.
+    For `blocks` times as many rows r as a vector has lanes. a: `panels` panels, `group` of them side by side,
+    in_first of the first group; w: panels of [outputs][lanes]. Each dot product is kept in a vector of its
+    own; at the end a tree of additions turns one vector for each row into one vector.
     """
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        a, a_row, group, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
+        a, a_row, group, in_first, group_stride, panels, w, w_panel, outputs, bias, z, z_row, blocks = args
         ops = Vectors(b, dtype)
         n, size = ops.lanes, ops.lanes * ops.itemsize
         room = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(2 * n)]
@@ -66,7 +66,7 @@ def dots(dtype: str) -> int:
                 b.store(ops.const(0.0).value, s)
             b.store(b.add(a, b.mul(block, b.mul(a_row, I64(n)))), a_at)
             b.store(b.add(w, b.mul(first, I64(size))), w_at)
-            b.store(group, left)
+            b.store(in_first, left)
             # One loop over all panels: groups are too short for a loop of their own.
             with cgutils.for_range(b, panels, intp=I64):
                 here, panel = b.load(a_at), b.load(w_at)
@@ -97,7 +97,7 @@ def dots(dtype: str) -> int:
                 with b.if_then(b.icmp_signed(">", b.srem(outputs, I64(2)), I64(0))):
                     visit(outer.index, b.sub(outputs, I64(1)), 1)
 
-    return compile_block("dots", dtype, 12, emit)
+    return compile_block("dots", dtype, 13, emit)
 
 
 def add_parts(dtype: str) -> int:

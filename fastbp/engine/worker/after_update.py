@@ -28,7 +28,7 @@ def sum_squares(plan, worker):
     for i in range(plan.layers):
         layer = layer_at(plan, i)
         out, W = plan.clipping.squares + 8 * layer.first_square, layer.W
-        p0, p1 = own_panels(layer, worker)
+        p0, p1 = own_panels(plan, layer, worker)
         for p in range(p0, p1):
             gradient = W.address + plan.state + p * W.panel
             call(plan.clipping.sum_squares, (gradient, W.panel // plan.vector, out + 8 * p))
@@ -46,7 +46,7 @@ def update_by_clipped(plan, worker, coefficients):
     call(clipping.factor, (clipping.squares, clipping.count, coefficients + clipping.limit, factor))
     for i in range(plan.layers):
         layer = layer_at(plan, i)
-        p0, p1 = own_panels(layer, worker)
+        p0, p1 = own_panels(plan, layer, worker)
         for p in range(p0, p1):
             w = layer.W.address + p * layer.W.panel
             if layer.narrow:
@@ -75,7 +75,7 @@ def limit_norms(plan, worker):
                 weights = W.address + o * plan.vector
                 call(plan.max_norm.constrain_across, (weights, layer.in_panels, W.panel, limit))
         else:
-            p0, p1 = own_panels(layer, worker)
+            p0, p1 = own_panels(plan, layer, worker)
             for p in range(p0, p1):
                 call(plan.max_norm.constrain, (W.address + p * W.panel, layer.fan_in, plan.vector, limit))
 
@@ -94,6 +94,6 @@ def finish_update(address, t, n, step):
         limit_norms(plan, worker)
     for i in range(plan.layers):
         layer = layer_at(plan, i)
-        p0, p1 = own_panels(layer, worker)
+        p0, p1 = own_panels(plan, layer, worker)
         renew_copies(plan, layer, np.int64(0), layer.in_panels, p0, p1)
     barrier(plan, worker)

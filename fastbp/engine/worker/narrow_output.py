@@ -9,8 +9,8 @@ The forward pass takes dot products, backward and update are products as elsewhe
 needed. Whoever owns columns of a[L-1] owns those rows of W[L], too. For a batch of one row z and delta lie
 with fan_out along the lanes, as in other layers.
 
-Where fan_in is many panels, the dot products are sums of a few parts of it. Workers that own whole parts meet
-once over such a layer: each takes the dot products of its own columns, and after the barrier all of them add
+Where fan_in is several panels, the dot products are sums of a few parts of it. Workers that own whole parts
+meet once over such a layer: each takes the dot products of its own columns, and after the barrier all add
 up the parts and take the deltas, each for itself. In a network of one hidden layer nobody needs more of
 another worker, so that is the only barrier of a step.
 """
@@ -37,6 +37,7 @@ from fastbp.engine.worker.operands import (
 from fastbp.engine.worker.output import narrow_output_delta, output_delta
 from fastbp.engine.worker.partition import (
     Rectangle,
+    own_panels,
     owns_partial_sums,
     panel_at,
     part_of,
@@ -70,10 +71,10 @@ def forward_narrow(plan, x, batch, worker):
         part = parts.part
         sums = parts.address + (batch.number & 1) * parts.count * part + lo * plan.vector
     for q in range(q0, q1):
-        p0, p1 = layer.in_panels * q // parts.count, layer.in_panels * (q + 1) // parts.count
-        a = x.address + panel_at(plan, below, p0) + lo * lanes * x.row
+        p0, p1 = part_of_dots(plan, layer, q)
+        a, group = x.address + panel_at(plan, below, p0) + lo * lanes * x.row, below.blocks.group
         start = layer.bias.address if q == 0 else parts.zeros
-        inputs = (a, x.row, x.group // lanes, x.group_bytes, p1 - p0)
+        inputs = (a, x.row, group, side_by_side(below, p0, p0 + group), x.group_bytes, p1 - p0)
         weights = (layer.W.address + p0 * layer.W.panel, layer.W.panel, layer.fan_out)
         call(plan.kernels.dots, (inputs, weights, start, sums + q * part, layer.blocks.row, hi - lo))
     if owns_partial_sums(plan, worker):
@@ -82,6 +83,14 @@ def forward_narrow(plan, x, batch, worker):
         z, row = layer.z + offset, layer.blocks.row
         call(plan.kernels.add_parts, (sums, part, parts.count, z, layer.fan_out, row, hi - lo))
     narrow_output_delta(layer, batch, offset, lo * lanes, min(batch.rows, hi * lanes))
+
+
+@inner
+def part_of_dots(plan, layer, q):
+    """The panels of part q."""
+    if plan.parts.count == 1:
+        return 0, layer.in_panels
+    return q * layer.part, min(layer.in_panels, (q + 1) * layer.part)
 
 
 @inner
@@ -110,7 +119,7 @@ def update_narrow(plan, batch, worker):
     layer, below = top_layer(plan), layer_at(plan, plan.layers - 2)
     W, row, outputs, scratch = layer.W, layer.blocks.row, layer.fan_out, scratch_of(plan, worker)
     delta = deltas(plan, layer, worker)
-    p, p1 = part_of(layer.in_panels, worker)
+    p, p1 = own_panels(plan, layer, worker)
     while p < p1:
         width = width_for(plan, outputs, side_by_side(below, p, p1))
         size = Size(outputs, width, batch.rows)

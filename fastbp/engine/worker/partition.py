@@ -86,11 +86,22 @@ def share(panels, rows, group, worker, at):
 
 
 @inner
+def share_of_layer(plan, layer, rows, worker, at):
+    """The same of a layer's panels x `rows` of whatever it may be. Panels whose parts are a worker's are
+    his whole."""
+    if layer.part == 0 or not owns_partial_sums(plan, worker):
+        return share(layer.panels, rows, layer.blocks.group, worker, at)
+    p0, p1 = own_panels(plan, layer, worker)
+    end = layer.panels * rows * (worker.t + 1) // worker.n
+    return (0, rows, p0, p1, end) if at < end else (0, 0, 0, 0, at)
+
+
+@inner
 def share_of_rows(plan, layer, rows, worker, at):
     """The same of a layer's panels x rows of a batch, where positions are counted in pairs of rows if
     these are kept."""
     if plan.keeps_pairs == 0:
-        return share(layer.panels, rows, layer.blocks.group, worker, at)
+        return share_of_layer(plan, layer, rows, worker, at)
     r0, r1, p0, p1, at = share(layer.panels, (rows + 1) >> 1, layer.blocks.group, worker, at)
     return 2 * r0, min(rows, 2 * r1), p0, p1, at
 
@@ -137,9 +148,13 @@ def block_of(plan, r0, r1, b, blocks):
 
 
 @inner
-def own_panels(layer, worker):
+def own_panels(plan, layer, worker):
     """The panels of W that are the worker's where panels are owned whole."""
-    return part_of(layer.in_panels if layer.narrow else layer.panels, worker)
+    panels = layer.in_panels if layer.narrow else layer.panels
+    if layer.part == 0 or not owns_partial_sums(plan, worker):
+        return part_of(panels, worker)
+    q0, q1 = part_of(plan.parts.count, worker)
+    return q0 * layer.part, min(panels, q1 * layer.part)
 
 
 @inner

@@ -27,7 +27,7 @@ def sum_weights(address, t, n, step):
     out = squares_of(plan, step)
     for i in range(plan.layers):
         layer = layer_at(plan, i)
-        p0, p1 = own_panels(layer, worker)
+        p0, p1 = own_panels(plan, layer, worker)
         vectors = layer.fan_out if layer.narrow else layer.fan_in
         for p in range(p0, p1):
             call(plan.penalty.sum_squares, (layer.W.address + p * layer.W.panel, vectors, out + 8 * p))

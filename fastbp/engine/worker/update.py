@@ -36,7 +36,7 @@ from fastbp.engine.worker.partition import (
     first_of_share,
     panel_at,
     panel_in,
-    share,
+    share_of_layer,
     side_by_side,
     stopped,
     tallest,
@@ -53,7 +53,7 @@ def update(plan, layer, x, batch, worker):
     blocks, lanes = layer.in_panels, plan.lanes
     at = first_of_share(layer.panels, blocks, worker)
     while True:
-        k0, k1, p0, p1, at = share(layer.panels, blocks, layer.blocks.group, worker, at)
+        k0, k1, p0, p1, at = share_of_layer(plan, layer, blocks, worker, at)
         if p0 == p1:
             return
         rows = k0 * lanes, min(k1 * lanes, layer.fan_in)

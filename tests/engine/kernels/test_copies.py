@@ -95,8 +95,8 @@ def test_dot_products_of_single_rows(outputs, panels, dtype):
     z, single = np.zeros((outputs, lanes), dtype), np.full((outputs, lanes), 7, dtype)
     at = [array.ctypes.data for array in (a, w, bias, z, single)]
     weights = panels, at[1], outputs * vector, outputs, at[2]
-    dots = callback(narrow_output.dots(dtype.name), 12)
-    dots(at[0], panels * vector, panels, 0, *weights, at[3], vector, 1)
+    dots = callback(narrow_output.dots(dtype.name), 13)
+    dots(at[0], panels * vector, panels, panels, 0, *weights, at[3], vector, 1)
     dots_of_rows = callback(narrow_output.dots_of_rows(dtype.name), 10)
     dots_of_rows(at[0], panels * vector, rows, *weights, at[4], vector)
     assert single[:, :rows].tobytes() == z[:, :rows].tobytes()
