@@ -194,12 +194,14 @@ def operands(layer: str, dtype: str) -> dict[str, np.ndarray]:
     shapes = {
         "X": (rows, fan_in),
         "W": (fan_in, fan_out),
+        "G": (fan_in, fan_out),
         "b": (fan_out,),
         "d": (rows, fan_out),
         "z": (rows, fan_out),
     }
     made = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     made["y"] = _sigmoid(made["z"]).astype(dtype)
+    made["lr"] = np.dtype(dtype).type(0.1)
     return made
 
 
@@ -218,6 +220,7 @@ KERNELS: dict[str, tuple[str, Callable[..., Any]]] = {
     "exp": ("z", np.exp),
     "softmax": ("z", _softmax),
     "mse_sigmoid_error": ("y d", lambda y, d: (y - d) * y * (1 - y)),
+    "sgd_step": ("W G lr", lambda W, G, lr: W - lr * G),
 }
 PRODUCTS = ("matmul", "matmul_bias", "matmul_at_b", "matmul_a_bt")
 
@@ -290,38 +293,35 @@ class RowOrColumnWeightGradient(MatrixProductWeightGradient):
 
 
 class Relu(_Curve):
-    kernel = "relu"
-    time_call = _timed("ReLU")
+    kernel, time_call = "relu", _timed("ReLU")
 
 
 class ReluMask(_Curve):
-    kernel = "relu_mask"
-    time_call = _timed("the ReLU mask")
+    kernel, time_call = "relu_mask", _timed("the ReLU mask")
 
 
 class Sigmoid(_Curve):
-    kernel = "sigmoid"
-    time_call = _timed("Sigmoid")
+    kernel, time_call = "sigmoid", _timed("Sigmoid")
 
 
 class SigmoidDerivative(_Curve):
-    kernel = "sigmoid_derivative"
-    time_call = _timed("the Sigmoid derivative")
+    kernel, time_call = "sigmoid_derivative", _timed("the Sigmoid derivative")
 
 
 class BiasReductions(_Curve):
-    kernel = "bias_sums"
-    time_call = _timed("the bias reductions")
+    kernel, time_call = "bias_sums", _timed("the bias reductions")
+
+
+class SgdStep(_Curve):
+    kernel, time_call = "sgd_step", _timed("SGD's step")
 
 
 class Softmax(_Curve):
-    kernel = "softmax"
-    time_call = _timed("softmax")
+    kernel, time_call = "softmax", _timed("softmax")
 
 
 class MseSigmoidError(_Curve):
-    kernel = "mse_sigmoid_error"
-    time_call = _timed("output error of mse and sigmoid")
+    kernel, time_call = "mse_sigmoid_error", _timed("output error of mse and sigmoid")
 
 
 # kernel -> NumPy's line as others compile it

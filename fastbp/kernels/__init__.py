@@ -33,7 +33,7 @@ from fastbp.kernels.activations import (
     tanh,
     tanh_derivative,
 )
-from fastbp.kernels.elementwise import bias_sums, relu_mask, sigmoid_derivative
+from fastbp.kernels.elementwise import bias_sums, relu_mask, sgd_step, sigmoid_derivative
 from fastbp.kernels.products import matmul, matmul_a_bt, matmul_at_b, matmul_bias
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "relu_mask",
     "selu",
     "selu_derivative",
+    "sgd_step",
     "sigmoid",
     "sigmoid_derivative",
     "silu",

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastbp import activations
 from fastbp.engine.compile.uncounted import counted, uncounted
+from fastbp.engine.entries.flat import NO_SCALAR
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
@@ -30,7 +31,7 @@ def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
         a = result(out, z.shape, z)
         unlike_overlap(span(out), span(z))
         x = address(z)
-        run(name, z, z.nbytes * cost >> 10, (x, x, x, address(a), z.size))
+        run(name, z, z.nbytes * cost >> 10, (x, x, x, address(a), z.size, NO_SCALAR))
         return counted(a)
 
     value.__name__ = value.__qualname__ = name
@@ -67,7 +68,7 @@ def _derivative(name: str) -> Any:
         unlike_overlap(span(out), span(delta))
         unlike_overlap(span(out), span(z))
         unlike_overlap(span(out), span(a))
-        numbers = (address(delta), address(z), address(a), address(d), delta.size)
+        numbers = (address(delta), address(z), address(a), address(d), delta.size, NO_SCALAR)
         run(key, delta, delta.nbytes * OF_EXP >> 10, numbers)
         return counted(d)
 
@@ -132,7 +133,8 @@ def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(y_pred))
     unlike_overlap(span(out), span(y_true))
     x, y = address(y_pred), address(y_true)
-    run("mse_sigmoid_error", y_pred, y_pred.nbytes * SIMPLE >> 10, (x, y, x, address(d), y_pred.size))
+    numbers = (x, y, x, address(d), y_pred.size, NO_SCALAR)
+    run("mse_sigmoid_error", y_pred, y_pred.nbytes * SIMPLE >> 10, numbers)
     return counted(d)
 
 

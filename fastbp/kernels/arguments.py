@@ -6,6 +6,7 @@ Types are looked at when code is compiled, shapes when it runs.
 from __future__ import annotations
 
 import inspect
+import numbers
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from fastbp.engine.compile.uncounted import Borrowed, fresh, plain
 from fastbp.engine.simd.vector import isa
 
 EXPECTED = "expected C-ordered arrays of float32, or all of float64"
+EXPECTED_NUMBER = "expected a real number"
+NUMBERS = {"lr"}  # arguments that are one number
 
 
 class ShapeError(ValueError):
@@ -124,6 +127,22 @@ def _alike(text, a, b):
     return compare
 
 
+@intrinsic(prefer_literal=True)
+def bits(typingctx: Any, name: Any, number: Any) -> Any:
+    """In compiled code: the bits of a real number as a float64."""
+    if not isinstance(name, types.Literal):
+        return None
+    kind = types.unliteral(number)
+    if not isinstance(kind, (types.Float, types.Integer)):
+        raise errors.TypingError(f"{name.literal_value} is {kind}: {EXPECTED_NUMBER}")
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        exact = context.cast(builder, values[1], kind, types.float64)
+        return builder.bitcast(exact, context.get_value_type(types.int64))
+
+    return types.int64(name, kind), codegen
+
+
 # What follows takes addresses: to hand an array to a compiled function is to count its references, which
 # takes longer than to work on some numbers.
 
@@ -198,6 +217,8 @@ class Kernel(CPUDispatcher):
             return types.Omitted(value.value)
         if name == "out" and value is None:
             return types.none
+        if name in NUMBERS:
+            return self._kind_of_number(name, value)
         if not isinstance(value, np.ndarray):
             reason: Any = f"is no array, but {type(value).__name__}"
         else:
@@ -209,6 +230,12 @@ class Kernel(CPUDispatcher):
         if reason is not None:
             raise TypeError(f"{self.py_func.__name__}: {name} {reason}: {EXPECTED}")
         return Borrowed(kind)
+
+    def _kind_of_number(self, name: str, value: Any) -> Any:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating)):
+            reason = f"{name} is {value!r}: {EXPECTED_NUMBER}"
+            raise TypeError(f"{self.py_func.__name__}: {reason}")
+        return typeof(value)
 
     def add_overload(self, cres: Any) -> None:
         """Python finds the code for borrowed arrays alone, by the types that Numba sees."""
@@ -222,7 +249,7 @@ class Kernel(CPUDispatcher):
 def _reason(error: Exception) -> str:
     """The line of Numba's report that says what was wrong with the arguments."""
     for line in str(error).splitlines():
-        if EXPECTED in line:
+        if EXPECTED in line or EXPECTED_NUMBER in line:
             return line.split("TypingError: ")[-1].strip()
     return str(error)
 
@@ -250,6 +277,10 @@ if config.DISABLE_JIT:
     def address(array: Any) -> int:
         """The same in Python."""
         return int(array.ctypes.data)
+
+    def bits(name: str, number: Any) -> int:
+        """The same in Python."""
+        return int(np.float64(number).view(np.int64))
 
     def span(array: Any) -> tuple[int, int]:
         """The same in Python."""

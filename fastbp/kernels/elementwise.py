@@ -1,4 +1,4 @@
-"""The ReLU's mask, the Sigmoid's derivative, and sums over rows."""
+"""The ReLU's mask, the Sigmoid's derivative, SGD's step, and sums over rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted, view
+from fastbp.engine.entries.flat import NO_SCALAR
 from fastbp.kernels.arguments import (
     address,
     alike,
+    bits,
     check,
     kernel,
     lanes,
@@ -49,7 +51,7 @@ def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(z))
     x, y = address(delta), address(z)
-    run("relu_mask", z, z.nbytes * SIMPLE >> 10, (x, y, x, address(d), z.size))
+    run("relu_mask", z, z.nbytes * SIMPLE >> 10, (x, y, x, address(d), z.size, NO_SCALAR))
     return counted(d)
 
 
@@ -73,8 +75,34 @@ def sigmoid_derivative(delta: Any, y: Any, out: Any = None) -> Any:
     unlike_overlap(span(out), span(delta))
     unlike_overlap(span(out), span(y))
     x, a = address(delta), address(y)
-    run("sigmoid_derivative", y, y.nbytes * SIMPLE >> 10, (x, a, x, address(d), y.size))
+    run("sigmoid_derivative", y, y.nbytes * SIMPLE >> 10, (x, a, x, address(d), y.size, NO_SCALAR))
     return counted(d)
+
+
+@kernel
+def sgd_step(w: Any, gradient: Any, lr: Any, out: Any = None) -> Any:
+    """w - lr * gradient: parameters after a step of stochastic gradient descent.
+
+    w, gradient: C-ordered, of one dtype, float32 or float64, and of one shape. lr: the learning rate, a real
+    number, which is rounded to that dtype. out: of the same shape, for the result; it may be w or gradient.
+    Returns out, or a new array. NumPy's bits.
+
+    Raises ValueError where shapes differ or memory is shared otherwise, TypeError for other arrays or no
+    number (TypingError in compiled code).
+
+    NumPy: `w - lr * gradient`; with out=w: `w -= lr * gradient`.
+    """
+    check("w", w, 0, w)
+    check("gradient", gradient, 0, w)
+    rate = bits("lr", lr)
+    w, gradient, out = uncounted(w), uncounted(gradient), uncounted(out)
+    alike("w and gradient have shapes %s and %s: they must be the same", w, gradient)
+    new = result(out, w.shape, w)
+    unlike_overlap(span(out), span(w))
+    unlike_overlap(span(out), span(gradient))
+    x, g = address(w), address(gradient)
+    run("sgd_step", w, w.nbytes * SIMPLE >> 10, (x, g, x, address(new), w.size, rate))
+    return counted(new)
 
 
 @kernel

@@ -11,6 +11,9 @@ DTYPES = ["float32", "float64"]
 SHAPES = [(1,), (7,), (3, 5), (33, 17), (200, 31), (2, 3, 4), (0,), (0, 3), (), (70_001,)]
 
 
+LR = 0.3
+
+
 def arrays(dtype, shape):
     rng = np.random.default_rng(0)
     return [np.asarray(3 * rng.standard_normal(shape), dtype) for _ in range(2)]
@@ -30,7 +33,15 @@ CASES = {
         lambda d, z: (sigmoid(z), d),
         lambda d, z: (sigmoid(z) - d) * sigmoid(z) * (1 - sigmoid(z)),
     ),
+    "sgd_step": (lambda d, z: (d, z), lambda d, z: d - d.dtype.type(LR) * z),
 }
+
+
+def kernel_of(name):
+    """The kernel as a function of arrays alone."""
+    if name == "sgd_step":
+        return lambda w, gradient, out=None: kernels.sgd_step(w, gradient, LR, out)
+    return getattr(kernels, name)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -40,11 +51,11 @@ def test_numpy_agrees(name, dtype):
     for shape in SHAPES if name == "relu" else [(33, 17), (0, 3), (70, 1001)]:
         d, z = arrays(dtype, shape)
         given, want = [np.asarray(x, dtype) for x in arguments(d, z)], formula(d, z)
-        got = getattr(kernels, name)(*given)
+        got = kernel_of(name)(*given)
         assert got.dtype == dtype and got.shape == shape
         np.testing.assert_allclose(got, want, rtol=20 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
         copy = [x.copy() for x in given]
-        assert getattr(kernels, name)(*copy, copy[0]).tobytes() == got.tobytes()
+        assert kernel_of(name)(*copy, copy[0]).tobytes() == got.tobytes()
         assert copy[0].tobytes() == got.tobytes()  # in place
 
 
@@ -80,7 +91,7 @@ def test_nothing_beyond_out_is_written(name):
     for count in (1, 5, 15, 31, 100):
         d, z = arrays("float32", (1, count))
         room = np.full(count + 2, np.nan, np.float32)
-        getattr(kernels, name)(*CASES[name][0](d, z), room[1:-1].reshape(1, count))
+        kernel_of(name)(*CASES[name][0](d, z), room[1:-1].reshape(1, count))
         assert np.isnan(room[[0, -1]]).all() and np.isfinite(room[1:-1]).all()
 
 
@@ -102,7 +113,7 @@ def test_the_number_of_threads_changes_no_bit():
     d, z = arrays("float32", (1500, 701))
 
     def all_of_them():
-        yield from (getattr(kernels, name)(*arguments(d, z)) for name, (arguments, _) in CASES.items())
+        yield from (kernel_of(name)(*arguments(d, z)) for name, (arguments, _) in CASES.items())
         yield kernels.bias_sums(d)
         yield kernels.bias_sums(d[:500])  # a block of rows, whose columns are shared
         yield kernels.bias_sums(d.reshape(-1, 1))
@@ -119,11 +130,14 @@ def test_the_number_of_threads_changes_no_bit():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "name, operands",
-    [("relu", 1), ("leaky_relu", 1), ("relu_mask", 2), ("sigmoid_derivative", 2), ("mse_sigmoid_error", 2)],
+    [
+        *(("relu", 1), ("leaky_relu", 1), ("relu_mask", 2), ("sigmoid_derivative", 2)),
+        *(("mse_sigmoid_error", 2), ("sgd_step", 2)),
+    ],
 )
 def test_numbers_that_begin_anywhere(name, operands, dtype):
     """Of many, whole cache lines are written, and what lies before the first and behind the last."""
-    count, kernel = 1100, getattr(kernels, name)
+    count, kernel = 1100, kernel_of(name)
     numbers = arrays(dtype, count)[:operands]
     want = kernel(*numbers).tobytes()
     for begin in range(20):
@@ -143,10 +157,26 @@ def test_numbers_that_begin_anywhere(name, operands, dtype):
 def test_few_numbers_have_the_bits_that_they_have_among_many(name):
     """Few are worked on in the caller's code, many by the engine."""
     many = CASES[name][0](*arrays("float32", (1500, 701)))
-    want = getattr(kernels, name)(*many)
+    want = kernel_of(name)(*many)
     for count in (1, 7, 8, 15, 33, 700):
         few = [x[:1, :count] for x in many]
-        assert getattr(kernels, name)(*few).tobytes() == want[0, :count].tobytes()
+        assert kernel_of(name)(*few).tobytes() == want[0, :count].tobytes()
+
+
+@numba.njit
+def descend(w, gradient, lr):
+    return kernels.sgd_step(w, gradient, lr, w)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_learning_rate_of_any_type(dtype):
+    w, gradient = arrays(dtype, (5, 7))
+    for lr in (LR, 2, np.float32(LR), np.int8(3), np.float64(LR)):
+        want = (w - w.dtype.type(lr) * gradient).tobytes()
+        assert kernels.sgd_step(w, gradient, lr).tobytes() == want
+        assert descend(w.copy(), gradient, lr).tobytes() == want
+    with pytest.raises(numba.TypingError, match="lr is complex128: expected a real number"):
+        descend(w, gradient, 1j)
 
 
 def test_what_is_refused():
@@ -163,3 +193,6 @@ def test_what_is_refused():
         kernels.relu(np.ones((3, 3), order="F"))
     with pytest.raises(TypeError, match="y holds float64"):
         kernels.sigmoid_derivative(np.ones(3, np.float32), np.ones(3))
+    for no_number in ("0.1", None, 1j, True, np.ones(1)):
+        with pytest.raises(TypeError, match=r"lr is .*expected a real number"):
+            kernels.sgd_step(x, x, no_number)

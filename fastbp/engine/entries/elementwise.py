@@ -24,7 +24,7 @@ ROWS_BYTES = 12 * 1024
 
 @struct
 class Elementwise(Struct):
-    """out = f(x, y, z) of `count` numbers."""
+    """out = f(x, y, z, scalar) of `count` numbers; scalar: the bits of a float64."""
 
     links: int
     x: int
@@ -32,6 +32,7 @@ class Elementwise(Struct):
     z: int
     out: int
     count: int
+    scalar: int
 
 
 @struct
@@ -67,7 +68,8 @@ def _elementwise(t, n, address):
     first, last = part_of((job.count + PIECE - 1) // PIECE, worker)
     first, last = first * PIECE, min(last * PIECE, job.count)
     here = first * links.itemsize
-    call(links.k0, (job.x + here, job.y + here, job.z + here, job.out + here, last - first))
+    arrays = (job.x + here, job.y + here, job.z + here, job.out + here)
+    call(links.k0, (arrays, last - first, job.scalar))
 
 
 def _softmax(t, n, address):

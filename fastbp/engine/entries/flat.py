@@ -17,6 +17,7 @@ from fastbp.engine.simd.emit import compile_block, each_vector_of
 from fastbp.engine.simd.vector import I64, Vec, Vectors
 
 OPERANDS = 3  # that a kernel can have; those that it has not are never read
+NO_SCALAR = 0
 
 
 def _value(name: str) -> Callable[..., Vec]:
@@ -38,31 +39,37 @@ FORMULAS: dict[str, tuple[int, Callable[..., Vec]]] = {
     "sigmoid_derivative": (2, lambda v, d, a: ACTIVATIONS["sigmoid"].backward(v, a, a, d)),
     "exp": (1, lambda v, x: v.exp(x)),
     "mse_sigmoid_error": (2, lambda v, a, y: mse(v, a, a, y, ACTIVATIONS["sigmoid"].backward)[1]),
+    "sgd_step": (2, lambda v, w, gradient, lr: w - lr * gradient),
 }
-
+# Formulas whose last argument is one number for all.
+WITH_SCALAR = {"sgd_step"}
 
 # Of so many numbers the vectors are written to whole cache lines where there are formulas of a few
 # instructions: NumPy's arrays begin in the middle of one.
 ALIGNED_FROM = 1024
 # Formulas of a few instructions, which are worth fewer turns of the loop.
-LIGHT = {"identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error"}
+LIGHT = {
+    *("identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error", "sgd_step")
+}
 
 
 def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) -> None:
-    """The code for numbers = x, y, z, out, count: out = the formula of that name, of `count` numbers."""
+    """The code for numbers = x, y, z, out, count, scalar: out = the formula of that name, of `count` numbers.
+    scalar: the bits of a float64."""
     operands, formula = FORMULAS[name]
-    *addresses, out, count = numbers
+    *addresses, out, count, scalar = numbers
     ops = Vectors(b, dtype)
+    scalars = [ops.splat_bits(scalar)] if name in WITH_SCALAR else []
     zero, lanes, size = I64(0), I64(ops.lanes), I64(ops.itemsize)
 
     def load(offset: ir.Value) -> list[Vec]:
-        return [ops.load(b.add(address, offset)) for address in addresses[:operands]]
+        return [*(ops.load(b.add(address, offset)) for address in addresses[:operands]), *scalars]
 
     with b.if_else(b.icmp_signed("<", count, lanes)) as (few, many):
         with few, b.if_then(b.icmp_signed(">", count, zero)):
             mask = ops.first_lanes(count)
             numbers = [ops.load_masked(address, mask) for address in addresses[:operands]]
-            ops.store_few(formula(ops, *numbers), out, count)
+            ops.store_few(formula(ops, *numbers, *scalars), out, count)
         with many:
             # The last vector is read before anything is written, since it shares numbers with the one before.
             end = b.mul(b.sub(count, lanes), size)
@@ -88,7 +95,7 @@ def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) ->
 
 
 def flat(name: str, dtype: str) -> int:
-    """(x, y, z, out, count): out = the formula of that name, of `count` numbers."""
+    """(x, y, z, out, count, scalar): out = the formula of that name, of `count` numbers."""
     return compile_block(
-        f"flat-{name}", dtype, OPERANDS + 2, lambda b, numbers: emit(b, name, dtype, numbers)
+        f"flat-{name}", dtype, OPERANDS + 3, lambda b, numbers: emit(b, name, dtype, numbers)
     )

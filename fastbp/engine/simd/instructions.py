@@ -213,6 +213,11 @@ class Instructions:
     def splat(self, scalar: ir.Value) -> Vec:
         return Vec(self, self._splat(scalar, self.type))
 
+    def splat_bits(self, bits: ir.Value) -> Vec:
+        """The number in all lanes whose bits as a float64 these are."""
+        number = self.b.bitcast(bits, ir.DoubleType())
+        return self.splat(self.b.fptrunc(number, self.scalar) if self.single else number)
+
     def load_splat(self, address: ir.Value) -> Vec:
         return self.splat(self.b.load(self.b.inttoptr(address, self.scalar.as_pointer())))
 
