@@ -152,6 +152,7 @@ class Kernels(Struct):
     row_sums: int
     total: int
     update: int  # the optimizer's rule on a block of parameters
+    product_and_update: int  # the same on the way of a product along the rows of C, or 0
     copy_in: int
     copy_out: int
     copy_columns_in: int
@@ -168,8 +169,7 @@ class Kernels(Struct):
 
 @struct
 class Phases(Struct):
-    """The callbacks of fastbp/engine/worker, which call each other by address; 0 where a plan does
-    without."""
+    """Callbacks of fastbp/engine/worker, which call each other by address; 0 where a plan does without."""
 
     run_forward: int
     run_backward: int

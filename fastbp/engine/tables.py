@@ -40,7 +40,7 @@ from fastbp.engine.structs import (
     Rounded,
 )
 from fastbp.engine.worker import train
-from fastbp.engine.worker.operands import BAD_STRIDE
+from fastbp.engine.worker.operands import BAD_STRIDE, TILE_VECTORS
 from fastbp.formulas import philox as philox_numbers
 
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
@@ -149,6 +149,8 @@ def _kernels(plan: Plan, design: Design) -> None:
         kernels.prefetch_parameters = kernels.prefetch
     kept = "gradient" + (optimizers.L2 if design.rule.endswith(optimizers.L2) else "")
     kernels.update = optimizers.update(kept if design.clip_norm else design.rule, name)
+    if _updates_within_products(design):
+        kernels.product_and_update = optimizers.product_and_update(design.rule, name, prefetch=far)
     if design.use == "train" and design.rule == "add" and design.batch == 1 and design.precision is None:
         kernels.add_products = optimizers.add_products(name)
     if not design.narrow:
@@ -163,6 +165,20 @@ def _kernels(plan: Plan, design: Design) -> None:
         kernels.add_parts = narrow_output.add_parts(name)
     kernels.copy_columns_in = copies.copy_columns(name, into=True)
     kernels.copy_columns_out = copies.copy_columns(name, into=False)
+
+
+def _updates_within_products(design: Design) -> bool:
+    """Whether a block of weights is updated while the next one's gradient is multiplied: where there are
+    registers for it, and where tiles follow each other whose products are deep enough."""
+    if design.use != "train" or design.precision is not None or isa().registers != 32:
+        return False
+    if design.rule in ("add", "sum") or design.clip_norm:  # these only store
+        return False
+    tallest = matmul.shapes()[2]
+    return design.batch >= 2 * tallest and any(
+        fan_in > tallest and fan_out > design.lanes and not design.is_narrow(i)
+        for i, (fan_in, fan_out) in enumerate(design.shapes)
+    )
 
 
 def _sizes(layer: Layer, design: Design, i: int) -> None:
@@ -330,7 +346,7 @@ def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     workers, scratch = most_workers(), plan.scratch
     plan.keeps_pairs = int(design.keeps_pairs)
     plan.rounds = int(design.precision is not None and not design.keeps_pairs)
-    scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.rounds else 32) * design.vector
+    scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.rounds else 2 * TILE_VECTORS) * design.vector
     scratch.vectors = memory.new(workers * scratch.own)
     # Products in bfloat16 pack for themselves. (And how many rows are taken at a time would depend on the
     # number of threads: which of them are pairs must not.)

@@ -88,6 +88,14 @@ def shapes() -> dict[int, int]:
 Accumulate = Callable[[Vectors, Vec, Vec, Vec], Vec]
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Other work that a product does on the way, a piece of it before each group of k while there is any."""
+
+    pieces: ir.Value  # how many there are
+    do: Callable[[Vectors, ir.Value], None]  # the code of a piece: f(ops, its number)
+
+
 def emit_product(
     builder: ir.IRBuilder,
     dtype: str,
@@ -175,7 +183,8 @@ class _Variant:
     height: int
     width: int
     v: dict[str, ir.Value]
-    accumulate: Accumulate
+    accumulate: Accumulate = Vectors.fma
+    aside: Aside | None = None
 
     @property
     def cells(self) -> list[tuple[int, int]]:
@@ -238,7 +247,7 @@ class _Variant:
 
         b = ir.IRBuilder(outer)  # once a group
         left, group_a, group_b = (_phi(b, (v[name], head)) for name in ("depth", "a", "b"))
-        group_acc = {ij: _phi(b, (first[ij], head)) for ij in self.cells}
+        group_acc, piece = {ij: _phi(b, (first[ij], head)) for ij in self.cells}, _phi(b, (I64(0), head))
         count = b.select(b.icmp_signed("<", left, v["group"]), left, v["group"])
         # where A will be read some time from now: in the next group, or two cache lines on
         ahead = b.select(b.icmp_signed("==", v["a_group_stride"], I64(0)), I64(128), v["a_group_stride"])
@@ -246,6 +255,10 @@ class _Variant:
         others = range(FROM_ONE, self.height, FROM_ONE) if self.along == ALONG_K else ()
         rows = [group_a, *(opaque(b, b.add(group_a, b.mul(v["a_stride"], I64(i)))) for i in others)]
         state, block = _Sums(count, rows, group_b, group_acc), outer
+        if self.aside is not None:
+            with b.if_then(b.icmp_signed("<", piece, self.aside.pieces)):
+                self.aside.do(Vectors(b, self.dtype), piece)
+            block = b.block
         for together in (UNROLLED, 1) if self._unrolls else (1,):
             state, block = self._loop(b, block, state, ahead, together)
             b = ir.IRBuilder(block)
@@ -254,6 +267,7 @@ class _Variant:
         left.add_incoming(left_next, block)
         group_a.add_incoming(b.add(group_a, v["a_group_stride"]), block)
         group_b.add_incoming(state.b, block)
+        piece.add_incoming(b.add(piece, I64(1)), block)
         for ij in self.cells:
             group_acc[ij].add_incoming(state.acc[ij], block)
         b.cbranch(b.icmp_signed(">", left_next, I64(0)), outer, tail)
@@ -354,6 +368,26 @@ class _Variant:
         for j in range(self.width):
             at = build.add(b, build.mul(I64(j), v["b_vector"]))
             ops.prefetch(build.add(at, build.mul(v["b_k"], I64(ahead))))
+
+
+def emit_tile(
+    builder: ir.IRBuilder, dtype: str, prefetch: int, args: Sequence[ir.Value], aside: Aside
+) -> None:
+    """One tile of two vectors, ALONG_ROWS, from zero, with other work on the way: k come in as many groups as
+    there are pieces, or somewhat more. Rows are as many as in a matrix that was cut into several tiles."""
+    v = dict(zip(ARGUMENTS, args, strict=True))
+    many = builder.icmp_signed(">", aside.pieces, I64(1))
+    group = builder.udiv(v["depth"], builder.select(many, aside.pieces, I64(1)))
+    v |= {"group": group, "a_group_stride": builder.mul(group, v["a_stride"]), "start": I64(ZERO)}
+    function = builder.function
+    done = function.append_basic_block("done")
+    choice = builder.switch(v["rows"], done)
+    tallest = shapes()[2]
+    for height in range((tallest + 1) // 2, tallest + 1):
+        block = function.append_basic_block(f"tile_{height}x2")
+        choice.add_case(I64(height), block)
+        _Variant(dtype, ALONG_ROWS, prefetch, height, 2, v, aside=aside).emit(block, done)
+    builder.position_at_end(done)
 
 
 def microkernel(dtype: str, along: int, *, prefetch: int = NOTHING) -> int:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
-from fastbp.engine.simd.vector import I64, Vec, Vectors
+from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 
 @dataclass(frozen=True)
@@ -155,22 +156,57 @@ def update(name: str, dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         g, g_vector, g_row, w, w_vector, w_row, state, rows, vectors, settings = args
         ops = Vectors(b, dtype)
-        numbers = [
-            ops.load_splat(b.add(settings, I64((1 + k) * ops.itemsize)))
-            for k in range(len(rule.coefficients))
-        ]
+        numbers = _numbers_of(ops, rule, settings)
 
         def visit(i: ir.Value, j: ir.Value) -> None:
-            at = vector_at(b, w, i, w_row, j, w_vector)
-            places = [b.add(at, b.mul(state, I64(k))) for k in range(rule.states + 1)]
-            old = [ops.load(p) for p in places]
-            new = rule.step(ops, ops.load(vector_at(b, g, i, g_row, j, g_vector)), old[0], old[1:], numbers)
-            for value, place in zip(new, places, strict=True):
-                ops.store(value, place)
+            gradient, at = vector_at(b, g, i, g_row, j, g_vector), vector_at(b, w, i, w_row, j, w_vector)
+            _step(ops, rule, gradient, at, state, numbers)
 
         each_vector(b, rows, vectors, visit)
 
     return compile_block(f"update-{name}", dtype, 10, emit)
+
+
+def _numbers_of(ops: Vectors, rule: Rule, settings: ir.Value) -> list[Vec]:
+    places = (ops.b.add(settings, I64((1 + k) * ops.itemsize)) for k in range(len(rule.coefficients)))
+    return [ops.load_splat(place) for place in places]
+
+
+def _step(
+    ops: Vectors, rule: Rule, g: ir.Value, w: ir.Value, state: ir.Value, numbers: Sequence[Vec]
+) -> None:
+    """The step of a vector of parameters at w, with the gradient at g."""
+    places = [ops.b.add(w, ops.b.mul(state, I64(k))) for k in range(rule.states + 1)]
+    old = [ops.load(place) for place in places]
+    for value, place in zip(rule.step(ops, ops.load(g), old[0], old[1:], numbers), places, strict=True):
+        ops.store(value, place)
+
+
+def product_and_update(name: str, dtype: str, *, prefetch: int) -> int:
+    """(the microkernel's arguments, g, w, w_vector, w_row, state, rows, settings): a tile of a product, as
+    `matmul.emit_tile` has it, and on the way `update` on another block of two vectors in a row, whose
+    gradient is adjacent. There are twice as many k as that has rows at least.
+
+    Divisions and square roots take place beside multiply-adds that do not wait for them: of 26 vectors of
+    float64 by Adam, 0.21 us behind the product, and 0.13 within it.
+    """
+    rule, of_product = RULES[name], len(matmul.ARGUMENTS)
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        g, w, w_vector, w_row, state, rows, settings = args[of_product:]
+        size = isa().bytes
+
+        def piece(ops: Vectors, number: ir.Value) -> None:
+            i, j = ops.b.lshr(number, I64(1)), ops.b.and_(number, I64(1))
+            gradient = ops.b.add(g, ops.b.mul(number, I64(size)))
+            at = vector_at(ops.b, w, i, w_row, j, w_vector)
+            _step(ops, rule, gradient, at, state, _numbers_of(ops, rule, settings))
+
+        aside = matmul.Aside(b.mul(rows, I64(2)), piece)
+        matmul.emit_tile(b, dtype, prefetch, args[:of_product], aside)
+
+    far = "-prefetch" if prefetch else ""
+    return compile_block(f"product{far}-and-update-{name}", dtype, of_product + 7, emit)
 
 
 def update_of_clipped(name: str, dtype: str) -> int:

@@ -36,6 +36,9 @@ from fastbp.engine.worker.partition import (
 # Rows of the inputs that are rounded at a time, once in each way.
 INPUT_ROWS = 8
 
+# Vectors that a tile of a product has at most; a worker's scratch memory has room for two of a gradient.
+TILE_VECTORS = 32
+
 # Bytes that a row should not be a multiple of: all rows then share sets of the first-level cache.
 BAD_STRIDE = 4096
 
@@ -204,7 +207,7 @@ def multiply(kernel, size, a, b, c, start):
 
 @inner
 def scratch_of(plan, worker):
-    """The address of the worker's scratch memory: 32 vectors, or PAIRED_ROWS x MOST_VECTORS."""
+    """The address of the worker's scratch memory: 2 x TILE_VECTORS vectors, or PAIRED_ROWS x MOST_VECTORS."""
     return plan.scratch.vectors + worker.t * plan.scratch.own
 
 

@@ -16,6 +16,7 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import ADDED
 from fastbp.engine.worker.operands import (
+    TILE_VECTORS,
     Block,
     Left,
     Operand,
@@ -162,19 +163,41 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
         left = Left(x.address, plan.itemsize, x.row, depth, np.int64(0))
         matmul_along_rows(plan, Size(bottom - top, width, depth), left, delta, w, start)
         return
-    gradient = Block(scratch_of(plan, worker), plan.vector, width * plan.vector)
-    rows, height = bottom - top, tallest(plan, width)
+    update_tiles(plan, x, delta, w, batch, worker, (bottom - top, width, depth))
+
+
+@inner
+def update_tiles(plan, x, delta, w, batch, worker, size):
+    """The optimizer's step on a block of weights, tile by tile of its gradient. Each tile's step is taken on
+    the way of the next one's product, where there is a kernel that does both."""
+    rows, width, depth = size
+    height = tallest(plan, width)
     products = (rows + height - 1) // height
-    first = 0
+    both = plan.kernels.product_and_update if width == 2 and depth >= 2 * height else 0
+    first, before = 0, 0
     for i in range(1, products + 1):
         end = rows * i // products
         left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, depth, np.int64(0))
         rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
         if plan.kernels.prefetch_parameters != 0:
             prefetch_parameters(plan, rows_of_w, end - first, width)
-        matmul_along_rows(plan, Size(end - first, width, depth), left, delta, gradient, from_zero())
-        apply_rule(plan, gradient, rows_of_w, end - first, width, batch.coefficients)
-        first = end
+        gradient = gradient_room(plan, worker, i & 1 if both else 0, width)
+        if both and i > 1:
+            other = gradient_room(plan, worker, (i - 1) & 1, width)
+            product = Size(end - first, width, depth), left, delta, gradient, from_zero()
+            parameters = w.address + before * w.row, w.vector, w.row, plan.state
+            call(both, (*product, other.address, parameters, first - before, batch.coefficients))
+        else:
+            matmul_along_rows(plan, Size(end - first, width, depth), left, delta, gradient, from_zero())
+        if not both or i == products:
+            apply_rule(plan, gradient, rows_of_w, end - first, width, batch.coefficients)
+        first, before = end, first
+
+
+@inner
+def gradient_room(plan, worker, k, width):
+    """Room for a tile of the gradient; there are two."""
+    return Block(scratch_of(plan, worker) + k * TILE_VECTORS * plan.vector, plan.vector, width * plan.vector)
 
 
 @inner
