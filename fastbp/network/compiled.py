@@ -54,6 +54,7 @@ class CompiledBackend(PlanningBackend):
         # An optimizer as it was, the divisor of its steps, the first of them, and what each takes of it.
         self._ahead: tuple[Optimizer, float, int, Array] | None = None
         self._few_rows: few_rows.FewRows | None = None
+        self._dtype = architecture.dtype
         self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
 
@@ -125,12 +126,16 @@ class CompiledBackend(PlanningBackend):
             and type(X) is np.ndarray
             and type(check_finite) is bool
             and X.ndim == 2
-            and 0 < X.shape[0] <= FEW_ROWS
-            and X.dtype == self.architecture.dtype
+            and len(X) <= FEW_ROWS
+            and X.dtype == self._dtype
             and X.flags.carray
         ):
-            with self._lock:
-                return (self._few_rows or self._make_few_rows()).predict(X, check_finite)
+            try:
+                with self._lock:
+                    out: Array | None = (self._few_rows or self._make_few_rows()).enter(check_finite, X)
+                return out
+            except TypeError:
+                pass
         return None
 
     def _make_few_rows(self) -> few_rows.FewRows:

@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp import checks, initializers
+from fastbp.engine.compile.arrays import data_at
 from fastbp.network import layout
 from fastbp.network.architecture import Architecture
 from fastbp.optimizer_base import Owner
 
 Array = NDArray[Any]
+
+# Parameters begin with a cache line: vectors that are read in place may be one, too.
+LINE = 64
 
 
 class Parameters:
@@ -33,7 +37,7 @@ class Parameters:
     def __init__(self, architecture: Architecture, slack: int = 0) -> None:
         self.arrays, self._slack = architecture.arrays, slack
         size, dtype = layout.size(self.arrays), architecture.dtype
-        if size * dtype.itemsize + slack > np.iinfo(np.intp).max:
+        if size * dtype.itemsize + slack + LINE > np.iinfo(np.intp).max:
             raise ValueError(
                 f"layer_sizes {list(architecture.layer_sizes)} need {size:,} parameters, "
                 "more than memory can hold"
@@ -43,9 +47,12 @@ class Parameters:
 
     def _allocate(self, size: int, dtype: np.dtype[Any]) -> None:
         nbytes = size * dtype.itemsize
-        self._flat = np.zeros(nbytes + self._slack, np.uint8)[:nbytes].view(dtype)
-        self.address = int(self._flat.ctypes.data)
+        memory = np.zeros(nbytes + self._slack + LINE, np.uint8)
+        begin = -data_at(memory) % LINE
+        self._flat = memory[begin : begin + nbytes].view(dtype)
+        self.address = data_at(self._flat)
         self._split = self.split(self._flat)
+        self._depth = len(self._split[0])
         self.views: list[Array] = [array for kind in self._split for array in kind]
         self._shaped = [(view, view.shape) for view in self.views]
         self._restore_views()
@@ -99,17 +106,20 @@ class Parameters:
         ValueError or TypeError, before anything is copied, for what does not fit.
         """
         weights, biases, gains = self.weights, self.biases, self.gains
+        given, depth = (*weights, *biases, *gains), self._depth
         views = self.views
-        depth, normalised = len(self._split[0]), len(self._split[2])
+        if (
+            len(weights) == len(biases) == depth
+            and len(given) == len(views)
+            and all(map(operator.is_, given, views))
+        ):
+            return  # the usual case, decided quickly
         if len(weights) != depth or len(biases) != depth:
             raise ValueError(
                 f"the model has {depth} layers, but {len(weights)} weights and {len(biases)} biases"
             )
-        if len(gains) != normalised:
-            raise ValueError(f"the model has {normalised} normalised layers, but {len(gains)} gains")
-        given = (*weights, *biases, *gains)
-        if all(map(operator.is_, given, views)):  # the usual case, decided quickly
-            return
+        if len(gains) != len(self._split[2]):
+            raise ValueError(f"the model has {len(self._split[2])} normalised layers, but {len(gains)} gains")
         replaced = [
             (name, array, view)
             for name, array, view in zip(self.names(), given, views, strict=True)

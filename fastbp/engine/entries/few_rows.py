@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.compile.uncounted import fresh, view
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import FEW_ROWS, Design
@@ -29,29 +30,47 @@ Array = NDArray[Any]
 SLACK = 64
 
 
-def _predict(address, work, finite, bad, check, X):
-    plan = plan_at(address)
+@struct
+class ReadyForFew(Struct):
+    """What compiled code finds besides the arguments of a call: each more would take Python 25 ns."""
+
+    plan: int  # address
+    work: int  # of the compiled worker
+    finite: int  # of `not_finite`
+    bad: int  # of an integer for its answer
+
+
+_ready_at = view_of(ReadyForFew)
+
+
+def _predict(address, check, X):
+    ready = _ready_at(address)
+    plan = plan_at(ready.plan)
     if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != layer_at(plan, np.int64(0)).fan_in:
         return None
-    if check and not all_finite(finite, X, bad):
+    if check and not all_finite(ready.finite, X, ready.bad):
         return None
     plan.x.address, plan.samples, plan.task = X.ctypes.data, X.shape[0], FORWARD
     top = top_layer(plan)
     out = fresh(((X.shape[0], top.fan_out),), X)[0]
     top.caller.a = view(out).ctypes.data
-    call(work, (0, 1, address))
+    call(ready.work, (0, 1, ready.plan))
     return out
 
 
 @cache
 def _entry(dtype: str) -> Any:
-    array, addresses = CallersArray(types.Array(getattr(types, dtype), 2, "C")), [types.int64] * 4
-    return jit.dispatcher(_predict, (*addresses, types.boolean, array))
+    array = CallersArray(types.Array(getattr(types, dtype), 2, "C"))
+    return jit.dispatcher(_predict, (types.int64, types.boolean, array))
 
 
 class FewRows:
     """Predictions for up to FEW_ROWS rows with the flat array of these parameters, which has SLACK bytes
-    behind it."""
+    behind it.
+
+    enter(check_finite, X): the outputs for X, C-ordered, writable and of the parameters' dtype (TypeError for
+    all else); None if its shape does not fit, or it is not finite.
+    """
 
     def __init__(
         self,
@@ -78,14 +97,8 @@ class FewRows:
         plan.bind_parameters(parameters)
         plan.read_in_place()
         plan.table.x.row = layer_sizes[0] * dtype.itemsize
-        self._enter = partial(
-            _entry(dtype.name), plan.address, plan.work, not_finite(dtype.name), data_at(plan.bad)
-        )
-
-    def predict(self, X: Array, check_finite: bool) -> Array | None:
-        """The outputs for X, or None if that is not a C-ordered, writable array of fitting shape and dtype,
-        or not finite."""
-        try:
-            return self._enter(check_finite, X)
-        except TypeError:
-            return None
+        self._memory = np.zeros(size_of(ReadyForFew) // 8, np.int64)
+        ready = at(ReadyForFew, data_at(self._memory))
+        ready.plan, ready.work = plan.address, plan.work
+        ready.finite, ready.bad = not_finite(dtype.name), data_at(plan.bad)
+        self.enter = partial(_entry(dtype.name), data_at(self._memory))
