@@ -52,8 +52,16 @@ KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
         if way == products.ANY_WAY or kind != packed.B_TRANSPOSED
     },
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
-    "few_columns": (narrow_products.few_columns_body, narrow_products.few_columns_of),
-    "transposed_product": (narrow_products.transposed_body, narrow_products.transposed_of),
+    "few_columns": (
+        narrow_products.few_columns_body,
+        partial(narrow_products.few_columns_of, kind=packed.PLAIN),
+    ),
+    "few_columns_a_bt": (
+        narrow_products.few_columns_body,
+        partial(narrow_products.few_columns_of, kind=packed.B_TRANSPOSED),
+    ),
+    "narrow_at_b": (narrow_products.narrow_body, narrow_products.narrow_of),
+    "across_at_b": (narrow_products.across_body, narrow_products.across_of),
     "softmax": (elementwise.softmax, elementwise.softmax_of),
     "sums": (elementwise.sums, elementwise.sums_of),
     **{

@@ -13,13 +13,10 @@ from numba.extending import intrinsic
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.engine.entries.matrices.products import way_of
+from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, deep, way_of, way_of_dots
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run, run_product
 
-# Where B is transposed and A has up to so many rows, dot products read B as it lies: to transpose it would
-# take as long as the product.
-FEW_ROWS = 12
 # Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
 # pays.
 SPEED, READING = 160, 32
@@ -77,21 +74,21 @@ def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
 
 
 @jit.inner_with_objects
-def _plain(like: Any, addresses: Any, shape: Any) -> None:
-    """C = A @ B + bias, of the dtype of `like`. addresses: of A, B, bias (or 0) and C; shape: rows, depth,
-    columns."""
-    (a, b, bias, c), (rows, depth, columns) = addresses, shape
+def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
+    """C = A @ B + bias; bias: an address, or 0."""
+    rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
     if rows == 0:
         return
-    if _is_tiny(like, rows, depth, columns):
-        _tiny(like, (a, bias, b, c, *shape, depth, 1, columns, 1))
+    if _is_tiny(A, rows, depth, columns):
+        sizes, strides = (rows, depth, columns), (depth, 1, columns, 1)
+        _tiny(A, (address(A), bias, address(B), address(C), *sizes, *strides))
         return
-    numbers = (PLAIN, a, b, bias, c, rows, depth, columns)
-    if columns < lanes(like):
-        run("few_columns", like, _nanoseconds(like, rows, depth, columns), numbers)
+    numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
+    if columns < lanes(A):
+        run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
     else:
-        way = way_of(PLAIN, shape, lanes(like), np.int64(like.itemsize))
-        run_product("product", like, _nanoseconds(like, rows, depth, columns), numbers, way)
+        way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
+        run_product("product", A, _nanoseconds(A, rows, depth, columns), numbers, way)
 
 
 @kernel
@@ -117,7 +114,7 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (A.shape[0], B.shape[1]), A)
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
-    _plain(A, (address(A), address(B), np.int64(0), address(C)), (A.shape[0], A.shape[1], B.shape[1]))
+    _plain(A, B, np.int64(0), C)
     return counted(C)
 
 
@@ -149,7 +146,7 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     no_overlap(span(out), span(X))
     no_overlap(span(out), span(W))
     no_overlap(span(out), span(b))
-    _plain(X, (address(X), address(W), address(b), address(Z)), (X.shape[0], X.shape[1], W.shape[1]))
+    _plain(X, W, address(b), Z)
     return counted(Z)
 
 
@@ -173,19 +170,23 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     C = result(out, (rows, columns), A)
     no_overlap(span(out), span(A))
     no_overlap(span(out), span(B))
+    a, b = address(A), address(B)
+    if columns == 1:  # memory is the same if the vector comes first
+        a, b, rows, columns = b, a, columns, rows
     if _is_tiny(A, rows, depth, columns):
-        sizes, strides = (rows, depth, columns), (1, rows, columns, 1)
-        _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
-    elif rows == 1 or columns == 1:  # memory is the same if the vector comes first
-        a, b = (address(B), address(A)) if columns == 1 else (address(A), address(B))
-        _plain(A, (a, b, np.int64(0), address(C)), (np.int64(1), depth, rows * columns))
+        _tiny(A, (a, np.int64(0), b, address(C), rows, depth, columns, 1, rows, columns, 1))
     elif rows > 0:
-        numbers = (A_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
-        if columns < lanes(A):
-            run("transposed_product", A, _nanoseconds(A, rows, depth, columns), numbers)
-        else:
+        numbers = (A_TRANSPOSED, a, b, 0, address(C), rows, depth, columns)
+        nanoseconds = _nanoseconds(A, rows, depth, columns)
+        if columns >= lanes(A):
             way = way_of(A_TRANSPOSED, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-            run_product("product_at_b", A, _nanoseconds(A, rows, depth, columns), numbers, way)
+            run_product("product_at_b", A, nanoseconds, numbers, way)
+        elif rows == 1:
+            run("few_columns", A, nanoseconds, (PLAIN, a, b, 0, address(C), rows, depth, columns))
+        elif rows >= lanes(A) and deep(depth, columns):
+            run("across_at_b", A, nanoseconds, numbers)
+        else:
+            run("narrow_at_b", A, nanoseconds, numbers)
     return counted(C)
 
 
@@ -195,8 +196,8 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
 
     A: (batch, fan_out); B: (fan_in, fan_out), of one dtype, float32 or float64, both C-ordered. out: (batch,
     fan_in), for the result; it may not share memory with A or B. Returns out, or a new array. Each number is
-    one chain of multiply-adds in the order of k; for up to 12 rows of A, and as in `matmul` for few columns,
-    of partial sums along k.
+    one chain of multiply-adds in the order of k, or for few rows or columns as in `matmul` of partial sums
+    along k.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 
@@ -214,13 +215,17 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     if _is_tiny(A, rows, depth, columns):
         sizes, strides = (rows, depth, columns), (depth, 1, 1, depth)
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
-    elif rows == 1 or columns == 1:  # memory is the same if the vector comes last
-        a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
-        _plain(A, (a, b, np.int64(0), address(C)), (rows * columns, depth, np.int64(1)))
-    elif rows > 0:
+    elif rows > 0 and columns > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
-        if columns < lanes(A) or rows <= FEW_ROWS:
+        way = way_of_dots(rows, depth, columns, lanes(A))
+        if way == DOTS:
             run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
+        elif way == VECTOR:
+            a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
+            numbers = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1)
+            run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
+        elif way == TURNED:
+            run("few_columns_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)
         else:
             run("product_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)
     return counted(C)

@@ -11,18 +11,13 @@ Each worker writes a z, or parts of one, of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I32, I64, Vec, Vectors, isa
-
-# Where the caller's matrix has so many bytes, so few of its rows are read side by side: 16 are more streams
-# than hardware foresees, and a power of two apart they meet one set of the cache. (Zen 4, one core: 1024 x
-# 1024 from the third-level cache 55 us instead of 70, two cores 28. To ask for lines ahead was no gain.)
-FAR, FEW = 32 * 1024, 4
 
 
 def _totals(ops: Vectors, vectors: list[Vec]) -> Vec:
@@ -142,158 +137,19 @@ def dots_of_rows(dtype: str) -> int:
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         a, a_row, rows, panels, w, w_panel, outputs, bias, z, z_row = args
         ops = Vectors(b, dtype)
-        _dots_one_by_one(ops, (a, a_row, rows, panels, I64(0)), (w, w_panel, outputs), bias, (z, z_row))
+        size, acc = I64(ops.lanes * ops.itemsize), cgutils.alloca_once_value(b, ops.const(0.0).value)
+
+        def visit(r: ir.Value, o: ir.Value) -> None:
+            b.store(ops.const(0.0).value, acc)
+            with cgutils.for_range(b, panels, intp=I64) as loop:
+                v = ops.load(vector_at(b, a, r, a_row, loop.index, size))
+                weights = ops.load(vector_at(b, w, loop.index, w_panel, o, size))
+                b.store(ops.fma(v, weights, ops.wrap(b.load(acc))).value, acc)
+            scalar = ops.scalar.as_pointer()
+            start = b.load(b.inttoptr(b.add(bias, b.mul(o, I64(ops.itemsize))), scalar))
+            total = b.fadd(start, _sum_of_lanes(ops, b.load(acc)))
+            b.store(total, b.inttoptr(vector_at(b, z, o, z_row, r, I64(ops.itemsize)), scalar))
+
+        each_vector(b, rows, outputs, visit)
 
     return compile_block("dots-of-rows", dtype, 10, emit)
-
-
-def dots_of_callers_rows(dtype: str) -> int:
-    """(a, a_row, rows, depth, w, w_panel, outputs, bias, z, z_row): the same on what `dots_of_callers`
-    takes."""
-
-    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        a, a_row, rows, depth, w, w_panel, outputs, bias, z, z_row = args
-        ops = Vectors(b, dtype)
-        panels, left = b.sdiv(depth, I64(ops.lanes)), b.srem(depth, I64(ops.lanes))
-        _dots_one_by_one(ops, (a, a_row, rows, panels, left), (w, w_panel, outputs), bias, (z, z_row))
-
-    return compile_block("dots-of-callers-rows", dtype, 10, emit)
-
-
-def _bias_or_zeros(ops: Vectors, bias: ir.Value) -> Callable[[ir.Value], ir.Value]:
-    """Where the bias of an output is; of all outputs a zero's address where there is none."""
-    b = ops.b
-    zero = b.ptrtoint(cgutils.alloca_once_value(b, ops.scalar(0.0)), I64)
-    given = b.icmp_signed("!=", bias, I64(0))
-    return lambda o: b.select(given, b.add(bias, b.mul(o, I64(ops.itemsize))), zero)
-
-
-def _dots_one_by_one(
-    ops: Vectors,
-    x: tuple[ir.Value, ...],
-    weights: tuple[ir.Value, ...],
-    bias: ir.Value,
-    result: tuple[ir.Value, ...],
-) -> None:
-    """The code; x: a, a_row, rows, whole panels, and how many numbers come behind them."""
-    (a, a_row, rows, panels, left), (w, w_panel, outputs), (z, z_row) = x, weights, result
-    b, size = ops.b, I64(ops.lanes * ops.itemsize)
-    acc = cgutils.alloca_once_value(b, ops.const(0.0).value)
-    mask, bias_of = ops.first_lanes(left), _bias_or_zeros(ops, bias)
-
-    def visit(r: ir.Value, o: ir.Value) -> None:
-        def add(panel: ir.Value, load: Callable[[ir.Value], Vec]) -> None:
-            v = load(vector_at(b, a, r, a_row, panel, size))
-            weights = load(vector_at(b, w, panel, w_panel, o, size))
-            b.store(ops.fma(v, weights, ops.wrap(b.load(acc))).value, acc)
-
-        b.store(ops.const(0.0).value, acc)
-        with cgutils.for_range(b, panels, intp=I64) as loop:
-            add(loop.index, ops.load)
-        with b.if_then(b.icmp_signed(">", left, I64(0))):
-            add(panels, lambda address: ops.load_masked(address, mask))
-        scalar = ops.scalar.as_pointer()
-        start = b.load(b.inttoptr(bias_of(o), scalar))
-        total = b.fadd(start, _sum_of_lanes(ops, b.load(acc)))
-        b.store(total, b.inttoptr(vector_at(b, z, o, z_row, r, I64(ops.itemsize)), scalar))
-
-    each_vector(b, rows, outputs, visit)
-
-
-def _dots_of_few(
-    ops: Vectors,
-    x: tuple[ir.Value, ...],
-    weights: tuple[ir.Value, ...],
-    bias_of: Callable[[ir.Value], ir.Value],
-    result: tuple[ir.Value, ...],
-) -> None:
-    """The same for rows in whole blocks, FEW of them at a time."""
-    (a, a_row, rows, panels, left), (w, w_panel, outputs), (z, z_row) = x, weights, result
-    b, size, count = ops.b, I64(ops.lanes * ops.itemsize), min(FEW, ops.lanes)
-    sums = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(count)]
-    mask, scalar = ops.first_lanes(left), ops.scalar.as_pointer()
-
-    def visit(few: ir.Value, o: ir.Value) -> None:
-        first = b.mul(few, I64(count))
-
-        def add(panel: ir.Value, load: Callable[[ir.Value], Vec]) -> None:
-            weights = load(vector_at(b, w, panel, w_panel, o, size))
-            for r, s in enumerate(sums):
-                v = load(vector_at(b, a, b.add(first, I64(r)), a_row, panel, size))
-                b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
-
-        for s in sums:
-            b.store(ops.const(0.0).value, s)
-        with cgutils.for_range(b, panels, intp=I64) as loop:
-            add(loop.index, ops.load)
-        with b.if_then(b.icmp_signed(">", left, I64(0))):
-            add(panels, lambda address: ops.load_masked(address, mask))
-        start = b.load(b.inttoptr(bias_of(o), scalar))
-        for r, s in enumerate(sums):
-            total = b.fadd(start, _sum_of_lanes(ops, b.load(s)))
-            at = vector_at(b, z, o, z_row, b.add(first, I64(r)), I64(ops.itemsize))
-            b.store(total, b.inttoptr(at, scalar))
-
-    each_vector(b, b.sdiv(rows, I64(count)), outputs, visit)
-
-
-def dots_of_callers(dtype: str) -> int:
-    """(a, a_row, depth, w, w_panel, outputs, bias, z, z_row, blocks): as `dots`, but a is the caller's, whose
-    rows end with their numbers, and so may be the w of a single output. The bits are the same as if zeros
-    filled up the last panel. bias: 0 where there is none."""
-
-    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        a, a_row, depth, w, w_panel, outputs, bias, z, z_row, blocks = args
-        ops = Vectors(b, dtype)
-        n, size = ops.lanes, I64(ops.lanes * ops.itemsize)
-        # Two blocks of rows at a time where there are registers for them.
-        together = 2 if 4 * n <= isa().registers else 1
-        room = [cgutils.alloca_once_value(b, ops.const(0.0).value) for _ in range(together * n)]
-        bias_of = _bias_or_zeros(ops, bias)
-        panels = b.sdiv(depth, I64(n))
-        left = b.sub(depth, b.mul(panels, I64(n)))
-        mask = ops.first_lanes(left)
-
-        def visit(block: ir.Value, o: ir.Value, count: int) -> None:
-            """So many blocks from `block` on, of one output."""
-            sums = room[: count * n]
-            for s in sums:
-                b.store(ops.const(0.0).value, s)
-            rows = b.add(a, b.mul(block, b.mul(a_row, I64(n))))
-            place = b.add(w, b.mul(o, size))
-
-            def add(p: ir.Value, load: Callable[[ir.Value], Vec]) -> None:
-                weights = load(b.add(place, b.mul(p, w_panel)))
-                for r, s in enumerate(sums):
-                    v = load(vector_at(b, rows, I64(r), a_row, p, size))
-                    b.store(ops.fma(v, weights, ops.wrap(b.load(s))).value, s)
-
-            with cgutils.for_range(b, panels, intp=I64) as loop:
-                add(loop.index, ops.load)
-            with b.if_then(b.icmp_signed(">", left, I64(0))):
-                add(panels, lambda address: ops.load_masked(address, mask))
-            start = ops.load_splat(bias_of(o))
-            for i in range(count):
-                total = _totals(ops, [ops.wrap(b.load(s)) for s in sums[i * n : (i + 1) * n]])
-                at = vector_at(b, z, o, z_row, b.add(block, I64(i)), size)
-                ops.store(start + total, at)
-
-        far = b.icmp_signed(">=", b.mul(a_row, b.mul(blocks, I64(n))), I64(FAR))
-        with b.if_then(far):
-            x = (a, a_row, b.mul(blocks, I64(n)), panels, left)
-            _dots_of_few(ops, x, (w, w_panel, outputs), bias_of, (z, z_row))
-        blocks = b.select(far, I64(0), blocks)
-        several = b.sdiv(blocks, I64(together))
-        with (
-            cgutils.for_range(b, several, intp=I64) as outer,
-            cgutils.for_range(b, outputs, intp=I64) as inner,
-        ):
-            visit(b.mul(outer.index, I64(together)), inner.index, together)
-        if together > 1:
-            with (
-                b.if_then(b.icmp_signed("!=", b.mul(several, I64(together)), blocks)),
-                cgutils.for_range(b, outputs, intp=I64) as inner,
-            ):
-                visit(b.sub(blocks, I64(1)), inner.index, 1)
-
-    return compile_block("dots-of-callers", dtype, 10, emit)

@@ -96,6 +96,24 @@ def each_vector_of(ops: Vectors, count: ir.Value, visit: Callable[[ir.Value], No
             visit(b.mul(index, I64(size)))
 
 
+def each_block(
+    b: ir.IRBuilder, rows: ir.Value, heights: Sequence[int], visit: Callable[[ir.Value, int], None]
+) -> None:
+    """visit(first row, height) in compiled code for so many rows in blocks of these heights, powers of two
+    that end with 1. Where more than half a block is left, it is moved back to where the rows end."""
+    done: ir.Value = I64(0)
+    for height in heights:
+        missing = max(0, height // 2 - 1)
+        blocks = b.udiv(b.add(b.sub(rows, done), I64(missing)), I64(height))
+        blocks = b.select(b.icmp_signed("<", rows, I64(height)), I64(0), blocks)
+        end = b.sub(rows, I64(height))
+        with cgutils.for_range(b, blocks, intp=I64) as loop:
+            first = b.add(done, b.mul(loop.index, I64(height)))
+            visit(b.select(b.icmp_signed("<", first, end), first, end), height)
+        done = b.add(done, b.mul(blocks, I64(height)))
+        done = b.select(b.icmp_signed("<", done, rows), done, rows)
+
+
 def vector_at(
     b: ir.IRBuilder, base: ir.Value, i: ir.Value, row: ir.Value, j: ir.Value, vector: ir.Value
 ) -> ir.Value:

@@ -28,13 +28,20 @@ MANY, FEW = 4, 2
 # Bytes of a packed B for which there is room on the stack.
 ROOM = 4096
 
-ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "columns", "bias", "c", "packed")
+ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "packed")
+
+
+def steps(vector, itemsize, width):
+    """How many rows of B a step has, and its bytes as they are packed, with registers of so many bytes and
+    rows of so many columns, a power of two."""
+    lanes = max(width, min(BYTES, vector) // itemsize)
+    return 2 * lanes // width, 2 * lanes * itemsize
 
 
 def few_columns(dtype: str) -> int:
-    """(a, a_row, rows, depth, b, columns, bias, c, packed): C = bias + A @ B, of fewer columns than a vector
-    has lanes. The rows of b and c follow each other; bias: an address, or 0; packed: memory for B, or 0 where
-    ROOM is enough. Strides are in bytes."""
+    """(a, a_row, rows, depth, b, b_row, columns, bias, c, packed): C = bias + A @ B, of fewer columns than a
+    vector has lanes. The rows of c follow each other; bias: an address, or 0; packed: memory for B, or 0
+    where ROOM is enough. Strides are in bytes."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         v = dict(zip(ARGUMENTS, args, strict=True))
@@ -50,11 +57,11 @@ def few_columns(dtype: str) -> int:
     return compile_block("few-columns", dtype, len(ARGUMENTS), emit)
 
 
-def _shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
+def shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
     return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
 
 
-def _halved(b: ir.IRBuilder, vectors: tuple[ir.Value, ...], group: int, per: int = 0) -> ir.Value:
+def halved(b: ir.IRBuilder, vectors: tuple[ir.Value, ...], group: int, per: int = 0) -> ir.Value:
     """Of each `per` lanes (or each group) of one or two vectors, the first half plus the second. Groups of
     both take turns."""
     half, count = (per or group) // 2, vectors[0].type.count
@@ -66,7 +73,7 @@ def _halved(b: ir.IRBuilder, vectors: tuple[ir.Value, ...], group: int, per: int
         for n in range(half)
     ]
     x, y = vectors[0], vectors[-1]
-    return b.fadd(_shuffled(b, x, y, lower), _shuffled(b, x, y, [lane + half for lane in lower]))
+    return b.fadd(shuffled(b, x, y, lower), shuffled(b, x, y, [lane + half for lane in lower]))
 
 
 class _Width:
@@ -80,13 +87,14 @@ class _Width:
     def __init__(self, b: ir.IRBuilder, dtype: str, v: dict[str, ir.Value], width: int) -> None:
         self.b, self.v, self.width = b, v, width
         self.ops = Vectors(b, dtype, width)
-        self.wide = Vectors(b, dtype, max(width, min(BYTES, isa().bytes) // self.ops.itemsize))
-        self.step = 2 * self.wide.lanes // width  # rows of B
-        self.size, self.vector = self.ops.itemsize, self.wide.lanes * self.ops.itemsize
+        self.size = self.ops.itemsize
+        self.step, of_step = steps(isa().bytes, self.size, width)
+        self.vector = of_step // 2
+        self.wide = Vectors(b, dtype, self.vector // self.size)
         self.halves = width == 1 or self.vector > BYTES
         self.numbers = Vectors(b, dtype, self.step // 2 if self.halves else self.step)  # of A
         self.mask = self.ops.first_lanes(v["columns"])
-        self.row = b.mul(v["columns"], I64(self.size))  # bytes, of B and of C
+        self.row = b.mul(v["columns"], I64(self.size))  # bytes, of C
         self.sums = [[cgutils.alloca_once(b, self.wide.type) for _ in range(2)] for _ in range(MANY)]
 
     def emit(self) -> None:
@@ -131,23 +139,23 @@ class _Width:
 
     def _of_b(self, i: ir.Value, last: bool) -> list[Vec]:
         """Step i of B; zeros, where it has no numbers."""
-        b, step, width = self.b, self.step, self.width
-        first = b.add(self.v["b"], b.mul(b.mul(i, I64(step)), self.row))
+        b, step, width, row = self.b, self.step, self.width, self.v["b_row"]
+        first = b.add(self.v["b"], b.mul(b.mul(i, I64(step)), row))
         rows = [
             self.ops.load_masked(
-                b.add(first, b.mul(I64(n), self.row)), self._mask_of_last(n) if last else self.mask
+                b.add(first, b.mul(I64(n), row)), self._mask_of_last(n) if last else self.mask
             ).value
             for n in range(step)
         ]
         while len(rows) > 1:
             lanes = range(2 * rows[0].type.count)
-            rows = [_shuffled(b, *rows[n : n + 2], lanes) for n in range(0, len(rows), 2)]
+            rows = [shuffled(b, *rows[n : n + 2], lanes) for n in range(0, len(rows), 2)]
         columns = [*range(0, width, 2), *range(1, width, 2)]
         order: Sequence[int] = [n * width + column for column in columns for n in range(step)]
         if self.halves:
             order = range(step * width)
         halves = order[: self.wide.lanes], order[self.wide.lanes :]
-        return [self.wide.wrap(_shuffled(b, rows[0], rows[0], lanes)) for lanes in halves]
+        return [self.wide.wrap(shuffled(b, rows[0], rows[0], lanes)) for lanes in halves]
 
     def _packed(self, i: ir.Value) -> list[ir.Value]:
         """Where step i of B is packed to."""
@@ -199,7 +207,7 @@ class _Width:
             numbers = [load(row, 0)]
             numbers.append(load(row, 1) if self.halves else numbers[0])
             for s, factors, vector in zip(pair, numbers, of_b, strict=True):
-                spread = wide.wrap(_shuffled(b, factors, factors, lanes))
+                spread = wide.wrap(shuffled(b, factors, factors, lanes))
                 b.store(wide.fma(spread, vector, wide.wrap(b.load(s))).value, s)
 
     def _summed(self, totals: list[list[Vec]]) -> list[Vec]:
@@ -209,15 +217,15 @@ class _Width:
         if self.halves:
             vectors = [(one + other).value for one, other in totals]
         else:
-            vectors = [_halved(b, (even.value, odd.value), self.step) for even, odd in totals]
+            vectors = [halved(b, (even.value, odd.value), self.step) for even, odd in totals]
         rows = 1  # of C, which a vector has side by side in each column
         while per > 1:
             # Pairs of rows become one vector; of a single vector, a half.
             count = 2 if len(vectors) > 1 else 1
             pairs = [tuple(vectors[n : n + count]) for n in range(0, len(vectors), count)]
-            vectors, per, rows = [_halved(b, pair, rows * per, per) for pair in pairs], per // 2, rows * count
+            vectors, per, rows = [halved(b, pair, rows * per, per) for pair in pairs], per // 2, rows * count
         lanes = [[column * rows + r for column in range(width)] for r in range(rows)]
-        return [self.ops.wrap(_shuffled(b, x, x, lanes[r])) for x in vectors for r in range(rows)]
+        return [self.ops.wrap(shuffled(b, x, x, lanes[r])) for x in vectors for r in range(rows)]
 
     def _store(self, total: Vec, i: ir.Value, may_be_last: bool) -> None:
         """Row i of C. What is written behind it belongs to the next one, which follows."""

@@ -19,7 +19,7 @@ from numba.core import cgutils
 
 from fastbp.engine.entries.matrices.row_sweep import ARGUMENTS
 from fastbp.engine.kernels.matmul import opaque
-from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.emit import compile_block, each_block
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 
@@ -49,20 +49,8 @@ def narrow_tiles(dtype: str) -> int:
 
 
 def _all_rows(b: ir.IRBuilder, ops: Vectors, v: dict[str, ir.Value], vectors: int) -> None:
-    """Blocks of the greatest height that there is; the last one is moved back to where the rows end."""
-    tallest = 8 if isa().registers >= 32 else 4
-    height, most = tallest, None
-    while height >= 1:
-        fits = b.icmp_signed(">=", v["rows"], I64(height))
-        if most is not None:
-            fits = b.and_(fits, b.icmp_signed("<", v["rows"], I64(most)))
-        with b.if_then(fits):
-            blocks = b.udiv(b.add(v["rows"], I64(height - 1)), I64(height))
-            end = b.sub(v["rows"], I64(height))
-            with cgutils.for_range(b, blocks, intp=I64) as loop:
-                i = b.mul(loop.index, I64(height))
-                _block(b, ops, v, b.select(b.icmp_signed("<", i, end), i, end), height, vectors)
-        most, height = height, height // 2
+    heights = (8, 4, 2, 1) if isa().registers >= 32 else (4, 2, 1)
+    each_block(b, v["rows"], heights, lambda i, height: _block(b, ops, v, i, height, vectors))
 
 
 def _block(

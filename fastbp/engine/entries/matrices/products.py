@@ -51,6 +51,8 @@ from fastbp.engine.worker.operands import BAD_STRIDE, Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
 
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
+# Of A @ B.T: dot products, or as if it were A @ B, when B has been turned or since B is a vector.
+DOTS, TURNED, VECTOR = 3, 4, 5
 
 # So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
 # stays in the first-level cache anyway, and from which it is packed for fewer rows, too: it does not stay in
@@ -66,6 +68,11 @@ LOW_ROWS = 3
 # Up to so many rows sweep along the rows of B, where it has so many panels: fewer have all sums in registers.
 # Bytes of C in one sweep.
 SWEPT_ROWS, SWEPT_PANELS, SWEPT = 12, 5, 16 * 1024
+# k of A.T @ B of two columns that are many, see `deep`.
+DEEP = 16
+# A @ B.T as dot products: of so few numbers, of so few rows, and where there are many k of so many rows or
+# columns.
+SMALL_DOTS, DOT_ROWS, DOT_SIDE = 64, 12, 64
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
@@ -107,6 +114,28 @@ def sweep(job, links, rows, piece, pair, packed):
         left = Left(packed_a + (first - r0) // height * step, size, vector, count, np.int64(0))
         here = Block(c.address + (first - r0) * row, c.vector, c.row)
         call(links.k0, (Size(min(height, r1 - first), width, count), left, b, here, start))
+
+
+@inner
+def deep(depth, columns):
+    """Whether A.T @ B of few columns has so many k that it takes less time to turn C.T over than to have
+    vectors that are not full."""
+    return depth >= max(DEEP, columns * columns // 2)
+
+
+@inner
+def way_of_dots(rows, depth, columns, lanes):
+    """How A @ B.T is done. Dot products read both as they lie, but add up the lanes of every sum, which takes
+    as long as some k; to turn B takes as long as some rows."""
+    if rows == 1 or columns == 1:
+        return DOTS if depth >= lanes else VECTOR
+    if rows * columns <= SMALL_DOTS:
+        return DOTS
+    if columns < lanes:
+        return DOTS if depth >= 2 * lanes else TURNED
+    if rows <= 2 or (rows <= DOT_ROWS and depth >= lanes):
+        return DOTS
+    return DOTS if depth >= 4 * lanes and min(rows, columns) <= DOT_SIDE else ANY_WAY
 
 
 @inner
