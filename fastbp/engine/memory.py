@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.kernels import optimizers
+from fastbp.engine.kernels import matmul, optimizers
 from fastbp.engine.simd.vector import isa
 
 # Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a
@@ -151,6 +151,25 @@ class Design:
         """Whether what products in bfloat16 read is kept rounded. In a step it is read more than once;
         elsewhere products round for themselves, so that they can read the caller's own arrays."""
         return self.precision is not None and self.use == "train"
+
+    @cached_property
+    def rounds(self) -> bool:
+        """Whether products round for themselves."""
+        return self.precision is not None and not self.keeps_pairs
+
+    @cached_property
+    def updates_within_products(self) -> bool:
+        """Whether a block of weights is updated while the next one's gradient is multiplied: where there are
+        registers for it, and where tiles follow each other whose products are deep enough."""
+        if self.use != "train" or self.precision is not None or isa().registers != 32:
+            return False
+        if self.rule in ("add", "sum") or self.clip_norm:  # these only store
+            return False
+        tallest = matmul.shapes()[2]
+        return self.batch >= 2 * tallest and any(
+            fan_in > tallest and fan_out > self.lanes and not self.is_narrow(i)
+            for i, (fan_in, fan_out) in enumerate(self.shapes)
+        )
 
     @cached_property
     def of_one_row(self) -> bool:

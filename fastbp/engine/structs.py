@@ -123,6 +123,7 @@ class Layer(Struct):
     dz: int  # of z: the same array as delta, unless the layer is normalised
     blocks: Blocks
     rounded: Rounded
+    in_products: int  # whether the products themselves apply the activation, which then has no callbacks
     activation: Activation
     dropout: Activation
     normalisation: Normalisation
@@ -132,8 +133,7 @@ class Layer(Struct):
     rows_in_place: int  # whether z and a are
 
 
-# Layer.narrow: a narrow output layer lies the other way round, z and delta as [fan_out][batch]; of a single
-# row they lie as elsewhere.
+# Layer.narrow: it lies the other way round, z and delta as [fan_out][batch]; of a single row as elsewhere.
 NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
 # Where products round for themselves: the rows of A that are rounded at once, and the vectors of B.
 PAIRED_ROWS, MOST_VECTORS = 64, 8

@@ -149,7 +149,7 @@ def _kernels(plan: Plan, design: Design) -> None:
         kernels.prefetch_parameters = kernels.prefetch
     kept = "gradient" + (optimizers.L2 if design.rule.endswith(optimizers.L2) else "")
     kernels.update = optimizers.update(kept if design.clip_norm else design.rule, name)
-    if _updates_within_products(design):
+    if design.updates_within_products:
         kernels.product_and_update = optimizers.product_and_update(design.rule, name, prefetch=far)
     if design.use == "train" and design.rule == "add" and design.batch == 1 and design.precision is None:
         kernels.add_products = optimizers.add_products(name)
@@ -167,24 +167,10 @@ def _kernels(plan: Plan, design: Design) -> None:
     kernels.copy_columns_out = copies.copy_columns(name, into=False)
 
 
-def _updates_within_products(design: Design) -> bool:
-    """Whether a block of weights is updated while the next one's gradient is multiplied: where there are
-    registers for it, and where tiles follow each other whose products are deep enough."""
-    if design.use != "train" or design.precision is not None or isa().registers != 32:
-        return False
-    if design.rule in ("add", "sum") or design.clip_norm:  # these only store
-        return False
-    tallest = matmul.shapes()[2]
-    return design.batch >= 2 * tallest and any(
-        fan_in > tallest and fan_out > design.lanes and not design.is_narrow(i)
-        for i, (fan_in, fan_out) in enumerate(design.shapes)
-    )
-
-
 def _sizes(layer: Layer, design: Design, i: int) -> None:
     layer.fan_in, layer.fan_out = design.shapes[i]
     layer.panels, layer.in_panels = design.rounded[i + 1] // design.lanes, design.rounded[i] // design.lanes
-    most = MOST_VECTORS if design.precision is not None and not design.keeps_pairs else GROUP
+    most = MOST_VECTORS if design.rounds else GROUP
     group = layer.panels if design.batch <= FEW_ROWS else min(most, layer.panels)
     layer.blocks.group, layer.blocks.row = group, group * design.vector
     layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row
@@ -284,6 +270,8 @@ def _callbacks(layer: Layer, design: Design, memory: Memory, i: int) -> None:
         layer.dropout.forward = dropout.forward(name, dtype)
         layer.dropout.backward = dropout.backward(name, dtype)
         layer.dropout.stream = _stream(design, memory, i + 1, 1 / philox_numbers.keep(p), p)
+    elif name == "relu" and i >= design.normalised and not design.rounds and layer.z == layer.a:
+        layer.in_products = 1
     else:
         layer.activation.forward = activations.forward(name, dtype)
         if trains:
@@ -345,7 +333,7 @@ def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
     plan.keeps_pairs = int(design.keeps_pairs)
-    plan.rounds = int(design.precision is not None and not design.keeps_pairs)
+    plan.rounds = int(design.rounds)
     scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.rounds else 2 * TILE_VECTORS) * design.vector
     scratch.vectors = memory.new(workers * scratch.own)
     # Products in bfloat16 pack for themselves. (And how many rows are taken at a time would depend on the

@@ -189,5 +189,5 @@ def product_of_pairs(along: int = ALONG_K, *, prefetch: int = NOTHING) -> int:
         name,
         "float32",
         len(ARGUMENTS),
-        lambda b, args: emit_product(b, "float32", along, prefetch, args, dot_pairs),
+        lambda b, args: emit_product(b, "float32", along, prefetch, args, dot_pairs, relu=True),
     )

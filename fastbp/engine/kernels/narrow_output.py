@@ -25,9 +25,12 @@ def _totals(ops: Vectors, vectors: list[Vec]) -> Vec:
     n = ops.lanes
     while len(vectors) > 1:
         half = len(vectors) // 2
-        lower = [c for g in range(0, n, 2 * half) for c in (*range(g, g + half), *range(n + g, n + g + half))]
-        upper = [c + half for c in lower]
-        masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (lower, upper)]
+        # Of each 2 * half lanes the lower half are the first vector's, the upper half the second one's: what
+        # stays in its lanes, which is cheap, and what changes places.
+        lower = [lane % (2 * half) < half for lane in range(n)]
+        kept = [lane if low else n + lane for lane, low in enumerate(lower)]
+        crossed = [lane + half if low else n + lane - half for lane, low in enumerate(lower)]
+        masks = [ir.Constant(ir.VectorType(I32, n), m) for m in (kept, crossed)]
         pairs = zip(vectors[:half], vectors[half:], strict=True)
         vectors = [
             ops.wrap(ops.b.shuffle_vector(x.value, y.value, masks[0]))

@@ -24,6 +24,7 @@ from fastbp.engine.worker.operands import (
     batch_of,
     depth_of,
     from_zero,
+    masked_by,
     matmul_along_k,
     matmul_along_rows,
     output_of,
@@ -74,24 +75,26 @@ def backward(plan, layer, below, batch, worker):
 
 @inner
 def product_with_transpose(plan, layer, delta, below, rectangle):
-    """delta @ W.T into a rectangle of below.dz."""
+    """delta @ W.T into a rectangle of below.dz; where products apply the ReLU, times act'(z)."""
     top, p, row = rectangle.top, rectangle.panel, layer.blocks.row
     size = Size(rectangle.bottom - top, rectangle.width, layer.fan_out)
-    c = Block(below.dz + place_of(plan, below, rectangle), plan.vector, below.blocks.row)
+    here = place_of(plan, below, rectangle)
+    c = Block(below.dz + here, plan.vector, below.blocks.row)
+    start = masked_by(below.z + here) if below.in_products != 0 else from_zero()
     if layer.narrow:
         left = Left(delta + top * plan.itemsize, plan.itemsize, row, layer.fan_out, np.int64(0))
         right = Block(layer.W.address + p * layer.W.panel, layer.W.panel, plan.vector)
-        matmul_along_rows(plan, size, left, right, c, from_zero())
+        matmul_along_rows(plan, size, left, right, c, start)
     elif plan.keeps_pairs:
         d, right = output_of(plan, layer), layer.WT_pairs
         size = Size(size.rows, size.vectors, depth_of(plan, layer.fan_out))
         left = Left(d.address + top * d.row, d.row, d.row, d.group, d.group_bytes)
         right = Block(right.address + p * right.panel, right.panel, plan.vector)
-        matmul_along_k(plan, size, left, right, c, from_zero())
+        matmul_along_k(plan, size, left, right, c, start)
     else:
         left = Left(delta + top * row, row, row, layer.blocks.group * plan.lanes, layer.blocks.group_bytes)
         right = Block(layer.WT.address + p * layer.WT.panel, layer.WT.panel, plan.vector)
-        matmul_along_k(plan, size, left, right, c, from_zero())
+        matmul_along_k(plan, size, left, right, c, start)
 
 
 @inner

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.kernels.matmul import FROM_ROW, ZERO
+from fastbp.engine.kernels.matmul import FROM_ROW, RECTIFIED, ZERO
 from fastbp.engine.structs import layer_at, plan_at, top_layer
 from fastbp.engine.threads.barrier import barrier
 from fastbp.engine.worker.narrow_output import forward_narrow
@@ -86,7 +86,8 @@ def forward(plan, layer, x, batch, worker):
                     output_delta(plan, layer, batch, rectangle)
                     round_deltas(plan, layer, rectangle)
                 else:
-                    product(plan, layer, x, rectangle, ZERO if normalised else FROM_ROW)
+                    rectified = RECTIFIED if layer.in_products != 0 else FROM_ROW
+                    product(plan, layer, x, rectangle, ZERO if normalised else rectified)
                     if not normalised:
                         activate(plan, layer, rectangle, batch.number)
                         round_activations(plan, layer, rectangle)
@@ -95,7 +96,7 @@ def forward(plan, layer, x, batch, worker):
 
 @inner
 def product(plan, layer, x, rectangle, start):
-    """x @ W, from zero or from the bias, into a rectangle of z."""
+    """x @ W, from zero or from the bias, into a rectangle of z; rectified it is a."""
     W, bias, p = layer.W_pairs if plan.keeps_pairs else layer.W, layer.bias, rectangle.panel
     matmul_along_k(
         plan,

@@ -91,7 +91,7 @@ class Block(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What the sums begin with: matmul.ZERO, FROM_C, or FROM_ROW, one row of vectors."""
+    """What the sums begin with, and whether they end with the ReLU: matmul.ZERO, ..."""
 
     row: int  # address
     vector: int  # bytes from a vector to the next
@@ -185,6 +185,12 @@ def from_zero():
 @inner
 def from_itself():
     return Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C))
+
+
+@inner
+def masked_by(address):
+    """From zero, and in the end 0 where the matrix at that address is not above 0."""
+    return Start(address, np.int64(0), np.int64(matmul.MASKED))
 
 
 @inner

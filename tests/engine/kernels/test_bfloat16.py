@@ -13,7 +13,7 @@ from processes import on_x86
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import bfloat16, matmul, rounding
 from fastbp.engine.simd import bfloat16 as pairs
-from fastbp.engine.simd import emit, instructions, vector
+from fastbp.engine.simd import emit, instructions, tile, vector
 from fastbp.engine.simd.vector import I64, Isa, Vectors
 from fastbp.formulas.bfloat16 import rounded
 
@@ -47,7 +47,7 @@ def chain(acc, a, b):
 def as_if(monkeypatch, isa):
     """Code is built for such a CPU."""
     with monkeypatch.context() as patch:
-        for module in (instructions, pairs, bfloat16, matmul):
+        for module in (instructions, pairs, bfloat16, tile):
             patch.setattr(module, "isa", lambda: isa)
         matmul.shapes.cache_clear()
         yield

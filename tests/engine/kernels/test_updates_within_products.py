@@ -5,7 +5,6 @@ import pytest
 from bits import callback, rng_of
 
 import fastbp
-from fastbp.engine import tables
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import matmul, optimizers
 from fastbp.engine.memory import Design, aligned
@@ -60,7 +59,7 @@ def test_trainings_have_the_same_bits(monkeypatch):
     X, Y = rng.standard_normal((230, 33)), rng.standard_normal((230, 5))
     for within in (True, False):
         if not within:
-            monkeypatch.setattr(tables, "_updates_within_products", lambda design: False)
+            monkeypatch.setattr(Design, "updates_within_products", False)
         model = fastbp.MLP([33, 40, 14, 5], output="identity", loss="mse", seed=1)
         model.fit(X, Y, epochs=2, batch_size=101, optimizer=fastbp.Adam(weight_decay=0.1))
         flats.append(model.parameters.flat.copy())
@@ -74,7 +73,7 @@ def test_where_that_is_prepared():
     def prepared(sizes, rule="adam", batch=100, **other):
         activations = ("relu",) * (len(sizes) - 2) + ("identity",)
         design = Design(sizes, activations, "mse", np.dtype("float32"), rule, batch, "train", **other)
-        return tables._updates_within_products(design)
+        return design.updates_within_products
 
     assert prepared((15, 17, 1)) and prepared((3, 15, 17))
     assert not prepared((14, 17, 1)) and not prepared((15, 16, 1)) and not prepared((15, 17, 1), batch=27)

@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.engine.entries.matrices.few_columns import halved, shuffled
-from fastbp.engine.kernels.matmul import opaque
 from fastbp.engine.simd.emit import compile_block, each_block
+from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "c", "c_row")

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.kernels.matmul import opaque
 from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I32, I64, Vec, Vectors, isa
 
 # Bytes of a vector where more are not needed: some CPUs (Zen 4) begin two multiply-adds of 32 bytes in a

@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.engine.entries.matrices.row_sweep import ARGUMENTS
-from fastbp.engine.kernels.matmul import opaque
 from fastbp.engine.simd.emit import compile_block, each_block
+from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 
