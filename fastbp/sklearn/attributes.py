@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import fastbp
 from fastbp.sklearn.epochs import Rates
-from fastbp.sklearn.initial import Options
+from fastbp.sklearn.initial import Draws, Options
 from fastbp.sklearn.inputs import Data
 
 Array = NDArray[Any]
@@ -72,7 +71,7 @@ class Attributes:
     _best_flat: Array
     _optimizer: Rates
     _options: Options
-    _random_state: np.random.RandomState
+    _draws: Draws
 
     def _score(self, data: Data) -> float:
         """How good the network is on these samples; NaN where its outputs are not finite."""

@@ -120,8 +120,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         data = Data(X, self._targets(y), weights)
         self.n_outputs_ = self._outputs(y)
         validation = self._held_out(*held_out)
-        given = self.random_state
-        self._random_state = initial.generator(given)
+        self._draws = initial.Draws(self.random_state)
         if not goes_on:
             for name in COURSE:
                 self.__dict__.pop(name, None)
@@ -132,8 +131,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
             self._fit_lbfgs(data)
         else:
             self._fit_stochastic(data, validation, incremental)
-        initial.spare(self._random_state, given)
-        del self._random_state
+        del self._draws
         self._require_finite()
         if not incremental:  # which has the parameters packed for the next call
             self.model_.backend.give_plans_back()
@@ -156,7 +154,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
         )
         if not goes_on:
             seed = self._seed()  # before the weights are drawn
-            drawn = initial.draw(sizes, self.activation, self._random_state, dtype)
+            drawn = initial.draw(sizes, self.activation, self._draws, dtype)
             model = initial.network(options._replace(seed=seed), *drawn)
         else:
             model = self._model_going_on(options)
@@ -194,7 +192,7 @@ class Network(TransformerMixin, ClassNamePrefixFeaturesOutMixin, Stochastic, Lbf
 
     def _seed(self) -> int:
         """What dropout draws from; without it scikit-learn's generator shall not be disturbed."""
-        return int(self._random_state.randint(1 << 31)) if self._drops else 0
+        return int(self._draws.generator().randint(1 << 31)) if self._drops else 0
 
     def _held_out(self, X_val: Any, y_val: Any) -> Data | None:
         """The caller's validation data."""

@@ -14,6 +14,7 @@ from fastbp.engine.worker.patience import Patience
 from fastbp.inputs.samples import Samples
 from fastbp.network.backend import Steps
 from fastbp.optimizer_base import Optimizer, State
+from fastbp.sklearn.initial import Draws
 from fastbp.training.interrupt import Interrupts
 
 # A call of compiled code takes about so long: Ctrl-C need not wait longer, nor the question whether a team is
@@ -85,7 +86,7 @@ class Rates:
 class Epochs:
     """Runs epochs of a training; what comes after each is others' business.
 
-    random : draws the order of each epoch, a permutation of the one before; None: samples as they lie.
+    draws : for the order of each epoch, a permutation of the one before; None: samples as they lie.
     loss_divisor : what losses, without the penalty, are divided by before they are reported.
     """
 
@@ -95,11 +96,11 @@ class Epochs:
         samples: Samples,
         batch_size: int,
         rates: Rates,
-        random: np.random.RandomState | None,
+        draws: Draws | None,
         loss_divisor: int,
     ) -> None:
         self.model, self.samples, self.batch_size = model, samples, batch_size
-        self.rates, self._random = rates, random
+        self.rates, self._draws = rates, draws
         self.per_epoch = -(-len(samples) // batch_size)
         self._most_steps = max(1, int(CALL_SECONDS / model.backend.guessed_step_seconds(batch_size)))
         # The orders drawn last, and how many of them were used; at first the one that is permuted.
@@ -156,10 +157,14 @@ class Epochs:
 
     def _order(self, epochs: int) -> NDArray[np.int64] | None:
         """Of the next epochs, one after another: of so many, or of those that were drawn in vain."""
-        if self._random is None:
+        if self._draws is None:
             return None
         if self._used == len(self._orders):
-            self._orders, self._used = shuffled(self._random, self._orders[-1], epochs), 0
+            before, rows = self._orders[-1], len(self.samples)
+            (self._orders,) = self._draws.once(
+                ("orders", rows, epochs), lambda random: (shuffled(random, before, epochs),)
+            )
+            self._used = 0
         return self._orders[self._used : self._used + epochs].reshape(-1)
 
     def _of(self, order: NDArray[np.int64] | None, first: int, last: int) -> Steps:

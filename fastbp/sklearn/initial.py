@@ -1,10 +1,11 @@
-"""The network that an estimator's parameters ask for, and scikit-learn's initial weights."""
+"""The network that an estimator's parameters ask for, and what it draws from `random_state`: scikit-learn's
+initial weights, and whatever else."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -14,14 +15,91 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 import fastbp
+from fastbp.engine.threads.locks import lock_of
 from fastbp.network.architecture import Architecture
 from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
 
-# Generators that nobody draws from at the moment. To make one takes as long as a training step of a small
-# network, for a seed from the operating system that is not wanted.
-_SPARE: list[np.random.RandomState] = []
+# How many draws are remembered, and up to how many bytes of each.
+MOST_DRAWS, MOST_BYTES = 8, 1 << 20
+
+Draw = Callable[[np.random.RandomState], tuple[Array, ...]]
+
+
+class Memory:
+    """What was drawn lately from generators made of a number, by that number and all draws up to it. Several
+    Python threads may put and look up."""
+
+    def __init__(self) -> None:
+        self._lock = lock_of(self)
+        self._known: dict[tuple[Any, ...], tuple[Array, ...]] = {}
+
+    def get(self, key: tuple[Any, ...]) -> tuple[Array, ...] | None:
+        with self._lock:
+            return self._known.get(key)
+
+    def put(self, key: tuple[Any, ...], drawn: tuple[Array, ...]) -> None:
+        """Keep it, if it is not too large, and let the oldest ones go."""
+        if sum(array.nbytes for array in drawn) > MOST_BYTES:
+            return
+        for array in drawn:
+            array.flags.writeable = False
+        with self._lock:
+            self._known[key] = drawn
+            while len(self._known) > MOST_DRAWS:
+                del self._known[next(iter(self._known))]
+
+
+MEMORY = Memory()
+
+
+class Draws:
+    """What one fit draws from its `random_state`.
+
+    All fits of a grid search with random_state=0 draw the same initial weights and the same orders of epochs,
+    which takes as long as some of their training steps: they are looked up. The generator is made, and
+    brought to where it should be, when something is asked for that nobody has drawn before.
+    """
+
+    def __init__(self, random_state: Any) -> None:
+        self._random: np.random.RandomState | None = None
+        # The number and what was drawn so far, as long as that is known; of it, what was looked up only.
+        self._asked: tuple[Any, ...] | None = None
+        self._owed: list[Draw] = []
+        if isinstance(random_state, Integral):
+            self._asked = (int(random_state),)
+        else:
+            self._random = check_random_state(random_state)
+
+    def generator(self) -> np.random.RandomState:
+        """For whoever draws himself; what comes after that is not remembered."""
+        random = self._caught_up()
+        self._asked = None
+        return random
+
+    def once(self, what: Hashable, draw: Draw) -> tuple[Array, ...]:
+        """draw(generator), which depends on nothing but `what` and what was drawn up to now; perhaps not to
+        be written into."""
+        if self._asked is None:
+            return draw(self._caught_up())
+        self._asked = (*self._asked, what)
+        drawn = MEMORY.get(self._asked)
+        if drawn is None:
+            drawn = draw(self._caught_up())
+            MEMORY.put(self._asked, drawn)
+        else:
+            self._owed.append(draw)
+        return drawn
+
+    def _caught_up(self) -> np.random.RandomState:
+        if self._random is None:
+            assert self._asked is not None
+            self._random = np.random.RandomState(self._asked[0])
+        for draw in self._owed:
+            draw(self._random)
+        self._owed.clear()
+        return self._random
 
 
 class Options(NamedTuple):
@@ -55,41 +133,28 @@ def most_threads(threads: int | None) -> int | None:
     return threads
 
 
-def generator(random_state: Any) -> np.random.RandomState:
-    """As scikit-learn's `check_random_state`; one that was made of a number is the caller's until `spare`."""
-    if not isinstance(random_state, Integral):
-        found: np.random.RandomState = check_random_state(random_state)
-        return found
-    try:
-        random = _SPARE.pop()
-    except IndexError:
-        return np.random.RandomState(int(random_state))
-    random.seed(int(random_state))
-    return random
-
-
-def spare(random: np.random.RandomState, random_state: Any) -> None:
-    """Nobody needs this generator any more, which `generator` made of that."""
-    if isinstance(random_state, Integral):
-        _SPARE.append(random)
-
-
 def draw(
-    layer_sizes: Sequence[int], activation: str | Sequence[str], random: np.random.RandomState, dtype: Any
-) -> tuple[list[Array], list[Array]]:
+    layer_sizes: Sequence[int], activation: str | Sequence[str], draws: Draws, dtype: np.dtype[Any]
+) -> tuple[Sequence[Array], Sequence[Array]]:
     """Weights (fan_in, fan_out) and biases (fan_out,) of each layer, uniform within
     ±sqrt(factor / (fan_in + fan_out)); factor is 2 with logistic units, else 6.
 
     Glorot and Bengio, AISTATS 2010. Drawn in float64, layer by layer, weights before biases, as in
     scikit-learn: the same numbers from the same generator.
     """
-    weights, biases = [], []
-    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(layer_sizes)):
-        name = activation if isinstance(activation, str) else activation[min(i, len(activation) - 1)]
-        bound = np.sqrt((2.0 if name == "logistic" else 6.0) / (fan_in + fan_out))
-        weights.append(random.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype, copy=False))
-        biases.append(random.uniform(-bound, bound, fan_out).astype(dtype, copy=False))
-    return weights, biases
+    names = (activation,) if isinstance(activation, str) else tuple(activation)
+
+    def drawn(random: np.random.RandomState) -> tuple[Array, ...]:
+        arrays = []
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(layer_sizes)):
+            name = names[min(i, len(names) - 1)]
+            bound = np.sqrt((2.0 if name == "logistic" else 6.0) / (fan_in + fan_out))
+            for shape in ((fan_in, fan_out), (fan_out,)):
+                arrays.append(random.uniform(-bound, bound, shape).astype(dtype, copy=False))
+        return tuple(arrays)
+
+    arrays = draws.once((tuple(layer_sizes), names, dtype), drawn)
+    return arrays[::2], arrays[1::2]
 
 
 def network(options: Options, weights: Sequence[Array], biases: Sequence[Array]) -> fastbp.MLP:

@@ -39,8 +39,8 @@ class Stochastic(Attributes):
         self._begin_curves(held_out is not None)
         samples = model.reader.samples(data.X, data.y, data.weights, False)
         samples = samples.apart_from(model.parameters.flat)
-        random = self._random_state if self.shuffle else None
-        epochs = Epochs(model, samples, batch_size, self._optimizer, random, self._loss_divisor())
+        draws = self._draws if self.shuffle else None
+        epochs = Epochs(model, samples, batch_size, self._optimizer, draws, self._loss_divisor())
         self.n_iter_ = 0
         judged = None
         if held_out is not None:
@@ -80,7 +80,7 @@ class Stochastic(Attributes):
         """Samples to train on, and samples held out for early stopping."""
         rows, held = train_test_split(
             np.arange(len(data)),
-            random_state=self._random_state,
+            random_state=self._draws.generator(),
             test_size=self.validation_fraction,
             stratify=self._strata(data),
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastbp.engine.entries import mersenne, shuffling
+from fastbp.engine.entries import shuffling
 
 
 @pytest.mark.parametrize("kind", [np.random.PCG64, np.random.MT19937])
@@ -57,13 +57,8 @@ def test_what_numpys_older_generator_shuffles_again_and_again(kind, rows, drawn)
     assert ours.randint(1 << 30, size=2000).tolist() == theirs.randint(1 << 30, size=2000).tolist()
 
 
-def test_the_words_of_a_twister_are_where_they_are_read():
-    """With another layout NumPy shuffles, in three times the time."""
-    assert mersenne.is_known()
-
-
 def test_rows_that_need_numbers_of_64_bits_are_shuffled_by_numpy(monkeypatch):
     orders = shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3)
     monkeypatch.setattr(shuffling, "MOST_ROWS", 64)
-    monkeypatch.setattr(shuffling, "mersenne", None)
+    monkeypatch.setattr(shuffling, "shuffle_call", None)
     assert orders.tolist() == shuffling.shuffled(np.random.RandomState(5), np.arange(70), 3).tolist()

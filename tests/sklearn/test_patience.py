@@ -121,4 +121,4 @@ def test_a_fit_within_a_fit_has_a_generator_of_its_own():
     alone, around = (fitted(ours, 3, max_iter=4, callbacks=callbacks) for callbacks in (None, fit_another))
     assert alone.loss_curve_ == around.loss_curve_
     again = fitted(ours, 3, max_iter=4)
-    assert again.loss_curve_ == alone.loss_curve_ and not hasattr(again, "_random_state")
+    assert again.loss_curve_ == alone.loss_curve_ and not hasattr(again, "_draws")

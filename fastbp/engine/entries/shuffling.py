@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from fastbp.engine.compile.arrays import capsule_pointer, data_at
 from fastbp.engine.compile.intrinsics import peek, store_number
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.entries import mersenne
 from fastbp.engine.simd.emit import bits_for, compile_block
 from fastbp.engine.simd.vector import I32, I64
 
@@ -167,13 +166,18 @@ def permutations(generator: np.random.Generator, at: int, rows: int, count: int)
 def shuffled(random: np.random.RandomState, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """(count, rows) what `random.shuffle` makes of `rows`, of that, and so on; as many draws, under NumPy's
     lock, as there."""
-    generator = random._bit_generator  # NumPy's stubs declare it; there is no other way to it
-    if type(generator) is np.random.MT19937 and len(rows) <= MOST_ROWS and mersenne.is_known():
-        with generator.lock:
-            return mersenne.composed(generator, rows, count)
     orders = np.empty((count, len(rows)), np.int64)
-    for order in orders:
-        order[...] = rows
-        random.shuffle(order)
-        rows = order
+    if len(rows) > MOST_ROWS:
+        for order in orders:
+            order[...] = rows
+            random.shuffle(order)
+            rows = order
+        return orders
+    generator = random._bit_generator  # NumPy's stubs declare it; there is no other way to it
+    at = capsule_pointer(generator.capsule, b"BitGenerator")
+    call, size, before = shuffle_call(), len(rows), data_at(rows)
+    with generator.lock:
+        for here in range(data_at(orders), data_at(orders) + orders.nbytes, 8 * size):
+            call(at, before, size, here, 1)
+            before = here
     return orders
