@@ -7,7 +7,7 @@ from typing import Any
 
 from fastbp import activations
 from fastbp.engine.compile.uncounted import counted, uncounted
-from fastbp.engine.entries.flat import NO_SCALAR
+from fastbp.engine.entries.flat import LIGHT, NO_SCALAR
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
@@ -22,8 +22,13 @@ from fastbp.kernels.elementwise import OF_EXP, OF_SOFTMAX, SIMPLE
 from fastbp.kernels.linking import run
 
 
-def _value(name: str, formula: str, numpy: str, cost: int = OF_EXP) -> Any:
-    """cost: of a byte, see elementwise.py."""
+def _cost_of(formula: str) -> int:
+    """Of a byte, see elementwise.py."""
+    return SIMPLE if formula in LIGHT else OF_EXP
+
+
+def _value(name: str, formula: str, numpy: str) -> Any:
+    cost = _cost_of(name)
 
     def value(z: Any, out: Any = None) -> Any:
         check("z", z, 0, z)
@@ -56,6 +61,7 @@ def _activation(name: str) -> Any:
 def _derivative(name: str) -> Any:
     """Of an activation: delta times act'(z)."""
     key = f"{name}_backward"
+    cost = _cost_of(key)
 
     def derivative(delta: Any, z: Any, a: Any, out: Any = None) -> Any:
         check("delta", delta, 0, delta)
@@ -69,7 +75,7 @@ def _derivative(name: str) -> Any:
         unlike_overlap(span(out), span(z))
         unlike_overlap(span(out), span(a))
         numbers = (address(delta), address(z), address(a), address(d), delta.size, NO_SCALAR)
-        run(key, delta, delta.nbytes * OF_EXP >> 10, numbers)
+        run(key, delta, delta.nbytes * cost >> 10, numbers)
         return counted(d)
 
     derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
@@ -88,7 +94,7 @@ def _derivative(name: str) -> Any:
     return kernel(derivative)
 
 
-relu = _value("relu", "max(0, z); NaN stays NaN.", "np.maximum(z, 0)", SIMPLE)
+relu = _value("relu", "max(0, z); NaN stays NaN.", "np.maximum(z, 0)")
 sigmoid = _value(
     "sigmoid",
     "1 / (1 + exp(-z)), at most 2.5 ulp off; nothing overflows, NaN stays NaN.",

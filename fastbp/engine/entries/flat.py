@@ -49,7 +49,8 @@ WITH_SCALAR = {"sgd_step"}
 ALIGNED_FROM = 1024
 # Formulas of a few instructions, which are worth fewer turns of the loop.
 LIGHT = {
-    *("identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error", "sgd_step")
+    *("identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error", "sgd_step"),
+    *(f"{name}_backward" for name in ("identity", "leaky_relu", "tanh", "elu", "selu")),
 }
 
 
