@@ -34,6 +34,9 @@ PART_PANELS = 4
 # and the lines that cross at them take.
 HALVES_FROM, WORK_OF_TREE, MOST_UNEVEN = 30_000, 280, 40_000
 LINE = 64
+# Multiply-adds of a step in bfloat16 from which what is rounded is kept (32 x 32-128-1 and 50 x 19-45-7 take
+# 0.91 times as long without, 64 x 32-96-3 as long).
+PAIRS_FROM = 400_000
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
@@ -148,9 +151,10 @@ class Design:
 
     @cached_property
     def keeps_pairs(self) -> bool:
-        """Whether what products in bfloat16 read is kept rounded. In a step it is read more than once;
+        """Whether what products in bfloat16 read is kept rounded. In a large step it is read more than once;
         elsewhere products round for themselves, so that they can read the caller's own arrays."""
-        return self.precision is not None and self.use == "train"
+        large = self.multiply_adds >= PAIRS_FROM
+        return self.precision is not None and self.use == "train" and large
 
     @cached_property
     def rounds(self) -> bool:

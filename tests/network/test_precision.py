@@ -15,6 +15,7 @@ import pytest
 
 import fastbp
 import fastbp.reference
+from fastbp.engine import memory
 from fastbp.formulas.bfloat16 import rounded
 from fastbp.storage import model_file
 
@@ -40,6 +41,12 @@ def assert_alike(got, expected, steps=1):
         scale, error = np.abs(e).max() + 1e-30, np.abs(g - e)
         assert error.max() <= steps * 2.0**-8 * scale
         assert np.mean(error > steps * 3e-6 * scale) <= 0.02 * steps
+
+
+@pytest.fixture(autouse=True, params=[0, memory.PAIRS_FROM], ids=["kept", "small"])
+def _pairs_from(monkeypatch, request):
+    """What is rounded is kept in steps of any size, or only in large ones, of which there are none here."""
+    monkeypatch.setattr(memory, "PAIRS_FROM", request.param)
 
 
 SHAPES = [

@@ -24,8 +24,10 @@ import numpy as np
 
 import fastbp
 from fastbp import kernels
+from fastbp.engine import memory
 from fastbp.engine.compile.arrays import capsule_pointer
 
+memory.PAIRS_FROM = 0  # all networks here are small
 PAGE = mmap.PAGESIZE
 EDGES = (
     1,

@@ -11,6 +11,7 @@ import numpy as np
 
 import fastbp
 from fastbp.callbacks import EarlyStopping
+from fastbp.engine import memory
 
 Array = np.ndarray[Any, Any]
 SIZES, ROWS, BATCH = [20, 40, 3], 200, 40
@@ -214,6 +215,7 @@ def models(module: ModuleType) -> list[Callable[[], tuple[Any, Any]]]:
 
     def rounded() -> tuple[Any, Any]:
         """Which keeps copies of its weights, rounded, in two layouts."""
+        memory.PAIRS_FROM = 0
         options = {"precision": "bfloat16", "output": "identity", "max_norm": 1.0}
         return module.MLP(SIZES, seed=3, **options), module.Adam(0.01, clip_norm=1.0)
 

@@ -23,7 +23,7 @@ import fastbp
 import fastbp.model
 from fastbp import activations, losses
 from fastbp.activations import ACTIVATIONS
-from fastbp.engine import binding, plan
+from fastbp.engine import binding, memory, plan
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.struct import at
 from fastbp.engine.entries import two_layer
@@ -47,6 +47,8 @@ OPTIMIZERS = {
 STEPS = 20
 # Each worker gathers batches for itself, or all of them share them.
 NEAR_DATA = binding.NEAR_DATA, 0
+# In bfloat16 all steps keep what they round, or only large ones.
+PAIRS_FROM = 0, memory.PAIRS_FROM
 # (batch, layer sizes) of networks whose last layer is cut into parts, with two to sixteen of them; behind
 # them some whose two parts are small or of unequal size.
 IN_PARTS = [
@@ -121,6 +123,7 @@ def _many_kinds(threads: int, every: int, rng: np.random.Generator) -> Iterator[
             regular = {k: value for k, value in regular.items() if k in ("input_noise", "precision")}
         if dtype == "float64":
             regular = {k: value for k, value in regular.items() if k != "precision"}
+        memory.PAIRS_FROM = PAIRS_FROM[i // every // len(REGULAR) % 2]
         scale = 1.0
         if i % 4 == 1:  # rows that are converted as they are gathered
             X, scale = (20 * X).astype(np.int8), 0.05
