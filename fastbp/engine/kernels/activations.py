@@ -62,7 +62,7 @@ def _silu_backward(v: Vectors, z: Vec, a: Vec, d: Vec) -> Vec:
 
 def _mish_parts(v: Vectors, z: Vec) -> tuple[Vec, Vec, Vec]:
     """t = exp(-|z|), then numerator and denominator of tanh(log(1 + exp(z)))."""
-    t = v.exp(-v.abs(z))
+    t = v.exp_below(-v.abs(z))
     numerator = v.select(z > 0.0, 1.0 + 2.0 * t, t * (t + 2.0))
     return t, numerator, numerator + v.select(z > 0.0, 2.0 * t * t, 2.0)
 
@@ -104,7 +104,7 @@ ACTIVATIONS: dict[str, Activation] = {
     # 1 - exp(-a) is sigmoid(z)
     "exp": Activation(lambda v, z: v.exp(z), lambda v, z, a, d: d * a, keeps_zero=False),
     "softplus": Activation(
-        lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp(-v.abs(z))),
+        lambda v, z: v.maximum(z, 0.0) + v.log1p_of_unit(v.exp_below(-v.abs(z))),
         lambda v, z, a, d: -d * v.expm1(-a),
         keeps_zero=False,
     ),

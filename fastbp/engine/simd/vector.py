@@ -58,10 +58,15 @@ class Vectors(Instructions):
     def exp(self, x: Vec) -> Vec:
         """exp(x), at most 1 ulp off; 0 where it would be subnormal, infinity from the last 4 digits before
         the overflow on; NaN stays NaN."""
-        low, high = self._exp_range
+        _, high = self._exp_range
+        beyond = self.b.fcmp_unordered(">", x.value, self._v(high))
+        return self.select(beyond, x + math.inf, self.exp_below(x))
+
+    def exp_below(self, x: Vec) -> Vec:
+        """The same for x that are known to be no larger than that; NaN becomes some number."""
+        low, _ = self._exp_range
         power, r = self._power_of_two_and_rest(x)
-        p = self.select(x < low, 0.0, self._scaled(self._exp_of_rest(r), power))
-        return self.select(self.b.fcmp_unordered(">", x.value, self._v(high)), x + math.inf, p)
+        return self.select(x < low, 0.0, self._scaled(self._exp_of_rest(r), power))
 
     def log(self, x: Vec) -> Vec:
         """log(x) for normal numbers x > 0, at most 4 ulp off; of a subnormal one some number; infinity and
@@ -121,7 +126,7 @@ class Vectors(Instructions):
         y = self.minimum(self.abs(x), 40.0)
         square = y * y
         rest = self.fma(y, y, -square)  # exp would multiply the rounding error of the square by the square
-        e = self.exp(-0.5 * square) * (1.0 - 0.5 * rest)
+        e = self.exp_below(-0.5 * square) * (1.0 - 0.5 * rest)  # NaN through the rest
         r = 1.0 / (y + 4.0)
         tail = self.series(1.0 - 8.0 * r, coefficients.NORMAL) * r * e
         return self.select(x < 0.0, tail, 1.0 - tail), e
