@@ -65,9 +65,12 @@ PACKING_ROWS, SMALL, LARGE = 30, 24 * 1024, 384 * 1024
 WIDE_SMALL, WIDE_PANELS = 64 * 1024, 8
 # So many rows are as high as microkernels of four vectors are on every CPU.
 LOW_ROWS = 3
-# Up to so many rows sweep along the rows of B, where it has so many panels: fewer have all sums in registers.
-# Bytes of C in one sweep.
-SWEPT_ROWS, SWEPT_PANELS, SWEPT = 12, 5, 16 * 1024
+# Up to so many rows sweep along the rows of B, or if B is large, where it has so many panels: fewer have all
+# sums in registers. And any number of rows up to so many k, or as many as write C at once. Bytes of C in one
+# sweep.
+SWEPT_ROWS, SWEPT_ROWS_OF_LARGE, SWEPT_PANELS, SWEPT_DEPTH, SWEPT = 2, 8, 5, 8, 16 * 1024
+# So few rows read B where it lies.
+FEW = 12
 # k of A.T @ B of two columns that are many, see `deep`.
 DEEP = 16
 # A @ B.T as dot products: of so few numbers, of so few rows, and where there are many k of so many rows or
@@ -142,13 +145,17 @@ def way_of_dots(rows, depth, columns, lanes):
 def way_of(kind, shape, lanes, size):
     """How a product is done. (Numbers are the same in any way.) shape: rows, depth, columns."""
     rows, depth, columns = shape
-    panels, small, few = (columns + lanes - 1) // lanes, depth * columns * size < SMALL, 2 * PACKING_PAIRS - 2
+    panels = (columns + lanes - 1) // lanes
     if kind == B_TRANSPOSED:
         return ANY_WAY
-    if rows <= SWEPT_ROWS and not (rows <= LOW_ROWS and small) and panels >= SWEPT_PANELS:
+    if depth <= row_sweep.TOGETHER and (panels > 2 or rows <= FEW):
         return FEW_ROWS
-    if rows <= LOW_ROWS and small:
+    few = SWEPT_ROWS_OF_LARGE if depth * columns * size >= LARGE else SWEPT_ROWS
+    if panels >= SWEPT_PANELS and (depth <= SWEPT_DEPTH or rows <= few):
+        return FEW_ROWS
+    if rows <= FEW:
         return IN_PLACE
+    small, few = depth * columns * size < SMALL, 2 * PACKING_PAIRS - 2
     if lanes * size >= WIDE and columns * size % BAD_STRIDE != 0:
         small, few = depth * columns * size < WIDE_SMALL, WIDE_PANELS
     return IN_PLACE if small and (kind == PLAIN or panels <= few) else ANY_WAY
@@ -179,19 +186,20 @@ def in_place(job, links, rows, panels):
 
 @inner
 def few_rows(job, links, rows, panels):
-    """Rows r0 to r1 and panels p0 to p1 of C, row by row of B, so many columns at a time that C stays in the
-    first-level cache. A last panel that is moved back begins in columns of the same worker."""
+    """Rows r0 to r1 and panels p0 to p1 of C, some rows at a time, row by row of B, so many columns that C
+    stays in the first-level cache. A last panel that is moved back begins in columns of the same worker."""
     (r0, r1), (p0, p1) = rows, panels
     size, lanes, row = links.itemsize, links.lanes, job.columns * links.itemsize
-    step, zero = max(2, SWEPT // ((r1 - r0) * lanes * size)), np.int64(0)
-    for panel in range(p0, p1, step):
-        column = column_of(job, lanes, panel)
-        columns = min(min(panel + step, p1) * lanes, job.columns) - column
-        a = a_from(job, size, r0, zero, job.depth)
+    step, zero = max(2, SWEPT // (min(r1 - r0, row_sweep.MOST) * lanes * size)), np.int64(0)
+    for top in range(r0, r1, row_sweep.MOST):
+        a, rows = a_from(job, size, top, zero, job.depth), min(r1 - top, row_sweep.MOST)
         a_row, a_k = (size, a.stride) if job.kind == A_TRANSPOSED else (a.stride, size)
-        bias = job.bias + column * size if job.bias != 0 else 0
-        b, c = job.b + column * size, job.c + r0 * row + column * size
-        call(links.k6, (a.address, a_row, a_k, r1 - r0, job.depth, b, row, columns, bias, c, row))
+        for panel in range(p0, p1, step):
+            column = column_of(job, lanes, panel)
+            columns = min(min(panel + step, p1) * lanes, job.columns) - column
+            bias = job.bias + column * size if job.bias != 0 else 0
+            b, c = job.b + column * size, job.c + top * row + column * size
+            call(links.k6, (a.address, a_row, a_k, rows, job.depth, b, row, columns, bias, c, row))
 
 
 @inner
@@ -232,7 +240,7 @@ def rectangle(job, links, rows, pairs):
     size, height = links.itemsize, links.height
     of_matrix = job.depth * job.columns * size
     enough = of_matrix >= (SMALL if r1 - r0 >= PACKING_ROWS else LARGE)
-    packs_b = job.kind == B_TRANSPOSED or (r1 - r0 > SWEPT_ROWS and enough)
+    packs_b = job.kind == B_TRANSPOSED or (r1 - r0 > FEW and enough)
     pays = q1 - q0 >= PACKING_PAIRS if job.kind == A_TRANSPOSED else rows_conflict(job, links)
     packs_a = pays and r1 - r0 >= height
     if not packs_a and not packs_b:

@@ -8,7 +8,8 @@
 The microkernel (kernels/matmul.py) has C in registers and walks down the columns of B. Where B is not packed
 and its rows are long, each of its steps is on another page, and no hardware foresees the next one. Here B
 comes as fast as the caches can send it, and it is the few rows of C that go back and forth, within the
-first-level cache. Each element of C is the same chain of multiply-adds in the order of k.
+first-level cache; the first time they are written only, so that of few k C is written once, as memory has it.
+Each element of C is the same chain of multiply-adds in the order of k.
 """
 
 from __future__ import annotations
@@ -53,14 +54,15 @@ class _Sweep:
 
     def emit(self) -> None:
         b, v, ops = self.b, self.v, self.ops
-        with cgutils.for_range(b, v["rows"], intp=I64) as loop:
-            self._start(loop.index)
-        groups = b.sdiv(v["depth"], I64(TOGETHER))
+        left = b.and_(v["depth"], I64(TOGETHER - 1))
+        first = b.select(b.icmp_signed("==", left, I64(0)), I64(TOGETHER), left)
+        first = b.select(b.icmp_signed("==", v["depth"], I64(0)), I64(0), first)
+        for count in range(TOGETHER + 1):
+            with b.if_then(b.icmp_signed("==", first, I64(count))):
+                self._all_rows(I64(0), count, first=True)
+        groups = b.sdiv(b.sub(v["depth"], first), I64(TOGETHER))
         with cgutils.for_range(b, groups, intp=I64) as loop:
-            self._all_rows(b.mul(loop.index, I64(TOGETHER)), TOGETHER)
-        done = b.mul(groups, I64(TOGETHER))
-        with cgutils.for_range(b, b.sub(v["depth"], done), intp=I64) as loop:
-            self._all_rows(b.add(done, loop.index), 1)
+            self._all_rows(b.add(first, b.mul(loop.index, I64(TOGETHER))), TOGETHER)
         with b.if_then(self.has_last), cgutils.for_range(b, v["rows"], intp=I64) as loop:
             row = b.add(v["c"], b.mul(loop.index, v["c_row"]))
             ops.store(ops.load(self._sums_of_last(loop.index)), b.add(row, self.end))
@@ -68,33 +70,17 @@ class _Sweep:
     def _sums_of_last(self, i: ir.Value) -> ir.Value:
         return self.b.add(self.last_sums, self.b.mul(i, self.vector))
 
-    def _start(self, i: ir.Value) -> None:
-        """A row of C becomes the bias, or 0."""
-        b, v, ops = self.b, self.v, self.ops
-        row = b.add(v["c"], b.mul(i, v["c_row"]))
-        given = b.icmp_signed("!=", v["bias"], I64(0))
-        source = b.select(given, v["bias"], row)  # without one, what is read does not matter
-
-        def start(at: ir.Value, target: ir.Value) -> None:
-            ops.store(ops.select(given, ops.load(b.add(source, at)), 0.0), target)
-
-        with cgutils.for_range(b, self.whole, intp=I64) as loop:
-            at = b.mul(loop.index, self.vector)
-            start(at, b.add(row, at))
-        with b.if_then(self.has_last):
-            start(self.end, self._sums_of_last(i))
-
-    def _all_rows(self, k: ir.Value, count: int) -> None:
-        """So many k, for all rows of C."""
+    def _all_rows(self, k: ir.Value, count: int, first: bool = False) -> None:
+        """So many k, for all rows of C; first: C starts with them."""
         b, rows = self.b, self.v["rows"]
         pairs = b.sdiv(rows, I64(HEIGHT))
         with cgutils.for_range(b, pairs, intp=I64) as loop:
-            self._rows(b.mul(loop.index, I64(HEIGHT)), HEIGHT, k, count)
+            self._rows(b.mul(loop.index, I64(HEIGHT)), HEIGHT, k, count, first)
         done = b.mul(pairs, I64(HEIGHT))
         with cgutils.for_range(b, b.sub(rows, done), intp=I64) as loop:
-            self._rows(b.add(done, loop.index), 1, k, count)
+            self._rows(b.add(done, loop.index), 1, k, count, first)
 
-    def _rows(self, i: ir.Value, height: int, k: ir.Value, count: int) -> None:
+    def _rows(self, i: ir.Value, height: int, k: ir.Value, count: int, first: bool) -> None:
         """So many k, for so many rows of C from i on."""
         b, v, ops = self.b, self.v, self.ops
         a = vector_at(b, v["a"], i, v["a_row"], k, v["a_k"])
@@ -105,10 +91,14 @@ class _Sweep:
         source = [b.add(v["b"], b.mul(b.add(k, I64(n)), v["b_row"])) for n in range(count)]
         target = [b.add(v["c"], b.mul(b.add(i, I64(r)), v["c_row"])) for r in range(height)]
 
+        given = b.icmp_signed("!=", v["bias"], I64(0))
+        bias = b.select(given, v["bias"], target[0])  # without one, what is read does not matter
+
         def visit(at: ir.Value, places: list[ir.Value]) -> None:
+            start = ops.select(given, ops.load(b.add(bias, at)), 0.0) if first else None
             of_b = [ops.load(b.add(row, at)) for row in source]
             for place, factors in zip(places, numbers, strict=True):
-                total: Vec = ops.load(place)
+                total: Vec = start or ops.load(place)
                 for factor, vector in zip(factors, of_b, strict=True):
                     total = ops.fma(factor, vector, total)
                 ops.store(total, place)
