@@ -69,6 +69,9 @@ __all__ = [
     "shapes",
 ]
 
+# With OF_C there are variants of so many vectors and up to so many rows: to compile the others takes a while.
+LOW = {1: 8, 2: 14, 4: 7}
+
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
 # one waits for its own sums. Strides are in bytes.
 ARGUMENTS = (
@@ -94,7 +97,9 @@ def emit_product(
 ) -> None:
     """Cut the rows into tiles, and jump to the variant of each. relu: whether sums may end with it."""
     v, mask = dict(zip(ARGUMENTS, args, strict=True)), ACTIVATIONS["relu"].backward if relu else None
-    widths = {width: most for width, most in shapes().items() if width <= 4 or prefetch != OF_C}
+    widths = shapes()
+    if prefetch == OF_C:
+        widths = {width: min(most, LOW[width]) for width, most in widths.items() if width in LOW}
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
     tallest = I64(0)
