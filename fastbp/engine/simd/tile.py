@@ -34,7 +34,7 @@ UNROLLED, UNROLLED_FROM = 2, 10
 FROM_ONE = 3
 # What a variant prefetches: nothing, A and B, or the next tile of C where so many k are added up (5% in
 # products whose C is a large matrix of the caller's: a tile's rows are far from each other). The last one has
-# tiles of up to four vectors only: to compile the others takes a while.
+# fewer variants (see matmul.py).
 NOTHING, OF_OPERANDS, OF_C = 0, 1, 2
 PREFETCH_DEPTH = 128
 # With OF_C, and where registers are many, also B of so many k later: the pages of a panel follow each other,
