@@ -29,10 +29,10 @@ NARROW_OUTPUTS = 12
 # with a tree of additions, as long as 1 or 2 panels take.
 PART_PANELS = 4
 # Two parts, where workers meet once in a step instead of four times, may be of fewer panels and of unequal
-# size. For that a step has so many multiply-adds, below which no team is tried, and so many for each dot
-# product, of which one more tree is 6%; and of two workers one has not more to do by more than three barriers
-# and the lines that cross at them take.
-HALVES_FROM, WORK_OF_TREE, MOST_UNEVEN = 30_000, 280, 40_000
+# size. For that a row has so many multiply-adds, below which a step is hardly worth a team, and so many for
+# each dot product, of which one more tree is 6%; and of two workers one has not more to do, with so many
+# rows, than three barriers and the lines that cross at them take.
+HALVES_FROM, WORK_OF_TREE, MOST_UNEVEN, BATCH_OF_HALVES = 1_000, 280, 640, 64
 LINE = 64
 # Multiply-adds of a step in bfloat16 from which what is rounded is kept (32 x 32-128-1 and 50 x 19-45-7 take
 # 0.91 times as long without, 64 x 32-96-3 as long).
@@ -193,14 +193,27 @@ class Design:
 
     @cached_property
     def _pays_in_halves(self) -> bool:
-        """Whether two parts pay where fan_in is few panels, or these cannot be shared equally."""
-        panels, half, work = self.rounded[-2] // self.lanes, self._panels_of(2), self.multiply_adds
-        trees = self.layer_sizes[-1] * self.rounded_batch
+        """Whether two parts pay where fan_in is few panels, or these cannot be shared equally. However large
+        the batch is: a row's sums do not depend on that."""
+        panels, half, work = (
+            self.rounded[-2] // self.lanes,
+            self._panels_of(2),
+            self.multiply_adds // self.batch,
+        )
+        trees = self.layer_sizes[-1]
         return (
             half < panels
             and work >= max(HALVES_FROM, WORK_OF_TREE * trees)
             and (half / panels - 1 / 2) * work <= MOST_UNEVEN
         )
+
+    @cached_property
+    def owned_parts(self) -> int:
+        """So many parts may be shared by workers, each part one worker's: all, or where they are too unequal
+        for so large a batch, 1."""
+        panels = self.rounded[-2] // self.lanes
+        uneven = self.panels_of_part * self.parts / panels - 1 if self.parts > 1 else 0
+        return self.parts if uneven * self.multiply_adds <= 2 * BATCH_OF_HALVES * MOST_UNEVEN else 1
 
     @cached_property
     def panels_of_part(self) -> int:

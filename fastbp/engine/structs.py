@@ -133,8 +133,7 @@ class Layer(Struct):
     rows_in_place: int  # whether z and a are
 
 
-# Layer.narrow: it lies the other way round, z and delta as [fan_out][batch]; of a single row as elsewhere.
-NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2
+NOT_NARROW, OF_MANY_ROWS, OF_ONE_ROW = 0, 1, 2  # Layer.narrow: z of many rows is [fan_out][batch]
 # Where products round for themselves: the rows of A that are rounded at once, and the vectors of B.
 PAIRED_ROWS, MOST_VECTORS = 64, 8
 NOT_DIRECT, ADDED, REPLACED = 0, 1, 2  # Layer.direct
@@ -241,6 +240,7 @@ class Parts(Struct):
     """A narrow output layer's dot products are sums of parts."""
 
     count: int
+    owned: int  # so many are owned by single workers; 1: none
     address: int  # twice `count` parts, since steps alternate
     part: int  # bytes of one
     zeros: int  # a row of them: what all parts but the first begin with

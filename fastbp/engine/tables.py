@@ -89,7 +89,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     plan.layers, plan.lanes = len(layers), design.lanes
     plan.vector, plan.itemsize = design.vector, design.dtype.itemsize
     plan.many_registers, plan.depth, plan.block = int(isa().registers == 32), DEPTH, BLOCK
-    plan.batch, plan.steps_per_epoch, plan.last_step, plan.parts.count = design.batch, 1, 1, 1
+    plan.batch, plan.steps_per_epoch, plan.last_step = design.batch, 1, 1
+    plan.parts.count = plan.parts.owned = 1
     plan.states, plan.state = design.states, sum(design.packed)
     _kernels(plan, design)
     finishes = design.clip_norm or design.max_norm is not None
@@ -247,7 +248,7 @@ def _narrow(plan: Plan, layer: Layer, design: Design, memory: Memory) -> None:
     owners = min(most_workers(), parts)
     layer.z, layer.delta = memory.new(own * owners), memory.new(own * owners)
     layer.a, layer.dz = layer.z, layer.delta
-    plan.parts.count, plan.parts.own = parts, own
+    plan.parts.count, plan.parts.own, plan.parts.owned = parts, own, design.owned_parts
     if parts > 1:
         plan.parts.address, plan.parts.part = memory.new(2 * parts * own), own
         plan.parts.zeros = memory.new(design.rounded[-1] * itemsize)

@@ -59,7 +59,7 @@ IN_PARTS = [
     (37, [20, 192, 2]),
     (32, [32, 64, 1]),
     (50, [19, 45, 7]),
-    (70, [12, 30, 45, 3]),
+    (70, [8, 20, 45, 3]),
 ]
 # What the networks at these places have besides.
 IN_PARTS_TOO: dict[int, dict[str, Any]] = {3: {"dropout": 0.3}, 6: {"l2": 0.1}, 7: {"max_norm": 0.5}}

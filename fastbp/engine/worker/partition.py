@@ -161,7 +161,7 @@ def own_panels(plan, layer, worker):
 def owns_partial_sums(plan, worker):
     """Whether each worker has, of a narrow output layer and the layer below, whole parts to itself (see
     narrow_output.py)."""
-    return worker.n > 1 and plan.parts.count % worker.n == 0
+    return worker.n > 1 and plan.parts.owned % worker.n == 0
 
 
 @inner
