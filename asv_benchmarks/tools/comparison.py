@@ -84,7 +84,12 @@ def block(record: dict[str, Any]) -> str:
     fits: list[str] = []
     if "estimators" in record:
         whole = table(estimators.rows_of(record["estimators"], report.ratio_text), words=2)
-        fits = ["", "Whole calls of `fit` of `fastbp.sklearn` and of scikit-learn:", "", *whole]
+        what = (
+            "Whole calls of `fit` of `fastbp.sklearn` and of scikit-learn, all with `random_state=0` (fastbp "
+            "remembers what a number draws, up to 1 MB of initial weights or orders each, as it does in a "
+            "grid search):"
+        )
+        fits = ["", what, "", *whole]
     losses = any(cell.startswith("**") for row in rows for cell in row)
     slower = f"Bold, with {report.SLOWER}: fastbp is slower." if losses else "fastbp is nowhere slower."
     text = [
