@@ -14,7 +14,7 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.struct import Struct, struct, view_of
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.kernels import activations, copies, reductions
-from fastbp.engine.worker.partition import Worker, part_of
+from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
 
 # Numbers that are never cut: some cache lines of either dtype.
 PIECE = 256
@@ -65,8 +65,7 @@ def _elementwise(t, n, address):
     """Worker t's share of the numbers."""
     job, worker = _elementwise_at(address), Worker(t, n)
     links = links_at(job.links)
-    first, last = part_of((job.count + PIECE - 1) // PIECE, worker)
-    first, last = first * PIECE, min(last * PIECE, job.count)
+    first, last = part_in_pieces(job.count, PIECE, worker)
     here = first * links.itemsize
     arrays = (job.x + here, job.y + here, job.z + here, job.out + here)
     call(links.k0, (arrays, last - first, job.scalar))

@@ -44,6 +44,13 @@ def part_of(count, worker):
 
 
 @inner
+def part_in_pieces(count, piece, worker):
+    """The same, cut nowhere but between whole pieces of so many."""
+    first, last = part_of((count + piece - 1) // piece, worker)
+    return min(first * piece, count), min(last * piece, count)
+
+
+@inner
 def part_of_rows(plan, rows, worker):
     """The worker's part of the rows of a batch."""
     if plan.keeps_pairs == 0:

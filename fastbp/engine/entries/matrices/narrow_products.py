@@ -24,7 +24,7 @@ from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, product_at
 from fastbp.engine.entries.matrices.products import deep
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
-from fastbp.engine.worker.partition import Worker, part_of
+from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
 
 # Rows of C.T up to which four vectors have their sums in registers.
 LOW = 7
@@ -41,15 +41,13 @@ def _dots(t, n, address):
     """Worker t's part of A @ B.T as dot products: columns, or where there are more of them rows."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
-    lanes, size = links.lanes, links.itemsize
+    size = links.itemsize
     (r0, r1), (q0, q1) = (np.int64(0), job.rows), (np.int64(0), job.columns)
     if job.rows > job.columns:
-        first, last = part_of(whole(job.rows, lanes), worker)
-        r0, r1 = first * lanes, min(last * lanes, job.rows)
+        r0, r1 = part_in_pieces(job.rows, links.lanes, worker)
     else:
-        first, last = part_of(whole(job.columns, lanes), worker)
-        q0, q1 = first * lanes, min(last * lanes, job.columns)
-    if first == last:
+        q0, q1 = part_in_pieces(job.columns, links.lanes, worker)
+    if r0 == r1 or q0 == q1:
         return
     row, c_row = job.depth * size, job.columns * size
     a, b, c = job.a + r0 * row, job.b + q0 * row, job.c + r0 * c_row + q0 * size
@@ -113,10 +111,10 @@ def _few_columns(t, n, address):
     """Worker t's rows of A @ B, or A @ B.T."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
-    first, last = part_of(whole(job.rows, links.lanes), worker)
-    if first == last:
+    rows = part_in_pieces(job.rows, links.lanes, worker)
+    if rows[0] == rows[1]:
         return
-    rows, of_packed = (first * links.lanes, min(last * links.lanes, job.rows)), packed_bytes(job, links)
+    of_packed = packed_bytes(job, links)
     of_turned = job.depth * links.lanes * links.itemsize if job.kind == B_TRANSPOSED else 0
     if of_packed + of_turned == 0:
         by_rows_of_b(job, links, rows, (job.b, job.columns * links.itemsize), np.int64(0))
@@ -187,13 +185,13 @@ def _narrow(t, n, address):
     """Worker t's rows of A.T @ B, in narrow vectors."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
-    first, last = part_of(whole(job.rows, links.lanes), worker)
-    if first == last:
+    r0, r1 = part_in_pieces(job.rows, links.lanes, worker)
+    if r0 == r1:
         return
     if job.columns < job.rows < links.lanes and deep(job.depth, job.columns):
         turned(job, links)
         return
-    r0, r1, size = first * links.lanes, min(last * links.lanes, job.rows), links.itemsize
+    size = links.itemsize
     a_row, row = job.rows * size, job.columns * size
     a, c, bias = job.a + r0 * size, job.c + r0 * row, np.int64(0)
     call(links.k0, (a, size, a_row, r1 - r0, job.depth, job.b, row, job.columns, bias, c, row))
