@@ -35,10 +35,10 @@ class Embeddable(Network):
 
     def predict(self, X: ArrayLike, *, check_finite: bool = True) -> Array:
         """The output (batch, outputs) for X (batch, inputs), as a new array. Errors as `forward`."""
-        self.parameters.adopt()
         out = self.backend.predict_few_rows(X, check_finite)
         if out is not None:
             return out
+        self.parameters.adopt()
         x = self.reader.input_rows(X, check_finite)
         if not isinstance(x, Rows):
             return self.backend.predict(x)

@@ -193,7 +193,8 @@ class Backend(ABC):
         """The last activation for X (rows, inputs), C-ordered, as a new array."""
 
     def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
-        """`predict` for what a caller gave, where that is quick to see through; None elsewhere."""
+        """`predict` for what a caller gave, where that is quick to see through and the parameters' lists
+        hold what they held; None elsewhere."""
         return None
 
     @abstractmethod

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from fastbp.engine import structs
 from fastbp.engine.entries import few_rows
 from fastbp.engine.kernels.finite import is_finite, is_within
-from fastbp.engine.memory import FEW_ROWS
 from fastbp.engine.plan import Plan
 from fastbp.engine.settings import is_alike, is_constant, rule_of, settings_of
 from fastbp.inputs.samples import split_weights
@@ -54,7 +53,6 @@ class CompiledBackend(PlanningBackend):
         # An optimizer as it was, the divisor of its steps, the first of them, and what each takes of it.
         self._ahead: tuple[Optimizer, float, int, Array] | None = None
         self._few_rows: few_rows.FewRows | None = None
-        self._dtype = architecture.dtype
         self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
 
@@ -120,22 +118,13 @@ class CompiledBackend(PlanningBackend):
 
     def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
         """Read parameters in place, unless they are so many that it would not pay."""
-        # What is looked at here would cost compiled code more to refuse; it refuses all else.
-        if (
-            self._reads_in_place
-            and type(X) is np.ndarray
-            and type(check_finite) is bool
-            and X.ndim == 2
-            and len(X) <= FEW_ROWS
-            and X.dtype == self._dtype
-            and X.flags.carray
-        ):
-            try:
-                with self._lock:
-                    out: Array | None = (self._few_rows or self._make_few_rows()).enter(check_finite, X)
-                return out
-            except TypeError:
-                pass
+        if self._reads_in_place and type(X) is np.ndarray and type(check_finite) is bool:
+            with self._lock:
+                few = self._few_rows or self._make_few_rows()
+                try:
+                    return few.enter(check_finite, X)
+                except TypeError:
+                    pass  # an array that is not as kernels take it
         return None
 
     def _make_few_rows(self) -> few_rows.FewRows:
@@ -145,6 +134,7 @@ class CompiledBackend(PlanningBackend):
             architecture.activation_names,
             architecture.loss.name,
             self.parameters.flat,
+            self.parameters.held,
             architecture.layer_norm,
             architecture.precision,
         )

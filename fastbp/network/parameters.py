@@ -28,7 +28,9 @@ class Parameters:
     flat : all of them, (n_parameters,), with `slack` bytes of zeros behind that may be read as well.
     address : where it lies in memory.
     weights, biases, gains : lists of views of `flat`, in which users may write, and in whose place they may
-        put other arrays; `adopt` takes the values over before anything is computed.
+        put other arrays; `adopt` takes the values over before anything is computed. They are the same lists
+        for life: others that are put in their place are copied.
+    held : each of the lists, with the views that belong there.
     owner : what optimizers keep their states of these parameters under; another one after `draw`.
     symmetry_reported : whether it was said that units of a layer are all alike, see `inspection.symmetry`.
     version : grows whenever `changed` is called: what was prepared from an older one is stale.
@@ -55,10 +57,38 @@ class Parameters:
         self._depth = len(self._split[0])
         self.views: list[Array] = [array for kind in self._split for array in kind]
         self._shaped = [(view, view.shape) for view in self.views]
-        self._restore_views()
+        self.held = [(list(views), views) for views in self._split]
 
     def _restore_views(self) -> None:
-        self.weights, self.biases, self.gains = map(list, self._split)
+        for held, views in self.held:
+            held[:] = views
+
+    @property
+    def weights(self) -> list[Array]:
+        """(fan_in, fan_out) of each layer."""
+        return self.held[0][0]
+
+    @weights.setter
+    def weights(self, arrays: Sequence[Array]) -> None:
+        self.held[0][0][:] = arrays
+
+    @property
+    def biases(self) -> list[Array]:
+        """(fan_out,) of each layer."""
+        return self.held[1][0]
+
+    @biases.setter
+    def biases(self, arrays: Sequence[Array]) -> None:
+        self.held[1][0][:] = arrays
+
+    @property
+    def gains(self) -> list[Array]:
+        """(fan_out,) of each normalised layer."""
+        return self.held[2][0]
+
+    @gains.setter
+    def gains(self, arrays: Sequence[Array]) -> None:
+        self.held[2][0][:] = arrays
 
     @property
     def flat(self) -> Array:
@@ -105,7 +135,7 @@ class Parameters:
 
         ValueError or TypeError, before anything is copied, for what does not fit.
         """
-        weights, biases, gains = self.weights, self.biases, self.gains
+        (weights, _), (biases, _), (gains, _) = self.held
         given, depth = (*weights, *biases, *gains), self._depth
         views = self.views
         if (
@@ -138,7 +168,7 @@ class Parameters:
 
     def put(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
         """Copy these into the parameters; errors as `adopt`."""
-        self.weights, self.biases = list(weights), list(biases)
+        self.weights, self.biases = weights, biases
         self.adopt()
 
     def changed(self) -> None:

@@ -1,4 +1,5 @@
-"""Predictions of many rows: cut into entries, tried alone and as a team."""
+"""Predictions of many rows: cut into entries, tried alone and as a team. Of few: with parameters as they are
+now."""
 
 import numpy as np
 import pytest
@@ -34,3 +35,90 @@ def test_trials_of_threads_take_some_batches_and_no_row_is_left_out(monkeypatch)
     assert {threads for threads, _ in entries} == {1}
     reference = fastbp.reference.MLP([64, 100, 10], dtype="float64", seed=0)
     np.testing.assert_allclose(predicted, reference.predict(X), atol=1e-12, rtol=0)
+
+
+def _replace_one(model):
+    model.weights[1] = model.weights[1] * 2
+
+
+def _replace_bias_of_one_number(model):
+    model.biases[-1] = model.biases[-1] + 1
+
+
+def _replace_gains(model):
+    model.gains[0] = model.gains[0] * 3
+
+
+def _write(model):
+    model.weights[0][...] *= -1
+
+
+def _put_other_lists(model):
+    model.weights, model.biases = tuple(W * 2 for W in model.weights), [b + 1 for b in model.biases]
+
+
+def _take_out_and_put_in(model):
+    model.weights.insert(0, model.weights.pop(0) * 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _replace_one,
+        _replace_bias_of_one_number,
+        _replace_gains,
+        _write,
+        _put_other_lists,
+        _take_out_and_put_in,
+    ],
+)
+def test_a_row_is_predicted_with_what_was_put_in_the_place_of_parameters(change):
+    model, reference = (
+        module.MLP([5, 4, 1], layer_norm=True, dtype="float64", seed=0)
+        for module in (fastbp, fastbp.reference)
+    )
+    X = np.random.default_rng(0).random((1, 5))
+    before = model.predict(X)
+    for network in (model, reference):
+        change(network)
+    after = model.predict(X)
+    assert not np.array_equal(before, after)
+    np.testing.assert_allclose(after, reference.predict(X), atol=1e-14, rtol=0)
+    assert np.array_equal(model.predict(X), after)
+    model.weights[0][...] = 0  # the parameters' own again
+    reference.weights[0][...] = 0
+    np.testing.assert_allclose(model.predict(X), reference.predict(X), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("change", [list.pop, list.clear, lambda arrays: arrays.append(arrays[0])])
+@pytest.mark.parametrize("kind", ["weights", "biases", "gains"])
+def test_no_row_is_predicted_with_an_array_too_few_or_too_many(kind, change):
+    model = fastbp.MLP([5, 4, 4, 1], layer_norm=True, seed=0)
+    X = np.random.default_rng(0).random((1, 5), np.float32)
+    before = model.predict(X)
+    arrays = list(getattr(model, kind))
+    change(getattr(model, kind))
+    with pytest.raises(ValueError, match=kind.removesuffix("es")):
+        model.predict(X)
+    setattr(model, kind, arrays)
+    assert np.array_equal(model.predict(X), before)
+
+
+def test_a_row_that_is_no_array_of_the_models_numbers_is_converted():
+    """Subclasses, other numbers and orders: none is read as what it is not."""
+    model = fastbp.MLP([5, 4, 1], dtype="float32", seed=0)
+    X = np.random.default_rng(0).random((1, 5), np.float32)
+    expected = model.predict(X)
+    others = [
+        X.tolist(),
+        X.astype(np.float64),
+        X.astype(">f4"),
+        np.lib.stride_tricks.as_strided(np.repeat(X, 2, axis=1), (1, 5), (40, 8)),
+        np.frombuffer(b" " + X.tobytes(), np.uint8)[1:].view(np.float32).reshape(1, 5),
+        np.rec.array(X).view(np.recarray),
+    ]
+    for other in others:
+        assert np.array_equal(model.predict(other), expected)
+    for wrong, message in ((X[0], "dimension"), (X[:, :4], "features|columns|shape"), (None, "X")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            model.predict(wrong)

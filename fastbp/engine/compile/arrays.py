@@ -1,11 +1,11 @@
 """Arrays that callers hand to compiled code: refused unless they are C-ordered, aligned, writable and in this
 machine's byte order.
 
-Numba finds the code for an array by its type. It looks at the array itself only where that is well-behaved;
-for all others it keeps what it once found by number of dimensions, order and kind of numbers, whatever their
-byte order, and for the whole process. So after one misaligned array anywhere, a big-endian one would be taken
-for an array of numbers that it does not hold. Hence an array is looked at once more when its address is taken
-out of the Python object.
+Where an array may be of several types, Numba finds the code by its type. It looks at the array itself only
+where that is well-behaved; for all others it keeps what it once found by number of dimensions, order and kind
+of numbers, whatever their byte order, and for the whole process. So after one misaligned array anywhere, a
+big-endian one would be taken for an array of numbers that it does not hold. Hence an array is looked at once
+more when its address is taken out of the Python object; and where it can be of one type only, nowhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models, register_default
@@ -23,12 +23,22 @@ from numba.extending import NativeValue, unbox
 
 
 class CallersArray(types.Array):
-    """As `types.Array`, in signatures of functions for Python only: `jit.dispatcher` puts them where Numba
-    looks for the other."""
+    """As `types.Array`, in signatures of functions for Python only: any object may come, and all but arrays
+    of this type (no subclasses) are refused."""
 
     def __init__(self, plain: types.Array) -> None:
         self.plain = plain
         super().__init__(plain.dtype, plain.ndim, plain.layout, name=f"callers_{plain}")
+        self.expected = (
+            f"expected a C-ordered, aligned, writable array of {plain.dtype} in native byte order with "
+            f"{plain.ndim} dimensions"
+        )
+
+    def taken(self, array: Any) -> Any:
+        """What the function gets, where it runs as Python."""
+        if not (is_behaved(array) and array.dtype == self.dtype.name and array.ndim == self.ndim):
+            raise TypeError(self.expected)
+        return array
 
 
 register_default(CallersArray)(models.ArrayModel)
@@ -62,9 +72,13 @@ SWAPPED = ord(np.dtype(np.float32).newbyteorder("S").byteorder)
 _HEADER = object.__basicsize__
 
 
+ARRAY_TYPE = "fastbp_numpy_array_type"  # compiled code may come from another process: it has the name alone
+binding.add_symbol(ARRAY_TYPE, id(np.ndarray))
+
+
 def is_behaved(array: Any) -> bool:
     """What compiled code looks for, in Python."""
-    return bool(array.flags.carray and array.dtype.isnative)
+    return bool(type(array) is np.ndarray and array.flags.carray and array.dtype.isnative)
 
 
 _word_at = ctypes.c_int64.from_address
@@ -122,13 +136,39 @@ def array_at(context, b, kind, obj):
     return array._getvalue()
 
 
+def is_of(context, b, obj, kind):
+    """In compiled code: whether a Python object is an array with these dimensions and numbers of this type,
+    in whatever order."""
+    word, byte = ir.IntType(64), ir.IntType(8)
+    array_type = context.get_c_value(b, byte, ARRAY_TYPE)
+    of_object = load_at(b, obj, object.__basicsize__ - 8, word)  # a Python object ends with its type
+    with b.if_else(b.icmp_unsigned("==", of_object, b.ptrtoint(array_type, word))) as (array, other):
+        with array:
+            descr = array_field(b, obj, "descr", byte.as_pointer())
+            of_numbers = load_at(b, descr, _HEADER + _Descr.char.offset, byte)
+            dimensions = array_field(b, obj, "nd", ir.IntType(32))
+            fits = b.and_(
+                b.icmp_unsigned("==", of_numbers, byte(ord(np.dtype(kind.dtype.name).char))),
+                b.icmp_unsigned("==", dimensions, ir.IntType(32)(kind.ndim)),
+            )
+            looked_at = b.block
+        with other:
+            not_looked_at = b.block
+    found = b.phi(fits.type)
+    found.add_incoming(fits, looked_at)
+    found.add_incoming(fits.type(0), not_looked_at)
+    return found
+
+
 @unbox(CallersArray)
 def _unbox(typ, obj, c):
     """Without a reference: whoever called has one until the call is over."""
     b = c.builder
-    refused = is_refused(b, obj, C_CONTIGUOUS | ALIGNED | WRITEABLE)
-    with b.if_then(refused, likely=False):
-        c.pyapi.err_set_string(
-            "PyExc_TypeError", "expected a C-ordered, aligned, writable array in native byte order"
-        )
-    return NativeValue(array_at(c.context, b, typ.plain, obj), is_error=refused)
+    array = cgutils.alloca_once(b, c.context.get_value_type(typ.plain), zfill=True)
+    refused = cgutils.alloca_once_value(b, cgutils.true_bit)
+    with b.if_then(is_of(c.context, b, obj, typ.plain), likely=True):
+        b.store(is_refused(b, obj, C_CONTIGUOUS | ALIGNED | WRITEABLE), refused)
+        b.store(array_at(c.context, b, typ.plain, obj), array)
+    with b.if_then(b.load(refused), likely=False):
+        c.pyapi.err_set_string("PyExc_TypeError", typ.expected)
+    return NativeValue(b.load(array), is_error=b.load(refused))

@@ -6,6 +6,7 @@ Packing pays when weights meet many rows. Here each is met once or a few times, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.arrays import CallersArray, data_at
 from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.lists import WHILE_HELD, Held, number_of
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.compile.uncounted import fresh, view
 from fastbp.engine.kernels.finite import all_finite, not_finite
@@ -43,7 +45,10 @@ class ReadyForFew(Struct):
 _ready_at = view_of(ReadyForFew)
 
 
-def _predict(address, check, X):
+def _predict(held, check, X):
+    address = number_of(held)
+    if address == 0:
+        return None
     ready = _ready_at(address)
     plan = plan_at(ready.plan)
     if X.shape[0] == 0 or X.shape[0] > FEW_ROWS or X.shape[1] != layer_at(plan, np.int64(0)).fan_in:
@@ -61,7 +66,7 @@ def _predict(address, check, X):
 @cache
 def _entry(dtype: str) -> Any:
     array = CallersArray(types.Array(getattr(types, dtype), 2, "C"))
-    return jit.dispatcher(_predict, (types.int64, types.boolean, array))
+    return jit.dispatcher(_predict, (WHILE_HELD, types.boolean, array))
 
 
 class FewRows:
@@ -69,7 +74,8 @@ class FewRows:
     behind it.
 
     enter(check_finite, X): the outputs for X, C-ordered, writable and of the parameters' dtype (TypeError for
-    all else); None if its shape does not fit, or it is not finite.
+    all else); None if its shape does not fit, it is not finite, or one of the `lists` does not hold the
+    arrays that are named beside it.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class FewRows:
         activations: list[str],
         loss: str,
         parameters: Array,
+        lists: Sequence[tuple[list[Array], Sequence[Array]]],
         layer_norm: bool,
         precision: str | None,
     ) -> None:
@@ -101,4 +108,6 @@ class FewRows:
         ready = at(ReadyForFew, data_at(self._memory))
         ready.plan, ready.work = plan.address, plan.work
         ready.finite, ready.bad = not_finite(dtype.name), data_at(plan.bad)
-        self.enter = partial(_entry(dtype.name), data_at(self._memory))
+        self._held = Held(data_at(self._memory), lists)
+        enter = partial(_entry(dtype.name), self._held.address)
+        self.enter: Callable[[bool, Array], Array | None] = enter
