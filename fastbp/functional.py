@@ -82,13 +82,8 @@ def forward(
     ValueError : shapes that do not fit, an empty batch, NaN or infinity in X.
     TypeError : complex, object or text dtype; parameters of different dtypes.
     """
-    # What is looked at here would cost compiled code more to refuse; it refuses whatever else does not fit.
-    if (
-        type(check_finite) is bool
-        and type(X) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
-        and X.flags.carray
-        and X.dtype == W1.dtype
-    ):
+    # What is ready is found by these two; compiled code refuses whatever else does not fit.
+    if type(check_finite) is bool and type(X) is type(W2) is ndarray:
         result = two_layer.forward(X, W1, b1, W2, b2, check_finite=check_finite)
         if result is not None:
             return result
@@ -136,13 +131,7 @@ def backward(
     ValueError, TypeError : as `forward`; y_true must be (batch, outputs), also with one output.
     ValueError : in the first row, a1 is not max(0, z1), or y_pred is outside [0, 1].
     """
-    if (
-        type(check_finite) is bool
-        and type(X) is type(y_true) is type(z1) is type(a1) is type(y_pred) is type(W2) is ndarray
-        and X.flags.carray
-        and y_true.flags.carray
-        and X.dtype == W2.dtype
-    ):
+    if type(check_finite) is bool and type(X) is type(W2) is ndarray:
         result = two_layer.backward(X, y_true, z1, a1, y_pred, W2, check_finite=check_finite)
         if result is not None:
             return result
@@ -207,14 +196,7 @@ def train_step(
     ------
     ValueError, TypeError : as `forward` and `sgd_update`, before any parameter is changed.
     """
-    if (
-        type(check_finite) is bool
-        and type(X) is type(y_true) is type(W1) is type(b1) is type(W2) is type(b2) is ndarray
-        and X.flags.carray
-        and y_true.flags.carray
-        and X.dtype == W1.dtype
-        and type(lr) is float
-    ):
+    if type(check_finite) is bool and type(lr) is float and type(X) is type(W2) is ndarray:
         loss = two_layer.step(X, y_true, W1, b1, W2, b2, lr=lr, check_finite=check_finite)
         if loss is not None:
             return loss

@@ -333,10 +333,11 @@ _prepared = _PerThread()
 
 
 def step(
-    X: Array, y_true: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, lr: float, check_finite: bool
+    X: Array, y_true: Any, W1: Any, b1: Any, W2: Array, b2: Any, *, lr: float, check_finite: bool
 ) -> float | None:
-    """One training step in place; the loss before it, or None (nothing changed) if an array is not as kernels
-    take it, shapes do not fit, X or y_true is not finite, or a parameter shares memory with another array."""
+    """One training step in place; the loss before it, or None (nothing changed) if one is no array or not as
+    kernels take it, shapes do not fit, X or y_true is not finite, or a parameter shares memory with another
+    array."""
     ready = _prepared.step[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
@@ -347,10 +348,10 @@ def step(
 
 
 def forward(
-    X: Array, W1: Array, b1: Array, W2: Array, b2: Array, *, check_finite: bool
+    X: Array, W1: Any, b1: Any, W2: Array, b2: Any, *, check_finite: bool
 ) -> tuple[Array, Array, Array, Array] | None:
-    """z1, a1, z2, y_pred, or None if an array is not as kernels take it, shapes do not fit, or X is not
-    finite."""
+    """z1, a1, z2, y_pred, or None if one is no array or not as kernels take it, shapes do not fit, or X is
+    not finite."""
     ready = _prepared.forward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
@@ -361,10 +362,10 @@ def forward(
 
 
 def backward(
-    X: Array, y_true: Array, z1: Array, a1: Array, y_pred: Array, W2: Array, *, check_finite: bool
+    X: Array, y_true: Any, z1: Any, a1: Any, y_pred: Any, W2: Array, *, check_finite: bool
 ) -> tuple[Array, Array, Array, Array] | None:
-    """dW1, db1, dW2, db2, or None if an array is not as kernels take it, shapes do not fit, or X or y_true is
-    not finite."""
+    """dW1, db1, dW2, db2, or None if one is no array or not as kernels take it, shapes do not fit, or X or
+    y_true is not finite."""
     ready = _prepared.backward[X.shape, W2.shape, X.dtype.char]
     if ready is None:
         return None
