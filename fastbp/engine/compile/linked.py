@@ -62,7 +62,9 @@ class _Callback(_Once):
     def _optimize_final_module(self) -> None:
         for function in self._final_module.functions:
             if not function.is_declaration and not function.name.startswith(ENTRY):
-                function.linkage = "internal"
+                # LLVM may change the arguments of such a function, and others' code that knows a function of
+                # that name would be linked with it: the loader does not ask whose it is.
+                function.linkage, function.name = "internal", f"of_callback.{function.name}"
         passes, builder = self._codegen._module_pass_manager()
         passes.run(self._final_module, builder)
 
