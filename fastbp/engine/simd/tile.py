@@ -275,7 +275,7 @@ class Tile:
         def vector(j: int) -> Vec:
             return ops.load(build.add(b, build.mul(I64(j), v["b_vector"])))
 
-        def number(i: int) -> Vec:
+        def number(i: int, a: list[ir.Value] = a) -> Vec:
             step = v["a_stride"] if self.along == ALONG_K else I64(ops.itemsize)
             base, row = (a[i // FROM_ONE], i % FROM_ONE) if self.along == ALONG_K else (a[0], i)
             return ops.load_splat(build.add(base, build.mul(I64(row), step)))
@@ -287,18 +287,23 @@ class Tile:
             self._prefetch(ops, k, a[0], b, ahead)
         if self.prefetch == OF_C and self.height * self.width >= PREFETCH_FROM and isa().registers >= 32:
             self._prefetch_b(ops, b, FAR_AHEAD)
-        if self.height < self.width and len(acc) + self.width + 1 > isa().registers:
-            # A's numbers are fewer: they stay in registers, and B's vectors come one by one.
-            numbers = [number(i) for i in range(self.height)]
-            of_vectors = ((j, vector(j)) for j in range(self.width))
-            return {
-                (i, j): multiplied(i, j, numbers[i], here)
-                for j, here in of_vectors
-                for i in range(self.height)
-            }
-        vectors = [vector(j) for j in range(self.width)]
-        of_rows = ((i, number(i)) for i in range(self.height))
-        return {(i, j): multiplied(i, j, here, vectors[j]) for i, here in of_rows for j in range(self.width)}
+        rows = range(self.height)
+        if len(acc) + self.width + 1 <= isa().registers:
+            vectors = [vector(j) for j in range(self.width)]
+            of_rows, columns = ((i, number(i)) for i in rows), range(self.width)
+            return {(i, j): multiplied(i, j, here, vectors[j]) for i, here in of_rows for j in columns}
+        # There is no register for each of B's vectors, which come one by one,
+        of_vectors = ((j, vector(j)) for j in range(self.width))
+        if self.height < self.width:  # for A's numbers, which are fewer.
+            numbers = [number(i) for i in rows]
+            return {(i, j): multiplied(i, j, numbers[i], here) for j, here in of_vectors for i in rows}
+        # Nor is there one for a number of A: it is read anew in each multiply-add, which copies it to all
+        # lanes. (LLVM would read it once and keep sums on the stack, for twice the time.)
+        sums = {}
+        for j, here in of_vectors:
+            again = [opaque(build, row) for row in a]
+            sums |= {(i, j): multiplied(i, j, number(i, again), here) for i in rows}
+        return sums
 
     def _prefetch(self, ops: Vectors, k: ir.Value, a: ir.Value, b: ir.Value, ahead: ir.Value) -> None:
         build, v = ops.b, self.v
