@@ -43,14 +43,18 @@ def address_of(
     *,
     driver: bool = False,
     parallel: bool = False,
+    as_it_is: bool = False,
 ) -> int:
     """Address of the C callback named `key`, compiled (or loaded from the cache) on first use.
 
     make: returns the Python function; called only when the callback is needed. driver: it calls other jitted
-    functions. parallel: its `prange` loops have threads.
+    functions. parallel: its `prange` loops have threads. as_it_is: LLVM has nothing to make better in it (see
+    `linked.AS_IT_IS`).
     """
     if key not in _compiled:
-        uninterrupted(lambda: _compile(key, signature, make, driver, parallel))
+        pipeline = {} if parallel else linked.AS_IT_IS if as_it_is else linked.OF_CALLBACKS
+        options = OPTIONS | {"parallel": True} if parallel else OPTIONS
+        uninterrupted(lambda: _compile(key, signature, make, driver, (options, pipeline)))
     callback = _compiled[key]
     if isinstance(callback, CFunc):
         return int(callback.address)  # type: ignore[arg-type]
@@ -58,7 +62,7 @@ def address_of(
 
 
 def _compile(
-    key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool, parallel: bool
+    key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool, how: tuple[Any, Any]
 ) -> None:
     with global_compiler_lock:
         if key in _compiled:  # by another thread
@@ -68,8 +72,7 @@ def _compile(
             result, *arguments = (_OF_C[kind] for kind in (signature.return_type, *signature.args))
             _compiled[key] = ctypes.CFUNCTYPE(result, *arguments)(function)
             return
-        options = OPTIONS | {"parallel": True} if parallel else OPTIONS
-        pipeline = {} if parallel else linked.OF_CALLBACKS
+        options, pipeline = how
         callback = CFunc(function, (signature.args, signature.return_type), {}, options, **pipeline)
         callback._cache = Cache(function, key)
         callback.compile()

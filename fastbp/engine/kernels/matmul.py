@@ -164,4 +164,5 @@ def microkernel(dtype: str, along: int, *, prefetch: int = NOTHING) -> int:
         dtype,
         len(ARGUMENTS),
         lambda b, args: emit_product(b, dtype, along, prefetch, args, relu=prefetch != OF_C),
+        as_it_is=True,
     )

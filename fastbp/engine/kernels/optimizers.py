@@ -206,7 +206,7 @@ def product_and_update(name: str, dtype: str, *, prefetch: int) -> int:
         matmul.emit_tile(b, dtype, prefetch, args[:of_product], aside)
 
     far = "-prefetch" if prefetch else ""
-    return compile_block(f"product{far}-and-update-{name}", dtype, of_product + 7, emit)
+    return compile_block(f"product{far}-and-update-{name}", dtype, of_product + 7, emit, as_it_is=True)
 
 
 def update_of_clipped(name: str, dtype: str) -> int:

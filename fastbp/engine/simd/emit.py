@@ -18,9 +18,15 @@ from fastbp.engine.simd.vector import I64, Vectors
 
 
 def compile_block(
-    key: str, dtype: str, count: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], None]
+    key: str,
+    dtype: str,
+    count: int,
+    emit: Callable[[ir.IRBuilder, list[ir.Value]], None],
+    *,
+    as_it_is: bool = False,
 ) -> int:
-    """Address of a callback of `count` integers whose code `emit` writes."""
+    """Address of a callback of `count` integers whose code `emit` writes. as_it_is: as the machine is to run
+    it."""
 
     def make():
         @intrinsic
@@ -37,7 +43,7 @@ def compile_block(
         exec(compile(f"def body({names}): code(({names},))", __file__, "exec"), scope)
         return scope["body"]
 
-    return jit.address_of(f"{key}-{dtype}", jit.void(count), make)
+    return jit.address_of(f"{key}-{dtype}", jit.void(count), make, as_it_is=as_it_is)
 
 
 def bits_for(b: ir.IRBuilder, number: ir.Value) -> ir.Value:
