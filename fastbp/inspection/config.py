@@ -25,7 +25,7 @@ def show_config() -> dict[str, Any]:
     from fastbp.engine.compile import cache
     from fastbp.engine.kernels import bfloat16, matmul
     from fastbp.engine.simd import vector
-    from fastbp.engine.threads import team
+    from fastbp.engine.threads import runtime, team
 
     settings: Any = numba.config
     triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
@@ -51,6 +51,7 @@ def show_config() -> dict[str, Any]:
         "threads_of_numba": int(settings.NUMBA_NUM_THREADS),
         "threads_limited_by": team.limit(),
         "threading_layer": team.threading_layer() or "not started yet",
+        "teams_of_kernels": runtime.state(),
         "thresholds": {k: v for k, v in sorted(vars(plan).items()) if "_FROM_" in k},
         "jit": not settings.DISABLE_JIT,
         "cache": folder or "none: no folder can be written to, every process compiles for itself",

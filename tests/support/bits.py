@@ -46,9 +46,9 @@ def teams_for_all() -> Iterator[Runtime]:
     """A context in which every job that asks gets a team, if there is one at all; else that depends on its
     size and on what went before (fastbp/engine/threads/runtime.py)."""
     table = at(Runtime, runtime())
-    before = table.least, table.worth, table.owed
-    table.least = table.worth = table.owed = 0
+    before = table.least, table.worth, table.sure, table.owed
+    table.least = table.worth = table.sure = table.owed = 0
     try:
         yield table
     finally:
-        table.least, table.worth, table.owed = before
+        table.least, table.worth, table.sure, table.owed = before

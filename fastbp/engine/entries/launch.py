@@ -102,7 +102,7 @@ def _launch(job, nanoseconds):
     """Run a job that may be large enough for a team; nanoseconds: what it takes one worker, about."""
     links = links_at(_job_at(job).links)
     table, began = runtime_at(links.runtime), cycles()
-    if not gets_a_team(table, began, nanoseconds):
+    if not gets_a_team(table, began, links.here + nanoseconds, nanoseconds):
         call(links.body, (np.int64(0), np.int64(1), job))
         note_alone(table, began)
         return

@@ -89,7 +89,7 @@ def _do(ready, task):
         call(ready.work, (0, 1, ready.plan))
         return
     process, began = runtime_at(ready.runtime), cycles()
-    if gets_a_team(process, began, ready.nanoseconds):
+    if gets_a_team(process, began, ready.plan, ready.nanoseconds):
         call(ready.together, (process.workers, ready.work, ready.plan, ready.arrivals))
         note_team(process, began, ready.nanoseconds)
     else:

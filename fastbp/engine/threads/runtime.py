@@ -1,7 +1,7 @@
 """Teams that compiled code starts by itself, in the middle of a call: whether a job gets one.
 
-There is no trial (as choice.py has for trainings): a job says what it takes one worker, about, and a large
-one gets a team unless teams were late lately.
+A job says what it takes one worker, about, and a large one gets a team unless teams were late lately, or
+lost against one worker when both were tried (trial.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fastbp.engine.compile.intrinsics import I64, cycles
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.threads import team
+from fastbp.engine.threads.trial import Trial, favours_a_team, note
 
 # What takes one worker less is too small for a team: to start one whose threads wait for it and to part again
 # takes 1 to 2 us with two workers, and more with each of more. (LEAST_NANOSECONDS is for two.)
@@ -41,6 +42,9 @@ LATE_CYCLES, CYCLES = 1_500_000, 5
 # passes: most of a program that calls now and then would otherwise be waiting.
 FIRST_DEBT, LONGEST_DEBT = 1_000_000, 256_000_000
 
+# What takes one worker longer gets a team without a trial, which would take too long.
+SURE_NANOSECONDS = 2_000_000
+
 
 @struct
 class Runtime(Struct):
@@ -53,10 +57,12 @@ class Runtime(Struct):
     debt: int  # how many they were at first
     least: int  # nanoseconds that a job takes one worker, for a team whose threads are awake
     worth: int  # and for one whose threads have to be woken
+    sure: int  # and for one without a trial
     ended: int  # when the last team did, in cycles; 0: its threads are asleep
     noted: int  # when the last job that was done alone ended
     alone: int  # what such jobs have taken lately
     slow: int  # how many teams, one after the other, began late although they were to be awake
+    trial: Trial
 
 
 runtime_at = view_of(Runtime)
@@ -91,19 +97,23 @@ def are_awake(runtime, now):
 
 
 @inner
-def gets_a_team(runtime, now, nanoseconds):
-    """Whether the next job does, which takes one worker so many nanoseconds; now: in cycles."""
+def gets_a_team(runtime, now, kind, nanoseconds):
+    """Whether the next job does, which takes one worker so many nanoseconds; now: in cycles; kind: a number
+    that tells jobs apart."""
     if runtime.workers <= 1 or nanoseconds < runtime.least:
         return False
     if runtime.in_parallel != 0 and _asks(runtime.in_parallel) != 0:
         return False
     if runtime.owed > 0:
         return False
-    if nanoseconds >= runtime.worth or are_awake(runtime, now):
+    if nanoseconds >= runtime.sure:
         return True
     if now == 0:  # nobody can say what the time is
         return nanoseconds >= TEAM_NANOSECONDS
-    return runtime.alone >= WORTH << min(runtime.slow, MOST_DOUBLED)
+    ready = nanoseconds >= runtime.worth or are_awake(runtime, now)
+    if not ready and runtime.alone < WORTH << min(runtime.slow, MOST_DOUBLED):
+        return False
+    return favours_a_team(runtime.trial, now, kind, nanoseconds)
 
 
 @inner
@@ -114,12 +124,14 @@ def note_alone(runtime, began):
         runtime.owed -= now - began
     runtime.alone = max(0, runtime.alone - (began - runtime.noted) // 8) + now - began
     runtime.noted = now
+    note(runtime.trial, began, now)
 
 
 @inner
 def note_team(runtime, began, nanoseconds):
     """A team that began at so many cycles is done with a job of so many nanoseconds."""
     now = cycles()
+    note(runtime.trial, began, now)
     taken, runtime.alone = now - began, np.int64(0)
     if taken < LONGER + 2 * CYCLES * nanoseconds:
         runtime.slow, runtime.ended = np.int64(0), now
@@ -161,7 +173,20 @@ def runtime() -> int:
             table.in_parallel = _question()
             table.workers = int(numba.config.NUMBA_NUM_THREADS)
             table.least, table.worth = min(FOR_EACH * table.workers, TEAM_NANOSECONDS), WORTH_NANOSECONDS
+            table.sure = SURE_NANOSECONDS
     return int(memory.ctypes.data)
+
+
+def state() -> str:
+    """Whether jobs get teams at the moment, for people."""
+    table = at(Runtime, _memory().ctypes.data)
+    if table.workers <= 1:
+        return "none" if table.workers else "not started yet"
+    if table.owed > 0:
+        return "none for a moment: the last one was late"
+    least = table.sure if table.trial.lost else table.least
+    why = ", one core was faster when both were tried" if table.trial.lost else ""
+    return f"for jobs of {least / 1000:g} us and more{why}"
 
 
 def forked() -> None:

@@ -139,7 +139,7 @@ def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
             monkeypatch.setattr(plan, name, 0)
         monkeypatch.setattr(two_layer, "TEAM_NANOSECONDS", 0)
         table = at(Runtime, runtime())
-        for name in ("least", "worth"):
+        for name in ("least", "worth", "sure"):
             monkeypatch.setattr(table, name, 0)
     rows, inputs, hidden, outputs = shape
     rng = rng_of(3)

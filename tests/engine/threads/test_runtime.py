@@ -20,7 +20,7 @@ MEDIUM, LARGE = teams.TEAM_NANOSECONDS, teams.WORTH_NANOSECONDS
 
 @njit
 def asks(address, now, nanoseconds):
-    return gets_a_team(runtime_at(address), now, nanoseconds)
+    return gets_a_team(runtime_at(address), now, 0, nanoseconds)
 
 
 @njit
@@ -46,6 +46,7 @@ def table():
     memory = np.zeros(size_of(Runtime) // 8, np.int64)
     made = at(Runtime, memory.ctypes.data)
     made.workers, made.least, made.worth, made.noted = 2, teams.LEAST_NANOSECONDS, LARGE, now()
+    made.sure = teams.SURE_NANOSECONDS
     made.address, made.memory = memory.ctypes.data, memory
     return made
 
@@ -96,6 +97,13 @@ def test_threads_that_do_not_stay_awake_are_woken_less_and_less_often(table):
     assert table.slow == 0 and asks(address, now(), MEDIUM)
 
 
+def test_where_teams_lost_only_long_jobs_get_one(table):
+    table.trial.lost, table.trial.due = 1, now() + (1 << 60)
+    together(table.address, 0, LARGE)
+    assert not asks(table.address, now(), MEDIUM) and not asks(table.address, now(), LARGE)
+    assert not asks(table.address, now(), table.sure - 1) and asks(table.address, now(), table.sure)
+
+
 def test_kernels_ask():
     z, table = np.ones(400_000, np.float32), at(Runtime, runtime())
     if table.workers == 1 or now() == 0:
@@ -109,3 +117,16 @@ def test_kernels_ask():
     table.ended = table.alone = table.owed = 0
     kernels.relu(z)
     assert table.ended == 0 and table.alone > 0
+
+
+def test_people_can_read_what_teams_are_for(monkeypatch, table):
+    monkeypatch.setattr(teams, "_memory", lambda: table.memory)
+    assert teams.state() == "for jobs of 8 us and more"
+    table.trial.lost = 1
+    assert teams.state() == "for jobs of 2000 us and more, one core was faster when both were tried"
+    table.owed = 5
+    assert "late" in teams.state()
+    table.workers = 1
+    assert teams.state() == "none"
+    table.workers = 0
+    assert teams.state() == "not started yet"
