@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.checks import flag, known_options, number, positive
+from fastbp.pages import aligned
 from fastbp.schedules import Learned, Schedule, rate, rates
 
 Array = NDArray[Any]
@@ -36,7 +37,7 @@ class State:
         self.counter = np.zeros(1, np.int64)
         # (Written, not only promised: pages that were read while nobody had written to them, and are then
         # written by several threads, take five times as long as new ones.)
-        zeros = np.empty((buffers, size), dtype)
+        zeros = aligned(buffers * size * dtype.itemsize).view(dtype).reshape(buffers, size)
         zeros.fill(0)
         self.buffers: list[Array] = list(zeros)
 

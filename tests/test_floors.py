@@ -16,7 +16,7 @@ PACKAGE = Path(fastbp.__file__).parent
 
 # From the ground up: a floor's folders and modules import from floors below, and within the same folder.
 FLOORS = (
-    ("version", "formulas", "data"),
+    ("version", "formulas", "data", "pages"),
     ("checks",),
     ("activations",),
     ("initializers", "losses"),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import matmul, optimizers
 from fastbp.engine.simd.vector import isa
+from fastbp.pages import aligned
 
 # Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a
 # product walks through consecutive cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one
@@ -37,13 +38,6 @@ LINE = 64
 # Multiply-adds of a step in bfloat16 from which what is rounded is kept (32 x 32-128-1 and 50 x 19-45-7 take
 # 0.91 times as long without, 64 x 32-96-3 as long).
 PAIRS_FROM = 400_000
-
-
-def aligned(size: int) -> NDArray[np.uint8]:
-    """Zeros that begin on a cache line."""
-    raw = np.zeros(size + 64, np.uint8)
-    start = -data_at(raw) % 64
-    return raw[start : start + size]
 
 
 def most_workers() -> int:

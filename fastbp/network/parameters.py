@@ -15,11 +15,9 @@ from fastbp.engine.compile.arrays import data_at
 from fastbp.network import layout
 from fastbp.network.architecture import Architecture
 from fastbp.optimizer_base import Owner
+from fastbp.pages import LINE, aligned
 
 Array = NDArray[Any]
-
-# Parameters begin with a cache line: vectors that are read in place may be one, too.
-LINE = 64
 
 
 class Parameters:
@@ -49,9 +47,8 @@ class Parameters:
 
     def _allocate(self, size: int, dtype: np.dtype[Any]) -> None:
         nbytes = size * dtype.itemsize
-        memory = np.zeros(nbytes + self._slack + LINE, np.uint8)
-        begin = -data_at(memory) % LINE
-        self._flat = memory[begin : begin + nbytes].view(dtype)
+        # They begin with a cache line: vectors that are read in place may be one, too.
+        self._flat = aligned(nbytes + self._slack)[:nbytes].view(dtype)
         self.address = data_at(self._flat)
         self._split = self.split(self._flat)
         self._depth = len(self._split[0])

@@ -4,6 +4,7 @@ initial weights, and whatever else."""
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
@@ -17,12 +18,16 @@ from sklearn.utils import check_random_state
 import fastbp
 from fastbp.engine.threads.locks import lock_of
 from fastbp.network.architecture import Architecture
+from fastbp.pages import aligned
 from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
 
 # How many draws are remembered, and up to how many bytes of each.
 MOST_DRAWS, MOST_BYTES = 8, 1 << 20
+
+# Numbers that are drawn at a time: to make large arrays for them would take as long as half of the drawing.
+PIECE = 8192
 
 Draw = Callable[[np.random.RandomState], tuple[Array, ...]]
 
@@ -150,7 +155,11 @@ def draw(
             name = names[min(i, len(names) - 1)]
             bound = np.sqrt((2.0 if name == "logistic" else 6.0) / (fan_in + fan_out))
             for shape in ((fan_in, fan_out), (fan_out,)):
-                arrays.append(random.uniform(-bound, bound, shape).astype(dtype, copy=False))
+                flat = aligned(math.prod(shape) * dtype.itemsize).view(dtype)
+                for start in range(0, len(flat), PIECE):
+                    part = flat[start : start + PIECE]
+                    part[:] = random.uniform(-bound, bound, len(part))
+                arrays.append(flat.reshape(shape))
         return tuple(arrays)
 
     arrays = draws.once((tuple(layer_sizes), names, dtype), drawn)

@@ -88,3 +88,11 @@ def test_fits_do_not_depend_on_those_before(memory, options):
         fit(epochs, activation="logistic")
         for mine, alone in zip(fit(epochs), expected[epochs], strict=True):
             assert np.array_equal(mine, alone)
+
+
+def test_weights_of_a_large_layer_are_drawn_in_pieces_of_one_sequence():
+    drawn, sizes = np.random.RandomState(3), (90, 301)  # no whole number of pieces
+    bound = np.sqrt(6 / sum(sizes))
+    (weights,), (biases,) = initial.draw(sizes, "relu", initial.Draws(3), np.dtype(np.float32))
+    np.testing.assert_array_equal(weights, drawn.uniform(-bound, bound, sizes).astype(np.float32))
+    np.testing.assert_array_equal(biases, drawn.uniform(-bound, bound, sizes[1:]).astype(np.float32))
