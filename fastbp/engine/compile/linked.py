@@ -16,7 +16,8 @@ from llvmlite import ir
 from llvmlite.binding import create_new_module_pass_manager
 from numba import _dynfunc
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
+
+from fastbp.engine.compile.front_end import OfNumbers
 
 # How the names of functions begin that C enters.
 ENTRY = "cfunc."
@@ -98,8 +99,8 @@ class _AsItIs(_Callback):
         return passes, builder
 
 
-class _CallbackPipeline(Compiler):
-    """Numba's own, with such a library at its end."""
+class _CallbackPipeline(OfNumbers):
+    """With such a library at its end."""
 
     library = _Callback
 
@@ -113,8 +114,8 @@ class _AsItIsPipeline(_CallbackPipeline):
     library = _AsItIs
 
 
-class _Pipeline(Compiler):
-    """Numba's own, with such a library at its end. (The context is this compilation's own copy.)"""
+class _Pipeline(OfNumbers):
+    """With such a library at its end. (The context is this compilation's own copy.)"""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
