@@ -257,7 +257,11 @@ def _product(t, n, address):
     links, worker = links_at(job.links), Worker(t, n)
     pairs = ((job.columns + links.lanes - 1) // links.lanes + 1) // 2
     r0, r1, q0, q1 = 0, job.rows, 0, pairs
-    if pairs >= 4 * n or (pairs >= n and job.rows < 2 * n * links.height):
+    # Who has some rows of A.T @ B reads and packs all of B, who has some columns all of A.
+    wide = job.rows < 2 * n * links.height
+    if job.kind == A_TRANSPOSED and pairs % n == 0:
+        wide = wide or job.rows <= job.columns
+    if pairs >= 4 * n or (pairs >= n and wide):
         q0, q1 = part_of(pairs, worker)
     else:
         r0, r1 = part_of(job.rows, worker)
