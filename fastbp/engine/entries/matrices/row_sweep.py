@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from fastbp.engine.simd.emit import compile_block, vector_at
-from fastbp.engine.simd.vector import I64, Vec, Vectors
+from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 # Rows that may be asked for.
 MOST = 16
@@ -32,6 +32,11 @@ TOGETHER, HEIGHT = 4, 2
 ARGUMENTS = ("a", "a_row", "a_k", "rows", "depth", "b", "b_row", "columns", "bias", "c", "c_row")
 
 
+def at_once(vector):
+    """For how many k C is written once, with vectors of so many bytes: A's numbers stay in registers."""
+    return 2 * TOGETHER if vector >= 64 else TOGETHER
+
+
 def row_sweep(dtype: str) -> int:
     """(a, a_row, a_k, rows, depth, b, b_row, columns, bias, c, c_row): C = bias + A @ B, of at most MOST rows
     and at least as many columns as a vector has lanes. Strides are in bytes; bias: a row's address, or 0."""
@@ -39,8 +44,9 @@ def row_sweep(dtype: str) -> int:
 
 
 class _Sweep:
-    """The code. Where the columns are no whole vectors, the last vector is moved back to where they end. Its
-    sums are kept elsewhere meanwhile, since C has some of them already as those of the vector before."""
+    """The code. Where the columns are no whole vectors, the last vector is moved back to where they end. What
+    the first k write there is written twice; later on its sums are kept elsewhere, since C has some of them
+    already as those of the vector before."""
 
     def __init__(self, b: ir.IRBuilder, dtype: str, args: Sequence[ir.Value]) -> None:
         self.b, self.ops, self.v = b, Vectors(b, dtype), dict(zip(ARGUMENTS, args, strict=True))
@@ -53,19 +59,29 @@ class _Sweep:
         self.last_sums = b.ptrtoint(memory, I64)
 
     def emit(self) -> None:
-        b, v, ops = self.b, self.v, self.ops
-        left = b.and_(v["depth"], I64(TOGETHER - 1))
-        first = b.select(b.icmp_signed("==", left, I64(0)), I64(TOGETHER), left)
-        first = b.select(b.icmp_signed("==", v["depth"], I64(0)), I64(0), first)
-        for count in range(TOGETHER + 1):
+        b, v = self.b, self.v
+        most = at_once(isa().bytes)
+        few = b.icmp_signed("<=", v["depth"], I64(most))
+        left = b.add(b.and_(b.sub(v["depth"], I64(1)), I64(TOGETHER - 1)), I64(most - TOGETHER + 1))
+        first = b.select(few, v["depth"], left)
+        for count in range(most + 1):
             with b.if_then(b.icmp_signed("==", first, I64(count))):
                 self._all_rows(I64(0), count, first=True)
         groups = b.sdiv(b.sub(v["depth"], first), I64(TOGETHER))
-        with cgutils.for_range(b, groups, intp=I64) as loop:
-            self._all_rows(b.add(first, b.mul(loop.index, I64(TOGETHER))), TOGETHER)
+        with b.if_then(b.icmp_signed(">", groups, I64(0))):
+            self._move_last(to_sums=True)
+            with cgutils.for_range(b, groups, intp=I64) as loop:
+                self._all_rows(b.add(first, b.mul(loop.index, I64(TOGETHER))), TOGETHER)
+            self._move_last(to_sums=False)
+
+    def _move_last(self, to_sums: bool) -> None:
+        """A last vector that is moved back, of each row of C, from there to its sums or back."""
+        b, v, ops = self.b, self.v, self.ops
         with b.if_then(self.has_last), cgutils.for_range(b, v["rows"], intp=I64) as loop:
-            row = b.add(v["c"], b.mul(loop.index, v["c_row"]))
-            ops.store(ops.load(self._sums_of_last(loop.index)), b.add(row, self.end))
+            places = [b.add(b.add(v["c"], b.mul(loop.index, v["c_row"])), self.end)]
+            places.append(self._sums_of_last(loop.index))
+            source, target = places if to_sums else reversed(places)
+            ops.store(ops.load(source), target)
 
     def _sums_of_last(self, i: ir.Value) -> ir.Value:
         return self.b.add(self.last_sums, self.b.mul(i, self.vector))
@@ -103,8 +119,12 @@ class _Sweep:
                     total = ops.fma(factor, vector, total)
                 ops.store(total, place)
 
-        with cgutils.for_range(b, self.whole, intp=I64) as loop:
+        turns = b.add(self.whole, b.zext(self.has_last, I64)) if first else self.whole
+        with cgutils.for_range(b, turns, intp=I64) as loop:
             at = b.mul(loop.index, self.vector)
+            if first:
+                at = b.select(b.icmp_signed("<", at, self.end), at, self.end)
             visit(at, [b.add(row, at) for row in target])
-        with b.if_then(self.has_last):
-            visit(self.end, [self._sums_of_last(b.add(i, I64(r))) for r in range(height)])
+        if not first:
+            with b.if_then(self.has_last):
+                visit(self.end, [self._sums_of_last(b.add(i, I64(r))) for r in range(height)])
