@@ -38,7 +38,7 @@ def dot_tiles(dtype: str) -> int:
 
         each_block(b, v["columns"], sides, columns)
 
-    return compile_block("dot-tiles", dtype, len(ARGUMENTS), emit)
+    return compile_block("dot-tiles", dtype, len(ARGUMENTS), emit, as_it_is=True)
 
 
 def _tile(

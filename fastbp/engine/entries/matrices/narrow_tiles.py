@@ -45,7 +45,7 @@ def narrow_tiles(dtype: str) -> int:
                         _all_rows(b, Vectors(b, dtype, width), v, 2)
             most, width = I64(width), width // 2 if width > 2 else 0
 
-    return compile_block("narrow-tiles", dtype, len(ARGUMENTS), emit)
+    return compile_block("narrow-tiles", dtype, len(ARGUMENTS), emit, as_it_is=True)
 
 
 def _all_rows(b: ir.IRBuilder, ops: Vectors, v: dict[str, ir.Value], vectors: int) -> None:
