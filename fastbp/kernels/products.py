@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, deep, way_of, way_of_dots
+from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, deep, rest_of, way_of, way_of_dots
 from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
 from fastbp.kernels.linking import run, run_product
 
@@ -83,12 +83,18 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
         sizes, strides = (rows, depth, columns), (depth, 1, columns, 1)
         _tiny(A, (address(A), bias, address(B), address(C), *sizes, *strides))
         return
-    numbers = (PLAIN, address(A), address(B), bias, address(C), rows, depth, columns)
-    if columns < lanes(A):
-        run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
-    else:
-        way = way_of(PLAIN, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-        run_product("product", A, _nanoseconds(A, rows, depth, columns), numbers, way)
+    a, b, c, size = address(A), address(B), address(C), np.int64(A.itemsize)
+    rest = rest_of(PLAIN, (rows, depth, columns), lanes(A))
+    whole = columns - rest
+    if rest > 0:  # before the others: it may write what is theirs
+        at = whole * size
+        start = bias + at if bias != 0 else bias
+        numbers = (PLAIN, a, b + at, start, c + at, rows, depth, rest, columns)
+        run("few_columns", A, _nanoseconds(A, rows, depth, rest), numbers)
+    if whole > 0:
+        way = way_of(PLAIN, (rows, depth, whole), lanes(A), size)
+        numbers = (PLAIN, a, b, bias, c, rows, depth, whole, columns)
+        run_product("product", A, _nanoseconds(A, rows, depth, whole), numbers, way)
 
 
 @kernel
@@ -97,8 +103,8 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
 
     A: (m, k); B: (k, n), of one dtype, float32 or float64, both C-ordered. out: (m, n), for the result; it
     may not share memory with A or B. Returns out, or a new array. Each number is one chain of multiply-adds
-    in the order of k; for fewer columns than a vector has lanes, of partial sums along k, or in tiny
-    products of products that are rounded before they are added.
+    in the order of k; for fewer columns than a vector has lanes (or so many beyond whole vectors) of partial
+    sums along k, or in tiny products of products that are rounded before they are added.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 
@@ -150,6 +156,27 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     return counted(Z)
 
 
+@jit.inner_with_objects
+def _transposed(like: Any, addresses: Any, shape: Any) -> None:
+    """C = A.T @ B; addresses: of A, B and C; shape: rows, depth, columns of the product."""
+    (a, b, c), (rows, depth, columns), size = addresses, shape, np.int64(like.itemsize)
+    rest = rest_of(A_TRANSPOSED, shape, lanes(like))
+    whole = columns - rest
+    if whole > 0:
+        way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
+        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
+        run_product("product_at_b", like, _nanoseconds(like, rows, depth, whole), numbers, way)
+    if rest > 0:
+        b, c, nanoseconds = b + whole * size, c + whole * size, _nanoseconds(like, rows, depth, rest)
+        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, rest, columns)
+        if rows == 1:
+            run("few_columns", like, nanoseconds, (PLAIN, a, b, 0, c, rows, depth, rest, columns))
+        elif rows >= lanes(like) and (deep(depth, rest) or whole > 0):
+            run("across_at_b", like, nanoseconds, numbers)
+        else:
+            run("narrow_at_b", like, nanoseconds, numbers)
+
+
 @kernel
 def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     """A.T @ B: the gradient of a layer's weights, with A its inputs and B its deltas.
@@ -176,17 +203,7 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     if _is_tiny(A, rows, depth, columns):
         _tiny(A, (a, np.int64(0), b, address(C), rows, depth, columns, 1, rows, columns, 1))
     elif rows > 0:
-        numbers = (A_TRANSPOSED, a, b, 0, address(C), rows, depth, columns)
-        nanoseconds = _nanoseconds(A, rows, depth, columns)
-        if columns >= lanes(A):
-            way = way_of(A_TRANSPOSED, (rows, depth, columns), lanes(A), np.int64(A.itemsize))
-            run_product("product_at_b", A, nanoseconds, numbers, way)
-        elif rows == 1:
-            run("few_columns", A, nanoseconds, (PLAIN, a, b, 0, address(C), rows, depth, columns))
-        elif rows >= lanes(A) and deep(depth, columns):
-            run("across_at_b", A, nanoseconds, numbers)
-        else:
-            run("narrow_at_b", A, nanoseconds, numbers)
+        _transposed(A, (a, b, address(C)), (rows, depth, columns))
     return counted(C)
 
 
@@ -216,13 +233,13 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
         sizes, strides = (rows, depth, columns), (depth, 1, 1, depth)
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
     elif rows > 0 and columns > 0:
-        numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns)
+        numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns, columns)
         way = way_of_dots(rows, depth, columns, lanes(A))
         if way == DOTS:
             run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
         elif way == VECTOR:
             a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
-            numbers = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1)
+            numbers = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1, 1)
             run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
         elif way == TURNED:
             run("few_columns_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)

@@ -28,7 +28,7 @@ MANY, FEW = 4, 2
 # Bytes of a packed B for which there is room on the stack.
 ROOM = 4096
 
-ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "packed")
+ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "c_row", "packed")
 
 
 def steps(vector, itemsize, width):
@@ -39,9 +39,9 @@ def steps(vector, itemsize, width):
 
 
 def few_columns(dtype: str) -> int:
-    """(a, a_row, rows, depth, b, b_row, columns, bias, c, packed): C = bias + A @ B, of fewer columns than a
-    vector has lanes. The rows of c follow each other; bias: an address, or 0; packed: memory for B, or 0
-    where ROOM is enough. Strides are in bytes."""
+    """(a, a_row, rows, depth, b, b_row, columns, bias, c, c_row, packed): C = bias + A @ B, of fewer columns
+    than a vector has lanes. bias: an address, or 0; packed: memory for B, or 0 where ROOM is enough. Strides
+    are in bytes. Behind a row of C the next one's first numbers may be written, before that row is."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         v = dict(zip(ARGUMENTS, args, strict=True))
@@ -54,7 +54,7 @@ def few_columns(dtype: str) -> int:
                 _Width(b, dtype, v, width).emit()
             width *= 2
 
-    return compile_block("few-columns", dtype, len(ARGUMENTS), emit)
+    return compile_block("few-columns", dtype, len(ARGUMENTS), emit, as_it_is=True)
 
 
 def shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
@@ -94,13 +94,14 @@ class _Width:
         self.halves = width == 1 or self.vector > BYTES
         self.numbers = Vectors(b, dtype, self.step // 2 if self.halves else self.step)  # of A
         self.mask = self.ops.first_lanes(v["columns"])
-        self.row = b.mul(v["columns"], I64(self.size))  # bytes, of C
         self.sums = [[cgutils.alloca_once(b, self.wide.type) for _ in range(2)] for _ in range(MANY)]
 
     def emit(self) -> None:
         b, v = self.b, self.v
         self.whole = b.sdiv(v["depth"], I64(self.step))
         self.left = b.sub(v["depth"], b.mul(self.whole, I64(self.step)))
+        lanes = self.numbers.lanes
+        self.masks = [self.numbers.first_lanes(b.sub(self.left, I64(half * lanes))) for half in (0, 1)]
         with b.if_then(b.icmp_signed(">=", v["rows"], I64(MANY))):
             self._each_step(self._pack)
         given = b.icmp_signed("!=", v["bias"], I64(0))
@@ -168,7 +169,7 @@ class _Width:
 
     def _rows(self, i: ir.Value, height: int) -> None:
         """So many rows of C from i on."""
-        b, v, wide, lanes = self.b, self.v, self.wide, self.numbers.lanes
+        b, v, wide = self.b, self.v, self.wide
         sums = self.sums[:height]
         for pair in sums:
             for s in pair:
@@ -176,11 +177,10 @@ class _Width:
         # (See matmul.py for why LLVM is not to know how far these are from each other.)
         rows = [self._row(b.add(i, I64(r))) for r in range(height)]
         a = [opaque(b, b.add(v["a"], b.mul(row, v["a_row"]))) for row in rows]
-        masks = [self.numbers.first_lanes(b.sub(self.left, I64(half * lanes))) for half in (0, 1)]
 
         def step(i: ir.Value, last: bool) -> None:
             of_b = self._of_b(i, last) if height == FEW else [wide.load(at) for at in self._packed(i)]
-            self._multiply(a, i, sums, of_b, masks if last else None)
+            self._multiply(a, i, sums, of_b, self.masks if last else None)
 
         self._each_step(step)
         totals = [[wide.wrap(b.load(s)) for s in pair] for pair in sums]
@@ -228,9 +228,9 @@ class _Width:
         return [self.ops.wrap(shuffled(b, x, x, lanes[r])) for x in vectors for r in range(rows)]
 
     def _store(self, total: Vec, i: ir.Value, may_be_last: bool) -> None:
-        """Row i of C. What is written behind it belongs to the next one, which follows."""
+        """Row i of C. What is written behind it belongs to the next one, which is written later."""
         b, v = self.b, self.v
-        row, c = self.start + total, b.add(v["c"], b.mul(i, self.row))
+        row, c = self.start + total, b.add(v["c"], b.mul(i, v["c_row"]))
         if not may_be_last or self.width <= 2:
             self.ops.store(row, c)
             return

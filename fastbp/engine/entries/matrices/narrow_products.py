@@ -49,7 +49,7 @@ def _dots(t, n, address):
         q0, q1 = part_in_pieces(job.columns, links.lanes, worker)
     if r0 == r1 or q0 == q1:
         return
-    row, c_row = job.depth * size, job.columns * size
+    row, c_row = job.depth * size, job.row * size
     a, b, c = job.a + r0 * row, job.b + q0 * row, job.c + r0 * c_row + q0 * size
     call(links.k0, (a, row, r1 - r0, job.depth, b, row, q1 - q0, c, c_row))
 
@@ -74,9 +74,9 @@ def packed_bytes(job, links):
 def by_rows_of_b(job, links, rows, b, packed):
     """Rows r0 to r1 of A @ B; b: where B is, and from row to row; packed: where it is packed to, or 0."""
     (r0, r1), (b, b_row), size = rows, b, links.itemsize
-    a_row, c_row = job.depth * size, job.columns * size
+    a_row, c_row = job.depth * size, job.row * size
     a, c = job.a + r0 * a_row, job.c + r0 * c_row
-    call(links.k0, (a, a_row, r1 - r0, job.depth, b, b_row, job.columns, job.bias, c, packed))
+    call(links.k0, (a, a_row, r1 - r0, job.depth, b, b_row, job.columns, job.bias, c, c_row, packed))
 
 
 @inner
@@ -99,7 +99,7 @@ def with_memory(job, links, rows, of):
     vector = links.lanes * links.itemsize
     memory = np.empty(of_packed + of_turned + vector, np.uint8)
     turned = (memory.ctypes.data + vector - 1) // vector * vector
-    b, packed = (job.b, job.columns * links.itemsize), turned + of_turned if of_packed > 0 else 0
+    b, packed = (job.b, job.row * links.itemsize), turned + of_turned if of_packed > 0 else 0
     if of_turned > 0:
         turn_b(job, links, turned)
         b = (turned, vector)
@@ -117,7 +117,7 @@ def _few_columns(t, n, address):
     of_packed = packed_bytes(job, links)
     of_turned = job.depth * links.lanes * links.itemsize if job.kind == B_TRANSPOSED else 0
     if of_packed + of_turned == 0:
-        by_rows_of_b(job, links, rows, (job.b, job.columns * links.itemsize), np.int64(0))
+        by_rows_of_b(job, links, rows, (job.b, job.row * links.itemsize), np.int64(0))
     else:
         with_memory(job, links, rows, (of_packed, of_turned))
 
@@ -140,7 +140,7 @@ def _across(t, n, address):
     first, last = part_of(whole(job.rows, lanes), worker)
     if first == last:
         return
-    vector, a_row, b_row = lanes * size, job.rows * size, job.columns * size
+    vector, a_row, b_row = lanes * size, job.rows * size, job.row * size
     wide = 4 if job.columns <= LOW else 2
     memory = np.empty(wide * job.columns * vector + vector, np.uint8)
     out = (memory.ctypes.data + vector - 1) // vector * vector
@@ -173,7 +173,7 @@ def across_of(dtype: str) -> list[int]:
 def turned(job, links):
     """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
     size, vector = links.itemsize, links.lanes * links.itemsize
-    row, c_row = job.rows * size, job.columns * size
+    row, c_row = job.rows * size, job.row * size
     memory = np.empty(job.columns * vector, np.uint8)
     out, bias = memory.ctypes.data, np.int64(0)
     call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, bias, out, vector))
@@ -192,7 +192,7 @@ def _narrow(t, n, address):
         turned(job, links)
         return
     size = links.itemsize
-    a_row, row = job.rows * size, job.columns * size
+    a_row, row = job.rows * size, job.row * size
     a, c, bias = job.a + r0 * size, job.c + r0 * row, np.int64(0)
     call(links.k0, (a, size, a_row, r1 - r0, job.depth, job.b, row, job.columns, bias, c, row))
 

@@ -48,6 +48,7 @@ class CallersProduct(Struct):
     rows: int
     depth: int
     columns: int
+    row: int  # numbers from a row of C to the next; of B, too, where it is not transposed
 
 
 product_at = view_of(CallersProduct)
@@ -144,7 +145,7 @@ def pack_pair(job, links, to, k, count, panel, width):
     for j in range(width):
         column = column_of(job, lanes, panel + j)
         if job.kind != B_TRANSPOSED:
-            row = job.columns * size
+            row = job.row * size
             source = job.b + k * row + column * size
             call(links.k1, (source, row, to + j * vector, width * vector, vector, count, lanes))
         else:
@@ -171,7 +172,7 @@ def pack_pairs(job, links, to, k, count, q0, q1):
         first = q0 + 2 - pair_of(panels, q0)[1]
         if 2 * q1 >= panels and job.columns % lanes != 0:
             last = max(first, q1 - 1)  # the last panel is moved back
-        row = job.columns * size
+        row = job.row * size
         source = job.b + k * row + pair_of(panels, first)[0] * lanes * size
         call(links.k2, (source, row, to + (first - q0) * step, step, count, last - first))
     for q in range(q0, q1):
@@ -202,7 +203,8 @@ def b_of(job, links, packed, k, panel, width):
     if packed == 0:
         column = column_of(job, lanes, panel)
         distance = (column_of(job, lanes, panel + width - 1) - column) * size
-        return Block(job.b + k * job.columns * size + column * size, distance, job.columns * size)
+        row = job.row * size
+        return Block(job.b + k * row + column * size, distance, row)
     if job.kind == B_TRANSPOSED:
         return Block(packed, packed_depth(job, links) * vector, vector)
     return Block(packed, vector, width * vector)

@@ -7,7 +7,8 @@
 All are C-ordered and have exactly these numbers: nothing beyond is read or written. Where the columns do not
 fill whole vectors, the last vector is moved back to where the matrix ends, so that it and the one before
 share some columns; both go into one microkernel, which writes the same numbers twice. Fewer columns than a
-vector has lanes: see narrow_products.py.
+vector has lanes: see narrow_products.py; where many rows meet up to half a vector of columns beyond whole
+ones, these are such a product of their own (33 columns took as long as 48).
 
 B is packed into pairs of panels where so many rows meet it that this pays, a piece of the depth at a time,
 and so are rows of A (see packed.py).
@@ -66,11 +67,14 @@ WIDE_SMALL, WIDE_PANELS = 64 * 1024, 8
 # So many rows are as high as microkernels of four vectors are on every CPU.
 LOW_ROWS = 3
 # Up to so many rows sweep along the rows of B, or if B is large, where it has so many panels: fewer have all
-# sums in registers. And any number of rows up to so many k, or as many as write C at once. Bytes of C in one
-# sweep.
-SWEPT_ROWS, SWEPT_ROWS_OF_LARGE, SWEPT_PANELS, SWEPT_DEPTH, SWEPT = 2, 8, 5, 8, 16 * 1024
+# sums in registers. Bytes of C in one sweep. And k up to which any number of rows does so, with vectors of 64
+# bytes, and as many as one sweep takes.
+SWEPT_ROWS, SWEPT_ROWS_OF_LARGE, SWEPT_PANELS, SWEPT = 2, 8, 5, 16 * 1024
+SWEPT_DEPTH, WIDE_SWEPT_DEPTH, ONE_SWEPT_DEPTH = 8, 12, 16
 # So few rows read B where it lies.
 FEW = 12
+# With more k, columns beyond whole vectors are a product of their own.
+REST_DEPTH = 8
 # k of A.T @ B of two columns that are many, see `deep`.
 DEEP = 16
 # A @ B.T as dot products: of so few numbers, of so few rows, and where there are many k of so many rows or
@@ -81,6 +85,8 @@ SMALL_DOTS, DOT_ROWS, DOT_SIDE = 64, 12, 64
 TOGETHER = 4
 # Pairs of panels from which A.T is copied to where its rows are adjacent.
 PACKING_PAIRS = 3
+
+at_once = inner(row_sweep.at_once)
 
 
 @inner
@@ -103,7 +109,7 @@ def sweep(job, links, rows, piece, pair, packed):
     distance = (column_of(job, lanes, panel + width - 1) - column) * size
     start = start_of(job, k, column, distance, size)
     b = b_of(job, links, packed_b, k, panel, width)
-    row = job.columns * size
+    row = job.row * size
     c = Block(job.c + r0 * row + column * size, distance, row)
     if packed_a == 0 or job.kind != A_TRANSPOSED:
         left = a_from(job, size, r0, k, count)
@@ -124,6 +130,19 @@ def deep(depth, columns):
     """Whether A.T @ B of few columns has so many k that it takes less time to turn C.T over than to have
     vectors that are not full."""
     return depth >= max(DEEP, columns * columns // 2)
+
+
+@inner
+def rest_of(kind, shape, lanes):
+    """Of A @ B and A.T @ B, how many of the last columns are a product of their own: those that are less than
+    a vector, or beyond whole ones, where a last vector that is moved back takes longer."""
+    rows, depth, columns = shape
+    rest = columns % lanes
+    if columns < lanes:
+        return columns
+    if rest > lanes // 2 or rows <= FEW or (kind == A_TRANSPOSED and rows < lanes):
+        return 0
+    return rest if depth > REST_DEPTH else 0
 
 
 @inner
@@ -148,10 +167,14 @@ def way_of(kind, shape, lanes, size):
     panels = (columns + lanes - 1) // lanes
     if kind == B_TRANSPOSED:
         return ANY_WAY
-    if depth <= row_sweep.TOGETHER and (panels > 2 or rows <= FEW):
+    least = 3 if depth <= row_sweep.TOGETHER else 4
+    if depth <= at_once(lanes * size) and (panels >= least or rows <= FEW):
         return FEW_ROWS
     few = SWEPT_ROWS_OF_LARGE if depth * columns * size >= LARGE else SWEPT_ROWS
-    if panels >= SWEPT_PANELS and (depth <= SWEPT_DEPTH or rows <= few):
+    swept = SWEPT_DEPTH
+    if lanes * size >= WIDE:
+        swept = ONE_SWEPT_DEPTH if rows <= row_sweep.MOST else WIDE_SWEPT_DEPTH
+    if panels >= SWEPT_PANELS and (depth <= swept or rows <= few):
         return FEW_ROWS
     if rows <= FEW:
         return IN_PLACE
@@ -167,7 +190,7 @@ def in_place(job, links, rows, panels):
     with fewer accumulators each would wait for itself."""
     (r0, r1), (p0, p1) = rows, panels
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
-    whole, row, block = min(p1, job.columns // lanes), job.columns * size, rows_of_block(job, links)
+    whole, row, block = min(p1, job.columns // lanes), job.row * size, rows_of_block(job, links)
     for top in range(r0, r1, block):
         count, panel = min(r1 - top, block), p0
         left = a_from(job, size, top, zero, job.depth)
@@ -189,7 +212,7 @@ def few_rows(job, links, rows, panels):
     """Rows r0 to r1 and panels p0 to p1 of C, some rows at a time, row by row of B, so many columns that C
     stays in the first-level cache. A last panel that is moved back begins in columns of the same worker."""
     (r0, r1), (p0, p1) = rows, panels
-    size, lanes, row = links.itemsize, links.lanes, job.columns * links.itemsize
+    size, lanes, row = links.itemsize, links.lanes, job.row * links.itemsize
     step, zero = max(2, SWEPT // (min(r1 - r0, row_sweep.MOST) * lanes * size)), np.int64(0)
     for top in range(r0, r1, row_sweep.MOST):
         a, rows = a_from(job, size, top, zero, job.depth), min(r1 - top, row_sweep.MOST)
