@@ -86,7 +86,7 @@ def block(record: dict[str, Any]) -> str:
         whole = table(estimators.rows_of(record["estimators"], report.ratio_text), words=2)
         what = (
             "Whole calls of `fit` of `fastbp.sklearn` and of scikit-learn, all with `random_state=0` (fastbp "
-            "remembers what a number draws, up to 1 MB of initial weights or orders each, as it does in a "
+            "remembers what a number draws, up to 2 MB of initial weights or orders each, as it does in a "
             "grid search):"
         )
         fits = ["", what, "", *whole]

@@ -23,8 +23,8 @@ from fastbp.sklearn.parameters import ACTIVATIONS
 
 Array = NDArray[Any]
 
-# How many draws are remembered, and up to how many bytes of each.
-MOST_DRAWS, MOST_BYTES = 8, 1 << 20
+# How many draws are remembered, up to how many bytes of each, and of all.
+MOST_DRAWS, MOST_BYTES, MOST_IN_ALL = 8, 2 << 20, 8 << 20
 
 # Numbers that are drawn at a time: to make large arrays for them would take as long as half of the drawing.
 PIECE = 8192
@@ -46,14 +46,18 @@ class Memory:
 
     def put(self, key: tuple[Any, ...], drawn: tuple[Array, ...]) -> None:
         """Keep it, if it is not too large, and let the oldest ones go."""
-        if sum(array.nbytes for array in drawn) > MOST_BYTES:
+        if _bytes_of(drawn) > MOST_BYTES:
             return
         for array in drawn:
             array.flags.writeable = False
         with self._lock:
             self._known[key] = drawn
-            while len(self._known) > MOST_DRAWS:
+            while len(self._known) > MOST_DRAWS or sum(map(_bytes_of, self._known.values())) > MOST_IN_ALL:
                 del self._known[next(iter(self._known))]
+
+
+def _bytes_of(drawn: tuple[Array, ...]) -> int:
+    return sum(array.nbytes for array in drawn)
 
 
 MEMORY = Memory()

@@ -64,6 +64,11 @@ def test_memory_is_limited(memory):
         drawn(seed, ["a"])
     assert len(memory._known) == initial.MOST_DRAWS
     assert memory.get((0, "a")) is None and memory.get((2 * initial.MOST_DRAWS - 1, "a")) is not None
+    fitting = initial.MOST_IN_ALL // initial.MOST_BYTES
+    assert fitting < initial.MOST_DRAWS
+    for seed in range(2 * fitting):
+        memory.put((seed,), (np.zeros(initial.MOST_BYTES, np.uint8),))
+    assert list(memory._known) == [(seed,) for seed in range(fitting, 2 * fitting)]
 
 
 @pytest.mark.parametrize(

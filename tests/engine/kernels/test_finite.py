@@ -8,7 +8,7 @@ from fastbp.engine.kernels.finite import is_finite, is_within
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_number_is_looked_at(dtype):
-    for size in (1, 2, 7, 16, 33, 70):
+    for size in (1, 2, 7, 16, 33, 70, 300, 601, 1100):
         numbers = np.full(size + 1, 9, dtype)[:size]  # behind it stands another one, beyond the limits
         numbers[:] = np.linspace(1, 2, size)
         assert is_finite(numbers)
