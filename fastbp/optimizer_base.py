@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastbp.checks import flag, known_options, number, positive
-from fastbp.pages import aligned
+from fastbp.pages import PAGE, aligned
 from fastbp.schedules import Learned, Schedule, rate, rates
 
 Array = NDArray[Any]
@@ -35,11 +35,11 @@ class State:
 
     def __init__(self, size: int, buffers: int, dtype: np.dtype[Any]) -> None:
         self.counter = np.zeros(1, np.int64)
-        # (Written, not only promised: pages that were read while nobody had written to them, and are then
-        # written by several threads, take five times as long as new ones.)
-        zeros = aligned(buffers * size * dtype.itemsize).view(dtype).reshape(buffers, size)
-        zeros.fill(0)
-        self.buffers: list[Array] = list(zeros)
+        zeros = aligned(buffers * size * dtype.itemsize).view(dtype)
+        # (Each page is written to: those that were read while nobody had, and are then written by several
+        # threads, take five times as long as new ones.)
+        zeros[:: PAGE // dtype.itemsize] = 0
+        self.buffers: list[Array] = list(zeros.reshape(buffers, size))
 
     @cached_property
     def learned(self) -> Learned:

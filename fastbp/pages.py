@@ -13,7 +13,7 @@ import mmap
 import numpy as np
 from numpy.typing import NDArray
 
-LINE, LARGE_PAGE = 64, 2 << 20
+LINE, PAGE, LARGE_PAGE = 64, 4096, 2 << 20
 # Not every system knows large pages, or has any left; then pages are small.
 _ADVICE: int | None = getattr(mmap, "MADV_HUGEPAGE", None)
 

@@ -20,9 +20,10 @@ from fastbp.training.interrupt import Interrupts
 # A call of compiled code takes about so long: Ctrl-C need not wait longer, nor the question whether a team is
 # faster by now.
 CALL_SECONDS = 0.2
-# The first call's steps are guessed, as on a slow core where it takes as long as this; the next ones grow by
-# this factor at most. (Each call packs and unpacks: three of them took 1.5% of two epochs of 784-256-10.)
-FIRST_CALL_SECONDS, CALL_GROWTH = 0.4, 8
+# The first call's steps are guessed, too slow by half at least, and as on a slow core where it would take as
+# long as this; the next ones grow by this factor at most. (Each call packs and unpacks: three of them took
+# 1.5% of two epochs of 784-256-10.)
+FIRST_CALL_SECONDS, CALL_GROWTH = 0.6, 8
 # Indices of shuffled rows made at a time.
 ORDER_ENTRIES = 1 << 20
 # Below that a rate that is divided by 5 again and again ends the training.
