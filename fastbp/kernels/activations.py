@@ -18,12 +18,15 @@ from fastbp.kernels.arguments import (
     span,
     unlike_overlap,
 )
-from fastbp.kernels.elementwise import OF_EXP, OF_SOFTMAX, SIMPLE
 from fastbp.kernels.linking import run
+from fastbp.kernels.numbers import OF_EXP, SIMPLE, number_by_number
+
+# What a byte of softmax takes one core, see numbers.py.
+OF_SOFTMAX = 320
 
 
 def _cost_of(formula: str) -> int:
-    """Of a byte, see elementwise.py."""
+    """Of a byte, see numbers.py."""
     return SIMPLE if formula in LIGHT else OF_EXP
 
 
@@ -70,13 +73,7 @@ def _derivative(name: str) -> Any:
         delta, z, a, out = uncounted(delta), uncounted(z), uncounted(a), uncounted(out)
         alike("delta and z have shapes %s and %s: they must be the same", delta, z)
         alike("delta and a have shapes %s and %s: they must be the same", delta, a)
-        d = result(out, delta.shape, delta)
-        unlike_overlap(span(out), span(delta))
-        unlike_overlap(span(out), span(z))
-        unlike_overlap(span(out), span(a))
-        numbers = (address(delta), address(z), address(a), address(d), delta.size, NO_SCALAR)
-        run(key, delta, delta.nbytes * cost >> 10, numbers)
-        return counted(d)
+        return counted(number_by_number(key, cost, delta, z, a, out, NO_SCALAR))
 
     derivative.__name__ = derivative.__qualname__ = f"{name}_derivative"
     derivative.__doc__ = f"""delta times the derivative of {name} at z: the deltas of such a layer.
@@ -135,13 +132,7 @@ def mse_sigmoid_error(y_pred: Any, y_true: Any, out: Any = None) -> Any:
     check("y_true", y_true, 0, y_pred)
     y_pred, y_true, out = uncounted(y_pred), uncounted(y_true), uncounted(out)
     alike("y_pred and y_true have shapes %s and %s: they must be the same", y_pred, y_true)
-    d = result(out, y_pred.shape, y_pred)
-    unlike_overlap(span(out), span(y_pred))
-    unlike_overlap(span(out), span(y_true))
-    x, y = address(y_pred), address(y_true)
-    numbers = (x, y, x, address(d), y_pred.size, NO_SCALAR)
-    run("mse_sigmoid_error", y_pred, y_pred.nbytes * SIMPLE >> 10, numbers)
-    return counted(d)
+    return counted(number_by_number("mse_sigmoid_error", SIMPLE, y_pred, y_true, None, out, NO_SCALAR))
 
 
 @kernel

@@ -149,9 +149,11 @@ def bits(typingctx: Any, name: Any, number: Any) -> Any:
 
 @intrinsic
 def address(typingctx: Any, array: Any) -> Any:
-    """In compiled code: where the array's numbers are."""
+    """In compiled code: where the array's numbers are; of None, 0."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        if _says_nothing(array):
+            return context.get_constant(types.int64, 0)
         data = context.make_array(plain(array))(context, builder, values[0]).data
         return builder.ptrtoint(data, context.get_value_type(types.int64))
 
@@ -276,7 +278,7 @@ if config.DISABLE_JIT:
 
     def address(array: Any) -> int:
         """The same in Python."""
-        return int(array.ctypes.data)
+        return 0 if array is None else int(array.ctypes.data)
 
     def bits(name: str, number: Any) -> int:
         """The same in Python."""

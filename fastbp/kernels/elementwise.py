@@ -19,12 +19,12 @@ from fastbp.kernels.arguments import (
     no_overlap,
     result,
     span,
-    unlike_overlap,
 )
 from fastbp.kernels.linking import run
+from fastbp.kernels.numbers import SIMPLE, number_by_number
 
-# What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
-SIMPLE, OF_EXP, OF_SOFTMAX, OF_SUMS = 48, 160, 320, 14
+# What a byte of sums takes one core, see numbers.py.
+OF_SUMS = 14
 # Rows that are added up before their sums are.
 SUMS_BLOCK = 512
 # Numbers whose sums take less time than to enter the engine.
@@ -47,12 +47,7 @@ def relu_mask(delta: Any, z: Any, out: Any = None) -> Any:
     check("z", z, 0, delta)
     delta, z, out = uncounted(delta), uncounted(z), uncounted(out)
     alike("delta and z have shapes %s and %s: they must be the same", delta, z)
-    d = result(out, delta.shape, delta)
-    unlike_overlap(span(out), span(delta))
-    unlike_overlap(span(out), span(z))
-    x, y = address(delta), address(z)
-    run("relu_mask", z, z.nbytes * SIMPLE >> 10, (x, y, x, address(d), z.size, NO_SCALAR))
-    return counted(d)
+    return counted(number_by_number("relu_mask", SIMPLE, delta, z, None, out, NO_SCALAR))
 
 
 @kernel
@@ -71,12 +66,7 @@ def sigmoid_derivative(delta: Any, y: Any, out: Any = None) -> Any:
     check("y", y, 0, delta)
     delta, y, out = uncounted(delta), uncounted(y), uncounted(out)
     alike("delta and y have shapes %s and %s: they must be the same", delta, y)
-    d = result(out, delta.shape, delta)
-    unlike_overlap(span(out), span(delta))
-    unlike_overlap(span(out), span(y))
-    x, a = address(delta), address(y)
-    run("sigmoid_derivative", y, y.nbytes * SIMPLE >> 10, (x, a, x, address(d), y.size, NO_SCALAR))
-    return counted(d)
+    return counted(number_by_number("sigmoid_derivative", SIMPLE, delta, y, None, out, NO_SCALAR))
 
 
 @kernel
@@ -97,12 +87,7 @@ def sgd_step(w: Any, gradient: Any, lr: Any, out: Any = None) -> Any:
     rate = bits("lr", lr)
     w, gradient, out = uncounted(w), uncounted(gradient), uncounted(out)
     alike("w and gradient have shapes %s and %s: they must be the same", w, gradient)
-    new = result(out, w.shape, w)
-    unlike_overlap(span(out), span(w))
-    unlike_overlap(span(out), span(gradient))
-    x, g = address(w), address(gradient)
-    run("sgd_step", w, w.nbytes * SIMPLE >> 10, (x, g, x, address(new), w.size, rate))
-    return counted(new)
+    return counted(number_by_number("sgd_step", SIMPLE, w, gradient, None, out, rate))
 
 
 @kernel
