@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import types
 from numba.extending import overload
 
@@ -27,6 +29,9 @@ def number_by_number(kernel, cost, x, y, z, out, scalar):
     return new
 
 
-@overload(number_by_number, prefer_literal=True, jit_options=jit.OPTIONS | {"forceinline": True})
+_OPTIONS: Any = jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True}
+
+
+@overload(number_by_number, prefer_literal=True, jit_options=_OPTIONS)
 def _number_by_number(kernel, cost, x, y, z, out, scalar):
     return number_by_number if isinstance(kernel, types.Literal) else None
