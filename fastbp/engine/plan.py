@@ -189,6 +189,7 @@ class Plan(Bound):
 
     def bind_patience(self, patience: Patience) -> None:
         """Until it is unbound, steps may end early."""
+        self.table.phases.lose_patience = train.address_of("lose_patience")
         self.table.ending.patience, self.table.ending.step = data_at(patience.numbers), 0
 
     def unbind_patience(self) -> int:

@@ -10,8 +10,7 @@ Three ways in which matrices lie:
     blocks   [columns / (group V)][rows][group V]  z, a and the deltas: `group` panels side by side
     rows     [rows][columns]                       as the caller has them, C order
 
-In blocks, a row of a group is what the microkernel reads of it, and no two workers write to neighbouring
-cache lines.
+A row of a group of blocks is what the microkernel reads, and no cache lines of two workers are neighbours.
 """
 
 from __future__ import annotations
@@ -179,6 +178,9 @@ class Phases(Struct):
     train: int
     evaluate: int
     gradients: int
+    lose_patience: int
+    round_rows: int  # where pairs are kept
+    round_panels: int
 
 
 @struct
@@ -376,17 +378,15 @@ PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_
 SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 
 plan_at = view_of(Plan)
-embedded_at = view_of(Embedded)
+embedded_at, training_at = view_of(Embedded), view_of(Training)
 slot_at = view_of(Slot)
-training_at = view_of(Training)
-_layer = view_of(Layer)
-_parameters = view_of(Parameters)
+layer_view, _parameters = view_of(Layer), view_of(Parameters)
 
 
 @inner
 def layer_at(plan, i):
     """Layer i of the plan, counted from 0."""
-    return _layer(plan.here + PLAN_BYTES + i * LAYER_BYTES)
+    return layer_view(plan.here + PLAN_BYTES + i * LAYER_BYTES)
 
 
 @inner

@@ -94,8 +94,9 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     plan.states, plan.state = design.states, sum(design.packed)
     _kernels(plan, design)
     finishes = design.clip_norm or design.max_norm is not None
-    more = (*(("finish_update",) if finishes else ()), *(("sum_weights",) if design.l2 else ()))
-    for name in (*CALLED[design.use], *more):
+    more = {"finish_update": finishes, "sum_weights": design.l2}
+    more |= dict.fromkeys(("round_rows", "round_panels"), design.keeps_pairs)
+    for name in (*CALLED[design.use], *(name for name, wanted in more.items() if wanted)):
         setattr(plan.phases, name, train.address_of(name))
     w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
     wt = memory.new(sum(design.transposed))

@@ -29,7 +29,6 @@ from fastbp.engine.worker.operands import (
     matmul_along_rows,
     output_of,
     round_deltas,
-    round_rows,
 )
 from fastbp.engine.worker.partition import (
     Rectangle,
@@ -44,6 +43,7 @@ from fastbp.engine.worker.partition import (
     share_of_rows,
     side_by_side,
     stopped,
+    whole_rows,
     width_for,
 )
 from fastbp.engine.worker.update import update
@@ -120,7 +120,7 @@ def normalise_backward(plan, layer, batch, worker):
     dz, n, delta = layer.dz + here, norm.n + here, layer.delta + here
     inverse_std, shape = norm.inverse_std + r0 * plan.itemsize, (r1 - r0, layer.fan_out)
     call(norm.backward, (dz, n, inverse_std, delta, shape, lie_of(layer), norm.gain, panel))
-    round_rows(plan, layer, r0, r1, True)
+    round_deltas(plan, layer, whole_rows(layer, r0, r1))
     barrier(plan, worker)
 
 

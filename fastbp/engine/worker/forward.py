@@ -33,7 +33,6 @@ from fastbp.engine.worker.operands import (
     round_activations,
     round_deltas,
     round_inputs,
-    round_rows,
 )
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows, softmax_of_rows
 from fastbp.engine.worker.partition import (
@@ -52,6 +51,7 @@ from fastbp.engine.worker.partition import (
     side_by_side,
     stopped,
     tallest,
+    whole_rows,
     width_for,
 )
 
@@ -166,7 +166,7 @@ def normalise(plan, layer, batch, worker):
         width = side_by_side(layer, p, layer.panels)
         activate(plan, layer, Rectangle(r0, r1, p, width), batch.number)
         p += width
-    round_rows(plan, layer, r0, r1, False)
+    round_activations(plan, layer, whole_rows(layer, r0, r1))
     barrier(plan, worker)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.kernels import matmul
-from fastbp.engine.structs import layer_at
+from fastbp.engine.structs import layer_at, layer_view, plan_at
 from fastbp.engine.worker.partition import (
     Rectangle,
     columns_of,
@@ -261,39 +261,32 @@ def round_inputs(plan, batch, worker):
 def round_activations(plan, layer, rectangle):
     """A rectangle of a."""
     if plan.keeps_pairs:
-        _round(plan, layer, rectangle, layer.a, layer.rounded.along, layer.rounded.a)
+        call(plan.phases.round_rows, (plan.here, layer.here, rectangle, np.int64(0)))
 
 
 @inner
 def round_deltas(plan, layer, rectangle):
-    """A rectangle of the deltas; along their rows where a layer below wants its own."""
+    """A rectangle of the deltas."""
     if plan.keeps_pairs:
-        along = layer.rounded.along if layer.WT.address != 0 else 0
-        _round(plan, layer, rectangle, layer.delta, along, layer.rounded.delta)
+        call(plan.phases.round_rows, (plan.here, layer.here, rectangle, np.int64(1)))
 
 
-@inner
-def round_rows(plan, layer, r0, r1, deltas):
-    """The same of whole rows."""
-    p = 0
-    while plan.keeps_pairs and p < layer.panels:
-        width = side_by_side(layer, p, layer.panels)
-        if deltas:
-            round_deltas(plan, layer, Rectangle(r0, r1, p, width))
-        else:
-            round_activations(plan, layer, Rectangle(r0, r1, p, width))
-        p += width
-
-
-@inner
-def _round(plan, layer, rectangle, source, along, across):
-    to, row, columns = layer.rounded, layer.blocks.row, columns_of(plan, layer, rectangle)
-    rows, source = rectangle.bottom - rectangle.top, source + place_of(plan, layer, rectangle)
-    if along != 0:
-        along += rectangle.panel * (plan.vector >> 1) + rectangle.top * to.row
-    across += panel_in(plan, to.blocks, rectangle.panel) + (rectangle.top >> 1) * to.blocks.row
-    lie = to.blocks.row, rectangle.width, np.int64(0)
-    call(plan.kernels.round_pairs, (source, row, rows, columns, along, to.row, across, lie))
+def round_rows(address, layer_address, top, bottom, first, panels, deltas):
+    """So many panels of rows of a, or of the deltas: along their rows where a layer below wants its own."""
+    plan, layer = plan_at(address), layer_view(layer_address)
+    to, row = layer.rounded, layer.blocks.row
+    source, across, wanted = layer.a, to.a, True
+    if deltas:
+        source, across, wanted = layer.delta, to.delta, layer.WT.address != 0
+    p, end = first, first + panels
+    while p < end:
+        rectangle = Rectangle(top, bottom, p, side_by_side(layer, p, end))
+        along = to.along + p * (plan.vector >> 1) + top * to.row if wanted else 0
+        there, columns = source + place_of(plan, layer, rectangle), columns_of(plan, layer, rectangle)
+        here = across + panel_in(plan, to.blocks, p) + (top >> 1) * to.blocks.row
+        lie = to.blocks.row, rectangle.width, np.int64(0)
+        call(plan.kernels.round_pairs, (there, row, bottom - top, columns, along, to.row, here, lie))
+        p += rectangle.width
 
 
 @inner
@@ -312,21 +305,24 @@ def renew_transpose(plan, layer, k0, k1, p0, p1):
     transpose(plan, layer, k0, k1, p0, p1)
     if plan.keeps_pairs:
         rows = min(layer.fan_out, p1 * plan.lanes) - p0 * plan.lanes
-        round_panels(plan, layer.WT, layer.WT_pairs, p0 * plan.lanes, rows, k0, k1)
+        rectangle = Rectangle(p0 * plan.lanes, p0 * plan.lanes + rows, k0, k1 - k0)
+        call(plan.phases.round_panels, (plan.here, layer.here, rectangle, np.int64(1)))
 
 
 @inner
 def round_weights(plan, layer, first, end, p0, p1):
     """Rows of panels p0 .. p1 of W; the first one is even."""
-    round_panels(plan, layer.W, layer.W_pairs, first, end - first, p0, p1)
+    call(plan.phases.round_panels, (plan.here, layer.here, Rectangle(first, end, p0, p1 - p0), np.int64(0)))
 
 
-@inner
-def round_panels(plan, source, target, first, rows, p0, p1):
-    for p in range(p0, p1):
-        there, here = (
-            source.address + p * source.panel + first * source.row,
-            target.address + p * target.panel + (first >> 1) * target.row,
-        )
-        lie, zero = (target.row, np.int64(1), np.int64(0)), np.int64(0)
-        call(plan.kernels.round_pairs, (there, source.row, rows, plan.lanes, zero, zero, here, lie))
+def round_panels(address, layer_address, top, bottom, first, panels, transposed):
+    """Rows of so many panels of W, or of its transpose."""
+    plan, layer = plan_at(address), layer_view(layer_address)
+    source, target = layer.W, layer.W_pairs
+    if transposed:
+        source, target = layer.WT, layer.WT_pairs
+    lie, zero = (target.row, np.int64(1), np.int64(0)), np.int64(0)
+    for p in range(first, first + panels):
+        there = source.address + p * source.panel + top * source.row
+        here = target.address + p * target.panel + (top >> 1) * target.row
+        call(plan.kernels.round_pairs, (there, source.row, bottom - top, plan.lanes, zero, zero, here, lie))

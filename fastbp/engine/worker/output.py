@@ -11,8 +11,8 @@ from __future__ import annotations
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import top_layer
-from fastbp.engine.worker.operands import round_rows
-from fastbp.engine.worker.partition import columns_of, lie_of, part_of, part_of_rows, place_of
+from fastbp.engine.worker.operands import round_deltas
+from fastbp.engine.worker.partition import columns_of, lie_of, part_of, part_of_rows, place_of, whole_rows
 
 
 @inner
@@ -35,7 +35,7 @@ def output_delta_of_rows(plan, batch, worker):
     z, a, delta = layer.z + here, layer.a + here, layer.delta + here
     shape = (r1 - r0, layer.fan_out)
     call(layer.output.delta_of_rows, (z, a, delta, y, batch.y_row, shape, lie_of(layer), batch.coefficients))
-    round_rows(plan, layer, r0, r1, True)
+    round_deltas(plan, layer, whole_rows(layer, r0, r1))
 
 
 @inner

@@ -235,6 +235,12 @@ def side_by_side(layer, p, p1):
 
 
 @inner
+def whole_rows(layer, r0, r1):
+    """Rows of a layer, all panels of them."""
+    return Rectangle(r0, r1, np.int64(0), layer.panels)
+
+
+@inner
 def lie_of(layer):
     """How z, a and the deltas of a layer lie, as kernels that go along whole rows take it."""
     return layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import load_number, store_number
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.structs import plan_at
 
 # Its numbers, all of float64: those above, what an epoch's sum of losses is divided by, and the sum so far.
 TOL, BEST, COUNT, MOST, SCALE, SUM = range(6)
@@ -40,10 +41,10 @@ def _set(plan, k, value):
     store_number(plan.ending.patience + 8 * k, value)
 
 
-@inner
-def lose_patience(plan, step, loss):
+def lose_patience(address, step, loss):
     """Take the loss of a step into account, which is at that address; behind an epoch, note whether it was
     the last step. For one worker; the others see it behind the next barrier."""
+    plan = plan_at(address)
     total = _number(plan, SUM) + load_number(loss, np.float64(0))
     if (step + 1) % plan.steps_per_epoch != 0:
         _set(plan, SUM, total)

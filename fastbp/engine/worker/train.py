@@ -46,7 +46,7 @@ from fastbp.engine.worker.after_update import finish_update
 from fastbp.engine.worker.backward import run_backward
 from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
 from fastbp.engine.worker.forward import run_forward
-from fastbp.engine.worker.operands import batch_of
+from fastbp.engine.worker.operands import batch_of, round_panels, round_rows
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows
 from fastbp.engine.worker.partition import Rectangle, Worker, are_apart, side_by_side
 from fastbp.engine.worker.patience import lose_patience
@@ -89,7 +89,7 @@ def train(address, t, n):
             if phases.sum_weights != 0:
                 add_penalty(plan, step, plan.losses + (step - first) * 8)
             if patient:
-                lose_patience(plan, step, plan.losses + (step - first) * 8)
+                call(phases.lose_patience, (address, step, plan.losses + (step - first) * 8))
         call(phases.run_backward, (address, t, n, step))
         generation = arrive(plan, worker) if meeting else 0
         if gathers_next and own:  # while others are still at this one
@@ -177,6 +177,9 @@ CALLBACKS: dict[str, Any] = {
     "train": train,
     "evaluate": evaluate,
     "gradients": gradients,
+    "lose_patience": lose_patience,
+    "round_rows": round_rows,
+    "round_panels": round_panels,
     "work": work,
 }
 
