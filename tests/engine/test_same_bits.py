@@ -66,10 +66,40 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
         plan.Plan, "_make_room_for_gathering", lambda *a, **k: (copies.append(a), make_room(*a, **k))
     )
     copied = computed()
-    assert len(copies) == 4  # predict, model.forward, forward, train_step
+    assert len(copies) == 5  # predict, model.forward, forward, backward, train_step
     monkeypatch.setattr(binding, "CROWDED_ROWS", 1000)
     assert computed() == copied
-    assert len(copies) == 4
+    assert len(copies) == 5
+
+
+def test_gradients_in_place_and_in_panels_have_the_same_bits(monkeypatch, dtype):
+    """Rows of whole vectors, which `backward` may write where the caller gets them, or copy there; in one
+    sweep over the batch, and with packed inputs and several sweeps; and rows of other lengths, which are
+    copied."""
+    rng, lanes = rng_of(7), isa().bytes // dtype.itemsize
+    sizes, rows = (33, 7 * lanes, 3 * lanes), 61
+    X, Y = rng.standard_normal((rows, sizes[0])).astype(dtype), rng.random((rows, sizes[2])).astype(dtype)
+
+    def gradients(hidden):
+        two_layer._prepared = two_layer._PerThread()
+        rng = rng_of(8)
+        W1, W2 = (rng.standard_normal(shape).astype(dtype) for shape in (sizes[:2], sizes[1:]))
+        parameters = W1[:, :hidden].copy(), np.zeros(hidden, dtype), W2[:hidden], np.zeros(sizes[2], dtype)
+        z1, a1, _, y_pred = fastbp.forward(X, *parameters)
+        return [gradient.tobytes() for gradient in fastbp.backward(X, Y, z1, a1, y_pred, parameters[2])]
+
+    def ways():
+        found = []
+        for crowds in (True, False):
+            monkeypatch.setattr(tables, "crowds", lambda *_, crowds=crowds: crowds)
+            found += [gradients(sizes[1]), gradients(sizes[1] - 3)]
+        return found
+
+    whole = ways()
+    assert whole[:2] == whole[2:]
+    monkeypatch.setattr(tables, "packing_rows", lambda: 48)
+    monkeypatch.setattr(tables, "DEPTH", 20)
+    assert ways() == whole
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

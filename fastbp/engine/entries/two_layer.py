@@ -28,7 +28,6 @@ from fastbp.engine.plan import Plan
 from fastbp.engine.structs import (
     BACKWARD,
     FORWARD,
-    NOT_DIRECT,
     PACK,
     REPLACED,
     TRAIN,
@@ -259,14 +258,13 @@ class Prepared:
         table = plan.table
         table.samples, table.x.row, table.y.row = rows, inputs * dtype.itemsize, outputs * dtype.itemsize
         table.y_columns = outputs if use == "step" else 0
+        plan.gather_if_crowded(rows)
         if use == "backward":
             plan.coefficients[0] = 1
-            plan.layers[0].direct = REPLACED
-            if not plan.leave_in_place(0, weights=True):
-                plan.layers[0].direct = NOT_DIRECT
+            plan.layers[0].direct = plan.layers[1].direct = REPLACED
+            plan.leave_in_place(0, weights=True)
             plan.leave_in_place(1, weights=False)
         else:
-            plan.gather_if_crowded(rows)
             plan.leave_in_place(0, weights=True)
             plan.leave_in_place(1, weights=True)
         self.plan, self._task = plan, TASKS[use]

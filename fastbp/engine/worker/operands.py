@@ -107,7 +107,8 @@ def batch_of(plan, step, training, worker):
     y, y_row = plan.y.address + start * plan.y.row, plan.y.row
     if plan.gathered_x.address != 0:
         x, x_row = gathered_at(plan, plan.gathered_x, step, worker), plan.gathered_x.row
-        y, y_row = gathered_at(plan, plan.gathered_y, step, worker), plan.gathered_y.row
+        if plan.gathered_y.address != 0:  # in training
+            y, y_row = gathered_at(plan, plan.gathered_y, step, worker), plan.gathered_y.row
     number = plan.steps_before + step + 1 if training else 0
     coefficients = plan.coefficients + (step - plan.first_step) * plan.coefficients_row
     return Batch(rows, number, x, x_row, y, y_row, coefficients)

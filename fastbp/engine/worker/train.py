@@ -125,6 +125,8 @@ def gradients(address, t, n):
     """Backward from z and a that the caller brings, in a single batch."""
     plan, worker, first = plan_at(address), Worker(t, n), np.int64(0)
     batch, top = batch_of(plan, first, np.int64(1), worker), top_layer(plan)
+    if plan.gathered_x.address != 0:
+        call(plan.phases.gather_batch, (address, t, n, 0))
     for i in range(plan.layers):
         exchange_activations(plan, layer_at(plan, i), worker, first, batch.rows, np.int64(1))
     barrier(plan, worker)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.structs import ADDED
+from fastbp.engine.structs import ADDED, REPLACED
 from fastbp.engine.worker.operands import (
     TILE_VECTORS,
     Block,
@@ -154,7 +154,9 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
         delta = Block(layer.rounded.delta + panel_in(plan, layer.rounded.blocks, p), plan.vector, row)
     else:
         delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * row, plan.vector, row)
-    w = Block(W.address + p * W.panel + top * W.row, W.panel, W.row)
+    # A gradient that the caller wants in panels stands where a state does.
+    kept = plan.state if layer.direct == REPLACED and layer.in_place == 0 else 0
+    w = Block(W.address + kept + p * W.panel + top * W.row, W.panel, W.row)
     if plan.kernels.add_products != 0:
         call(plan.kernels.add_products, (x.address, bottom - top, delta.address, width, w))
         return
