@@ -63,6 +63,7 @@ def _tiny(typingctx: Any, like: Any, numbers: Any) -> Any:
 @jit.inner
 def _is_tiny(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
     few = columns < lanes(like) and depth <= TINY // 2 and rows * depth * columns <= TINY
+    few = few and (columns > 1 or rows <= lanes(like))  # (see short_rows.py)
     return few and not config.DISABLE_JIT
 
 
@@ -71,6 +72,18 @@ def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
     """What a product takes one core, about."""
     read = (rows + columns) * depth
     return max(rows * depth * columns * like.itemsize // SPEED, read * like.itemsize // READING)
+
+
+@jit.inner_with_objects
+def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
+    """C = A @ B + bias, of fewer columns than a vector has lanes; addresses: of A, B, the bias or 0, and C;
+    row: numbers from a row of B or C to the next."""
+    (a, b, bias, c), (rows, depth, columns) = addresses, shape
+    nanoseconds = _nanoseconds(like, rows, depth, columns)
+    if row == 1 and depth >= lanes(like):  # B is the same, transposed
+        run("dots", like, nanoseconds, (B_TRANSPOSED, a, b, bias, c, rows, depth, columns, row))
+    else:
+        run("few_columns", like, nanoseconds, (PLAIN, a, b, bias, c, rows, depth, columns, row))
 
 
 @jit.inner_with_objects
@@ -89,8 +102,7 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     if rest > 0:  # before the others: it may write what is theirs
         at = whole * size
         start = bias + at if bias != 0 else bias
-        numbers = (PLAIN, a, b + at, start, c + at, rows, depth, rest, columns)
-        run("few_columns", A, _nanoseconds(A, rows, depth, rest), numbers)
+        _few_columns(A, (a, b + at, start, c + at), (rows, depth, rest), columns)
     if whole > 0:
         way = way_of(PLAIN, (rows, depth, whole), lanes(A), size)
         numbers = (PLAIN, a, b, bias, c, rows, depth, whole, columns)
@@ -170,7 +182,7 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
         b, c, nanoseconds = b + whole * size, c + whole * size, _nanoseconds(like, rows, depth, rest)
         numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, rest, columns)
         if rows == 1:
-            run("few_columns", like, nanoseconds, (PLAIN, a, b, 0, c, rows, depth, rest, columns))
+            _few_columns(like, (a, b, np.int64(0), c), (rows, depth, rest), columns)
         elif rows >= lanes(like) and (deep(depth, rest) or whole > 0):
             run("across_at_b", like, nanoseconds, numbers)
         else:

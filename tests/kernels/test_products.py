@@ -35,6 +35,11 @@ LARGE = [
     (9, 300, 3),
     (2000, 4, 70),  # few k, whose C is written row by row
     (900, 7, 301),
+    (4001, 1, 1),  # one column of few k, with a vector of many rows
+    (901, 3, 1),
+    (2005, 6, 1),
+    (13, 300, 1),
+    (40, 9, 100),  # few k, and columns beyond whole vectors
 ]
 
 

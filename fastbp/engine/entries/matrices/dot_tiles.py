@@ -17,17 +17,19 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.entries.matrices.few_columns import halved, shuffled
+from fastbp.engine.entries.matrices.few_columns import halved
+from fastbp.engine.entries.matrices.short_rows import shuffled
 from fastbp.engine.simd.emit import compile_block, each_block
 from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
-ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "c", "c_row")
+ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "c_row")
 SIDES = (4, 2, 1)  # of a tile
 
 
 def dot_tiles(dtype: str) -> int:
-    """(a, a_row, rows, depth, b, b_row, columns, c, c_row): C = A @ B.T. Strides are in bytes."""
+    """(a, a_row, rows, depth, b, b_row, columns, bias, c, c_row): C = bias + A @ B.T. Strides are in bytes;
+    bias: a row's address, or 0."""
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
         v = dict(zip(ARGUMENTS, args, strict=True))
@@ -38,7 +40,7 @@ def dot_tiles(dtype: str) -> int:
 
         each_block(b, v["columns"], sides, columns)
 
-    return compile_block("dot-tiles", dtype, len(ARGUMENTS), emit, as_it_is=True)
+    return compile_block("dot-tiles", dtype, len(ARGUMENTS), emit)
 
 
 def _tile(
@@ -77,12 +79,17 @@ def _tile(
         add(b.mul(whole, vector), lambda address: ops.load_masked(address, mask))
     totals = _summed(b, [b.load(s) for row in sums for s in row])
     size, narrow = I64(ops.itemsize), Vectors(b, dtype, width)
+    given = b.icmp_signed("!=", v["bias"], I64(0))
+    source = b.select(given, v["bias"], v["c"])  # without one, what is read does not matter
+    bias = narrow.load(b.add(source, b.mul(j, size)))
+    start = narrow.wrap(b.select(given, bias.value, narrow.const(0.0).value))
     for r in range(height):
         places = range(r * width, (r + 1) * width)
         per = totals[0].type.count
         total = totals[r * width // per]
         c = b.add(b.add(v["c"], b.mul(b.add(i, I64(r)), v["c_row"])), b.mul(j, size))
-        narrow.store(narrow.wrap(shuffled(b, total, total, [n % per for n in places])), c)
+        row = narrow.wrap(shuffled(b, total, total, [n % per for n in places]))
+        narrow.store(start + row, c)
 
 
 def _summed(b: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:

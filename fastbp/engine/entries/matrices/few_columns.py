@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.entries.matrices.short_rows import are_short_rows, short_rows, shuffled
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.tile import opaque
-from fastbp.engine.simd.vector import I32, I64, Vec, Vectors, isa
+from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 # Bytes of a vector where more are not needed: some CPUs (Zen 4) begin two multiply-adds of 32 bytes in a
 # cycle, but one of 64, and what they load is copied to all of 32 bytes in no time.
@@ -47,18 +48,18 @@ def few_columns(dtype: str) -> int:
         v = dict(zip(ARGUMENTS, args, strict=True))
         room = b.ptrtoint(cgutils.alloca_once(b, ir.IntType(8), size=I64(ROOM)), I64)
         v["packed"] = b.select(b.icmp_signed("==", v["packed"], I64(0)), room, v["packed"])
+        short = are_short_rows(b, dtype, v)
+        with b.if_then(short):
+            short_rows(b, dtype, v)
         width = 1
         while width <= Vectors(b, dtype).lanes:
             above = b.icmp_signed(">", v["columns"], I64(width // 2))
-            with b.if_then(b.and_(above, b.icmp_signed("<=", v["columns"], I64(width)))):
+            here = b.and_(above, b.icmp_signed("<=", v["columns"], I64(width)))
+            with b.if_then(b.and_(here, b.not_(short)) if width == 1 else here):
                 _Width(b, dtype, v, width).emit()
             width *= 2
 
     return compile_block("few-columns", dtype, len(ARGUMENTS), emit, as_it_is=True)
-
-
-def shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
-    return b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
 
 
 def halved(b: ir.IRBuilder, vectors: tuple[ir.Value, ...], group: int, per: int = 0) -> ir.Value:
@@ -101,6 +102,8 @@ class _Width:
         self.whole = b.sdiv(v["depth"], I64(self.step))
         self.left = b.sub(v["depth"], b.mul(self.whole, I64(self.step)))
         lanes = self.numbers.lanes
+        # (Nobody else moves this out of the loops.)
+        self.apart = {m: [b.mul(I64(r), v[f"{m}_row"]) for r in range(MANY)] for m in ("a", "c")}
         self.masks = [self.numbers.first_lanes(b.sub(self.left, I64(half * lanes))) for half in (0, 1)]
         with b.if_then(b.icmp_signed(">=", v["rows"], I64(MANY))):
             self._each_step(self._pack)
@@ -124,6 +127,13 @@ class _Width:
     def _row(self, i: ir.Value) -> ir.Value:
         """Row i of A and C. A single one is done twice: the first time as the row before it."""
         return self.b.select(self.b.icmp_signed("<", i, I64(0)), I64(0), i)
+
+    def _addresses(self, matrix: str, i: ir.Value, height: int) -> list[ir.Value]:
+        """Where so many rows of A or C from i on are."""
+        b, first, row = self.b, self.v[matrix], self.v[f"{matrix}_row"]
+        if height == FEW:
+            return [b.add(first, b.mul(self._row(b.add(i, I64(r))), row)) for r in range(height)]
+        return [b.add(b.add(first, b.mul(i, row)), apart) for apart in self.apart[matrix]]
 
     def _mask_of_last(self, n: int) -> ir.Value:
         """Which numbers row n of the last step has, if there is one."""
@@ -169,14 +179,13 @@ class _Width:
 
     def _rows(self, i: ir.Value, height: int) -> None:
         """So many rows of C from i on."""
-        b, v, wide = self.b, self.v, self.wide
+        b, wide = self.b, self.wide
         sums = self.sums[:height]
         for pair in sums:
             for s in pair:
                 b.store(wide.const(0.0).value, s)
         # (See matmul.py for why LLVM is not to know how far these are from each other.)
-        rows = [self._row(b.add(i, I64(r))) for r in range(height)]
-        a = [opaque(b, b.add(v["a"], b.mul(row, v["a_row"]))) for row in rows]
+        a = [opaque(b, row) for row in self._addresses("a", i, height)]
 
         def step(i: ir.Value, last: bool) -> None:
             of_b = self._of_b(i, last) if height == FEW else [wide.load(at) for at in self._packed(i)]
@@ -184,8 +193,10 @@ class _Width:
 
         self._each_step(step)
         totals = [[wide.wrap(b.load(s)) for s in pair] for pair in sums]
+        to = self._addresses("c", i, height)
         for r, total in enumerate(self._summed(totals)):
-            self._store(total, rows[r], height == FEW or r == height - 1)
+            row = self._row(b.add(i, I64(r))) if height == FEW or r == height - 1 else None
+            self._store(total, to[r], row)
 
     def _multiply(
         self,
@@ -227,11 +238,11 @@ class _Width:
         lanes = [[column * rows + r for column in range(width)] for r in range(rows)]
         return [self.ops.wrap(shuffled(b, x, x, lanes[r])) for x in vectors for r in range(rows)]
 
-    def _store(self, total: Vec, i: ir.Value, may_be_last: bool) -> None:
-        """Row i of C. What is written behind it belongs to the next one, which is written later."""
-        b, v = self.b, self.v
-        row, c = self.start + total, b.add(v["c"], b.mul(i, v["c_row"]))
-        if not may_be_last or self.width <= 2:
+    def _store(self, total: Vec, c: ir.Value, i: ir.Value | None) -> None:
+        """A row of C; i: its number, if it may be the last one. What is written behind it belongs to the next
+        one, which is written later."""
+        b, v, row = self.b, self.v, self.start + total
+        if i is None or self.width <= 2:
             self.ops.store(row, c)
             return
         last = b.icmp_signed("==", i, b.sub(v["rows"], I64(1)))

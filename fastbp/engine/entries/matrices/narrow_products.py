@@ -1,6 +1,7 @@
 """Products with fewer columns than a vector has lanes, and those of a few rows with a transposed matrix.
 
-    A @ B      by the rows of B, or several side by side (few_columns.py)
+    A @ B      by the rows of B, or several side by side (few_columns.py); of one column and many k dot
+               products (dot_tiles.py)
     A @ B.T    the same, when B has been turned; of a few rows and many columns dot products along the depth,
                as in a narrow output layer (kernels/narrow_output.py)
     A.T @ B    sums of outer products, in vectors that are narrower (narrow_tiles.py), or C.T = B.T @ A
@@ -51,7 +52,8 @@ def _dots(t, n, address):
         return
     row, c_row = job.depth * size, job.row * size
     a, b, c = job.a + r0 * row, job.b + q0 * row, job.c + r0 * c_row + q0 * size
-    call(links.k0, (a, row, r1 - r0, job.depth, b, row, q1 - q0, c, c_row))
+    bias = job.bias + q0 * size if job.bias != 0 else 0
+    call(links.k0, (a, row, r1 - r0, job.depth, b, row, q1 - q0, bias, c, c_row))
 
 
 def dots_of(dtype: str) -> list[int]:
