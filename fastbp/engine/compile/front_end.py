@@ -31,6 +31,7 @@ _NEEDLESS = {
     untyped_passes.LiteralPropagationSubPipelinePass,
     typed_passes.InlineOverloads,
     typed_passes.NopythonRewrites,
+    typed_passes.AnnotateTypes,
     DumpParforDiagnostics,
 }
 
