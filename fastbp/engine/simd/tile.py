@@ -72,10 +72,6 @@ class Aside:
 Cells = dict[tuple[int, int], ir.Value]  # by row and vector
 
 
-def _vector_at(b, base, i, row_stride, j, vector_stride):
-    return b.add(b.add(base, b.mul(I64(i), row_stride)), b.mul(I64(j), vector_stride))
-
-
 def opaque(b, value):
     """The same number, of which LLVM does not know how it came about."""
     return b.call(ir.InlineAsm(ir.FunctionType(I64, [I64]), "", "=r,0"), [value])
@@ -127,13 +123,15 @@ class Tile:
         if self.relu is not None:
             b, result = self._finish(b, result)
         ops = Vectors(b, self.dtype)
-        for i, j in self.cells:
-            ops.store(ops.wrap(result[i, j]), self._at(b, self.v["c"], i, j))
+        for ij, place in self._places(b, self.v["c"]).items():
+            ops.store(ops.wrap(result[ij]), place)
         b.branch(done)
 
-    def _at(self, b: ir.IRBuilder, base: ir.Value, i: int, j: int) -> ir.Value:
-        """Where a matrix that lies as C does has vector j of row i."""
-        return _vector_at(b, base, i, self.v["c_row"], j, self.v["c_vector"])
+    def _places(self, b: ir.IRBuilder, base: ir.Value) -> Cells:
+        """Where a matrix that lies as C does has the tile's vectors."""
+        rows = [b.add(base, b.mul(I64(i), self.v["c_row"])) for i in range(self.height)]
+        columns = [b.mul(I64(j), self.v["c_vector"]) for j in range(self.width)]
+        return {(i, j): b.add(rows[i], columns[j]) for i, j in self.cells}
 
     def _finish(self, before: ir.IRBuilder, sums: Cells) -> tuple[ir.IRBuilder, Cells]:
         """What is stored, from the sums: they themselves, or what the ReLU makes of them."""
@@ -147,10 +145,10 @@ class Tile:
         before.cbranch(before.icmp_signed("==", kind, I64(MASKED)), finish, stored)
         b = ir.IRBuilder(finish)
         ops, masked = Vectors(b, self.dtype), {}
-        z = b.add(self.v["row"], b.sub(self.v["c"], self.v["whole_c"]))
-        for (i, j), value in sums.items():
-            a = ops.load(self._at(b, z, i, j))
-            masked[i, j] = self.relu(ops, a, a, ops.wrap(value)).value
+        z = self._places(b, b.add(self.v["row"], b.sub(self.v["c"], self.v["whole_c"])))
+        for ij, value in sums.items():
+            a = ops.load(z[ij])
+            masked[ij] = self.relu(ops, a, a, ops.wrap(value)).value
         b.branch(stored)
         b = ir.IRBuilder(stored)
         return b, {ij: _phi(b, (sums[ij], before.block), (masked[ij], finish)) for ij in self.cells}
@@ -169,7 +167,7 @@ class Tile:
         ir.IRBuilder(zero).branch(head)
         b = ir.IRBuilder(from_c)
         ops = Vectors(b, self.dtype)
-        c = {(i, j): ops.load(self._at(b, v["c"], i, j)).value for i, j in self.cells}
+        c = {ij: ops.load(place).value for ij, place in self._places(b, v["c"]).items()}
         b.branch(head)
         b = ir.IRBuilder(from_row)
         ops = Vectors(b, self.dtype)
@@ -184,8 +182,8 @@ class Tile:
         }
         if self.prefetch == OF_C:
             with b.if_then(b.icmp_signed(">=", v["depth"], I64(PREFETCH_DEPTH))):
-                for i, j in self.cells:
-                    ops.prefetch(self._at(b, v["c"], i + self.height, j))
+                for place in self._places(b, b.add(v["c"], b.mul(I64(self.height), v["c_row"]))).values():
+                    ops.prefetch(place)
         return b.block, first
 
     def _sum(self, head: ir.Block, first: Cells, tail: ir.Block) -> tuple[ir.Block, Cells]:
