@@ -71,8 +71,14 @@ def check(typingctx: Any, name: Any, array: Any, dimensions: Any, like: Any) -> 
 
 
 def result(out, shape, like):
-    """In compiled code: `out`, whose shape and memory others check, or a new array where it is None."""
-    return np.empty(shape, like.dtype) if out is None else out
+    """In compiled code: `out`, whose memory others check, or a new array where it is None."""
+    if out is None:
+        return np.empty(shape, like.dtype)
+    if reason := unfit(typeof(out), len(shape), typeof(like).dtype, written=True):
+        raise TypeError(f"out {reason}: {EXPECTED}, or None")
+    if out.shape != shape:
+        raise ShapeError("out has shape %s, the result %s", out.shape, shape)
+    return out
 
 
 @overload(result)
@@ -125,6 +131,10 @@ def _alike(text, a, b):
             raise ShapeError(text, a.shape, b.shape)
 
     return compare
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (numbers.Real, np.floating)) and not isinstance(value, (bool, np.bool_))
 
 
 @intrinsic(prefer_literal=True)
@@ -234,7 +244,7 @@ class Kernel(CPUDispatcher):
         return Borrowed(kind)
 
     def _kind_of_number(self, name: str, value: Any) -> Any:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Real, np.floating)):
+        if not _is_number(value):
             reason = f"{name} is {value!r}: {EXPECTED_NUMBER}"
             raise TypeError(f"{self.py_func.__name__}: {reason}")
         return typeof(value)
@@ -282,6 +292,8 @@ if config.DISABLE_JIT:
 
     def bits(name: str, number: Any) -> int:
         """The same in Python."""
+        if not _is_number(number):
+            raise TypeError(f"{name} is {number!r}: {EXPECTED_NUMBER}")
         return int(np.float64(number).view(np.int64))
 
     def span(array: Any) -> tuple[int, int]:

@@ -175,7 +175,7 @@ def test_a_learning_rate_of_any_type(dtype):
         want = (w - w.dtype.type(lr) * gradient).tobytes()
         assert kernels.sgd_step(w, gradient, lr).tobytes() == want
         assert descend(w.copy(), gradient, lr).tobytes() == want
-    with pytest.raises(numba.TypingError, match="lr is complex128: expected a real number"):
+    with pytest.raises((numba.TypingError, TypeError), match=r"lr is .*: expected a real number"):
         descend(w, gradient, 1j)
 
 

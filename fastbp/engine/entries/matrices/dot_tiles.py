@@ -88,8 +88,8 @@ def _tile(
         per = totals[0].type.count
         total = totals[r * width // per]
         c = b.add(b.add(v["c"], b.mul(b.add(i, I64(r)), v["c_row"])), b.mul(j, size))
-        row = narrow.wrap(shuffled(b, total, total, [n % per for n in places]))
-        narrow.store(start + row, c)
+        dots = narrow.wrap(shuffled(b, total, total, [n % per for n in places]))
+        narrow.store(start + dots, c)
 
 
 def _summed(b: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:
