@@ -29,7 +29,7 @@ def test_zeros_begin_on_a_cache_line(size, advice, monkeypatch):
     assert array.dtype == np.uint8
     assert array.shape == (size,)
     assert array.flags.writeable
-    assert place(array) % LINE == 0
+    assert size == 0 or place(array) % LINE == 0  # (NumPy's empty slices begin where it likes)
     assert not array.any()
     array.fill(255)
 
