@@ -122,6 +122,28 @@ def store_number(typingctx, address, value):
 
 
 @intrinsic
+def allocate(typingctx, size):
+    """The address of so many bytes, until they are released; MemoryError where there are none. (`np.empty`
+    does the same, but takes 0.12 s to compile.)"""
+
+    def codegen(context, builder, signature, values):
+        return builder.ptrtoint(context.nrt.allocate(builder, values[0]), I64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def release(typingctx, address):
+    """What `allocate` gave."""
+
+    def codegen(context, builder, signature, values):
+        context.nrt.free(builder, builder.inttoptr(values[0], cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def cpu_pause(typingctx):
     """Tell the core that this is a waiting loop (x86 only; elsewhere nothing)."""
 
@@ -167,6 +189,7 @@ def yield_core(typingctx):
 if config.DISABLE_JIT:
     # For debuggers and coverage: drivers run as Python, alone, and call the compiled kernels through
     # ctypes.
+    _allocated = {}
 
     def call(address, args):
         numbers = [int(number) for arg in args for number in (arg if isinstance(arg, tuple) else (arg,))]
@@ -174,6 +197,15 @@ if config.DISABLE_JIT:
 
     def peek(address, index):
         return ctypes.c_int64.from_address(int(address) + 8 * int(index)).value
+
+    def allocate(size):
+        memory = ctypes.create_string_buffer(int(size))
+        address = ctypes.addressof(memory)
+        _allocated[address] = memory
+        return address
+
+    def release(address):
+        del _allocated[int(address)]
 
     def observe(address):
         return peek(address, 0)

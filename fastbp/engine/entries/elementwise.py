@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.struct import Struct, struct, view_of
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.kernels import activations, copies, reductions
@@ -83,15 +83,15 @@ def _softmax(t, n, address):
         call(links.k0, (job.z + here, job.out + here, r1 - r0, job.columns, row, panels, np.int64(0)))
         return
     step = max(1, ROWS_BYTES // (panels * vector))
-    memory = np.empty(min(step, job.rows) * panels * vector + vector, np.uint8)
-    block = (memory.ctypes.data + vector - 1) // vector * vector
+    memory = allocate(min(step, job.rows) * panels * vector + vector)
+    block = (memory + vector - 1) // vector * vector
     for top in range(r0, r1, step):
         rows = min(step, r1 - top)
         whole = panels * vector
         call(links.k1, (job.z + top * row, row, block, whole, vector, rows, job.columns))
         call(links.k0, (block, block, rows, job.columns, whole, panels, np.int64(0)))
         call(links.k2, (job.out + top * row, row, block, whole, vector, rows, job.columns))
-    memory[0] = 0  # which lives as long as it is used
+    release(memory)
 
 
 def _sums(t, n, address):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices.dot_tiles import dot_tiles
@@ -99,14 +99,14 @@ def with_memory(job, links, rows, of):
     """`by_rows_of_b` with so many bytes of memory for a packed B, and for one that is turned."""
     of_packed, of_turned = of
     vector = links.lanes * links.itemsize
-    memory = np.empty(of_packed + of_turned + vector, np.uint8)
-    turned = (memory.ctypes.data + vector - 1) // vector * vector
+    memory = allocate(of_packed + of_turned + vector)
+    turned = (memory + vector - 1) // vector * vector
     b, packed = (job.b, job.row * links.itemsize), turned + of_turned if of_packed > 0 else 0
     if of_turned > 0:
         turn_b(job, links, turned)
         b = (turned, vector)
     by_rows_of_b(job, links, rows, b, packed)
-    return memory[0]  # which lives as long as it is used
+    release(memory)
 
 
 def _few_columns(t, n, address):
@@ -144,8 +144,8 @@ def _across(t, n, address):
         return
     vector, a_row, b_row = lanes * size, job.rows * size, job.row * size
     wide = 4 if job.columns <= LOW else 2
-    memory = np.empty(wide * job.columns * vector + vector, np.uint8)
-    out = (memory.ctypes.data + vector - 1) // vector * vector
+    memory = allocate(wide * job.columns * vector + vector)
+    out = (memory + vector - 1) // vector * vector
     left, panel = Left(job.b, size, b_row, job.depth, zero), job.columns * vector
     while first < last:
         width = wide if (first + wide) * lanes <= job.rows and first + wide <= last else min(2, last - first)
@@ -160,7 +160,7 @@ def _across(t, n, address):
             row = r0 + j * lanes if j < width - 1 else r1
             call(links.k1, (job.c + row * b_row, b_row, out + j * panel, panel, lanes, job.columns))
         first += width
-    memory[0] = 0  # which lives as long as it is used
+    release(memory)
 
 
 def across_of(dtype: str) -> list[int]:
@@ -176,11 +176,10 @@ def turned(job, links):
     """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
     size, vector = links.itemsize, links.lanes * links.itemsize
     row, c_row = job.rows * size, job.row * size
-    memory = np.empty(job.columns * vector, np.uint8)
-    out, bias = memory.ctypes.data, np.int64(0)
+    out, bias = allocate(job.columns * vector), np.int64(0)
     call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, bias, out, vector))
     call(links.k1, (job.c, c_row, out, job.columns * vector, job.rows, job.columns))
-    memory[0] = 0  # which lives as long as it is used
+    release(out)
 
 
 def _narrow(t, n, address):

@@ -22,7 +22,7 @@ from functools import cache
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices import row_sweep
@@ -249,11 +249,11 @@ def sweeps(job, links, rows, pairs, packed):
 def packing_sweeps(job, links, rows, pairs, of):
     """`sweeps` with so many bytes of memory for A and B."""
     of_a, of_b = of
-    memory = np.empty(of_a + of_b + 64, np.uint8)
-    packed = (memory.ctypes.data + 63) // 64 * 64
+    memory = allocate(of_a + of_b + 64)
+    packed = (memory + 63) // 64 * 64
     addresses = (packed + of_b if of_a > 0 else 0, packed if of_b > 0 else 0)
     sweeps(job, links, rows, pairs, addresses)
-    return memory[0]  # which lives as long as it is used
+    release(memory)
 
 
 @inner
