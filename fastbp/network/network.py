@@ -122,7 +122,7 @@ class Network:
 
     @weights.setter
     def weights(self, arrays: list[Array]) -> None:
-        self.parameters.weights = arrays
+        self.parameters.weights[:] = arrays
 
     @property
     def biases(self) -> list[Array]:
@@ -131,7 +131,7 @@ class Network:
 
     @biases.setter
     def biases(self, arrays: list[Array]) -> None:
-        self.parameters.biases = arrays
+        self.parameters.biases[:] = arrays
 
     @property
     def gains(self) -> list[Array]:
@@ -140,7 +140,7 @@ class Network:
 
     @gains.setter
     def gains(self, arrays: list[Array]) -> None:
-        self.parameters.gains = arrays
+        self.parameters.gains[:] = arrays
 
     # ---- what was asked for ---------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class Parameters:
     address : where it lies in memory.
     weights, biases, gains : lists of views of `flat`, in which users may write, and in whose place they may
         put other arrays; `adopt` takes the values over before anything is computed. They are the same lists
-        for life: others that are put in their place are copied.
+        for life: compiled code knows where they are.
     held : each of the lists, with the views that belong there.
     owner : what optimizers keep their states of these parameters under; another one after `draw`.
     symmetry_reported : whether it was said that units of a layer are all alike, see `inspection.symmetry`.
@@ -54,38 +54,12 @@ class Parameters:
         self._depth = len(self._split[0])
         self.views: list[Array] = [array for kind in self._split for array in kind]
         self._shaped = [(view, view.shape) for view in self.views]
-        self.held = [(list(views), views) for views in self._split]
+        self.weights, self.biases, self.gains = map(list, self._split)
+        self.held = list(zip((self.weights, self.biases, self.gains), self._split, strict=True))
 
     def _restore_views(self) -> None:
         for held, views in self.held:
             held[:] = views
-
-    @property
-    def weights(self) -> list[Array]:
-        """(fan_in, fan_out) of each layer."""
-        return self.held[0][0]
-
-    @weights.setter
-    def weights(self, arrays: Sequence[Array]) -> None:
-        self.held[0][0][:] = arrays
-
-    @property
-    def biases(self) -> list[Array]:
-        """(fan_out,) of each layer."""
-        return self.held[1][0]
-
-    @biases.setter
-    def biases(self, arrays: Sequence[Array]) -> None:
-        self.held[1][0][:] = arrays
-
-    @property
-    def gains(self) -> list[Array]:
-        """(fan_out,) of each normalised layer."""
-        return self.held[2][0]
-
-    @gains.setter
-    def gains(self, arrays: Sequence[Array]) -> None:
-        self.held[2][0][:] = arrays
 
     @property
     def flat(self) -> Array:
@@ -132,7 +106,7 @@ class Parameters:
 
         ValueError or TypeError, before anything is copied, for what does not fit.
         """
-        (weights, _), (biases, _), (gains, _) = self.held
+        weights, biases, gains = self.weights, self.biases, self.gains
         given, depth = (*weights, *biases, *gains), self._depth
         views = self.views
         if (
@@ -165,7 +139,7 @@ class Parameters:
 
     def put(self, weights: Sequence[Array], biases: Sequence[Array]) -> None:
         """Copy these into the parameters; errors as `adopt`."""
-        self.weights, self.biases = weights, biases
+        self.weights[:], self.biases[:] = weights, biases
         self.adopt()
 
     def changed(self) -> None:
