@@ -71,7 +71,6 @@ C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x0001, 0x0100, 0x0400  # numpy/ndarraytypes.
 SWAPPED = ord(np.dtype(np.float32).newbyteorder("S").byteorder)
 _HEADER = object.__basicsize__
 
-
 ARRAY_TYPE = "fastbp_numpy_array_type"  # compiled code may come from another process: it has the name alone
 binding.add_symbol(ARRAY_TYPE, id(np.ndarray))
 
@@ -136,28 +135,26 @@ def array_at(context, b, kind, obj):
     return array._getvalue()
 
 
-def is_of(context, b, obj, kind):
-    """In compiled code: whether a Python object is an array with these dimensions and numbers of this type,
-    in whatever order."""
-    word, byte = ir.IntType(64), ir.IntType(8)
-    array_type = context.get_c_value(b, byte, ARRAY_TYPE)
-    of_object = load_at(b, obj, object.__basicsize__ - 8, word)  # a Python object ends with its type
-    with b.if_else(b.icmp_unsigned("==", of_object, b.ptrtoint(array_type, word))) as (array, other):
-        with array:
-            descr = array_field(b, obj, "descr", byte.as_pointer())
-            of_numbers = load_at(b, descr, _HEADER + _Descr.char.offset, byte)
-            dimensions = array_field(b, obj, "nd", ir.IntType(32))
-            fits = b.and_(
-                b.icmp_unsigned("==", of_numbers, byte(ord(np.dtype(kind.dtype.name).char))),
-                b.icmp_unsigned("==", dimensions, ir.IntType(32)(kind.ndim)),
-            )
-            looked_at = b.block
-        with other:
-            not_looked_at = b.block
-    found = b.phi(fits.type)
-    found.add_incoming(fits, looked_at)
-    found.add_incoming(fits.type(0), not_looked_at)
-    return found
+def array_type(context, b):
+    """In compiled code: the Python object that is NumPy's type of arrays."""
+    return context.get_c_value(b, ir.IntType(8), ARRAY_TYPE)
+
+
+def is_array(context, b, obj):
+    """In compiled code: whether a Python object is an array, of no subclass."""
+    of_object = load_at(b, obj, _HEADER - 8, ir.IntType(8).as_pointer())  # its header ends with its type
+    return b.icmp_unsigned("==", of_object, array_type(context, b))
+
+
+def is_of(b, obj, kind):
+    """In compiled code: whether an array has these dimensions and numbers of this type, in whatever order."""
+    byte, number = ir.IntType(8), ir.IntType(32)
+    descr = array_field(b, obj, "descr", byte.as_pointer())
+    of_numbers = load_at(b, descr, _HEADER + _Descr.char.offset, byte)
+    return b.and_(
+        b.icmp_unsigned("==", of_numbers, byte(ord(np.dtype(kind.dtype.name).char))),
+        b.icmp_unsigned("==", array_field(b, obj, "nd", number), number(kind.ndim)),
+    )
 
 
 @unbox(CallersArray)
@@ -166,7 +163,10 @@ def _unbox(typ, obj, c):
     b = c.builder
     array = cgutils.alloca_once(b, c.context.get_value_type(typ.plain), zfill=True)
     refused = cgutils.alloca_once_value(b, cgutils.true_bit)
-    with b.if_then(is_of(c.context, b, obj, typ.plain), likely=True):
+    with (
+        b.if_then(is_array(c.context, b, obj), likely=True),
+        b.if_then(is_of(b, obj, typ.plain), likely=True),
+    ):
         b.store(is_refused(b, obj, C_CONTIGUOUS | ALIGNED | WRITEABLE), refused)
         b.store(array_at(c.context, b, typ.plain, obj), array)
     with b.if_then(b.load(refused), likely=False):

@@ -27,6 +27,7 @@ from fastbp.engine.compile.arrays import (
     C_CONTIGUOUS,
     WRITEABLE,
     array_at,
+    array_type,
     capsule_pointer,
     is_refused,
 )
@@ -129,8 +130,6 @@ binding.add_symbol(NEW_ARRAY, _new_array())
 def _new(context: Any, builder: Any, kind: Fresh, sizes: Any) -> Any:
     """A new array's object, or null, by NumPy; who has this emitted has the GIL there."""
     python, word, number = context.get_python_api(builder), ir.IntType(64), ir.IntType(32)
-    constants = context.get_env_manager(builder)
-    index = constants.add_const(np.ndarray)
     obj, memory, dimensions = python.pyobj, ir.IntType(8).as_pointer(), word.as_pointer()
     arguments = [obj, number, dimensions, number, memory, memory, number, number, obj]
     new = cgutils.get_or_insert_function(builder.module, ir.FunctionType(obj, arguments), NEW_ARRAY)
@@ -138,7 +137,7 @@ def _new(context: Any, builder: Any, kind: Fresh, sizes: Any) -> Any:
     dtype = number(np.dtype(kind.dtype.name).num)
     # Strides, memory, size of a number, flags and parent: NumPy finds them itself.
     of_numpy = memory(None), memory(None), number(0), number(0), obj(None)
-    return builder.call(new, (constants.read_const(index), *shaped, dtype, *of_numpy))
+    return builder.call(new, (array_type(context, builder), *shaped, dtype, *of_numpy))
 
 
 @intrinsic
