@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import matmul, optimizers
 from fastbp.engine.simd.vector import isa
-from fastbp.pages import aligned
+from fastbp.pages import LINE, aligned
 
 # Panels of activations that lie side by side. Two: then a row is what one microkernel reads of it, and a
 # product walks through consecutive cache lines (784-1024-10 at batch 256: 168 GFLOP/s instead of 155 on one
@@ -34,7 +34,6 @@ PART_PANELS = 4
 # each dot product, of which one more tree is 6%; and of two workers one has not more to do, with so many
 # rows, than three barriers and the lines that cross at them take.
 HALVES_FROM, WORK_OF_TREE, MOST_UNEVEN, BATCH_OF_HALVES = 1_000, 280, 640, 64
-LINE = 64
 # Multiply-adds of a step in bfloat16 from which what is rounded is kept (32 x 32-128-1 and 50 x 19-45-7 take
 # 0.91 times as long without, 64 x 32-96-3 as long).
 PAIRS_FROM = 400_000

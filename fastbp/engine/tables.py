@@ -42,6 +42,7 @@ from fastbp.engine.structs import (
 from fastbp.engine.worker import train
 from fastbp.engine.worker.operands import BAD_STRIDE, TILE_VECTORS
 from fastbp.formulas import philox as philox_numbers
+from fastbp.pages import LINE
 
 # Bytes of activations kept in the second-level cache during a sweep over the weights; a core here has 2 MB.
 BLOCK = 768 * 1024
@@ -60,12 +61,12 @@ PREFETCH_FROM_BYTES = 256 * 1024
 # takes two passes: then there is time for the loads of a strided column behind it, and none for a copy of it
 # first (Zen 4: steps up to 1.2 times as fast, 784-256-10 at batch 128 1.09 times).
 PACKING_ROWS, NEVER = 48, 1 << 62
-# The first-level cache has so many lines of so many bytes, in so many sets. From so many rows of a batch on,
+# The first-level cache has so many lines, in so many sets. From so many rows of a batch on,
 # weights whose lines have to share sets are worth a copy (AVX2, Zen 3: 784-256-10 at 128 rows takes 0.87
 # times as long, at 8 rows 1.1 times). Not for the taller microkernels of AVX-512, which meet each line less
 # often (Zen 4: with a copy a step of 784-128-10 at 32 rows takes 1.1 times as long on one core, and 1.3 on
 # two, between which lines then cross).
-CACHE_LINES, LINE, CACHE_SETS, MANY_ROWS = 512, 64, 64, 16
+CACHE_LINES, CACHE_SETS, MANY_ROWS = 512, 64, 16
 # Bytes between two workers' packed panels: prefetching runs on behind the end of one's own, and would take
 # lines that the other is about to write (784-256-10 at batch 128: the second worker's copies took twice as
 # long). A page, so that both have the same place in the cache.

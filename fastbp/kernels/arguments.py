@@ -266,15 +266,17 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
+# Inlined, what goes in and comes out need not be counted (see uncounted.py).
+INLINED: Any = jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True}
+
+
 def kernel(function: Any) -> Any:
     """Compile `function` for what it is called with, when it is called."""
     if config.DISABLE_JIT:
         return function
-    # Inlined, what goes in and comes out need not be counted (see uncounted.py). To give the GIL away and to
-    # take it back is a quarter of a call on few numbers: only what is large enough for a team does (see
-    # linking.py).
-    options = jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True, "nogil": False}
-    made = Kernel(function, targetoptions=options)
+    # To give the GIL away and to take it back is a quarter of a call on few numbers: only what is large
+    # enough for a team does (see linking.py).
+    made = Kernel(function, targetoptions=INLINED | {"nogil": False})
     made._cache = Cache(function, f"kernels-{function.__name__}")
     return made
 

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numba import types
 from numba.extending import overload
 
-from fastbp.engine.compile import jit
-from fastbp.kernels.arguments import address, result, span, unlike_overlap
+from fastbp.kernels.arguments import INLINED, address, result, span, unlike_overlap
 from fastbp.kernels.linking import run
 
 # What a byte of numbers takes one core, in 1024ths of a nanosecond, about: whether a team pays.
@@ -29,9 +26,6 @@ def number_by_number(kernel, cost, x, y, z, out, scalar):
     return new
 
 
-_OPTIONS: Any = jit.OPTIONS | {"forceinline": True, "no_cfunc_wrapper": True}
-
-
-@overload(number_by_number, prefer_literal=True, jit_options=_OPTIONS)
+@overload(number_by_number, prefer_literal=True, jit_options=INLINED)
 def _number_by_number(kernel, cost, x, y, z, out, scalar):
     return number_by_number if isinstance(kernel, types.Literal) else None
