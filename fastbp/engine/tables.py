@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine.compile import jit
 from fastbp.engine.kernels import (
     activations,
     bfloat16,
@@ -71,12 +72,6 @@ CACHE_LINES, CACHE_SETS, MANY_ROWS = 512, 64, 16
 # lines that the other is about to write (784-256-10 at batch 128: the second worker's copies took twice as
 # long). A page, so that both have the same place in the cache.
 PACKED_APART = 4096
-# The callbacks of fastbp/engine/worker that each use of a plan calls, whatever its network.
-CALLED = {
-    "train": ("exchange_parameters", "run_forward", "run_backward", "train"),
-    "predict": ("exchange_parameters", "run_forward", "evaluate"),
-    "trace": ("exchange_parameters", "run_forward", "run_backward", "evaluate", "gradients"),
-}
 
 
 def packing_rows() -> int:
@@ -93,12 +88,9 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     plan.batch, plan.steps_per_epoch, plan.last_step = design.batch, 1, 1
     plan.parts.count = plan.parts.owned = 1
     plan.states, plan.state = design.states, sum(design.packed)
-    _kernels(plan, design)
-    finishes = design.clip_norm or design.max_norm is not None
-    more = {"finish_update": finishes, "sum_weights": design.l2}
-    more |= dict.fromkeys(("round_rows", "round_panels"), design.keeps_pairs)
-    for name in (*CALLED[design.use], *(name for name, wanted in more.items() if wanted)):
-        setattr(plan.phases, name, train.address_of(name))
+    with jit.ahead():
+        _called(Plan(), design)
+    _called(plan, design)
     w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
     wt = memory.new(sum(design.transposed))
     squares = 0
@@ -128,6 +120,16 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
         plan.noise = noise.add_noise(design.dtype.name)
         plan.noise_stream = _stream(design, memory, 0, design.input_noise)
     return packed
+
+
+def _called(plan: Plan, design: Design) -> None:
+    """The addresses of what all networks call."""
+    _kernels(plan, design)
+    finishes = design.clip_norm or design.max_norm is not None
+    more = {"finish_update": finishes, "sum_weights": design.l2}
+    more |= dict.fromkeys(("round_rows", "round_panels"), design.keeps_pairs)
+    for name in (*train.CALLED[design.use], *(name for name, wanted in more.items() if wanted)):
+        setattr(plan.phases, name, train.address_of(name))
 
 
 def _kernels(plan: Plan, design: Design) -> None:

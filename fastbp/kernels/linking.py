@@ -21,6 +21,7 @@ from numba import config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from fastbp.engine.compile import jit
 from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.uncounted import Borrowed
@@ -91,6 +92,9 @@ _kept: list[Any] = []  # Python objects whose addresses stand in links
 
 def _find_body(kernel: str, dtype: str) -> None:
     body, kernels = KERNELS[kernel]
+    with jit.ahead():
+        kernels(dtype)
+        body()
     launch.link_body(_declare(kernel, dtype), body(), dtype, kernels(dtype))
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import _thread
 import ctypes
 import gc
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -26,7 +28,11 @@ from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.cache import Cache
 from fastbp.engine.compile.lists import WhileHeld
 
-_compiled: dict[str, Any] = {}
+_compiled: dict[str, _Callback | _AsPython] = {}
+_begun: dict[str, _Callback | _AsPython] = {}
+_ahead = threading.local()
+if hasattr(os, "register_at_fork"):  # a child has not the threads that are at work
+    os.register_at_fork(after_in_child=_begun.clear)
 # What the types of drivers are called in C, for where they run as Python.
 _OF_C: dict[Any, Any] = {
     types.void: None,
@@ -52,30 +58,89 @@ def address_of(
     `linked.AS_IT_IS`).
     """
     if key not in _compiled:
-        pipeline = {} if parallel else linked.AS_IT_IS if as_it_is else linked.OF_CALLBACKS
-        options = OPTIONS | {"parallel": True} if parallel else OPTIONS
-        uninterrupted(lambda: _compile(key, signature, make, driver, (options, pipeline)))
-    callback = _compiled[key]
-    if isinstance(callback, CFunc):
-        return int(callback.address)  # type: ignore[arg-type]
-    return int(ctypes.cast(callback, ctypes.c_void_p).value)  # type: ignore[arg-type]
+
+        def made() -> _Callback | _AsPython:
+            if driver and config.DISABLE_JIT:
+                return _AsPython(make(), signature)
+            pipeline = {} if parallel else linked.AS_IT_IS if as_it_is else linked.OF_CALLBACKS
+            options = OPTIONS | {"parallel": True} if parallel else OPTIONS
+            return _Callback(key, make(), signature, options, **pipeline)
+
+        if getattr(_ahead, "on", False):
+            uninterrupted(lambda: _begin(key, made))
+            return 0
+        uninterrupted(lambda: _finish(key, made))
+    return _compiled[key].address
 
 
-def _compile(
-    key: str, signature: Any, make: Callable[[], Callable[..., Any]], driver: bool, how: tuple[Any, Any]
-) -> None:
+@contextmanager
+def ahead() -> Iterator[None]:
+    """Within it `address_of` begins to compile, and need not return an address: it may return 0, which nobody
+    is to keep. LLVM is then at work on one callback while the next one is typed and lowered."""
+    before, _ahead.on = getattr(_ahead, "on", False), True
+    try:
+        yield
+    finally:
+        _ahead.on = before
+
+
+class _Callback(CFunc):
+    """Numba's, cached, and compiled in two steps."""
+
+    address = 0
+
+    def __init__(
+        self, key: str, function: Callable[..., Any], signature: Any, options: Any, **pipeline: Any
+    ) -> None:
+        super().__init__(function, (signature.args, signature.return_type), {}, options, **pipeline)
+        self._cache = Cache(function, key)
+
+    def begin(self) -> None:
+        """Load it from the cache; if it is not there, do all that LLVM has no part in."""
+        self._made = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        self._is_new = self._made is None
+        if self._is_new:
+            self._made = self._compile_uncached()
+            if hasattr(self._made.library, "begin"):
+                self._made.library.begin()
+
+    def finish(self) -> None:
+        if self._is_new:
+            self._cache.save_overload(self._sig, self._made)
+        name = self._made.fndesc.llvm_cfunc_wrapper_name
+        self.address = int(self._made.library.get_pointer_to_function(name))
+
+
+class _AsPython:
+    """A driver where nothing is compiled."""
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        result, *arguments = (_OF_C[kind] for kind in (signature.return_type, *signature.args))
+        self._callback = ctypes.CFUNCTYPE(result, *arguments)(function)
+        self.address = int(ctypes.cast(self._callback, ctypes.c_void_p).value)  # type: ignore[arg-type]
+
+    def begin(self) -> None:
+        """Nothing."""
+
+    def finish(self) -> None:
+        """Nothing."""
+
+
+def _begin(key: str, make: Callable[[], _Callback | _AsPython]) -> None:
+    with global_compiler_lock:
+        if key not in _compiled and key not in _begun:
+            callback = make()
+            callback.begin()
+            _begun[key] = callback
+
+
+def _finish(key: str, make: Callable[[], _Callback | _AsPython]) -> None:
     with global_compiler_lock:
         if key in _compiled:  # by another thread
             return
-        function = make()
-        if driver and config.DISABLE_JIT:
-            result, *arguments = (_OF_C[kind] for kind in (signature.return_type, *signature.args))
-            _compiled[key] = ctypes.CFUNCTYPE(result, *arguments)(function)
-            return
-        options, pipeline = how
-        callback = CFunc(function, (signature.args, signature.return_type), {}, options, **pipeline)
-        callback._cache = Cache(function, key)
-        callback.compile()
+        _begin(key, make)
+        callback = _begun.pop(key)
+        callback.finish()
         _compiled[key] = callback
 
 

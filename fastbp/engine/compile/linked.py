@@ -9,18 +9,24 @@ costs as much as a small kernel itself. Both is left out for the version of whic
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import numba
 from llvmlite import ir
-from llvmlite.binding import create_new_module_pass_manager
+from llvmlite.binding import create_new_module_pass_manager, parse_assembly
 from numba import _dynfunc
+from numba.core import config
 from numba.core.codegen import JITCodeLibrary
+from numba.core.llvm_bindings import create_pass_builder
 
+from fastbp.engine.compile import machine_code
 from fastbp.engine.compile.front_end import OfNumbers
 
 # How the names of functions begin that C enters.
 ENTRY = "cfunc."
+# And those of global variables that hold addresses of this process: such code is not cached.
+DYNAMIC = "numba.dynamic.globals"
 
 
 class _Once(JITCodeLibrary):
@@ -50,7 +56,12 @@ def _no_executable(library: Any, description: Any, environment: Any) -> Any:
 
 class _Callback(_Once):
     """Code entered by C at one place: all else becomes part of it, or what it alone calls. (Left out are
-    the passes that make ready for dropping counts of references: it has none.)"""
+    the passes that make ready for dropping counts of references: it has none.)
+
+    `begin` has LLVM begin with it; who needs the code waits for the end of that.
+    """
+
+    _made: Future[machine_code.Made] | None = None
 
     def add_ir_module(self, module: ir.Module) -> None:
         """Numba forbids the inlining of what its C function calls."""
@@ -61,17 +72,49 @@ class _Callback(_Once):
                     instruction.attributes.discard("noinline")
         super().add_ir_module(module)
 
+    def begin(self) -> Future[machine_code.Made]:
+        if self._made is None:
+            super().finalize()
+            module, self._final_module = self._final_module, self._of_entries()
+            self._made = machine_code.begin(module, self._codegen, self._passes)
+        return self._made
+
     def _optimize_final_module(self) -> None:
+        """Before LLVM does."""
         for function in self._final_module.functions:
             if not function.is_declaration and not function.name.startswith(ENTRY):
                 # LLVM may change the arguments of such a function, and others' code that knows a function of
                 # that name would be linked with it: the loader does not ask whose it is.
                 function.linkage, function.name = "internal", f"of_callback.{function.name}"
-        passes, builder = self._passes()
-        passes.run(self._final_module, builder)
 
-    def _passes(self) -> Any:
-        return self._codegen._module_pass_manager()
+    def _finalize_final_module(self) -> None:
+        """Left to `finalize`."""
+
+    def _of_entries(self) -> Any:
+        """What stands for the module when it is compiled: Numba looks there for what the loader knows. (To
+        keep all of it in the cache, for others to be linked with, took a sixth of a first call.)"""
+        made = self._codegen._create_empty_module(self.name)
+        for name in (f.name for f in self._final_module.functions if f.name.startswith(ENTRY)):
+            entry = ir.Function(made, ir.FunctionType(ir.VoidType(), []), name)
+            ir.IRBuilder(entry.append_basic_block()).unreachable()
+        return parse_assembly(str(made))
+
+    def finalize(self) -> None:
+        made = self.begin().result()
+        self._set_compiled_object(made.object_file)
+        self._dynamic_globals += [name for name in made.globals if name.startswith(DYNAMIC)]
+        super()._finalize_final_module()
+
+    def _get_module_for_linking(self) -> Any:
+        raise RuntimeError("callbacks are called by their addresses")
+
+    def serialize_using_object_code(self) -> Any:
+        return self.name, "object", (self.begin().result().object_file, self._final_module.as_bitcode())
+
+    def _passes(self, machine: Any) -> tuple[Any, Any]:
+        how = {"loop_vectorize": config.LOOP_VECTORIZE, "slp_vectorize": config.SLP_VECTORIZE}
+        builder = create_pass_builder(machine, opt=config.OPT, **how)
+        return builder.getModulePassManager(), builder
 
 
 class _AsItIs(_Callback):
@@ -90,13 +133,12 @@ class _AsItIs(_Callback):
                 function.attributes.add("alwaysinline")
         super().add_ir_module(module)
 
-    def _passes(self) -> Any:
-        builder = self._codegen._pass_builder(loop_vectorize=False, slp_vectorize=False)
+    def _passes(self, machine: Any) -> tuple[Any, Any]:
         passes = create_new_module_pass_manager()
         passes.add_always_inliner_pass()
         passes.add_sroa_pass()
         passes.add_simplify_cfg_pass()
-        return passes, builder
+        return passes, create_pass_builder(machine)
 
 
 class _CallbackPipeline(OfNumbers):

@@ -5,8 +5,6 @@ Every number of the result is the work of one worker, and the cuts lie at whole 
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 from fastbp.engine.compile import jit
@@ -132,7 +130,6 @@ def sums() -> int:
     return jit.address_of("kernels-sums", jit.void(3), lambda: _sums, driver=True)
 
 
-@cache
 def softmax_of(dtype: str) -> list[int]:
     """What `_softmax` calls."""
     return [
@@ -142,7 +139,6 @@ def softmax_of(dtype: str) -> list[int]:
     ]
 
 
-@cache
 def sums_of(dtype: str) -> list[int]:
     """What `_sums` calls."""
     return [reductions.sum_of_rows(dtype)]

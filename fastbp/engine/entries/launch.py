@@ -8,7 +8,6 @@ same time, and whoever calls from within a parallel region of his own gets the s
 from __future__ import annotations
 
 import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -111,7 +110,6 @@ def _launch(job, nanoseconds):
     note_team(table, began, nanoseconds)
 
 
-@cache
 def launch() -> int:
     """(job, nanoseconds): the callback that every kernel is entered by for a large job."""
     return jit.address_of("kernels-launch", jit.void(2), lambda: _launch, driver=True)
@@ -138,6 +136,8 @@ def link_launch(memory: np.ndarray[Any, Any]) -> None:
     table = at(Links, memory.ctypes.data)
     table.runtime = runtime()
     of_process = at(Runtime, table.runtime)
+    with jit.ahead():
+        launch()
     if of_process.workers > 1:
         of_process.split = jit.address_of("kernels-split", jit.void(4), lambda: _split, parallel=True)
     entry = launch()

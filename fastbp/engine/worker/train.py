@@ -184,9 +184,14 @@ CALLBACKS: dict[str, Any] = {
     "round_panels": round_panels,
     "work": work,
 }
+# Those that each use of a plan calls, whatever its network.
+CALLED = {
+    "train": ("exchange_parameters", "run_forward", "run_backward", "train"),
+    "predict": ("exchange_parameters", "run_forward", "evaluate"),
+    "trace": ("exchange_parameters", "run_forward", "run_backward", "evaluate", "gradients"),
+}
 
 
-@cache
 def address_of(name: str) -> int:
     """The callback of that name, compiled."""
     function = CALLBACKS[name]

@@ -17,8 +17,6 @@ Each element of C remains one chain of multiply-adds in the order of k, however 
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 from fastbp.engine.compile import jit
@@ -316,7 +314,6 @@ def _few_rows(t, n, address):
     few_rows(job, links, (0, job.rows), panels)
 
 
-@cache
 def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
     """What the body of a way calls for products of that kind, in the order of the links' fields; 0: what it
     does not. Each takes up to a second to compile."""

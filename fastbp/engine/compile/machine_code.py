@@ -1,0 +1,89 @@
+"""LLVM's work on a function, done by a thread of its own while the next function is typed and lowered.
+
+A first start is half Python's work (Numba's) and half LLVM's, which needs nothing of Python. But llvmlite
+lets one thread at a time into LLVM, because all that Numba makes is in one LLVM context. Here a module gets a
+context and a target machine of its own, as LLVM wants it for several threads, and its two long calls do
+without that lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from ctypes import string_at
+from typing import Any, NamedTuple
+
+from llvmlite import binding
+from llvmlite.binding import ffi
+from numba.core import config
+
+# From a target machine: passes over a module, and the builder that they run with.
+Passes = Callable[[Any], tuple[Any, Any]]
+
+
+class Made(NamedTuple):
+    """What LLVM has made of a module."""
+
+    object_file: bytes
+    globals: list[str]  # names of its global variables
+
+
+def _cores() -> int:
+    """How many threads may work for LLVM beside the one that makes its modules."""
+    of_process = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(of_process(0)) if of_process else os.cpu_count() or 1) - 1)
+
+
+_free = threading.Semaphore(_cores())
+
+
+def _renew() -> None:
+    """In a forked child, whose parent's threads are not there."""
+    global _free
+    _free = threading.Semaphore(_cores())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
+    """Begin to make an object file of a module for Numba's target. passes: what is done to it before."""
+    made: Future[Made] = Future()
+    options: dict[str, Any] = {"opt": config.OPT}
+    codegen._customize_tm_options(options)
+    bitcode, triple = module.as_bitcode(), module.triple
+
+    def work() -> None:
+        try:
+            with _free:
+                machine = binding.Target.from_triple(triple).create_target_machine(**options)
+                made.set_result(_make(bitcode, machine, *passes(machine)))
+        except BaseException as error:
+            made.set_exception(error)
+
+    threading.Thread(target=work).start()
+    return made
+
+
+def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> Made:
+    module = binding.parse_bitcode(bitcode, binding.create_context())
+    _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
+    names = [variable.name for variable in module.global_variables]
+    with ffi.OutputString() as error:
+        buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
+        if not buffer:
+            raise RuntimeError(str(error))
+    try:
+        code = string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
+    finally:
+        ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
+    return Made(code, names)
+
+
+def _unlocked(name: str) -> Any:
+    """One of llvmlite's functions without its lock around it, if that is where it was."""
+    function = getattr(ffi.lib, name)
+    return getattr(function, "_cfn", function)

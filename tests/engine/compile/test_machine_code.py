@@ -1,0 +1,122 @@
+"""LLVM is at work on callbacks while others are typed; they are what they are without that."""
+
+import os
+import threading
+
+import pytest
+from llvmlite.binding import ffi
+from numba import config
+
+from fastbp.engine.compile import jit, linked, machine_code
+from fastbp.engine.compile.intrinsics import call, observe, publish, room
+
+pytestmark = pytest.mark.skipif(
+    config.DISABLE_JIT or not linked.OF_CALLBACKS, reason="nothing is compiled by threads of its own"
+)
+
+
+def _doubled(first, out):
+    publish(out, 2 * first)
+
+
+def _of(address, first):
+    @jit.dispatcher
+    def ask(address, first):
+        out = room()
+        call(address, (first, out))
+        return observe(out)
+
+    return ask(address, first)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def _address(key):
+    return jit.address_of(key, jit.void(2), lambda: _doubled, driver=True)
+
+
+def test_what_was_begun_is_finished_when_its_address_is_asked_for(empty_cache):
+    with jit.ahead():
+        assert _address("test-begun") == 0
+        assert _address("test-begun") == 0  # and is not begun again
+    begun = jit._begun["test-begun"]
+    address = _address("test-begun")
+    assert jit._compiled["test-begun"] is begun and not jit._begun
+    assert address == _address("test-begun") and _of(address, 21) == 42
+    with jit.ahead():
+        assert _address("test-begun") == address  # there is nothing to wait for
+
+
+def test_others_do_not_begin_ahead_of_this_thread():
+    found = []
+    with jit.ahead():
+        thread = threading.Thread(target=lambda: found.append(_address("test-of-another-thread")))
+        thread.start()
+        thread.join()
+    assert _of(*found, 4) == 8
+
+
+def test_ahead_ends_with_an_exception():
+    with pytest.raises(ZeroDivisionError), jit.ahead():
+        raise ZeroDivisionError
+    assert _address("test-after-an-exception") != 0
+
+
+def test_what_fails_in_the_other_thread_is_raised_where_it_is_asked_for(monkeypatch):
+    def fail(self, machine):
+        raise MemoryError("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(linked._Callback, "_passes", fail)
+        with jit.ahead():
+            _address("test-fails")
+        with pytest.raises(MemoryError, match="none left"):
+            _address("test-fails")
+    assert _of(_address("test-fails"), 5) == 10  # another time
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_begins_anew():
+    with jit.ahead():
+        _address("test-forked")
+    child = os.fork()
+    if child == 0:
+        os._exit(int(bool(jit._begun)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert _of(_address("test-forked"), 3) == 6
+
+
+def test_the_cache_has_machine_code_and_the_name_of_its_entry(empty_cache):
+    address = _address("test-cached")
+    own = jit._compiled.pop("test-cached")
+    loaded = _address("test-cached")
+    assert jit._compiled["test-cached"] is not own and loaded != address and _of(loaded, 7) == 14
+    (entry,) = jit._compiled["test-cached"]._made.library._shared_module.functions
+    assert entry.name.startswith(linked.ENTRY)
+    (instruction,) = (i for block in entry.blocks for i in block.instructions)
+    assert instruction.opcode == "unreachable"
+
+
+def test_nobody_links_a_callback():
+    _address("test-unlinked")
+    with pytest.raises(RuntimeError, match="by their addresses"):
+        jit._compiled["test-unlinked"]._made.library._get_module_for_linking()
+
+
+def test_addresses_of_the_process_are_not_cached(empty_cache, monkeypatch):
+    made = machine_code._make
+    name = f"{linked.DYNAMIC}.0"
+    monkeypatch.setattr(machine_code, "_make", lambda *how: made(*how)._replace(globals=[name]))
+    with pytest.warns(Warning, match="dynamic globals"):
+        address = _address("test-dynamic")
+    assert _of(address, 6) == 12 and not list(empty_cache.rglob("fastbp-test-dynamic-*"))
+
+
+def test_llvmlite_keeps_its_functions_where_they_are_looked_for():
+    """Else callbacks compile as before, but one after the other: see machine_code.py."""
+    for name in ("LLVMPY_RunNewModulePassManager", "LLVMPY_TargetMachineEmitToMemory"):
+        assert machine_code._unlocked(name) is not getattr(ffi.lib, name)
