@@ -183,7 +183,7 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
         numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, rest, columns)
         if rows == 1:
             _few_columns(like, (a, b, np.int64(0), c), (rows, depth, rest), columns)
-        elif rows >= lanes(like) and (deep(depth, rest) or whole > 0):
+        elif rows >= lanes(like) and (deep(depth, rest) or rest == 1):
             run("across_at_b", like, nanoseconds, numbers)
         else:
             run("narrow_at_b", like, nanoseconds, numbers)

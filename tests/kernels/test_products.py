@@ -40,6 +40,10 @@ LARGE = [
     (2005, 6, 1),
     (13, 300, 1),
     (40, 9, 100),  # few k, and columns beyond whole vectors
+    (40, 1024, 150),  # both rows of A that conflict, and in float64 a large B
+    (7, 65, 300),  # four panels at a time, and some left
+    (90, 700, 310),  # a B that is packed
+    (330, 800, 257),
 ]
 
 

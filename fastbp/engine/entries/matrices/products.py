@@ -46,33 +46,29 @@ from fastbp.engine.entries.matrices.packed import (
     rows_of_block,
 )
 from fastbp.engine.kernels import copies, matmul
-from fastbp.engine.worker.operands import BAD_STRIDE, Block, Left, Size, Start
+from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_of
 
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
 # Of A @ B.T: dot products, or as if it were A @ B, when B has been turned or since B is a vector.
 DOTS, TURNED, VECTOR = 3, 4, 5
 
-# So many rows must meet B for a packed copy to pay; fewer read it where it lies. Bytes of B below which it
-# stays in the first-level cache anyway, and from which it is packed for fewer rows, too: it does not stay in
-# the second-level cache.
-PACKING_ROWS, SMALL, LARGE = 30, 24 * 1024, 384 * 1024
-# Bytes of B below which it is read where it lies with vectors of 64 bytes, which take so long to multiply
-# that it may as well come from the second-level cache: with a packed B, products of 64 x 64 x 64 in float64
-# took 7% longer. (Not where its rows meet one set of the first-level cache.) And panels up to which A.T is
-# read so, too: the same product with A.T took 20% longer with both packed.
-WIDE_SMALL, WIDE_PANELS = 64 * 1024, 8
-# So many rows are as high as microkernels of four vectors are on every CPU.
-LOW_ROWS = 3
-# Up to so many rows sweep along the rows of B, or if B is large, where it has so many panels: fewer have all
-# sums in registers. Bytes of C in one sweep. And k up to which any number of rows does so, with vectors of 64
-# bytes, and as many as one sweep takes.
-SWEPT_ROWS, SWEPT_ROWS_OF_LARGE, SWEPT_PANELS, SWEPT = 2, 8, 5, 16 * 1024
-SWEPT_DEPTH, WIDE_SWEPT_DEPTH, ONE_SWEPT_DEPTH = 8, 12, 16
-# So few rows read B where it lies.
-FEW = 12
-# With more k, columns beyond whole vectors are a product of their own.
-REST_DEPTH = 8
+# So many rows must meet B for a packed copy to pay. Bytes of B below which it is read where it lies, since it
+# stays in the first-level cache, or with vectors of 64 bytes, which take so long to multiply that it may as
+# well come from the second-level one: packed, products of 128 x 128 x 128 took 9% longer, with A.T 15%.
+# (That its rows meet one set of the first-level cache does not matter below that.) And from which it is
+# packed for fewer rows, too, with shorter vectors: it does not stay in the second-level cache.
+PACKING_ROWS, SMALL, WIDE_SMALL, LARGE = 30, 24 * 1024, 512 * 1024, 384 * 1024
+# So few rows read B where it lies: two tiles of them.
+FEW, WIDE_FEW = 12, 28
+# Up to so many k sweep along the rows of B, where it has so many panels, with more rows than one sweep takes
+# more. And so many rows do where B has more panels than that: the microkernel has two sums in each.
+SWEPT_DEPTH, SWEPT_PANELS_OF_FEW, SWEPT_PANELS = 8, 3, 5
+SWEPT_ROWS, LONG = 2, 8
+# Bytes of C in one sweep.
+SWEPT = 16 * 1024
+# With more k and rows, columns beyond whole vectors are a product of their own.
+REST_DEPTH, REST_ROWS = 8, 7
 # k of A.T @ B of two columns that are many, see `deep`.
 DEEP = 16
 # A @ B.T as dot products: of so few numbers, of so few rows, and where there are many k of so many rows or
@@ -83,8 +79,6 @@ SMALL_DOTS, DOT_ROWS, DOT_SIDE = 64, 12, 64
 TOGETHER = 4
 # Pairs of panels from which A.T is copied to where its rows are adjacent.
 PACKING_PAIRS = 3
-
-at_once = inner(row_sweep.at_once)
 
 
 @inner
@@ -138,9 +132,10 @@ def rest_of(kind, shape, lanes):
     rest = columns % lanes
     if columns < lanes:
         return columns
-    if rest > lanes // 2 or rows <= FEW or (kind == A_TRANSPOSED and rows < lanes):
+    if rest > lanes // 2 or rows <= REST_ROWS or depth <= REST_DEPTH:
         return 0
-    return rest if depth > REST_DEPTH else 0
+    # (Of A.T @ B with less than a vector of rows, it would be one in narrow vectors, which are of two.)
+    return 0 if kind == A_TRANSPOSED and rest == 1 and rows < lanes else rest
 
 
 @inner
@@ -165,35 +160,28 @@ def way_of(kind, shape, lanes, size):
     panels = (columns + lanes - 1) // lanes
     if kind == B_TRANSPOSED:
         return ANY_WAY
-    least = 3 if depth <= row_sweep.TOGETHER else 4
-    if depth <= at_once(lanes * size) and (panels >= least or rows <= FEW):
+    least = SWEPT_PANELS_OF_FEW if rows <= row_sweep.MOST else SWEPT_PANELS
+    if (depth <= SWEPT_DEPTH and panels >= least) or (rows <= SWEPT_ROWS and panels > LONG):
         return FEW_ROWS
-    few = SWEPT_ROWS_OF_LARGE if depth * columns * size >= LARGE else SWEPT_ROWS
-    swept = SWEPT_DEPTH
-    if lanes * size >= WIDE:
-        swept = ONE_SWEPT_DEPTH if rows <= row_sweep.MOST else WIDE_SWEPT_DEPTH
-    if panels >= SWEPT_PANELS and (depth <= swept or rows <= few):
-        return FEW_ROWS
-    if rows <= FEW:
-        return IN_PLACE
-    small, few = depth * columns * size < SMALL, 2 * PACKING_PAIRS - 2
-    if lanes * size >= WIDE and columns * size % BAD_STRIDE != 0:
-        small, few = depth * columns * size < WIDE_SMALL, WIDE_PANELS
-    return IN_PLACE if small and (kind == PLAIN or panels <= few) else ANY_WAY
+    few, small = (WIDE_FEW, WIDE_SMALL) if lanes * size >= WIDE else (FEW, SMALL)
+    return IN_PLACE if rows <= few or depth * columns * size < small else ANY_WAY
 
 
 @inner
 def in_place(job, links, rows, panels):
-    """Rows r0 to r1 and panels p0 to p1 of C with B where it lies: two panels at a time, four of a few rows:
-    with fewer accumulators each would wait for itself."""
+    """Rows r0 to r1 and panels p0 to p1 of C with B where it lies: two panels at a time, four of so few
+    rows that this is one tile: with fewer accumulators each would wait for itself. Rows of A that conflict
+    come so few at a time."""
     (r0, r1), (p0, p1) = rows, panels
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
-    whole, row, block = min(p1, job.columns // lanes), job.row * size, rows_of_block(job, links)
+    whole, row, low = min(p1, job.columns // lanes), job.row * size, links.height // 2
+    conflict = job.kind == PLAIN and rows_conflict(job, links)
+    block = low if conflict else rows_of_block(job, links)
     for top in range(r0, r1, block):
         count, panel = min(r1 - top, block), p0
         left = a_from(job, size, top, zero, job.depth)
         while panel < p1:
-            width = 4 if count <= LOW_ROWS and panel + 4 <= whole else min(2, p1 - panel)
+            width = 4 if count <= low and panel + 4 <= whole else min(2, p1 - panel)
             column = column_of(job, lanes, panel)
             distance = lanes * size
             if width <= 2:  # the last one may be moved back
@@ -272,46 +260,51 @@ def rectangle(job, links, rows, pairs):
     packing_sweeps(job, links, rows, pairs, (of_a, of_b))
 
 
-def _product(t, n, address):
-    """Worker t's part of a product of at least a vector of columns: some pairs of panels, or some rows."""
-    job = product_at(address)
-    links, worker = links_at(job.links), Worker(t, n)
-    pairs = ((job.columns + links.lanes - 1) // links.lanes + 1) // 2
-    r0, r1, q0, q1 = 0, job.rows, 0, pairs
+@inner
+def parts_of(job, links, worker):
+    """A worker's part of a product: its rows, and its pairs of panels."""
+    n, pairs = worker.n, ((job.columns + links.lanes - 1) // links.lanes + 1) // 2
     # Who has some rows of A.T @ B reads and packs all of B, who has some columns all of A.
     wide = job.rows < 2 * n * links.height
     if job.kind == A_TRANSPOSED and pairs % n == 0:
         wide = wide or job.rows <= job.columns
     if pairs >= 4 * n or (pairs >= n and wide):
-        q0, q1 = part_of(pairs, worker)
-    else:
-        r0, r1 = part_of(job.rows, worker)
-    if r0 == r1 or q0 == q1:
+        return (np.int64(0), job.rows), part_of(pairs, worker)
+    return part_of(job.rows, worker), (np.int64(0), pairs)
+
+
+def _product(t, n, address):
+    """Worker t's part of a product of at least a vector of columns."""
+    job = product_at(address)
+    links = links_at(job.links)
+    rows, pairs = parts_of(job, links, Worker(t, n))
+    if rows[0] == rows[1] or pairs[0] == pairs[1]:
         return
-    p0, p1 = panels_before(job, links, q0), panels_before(job, links, q1)
+    panels = panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])
     way = way_of(job.kind, (job.rows, job.depth, job.columns), links.lanes, links.itemsize)
     if way == IN_PLACE:
-        in_place(job, links, (r0, r1), (p0, p1))
+        in_place(job, links, rows, panels)
     elif way == FEW_ROWS:
-        few_rows(job, links, (r0, r1), (p0, p1))
+        few_rows(job, links, rows, panels)
     else:
-        rectangle(job, links, (r0, r1), (q0, q1))
+        rectangle(job, links, rows, pairs)
 
 
 # Parts of that body, for calls that need no more: they are compiled in less time.
 def _in_place(t, n, address):
-    """Worker t's rows of a product for which that is the way."""
+    """Worker t's part of a product for which that is the way."""
     job = product_at(address)
     links = links_at(job.links)
-    in_place(job, links, part_of(job.rows, Worker(t, n)), (0, (job.columns + links.lanes - 1) // links.lanes))
+    rows, pairs = parts_of(job, links, Worker(t, n))
+    in_place(job, links, rows, (panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])))
 
 
 def _few_rows(t, n, address):
-    """Worker t's pairs of panels of a product for which that is the way."""
-    job, links = product_at(address), links_at(product_at(address).links)
-    q0, q1 = part_of(((job.columns + links.lanes - 1) // links.lanes + 1) // 2, Worker(t, n))
-    panels = (panels_before(job, links, q0), panels_before(job, links, q1))
-    few_rows(job, links, (0, job.rows), panels)
+    """Worker t's part of a product for which that is the way."""
+    job = product_at(address)
+    links = links_at(job.links)
+    rows, pairs = parts_of(job, links, Worker(t, n))
+    few_rows(job, links, rows, (panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])))
 
 
 def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
