@@ -177,6 +177,12 @@ class Instructions:
         return ir.Constant(ir.VectorType(ir.IntType(1), self.lanes), [i % 2 == 0 for i in range(self.lanes)])
 
     # -- memory (addresses are 64-bit integers)
+    def keep_order(self) -> None:
+        """What is read or written before stays before, and behind what is behind: LLVM would read early, and
+        keep on the stack what there are no registers for."""
+        nothing = ir.FunctionType(ir.VoidType(), [])
+        self.b.call(ir.InlineAsm(nothing, "", "~{memory}", side_effect=True), [])
+
     def load(self, address: ir.Value) -> Vec:
         v = self.b.load(self.b.inttoptr(address, self.type.as_pointer()))
         v.align = self.itemsize

@@ -171,7 +171,8 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
 @inner
 def update_tiles(plan, x, delta, w, batch, worker, size):
     """The optimizer's step on a block of weights, tile by tile of its gradient. Each tile's step is taken on
-    the way of the next one's product, where there is a kernel that does both."""
+    the way of the next one's product, where there is a kernel that does both (and asks for the parameters of
+    the tile to come)."""
     rows, width, depth = size
     height = tallest(plan, width)
     products = (rows + height - 1) // height
@@ -181,7 +182,7 @@ def update_tiles(plan, x, delta, w, batch, worker, size):
         end = rows * i // products
         left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, depth, np.int64(0))
         rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
-        if plan.kernels.prefetch_parameters != 0:
+        if plan.kernels.prefetch_parameters != 0 and (i == 1 or not both):
             prefetch_parameters(plan, rows_of_w, end - first, width)
         gradient = gradient_room(plan, worker, i & 1 if both else 0, width)
         if both and i > 1:
