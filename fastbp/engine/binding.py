@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from fastbp.engine import structs, tables
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.compile.struct import at
+from fastbp.engine.kernels import matmul
 from fastbp.engine.kernels.reading import label_reader, row_reader, sparse_reader
 from fastbp.engine.memory import Design, Memory, most_workers
 from fastbp.engine.worker import train
+from fastbp.engine.worker.exchange import AHEAD_BYTES, Ahead
 from fastbp.engine.worker.operands import BAD_STRIDE
 from fastbp.inputs.sources import Labels, Rows
 from fastbp.inputs.sparse import Sparse
@@ -55,6 +57,7 @@ class Bound:
         self.packed_bytes = sum(design.packed)
         self.packed = numbers_at(self.packed_at, self.packed_bytes, design.dtype)
         self._gathered_x = 0  # where there is room for batches of X, once they had to be gathered
+        self._ahead = 0  # and for what workers gather on the way of products, where these can
         self._in_place = False  # whether a layer works on the caller's own weights
         self._bound: tuple[weakref.ref[Array], ...] = ()  # parameters and states
         self._alike: tuple[Any, ...] | None = None  # of the data: what others like them leave as it is
@@ -152,6 +155,8 @@ class Bound:
         self._gather(self.design.use == "train" and self._gathers(X, Y, order), batches=2)
         near = len(X) * self._x.row <= NEAR_DATA and self._own_batches_fit
         table.own_batches = int(near and not table.noise)
+        in_pieces = table.gathered_x.address and not table.own_batches and not self._x.read
+        table.ahead = self._ahead if in_pieces else 0
         self._alike = alike
 
     def bind_coefficients(self, coefficients: Array) -> None:
@@ -220,7 +225,23 @@ class Bound:
             y_row = (design.layer_sizes[-1] + design.weighted) * design.dtype.itemsize
             self._make_room(table.gathered_y, y_row, batches)
         self._make_room(table.gathered_x, self._gathered_row, batches)
+        if table.kernels.product_and_update:
+            self._make_room_ahead()
         self._gathered_x = table.gathered_x.address  # last: it says that there is room
+
+    def _make_room_ahead(self) -> None:
+        """Pieces of as many vectors as the first layer's products copy at least, or of a row."""
+        fan_in, tallest = self.design.layer_sizes[0], matmul.shapes()[2]
+        of_row = fan_in // self.design.lanes
+        if not of_row:
+            return
+        vectors = min(2 * (fan_in // -(-fan_in // tallest)), of_row)
+        memory = self.memory.new(most_workers() * AHEAD_BYTES)
+        for t in range(most_workers()):
+            ahead = at(Ahead, memory + t * AHEAD_BYTES)
+            ahead.vectors = vectors
+            ahead.in_row = -(-fan_in // (vectors * self.design.lanes))
+        self._ahead = memory
 
     def _make_room(self, room: structs.Gathered, row: int, batches: int) -> None:
         # A pair of cache lines between two batches, which may be two workers'.

@@ -303,6 +303,7 @@ class Plan(Struct):
     gathered_y: Gathered
     x_rounded: Rounded  # where pairs are kept: the batch's inputs
     own_batches: int  # whether each worker gathers all of a batch, for nobody else
+    ahead: int  # what workers gather on the way of products, see worker/exchange.py; 0: nothing
     first_step: int
     last_step: int
     coefficients: int  # one row a step: the factor of the output's deltas, then the optimizer's numbers
@@ -377,9 +378,8 @@ PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 
 PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_of(Parameters)
 SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 
-plan_at = view_of(Plan)
+plan_at, slot_at = view_of(Plan), view_of(Slot)
 embedded_at, training_at = view_of(Embedded), view_of(Training)
-slot_at = view_of(Slot)
 layer_view, _parameters = view_of(Layer), view_of(Parameters)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import fastbp
 from fastbp import kernels
-from fastbp.engine import memory
+from fastbp.engine import binding, memory
 from fastbp.engine.compile.arrays import capsule_pointer
 
 memory.PAIRS_FROM = 0  # all networks here are small
@@ -300,6 +300,7 @@ def fit(draw: Draw) -> list[Any]:
         options["validation_data"] = validation
     if draw.random.random() < 0.2:
         options["accumulate"] = 2
+    binding.NEAR_DATA = draw.random.choice([0, 2 << 20])  # with 0, batches are gathered as of large data
     history = model.fit(X, targets(draw, model, rows), optimizer=optimizer(draw), **options)
     return [history.loss, *all_of(model), model.predict(X)]
 

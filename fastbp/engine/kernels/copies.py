@@ -220,8 +220,8 @@ def pack_slivers(dtype: str) -> int:
 
 # Long rows in some order are asked for so many rows before they are copied: no hardware foresees where the
 # next one begins (200 rows of 64 numbers of float64, from the second-level cache: 2% of a step of 64-100-10).
-# To the second level: the first one waits for 24 lines at most (100 rows of 784 numbers from memory take 57 us
-# with that, and 41 so).
+# To the second level: the first one waits for 24 lines at most (100 rows of 784 numbers from memory take 57
+# us with that, and 41 so).
 ROWS_AHEAD = 4
 
 

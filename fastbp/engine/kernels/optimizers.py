@@ -257,9 +257,10 @@ def _step_in_few_registers(
 
 
 def product_and_update(name: str, dtype: str, *, prefetch: int) -> int:
-    """(the microkernel's arguments, g, w, w_vector, w_row, state, rows, settings): a tile of a product, as
-    `matmul.emit_tile` has it, and on the way `update` on another block of two vectors in a row, whose
-    gradient is adjacent. There are twice as many k as that has rows at least.
+    """(the microkernel's arguments, g, w, w_vector, w_row, state, rows, settings, there, here, vectors,
+    following): a tile of a product, as `matmul.emit_tile` has it, and on the way `update` on another block of
+    two vectors in a row, whose gradient is adjacent. There are twice as many k as that has rows at least.
+    Also copied are so many vectors, not more than the block has, and as many asked for that are next.
 
     Divisions and square roots take place beside multiply-adds that do not wait for them: of 28 vectors of
     float64 by Adam, 0.20 us behind the product, and 0.16 within it. Parameters and states of the next tile,
@@ -268,12 +269,16 @@ def product_and_update(name: str, dtype: str, *, prefetch: int) -> int:
     rule, of_product = RULES[name], len(matmul.ARGUMENTS)
 
     def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
-        g, w, w_vector, w_row, state, rows, settings = args[of_product:]
+        g, w, w_vector, w_row, state, rows, settings, there, here, vectors, following = args[of_product:]
         size = isa().bytes
 
         def piece(ops: Vectors, number: ir.Value) -> None:
             i, j = ops.b.lshr(number, I64(1)), ops.b.and_(number, I64(1))
-            gradient = ops.b.add(g, ops.b.mul(number, I64(size)))
+            offset = ops.b.mul(number, I64(size))
+            with ops.b.if_then(ops.b.icmp_signed("<", number, vectors)):
+                ops.store(ops.load(ops.b.add(there, offset)), ops.b.add(here, offset))
+                ops.prefetch(ops.b.add(following, offset), level=2)
+            gradient = ops.b.add(g, offset)
             at = vector_at(ops.b, w, i, w_row, j, w_vector)
             places = _places(ops.b, at, ops.b.add(at, state), state, rule)
             next_tile = ops.b.mul(rows, w_row)
@@ -285,7 +290,7 @@ def product_and_update(name: str, dtype: str, *, prefetch: int) -> int:
         matmul.emit_tile(b, dtype, prefetch, args[:of_product], aside)
 
     far = "-prefetch" if prefetch else ""
-    return compile_block(f"product{far}-and-update-{name}", dtype, of_product + 7, emit, as_it_is=True)
+    return compile_block(f"product{far}-and-update-{name}", dtype, of_product + 11, emit, as_it_is=True)
 
 
 def update_of_clipped(name: str, dtype: str) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.compile.struct import Struct, struct, view_of
 from fastbp.engine.structs import caller_parameters, layer_at, plan_at
 from fastbp.engine.worker.operands import gathered_at, renew_copies
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
@@ -100,24 +101,109 @@ def _gather(plan, source, order, rows, target, columns):
         call(source.read, (place, columns, source.scale, source.offset))
 
 
-def gather_batch(address, t, n, step):
-    """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches
-    alternate."""
-    plan, worker = plan_at(address), Worker(t, n)
+@inner
+def part_of_batch(plan, worker, step):
+    """The worker's rows r0 .. r1 of a batch, where it begins in its epoch, and that epoch's order, if any."""
     epoch = step // plan.steps_per_epoch
     start = (step - epoch * plan.steps_per_epoch) * plan.batch
     r0, r1 = np.int64(0), min(plan.batch, plan.samples - start)
     if not plan.own_batches:
         r0, r1 = part_of(r1, worker)
-    x, y, order = plan.x, plan.y, plan.order
+    order = plan.order
+    if order != 0:
+        order += epoch * plan.samples * 8
+    return r0, r1, start, order
+
+
+def gather_batch(address, t, n, step):
+    """Copy the worker's share of a batch, as floats, to where its rows are consecutive; two batches
+    alternate."""
+    plan, worker = plan_at(address), Worker(t, n)
+    r0, r1, start, order = part_of_batch(plan, worker, step)
+    x, y = plan.x, plan.y
     to_x = gathered_at(plan, plan.gathered_x, step, worker)
     to_y = gathered_at(plan, plan.gathered_y, step, worker)
     fan_in = layer_at(plan, np.int64(0)).fan_in
-    rows = start + r0, r1 - r0
-    if order != 0:
-        order += epoch * plan.samples * 8
-    _gather(plan, x, order, rows, (to_x + r0 * plan.gathered_x.row, plan.gathered_x.row), fan_in)
+    rows, first = (start + r0, r1 - r0), r0 + end_ahead(plan, worker)
+    of_x = start + first, r1 - first
+    _gather(plan, x, order, of_x, (to_x + first * plan.gathered_x.row, plan.gathered_x.row), fan_in)
     _gather(plan, y, order, rows, (to_y + r0 * plan.gathered_y.row, plan.gathered_y.row), plan.y_columns)
     if plan.noise != 0:
         number = plan.steps_before + step + 1
         call(plan.noise, (to_x, plan.gathered_x.row, r0, r1, fan_in, plan.noise_stream, number))
+
+
+# ---- on the way of products ------------------------------------------------------------------------------
+
+
+@struct
+class Ahead(Struct):
+    """What a worker gathers of the next batch of X while it multiplies for this one: row by row, in pieces of
+    equal size, the last of which ends with the row. A copy by itself would wait for memory."""
+
+    vectors: int  # of a piece
+    in_row: int  # pieces of a row
+    pieces: int  # of all of the worker's rows of the batch; 0: there is none
+    done: int  # so many of them
+    first: int  # the first row, in the order
+    order: int  # or 0
+    to: int  # where the first row goes
+
+
+AHEAD_BYTES = 128  # from one worker's to the next: cores fetch pairs of cache lines together
+_ahead_at = view_of(Ahead)
+
+
+@inner
+def ahead_of(plan, worker):
+    return _ahead_at(plan.ahead + worker.t * AHEAD_BYTES)
+
+
+@inner
+def begin_ahead(plan, worker, step):
+    """From now on pieces are those of the worker's rows of this step's batch."""
+    ahead = ahead_of(plan, worker)
+    r0, r1, start, order = part_of_batch(plan, worker, step)
+    ahead.pieces, ahead.done = (r1 - r0) * ahead.in_row, 0
+    ahead.first, ahead.order = start + r0, order
+    ahead.to = gathered_at(plan, plan.gathered_x, step, worker) + r0 * plan.gathered_x.row
+
+
+@inner
+def end_ahead(plan, worker):
+    """How many rows are whole; there are no more pieces."""
+    if plan.ahead == 0:
+        return 0
+    ahead = ahead_of(plan, worker)
+    rows = ahead.done // ahead.in_row
+    ahead.pieces = ahead.done = 0
+    return rows
+
+
+@inner
+def next_piece(plan, worker, most):
+    """What is to be copied next, of at most so many vectors: from where, to where, how many vectors, and from
+    where after that."""
+    zero = np.int64(0)
+    if plan.ahead == 0:
+        return zero, zero, zero, zero
+    ahead = ahead_of(plan, worker)
+    piece = ahead.done
+    if piece >= ahead.pieces or most < ahead.vectors:
+        return zero, zero, zero, zero
+    ahead.done = piece + 1
+    there, here = place_of_piece(plan, ahead, piece)
+    following, _ = place_of_piece(plan, ahead, min(piece + 1, ahead.pieces - 1))
+    return there, here, ahead.vectors, following
+
+
+@inner
+def place_of_piece(plan, ahead, piece):
+    """Where it is, and where it goes."""
+    row = piece // ahead.in_row
+    size, of_row = ahead.vectors * plan.vector, layer_at(plan, np.int64(0)).fan_in * plan.itemsize
+    offset = min((piece - row * ahead.in_row) * size, of_row - size)
+    i = ahead.first + row
+    if ahead.order != 0:
+        i = peek(ahead.order, i)
+    return plan.x.address + i * plan.x.row + offset, ahead.to + row * plan.gathered_x.row + offset

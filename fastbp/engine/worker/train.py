@@ -44,7 +44,7 @@ from fastbp.engine.structs import (
 from fastbp.engine.threads.barrier import arrive, barrier, wait
 from fastbp.engine.worker.after_update import finish_update
 from fastbp.engine.worker.backward import run_backward
-from fastbp.engine.worker.exchange import exchange_activations, exchange_parameters, gather_batch
+from fastbp.engine.worker.exchange import begin_ahead, exchange_activations, exchange_parameters, gather_batch
 from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of, round_panels, round_rows
 from fastbp.engine.worker.output import output_delta, output_delta_of_rows
@@ -78,8 +78,8 @@ def train(address, t, n):
             barrier(plan, worker)
     for step in range(first, last):
         gathers_next = gathering and step + 1 < last
-        if gathers_next and not own:  # while this one is trained on
-            call(phases.gather_batch, (address, t, n, step + 1))
+        if gathers_next and plan.ahead != 0:
+            begin_ahead(plan, worker, step + 1)
         if phases.sum_weights != 0:
             call(phases.sum_weights, (address, t, n, step))
         call(phases.run_forward, (address, t, n, step, 1))
@@ -91,6 +91,8 @@ def train(address, t, n):
             if patient:
                 call(phases.lose_patience, (address, step, plan.losses + (step - first) * 8))
         call(phases.run_backward, (address, t, n, step))
+        if gathers_next and not own:  # what was not gathered on the way
+            call(phases.gather_batch, (address, t, n, step + 1))
         generation = arrive(plan, worker) if meeting else 0
         if gathers_next and own:  # while others are still at this one
             call(phases.gather_batch, (address, t, n, step + 1))

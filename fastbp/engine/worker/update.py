@@ -15,6 +15,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import ADDED, REPLACED
+from fastbp.engine.worker.exchange import next_piece
 from fastbp.engine.worker.operands import (
     TILE_VECTORS,
     Block,
@@ -172,7 +173,7 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
 def update_tiles(plan, x, delta, w, batch, worker, size):
     """The optimizer's step on a block of weights, tile by tile of its gradient. Each tile's step is taken on
     the way of the next one's product, where there is a kernel that does both (and asks for the parameters of
-    the tile to come)."""
+    the tile to come, and copies a piece of the next batch)."""
     rows, width, depth = size
     height = tallest(plan, width)
     products = (rows + height - 1) // height
@@ -189,7 +190,9 @@ def update_tiles(plan, x, delta, w, batch, worker, size):
             other = gradient_room(plan, worker, (i - 1) & 1, width)
             product = Size(end - first, width, depth), left, delta, gradient, from_zero()
             parameters = w.address + before * w.row, w.vector, w.row, plan.state
-            call(both, (*product, other.address, parameters, first - before, batch.coefficients))
+            step = first - before, batch.coefficients
+            piece = next_piece(plan, worker, 2 * (first - before))
+            call(both, (*product, other.address, parameters, step, piece))
         else:
             matmul_along_rows(plan, Size(end - first, width, depth), left, delta, gradient, from_zero())
         if not both or i == products:
