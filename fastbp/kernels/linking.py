@@ -31,27 +31,25 @@ from fastbp.engine.threads.runtime import LEAST_NANOSECONDS, TEAM_NANOSECONDS
 
 _I64 = ir.IntType(64)
 
-PRODUCTS = {
-    "product": packed.PLAIN,
-    "product_at_b": packed.A_TRANSPOSED,
-    "product_a_bt": packed.B_TRANSPOSED,
-}
+PRODUCTS = {"product": packed.PLAIN, "product_at_b": packed.A_TRANSPOSED}
 # What is behind the names of products of which less is compiled, for calls from Python.
-WAYS = {products.ANY_WAY: "", products.IN_PLACE: "_in_place", products.FEW_ROWS: "_of_few_rows"}
+WAYS = {products.PACKED: "_packed", products.IN_PLACE: "_in_place", products.FEW_ROWS: "_of_few_rows"}
+
+Parts = tuple[Callable[[], int], Callable[[str], list[int]]]
 
 
-def _kernels_of(dtype: str, kind: int, way: int) -> list[int]:
-    return products.kernels_of(dtype, kind, way)
+def _product(kind: int, way: int) -> Parts:
+    return partial(products.body, way), partial(products.kernels_of, kind=kind, way=way)
 
 
 # kernel -> what makes its body, and the kernels that the body calls for a dtype
-KERNELS: dict[str, tuple[Callable[[], int], Callable[[str], list[int]]]] = {
+KERNELS: dict[str, Parts] = {
     **{
-        f"{name}{ending}": (partial(products.body, way), partial(_kernels_of, kind=kind, way=way))
+        f"{name}{ending}": _product(kind, way)
         for name, kind in PRODUCTS.items()
-        for way, ending in WAYS.items()
-        if way == products.ANY_WAY or kind != packed.B_TRANSPOSED
+        for way, ending in ((products.ANY_WAY, ""), *WAYS.items())
     },
+    "product_a_bt": _product(packed.B_TRANSPOSED, products.PACKED),
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
     "few_columns": (
         narrow_products.few_columns_body,
@@ -80,7 +78,7 @@ def symbol(kernel: str, dtype: str) -> str:
 def _declare(kernel: str, dtype: str) -> np.ndarray[Any, Any]:
     """Make a kernel's symbol known to this process, with nothing behind it yet but who finds it."""
     memory = launch.no_links()
-    finders = (partial(_find_body, kernel, dtype), partial(launch.link_launch, memory))
+    finders = (partial(_find_body, kernel, dtype), partial(load, kernel, dtype))
     _kept.append(finders)
     memory[launch.FIND_BODY], memory[launch.FIND_LAUNCH] = map(id, finders)
     binding.add_symbol(symbol(kernel, dtype), memory.ctypes.data)
@@ -100,7 +98,12 @@ def _find_body(kernel: str, dtype: str) -> None:
 
 @cache
 def load(kernel: str, dtype: str) -> None:
-    """Compile all of a kernel, or load it from the cache."""
+    """Compile all of a kernel and what starts a team, or load it from the cache."""
+    body, kernels = KERNELS[kernel]
+    with jit.ahead():
+        kernels(dtype)
+        body()
+        launch.launch()
     _find_body(kernel, dtype)
     launch.link_launch(_declare(kernel, dtype))
 
@@ -212,8 +215,6 @@ def _emit_run(
                 job = _job(builder, links, numbers)
                 enter(address_in(launch.BODY, launch.FIND_BODY), _I64(0), _I64(1), job)
         with large:
-            if link.lazy:
-                _find(context, builder, links, launch.BODY, launch.FIND_BODY)
             entry, job = address_in(launch.LAUNCH, launch.FIND_LAUNCH), _job(builder, links, numbers)
             if not link.lazy:
                 enter(entry, job, nanoseconds)
@@ -236,23 +237,18 @@ def run_product(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, number
     if not isinstance(kernel, types.Literal):
         return None
     lazy = isinstance(like, Borrowed)
-    links = {
-        key: Link(kernel.literal_value + ending, like.dtype.name, lazy)
-        for key, ending in WAYS.items()
-        if lazy or key == products.ANY_WAY
-    }
+    ways = WAYS if lazy else {products.ANY_WAY: ""}
+    links = {way: Link(kernel.literal_value + end, like.dtype.name, lazy) for way, end in ways.items()}
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
         end = builder.append_basic_block("done")
-        first = builder.append_basic_block("any_way")
-        choice = builder.switch(values[4], first)
-        for key, link in links.items():
-            block = first if key == products.ANY_WAY else builder.append_basic_block(link.kernel)
-            if block is not first:
-                choice.add_case(_I64(key), block)
+        blocks = {way: builder.append_basic_block(link.kernel) for way, link in links.items()}
+        choice = builder.switch(values[4], next(iter(blocks.values())))  # the first one if no other is it
+        for way, block in blocks.items():
+            choice.add_case(_I64(way), block)
             builder.position_at_end(block)
-            _emit_run(context, builder, link, values[2], numbers)
+            _emit_run(context, builder, links[way], values[2], numbers)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()

@@ -131,11 +131,15 @@ def compiled():
 
 A = np.ones((32, 32), np.float32)
 kernels.matmul(A, A)
-print(sorted(compiled()))
+small = compiled()
+print(sorted(small))
+A = np.ones((512, 512), np.float32)
+kernels.matmul(A, A)
+print(sorted(compiled() - small - {"fastbp-kernels-split"}))  # (of several workers)
 """
 
 
-def test_a_small_product_compiles_its_own_way_alone(tmp_path):
+def test_a_product_compiles_its_own_way_alone(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", WAYS, tmp_path],
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
@@ -143,9 +147,11 @@ def test_a_small_product_compiles_its_own_way_alone(tmp_path):
         text=True,
         check=True,
     )
-    (names,) = run.stdout.splitlines()
+    small, packed = run.stdout.splitlines()
     microkernel = "'fastbp-microkernel-k-prefetch-c-float32'"
-    assert names == f"['fastbp-kernels-in-place', 'fastbp-kernels-matmul', {microkernel}]"
+    assert small == f"['fastbp-kernels-in-place', 'fastbp-kernels-matmul', {microkernel}]"
+    copies = "'fastbp-copy-in-float32', 'fastbp-kernels-launch', 'fastbp-kernels-packed'"
+    assert packed == f"[{copies}, 'fastbp-pack-panels-float32']"
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

@@ -132,12 +132,10 @@ def link_body(memory: np.ndarray[Any, Any], body: int, dtype: str, kernels: list
 
 
 def link_launch(memory: np.ndarray[Any, Any]) -> None:
-    """Write to links what starts a team."""
+    """Write to links what starts a team, behind a body."""
     table = at(Links, memory.ctypes.data)
     table.runtime = runtime()
     of_process = at(Runtime, table.runtime)
-    with jit.ahead():
-        launch()
     if of_process.workers > 1:
         of_process.split = jit.address_of("kernels-split", jit.void(4), lambda: _split, parallel=True)
     entry = launch()

@@ -52,6 +52,8 @@ from fastbp.engine.worker.partition import Worker, part_of
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
 # Of A @ B.T: dot products, or as if it were A @ B, when B has been turned or since B is a vector.
 DOTS, TURNED, VECTOR = 3, 4, 5
+# What ANY_WAY is where neither of the two others is the way, as for A @ B.T.
+PACKED = 6
 
 # So many rows must meet B for a packed copy to pay. Bytes of B below which it is read where it lies, since it
 # stays in the first-level cache, or with vectors of 64 bytes, which take so long to multiply that it may as
@@ -307,19 +309,28 @@ def _few_rows(t, n, address):
     few_rows(job, links, rows, (panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])))
 
 
+def _packed(t, n, address):
+    """Worker t's part of a product for which neither of these is the way."""
+    job = product_at(address)
+    links = links_at(job.links)
+    rows, pairs = parts_of(job, links, Worker(t, n))
+    if rows[0] < rows[1] and pairs[0] < pairs[1]:
+        rectangle(job, links, rows, pairs)
+
+
 def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
     """What the body of a way calls for products of that kind, in the order of the links' fields; 0: what it
     does not. Each takes up to a second to compile."""
     along = matmul.ALONG_ROWS if kind == A_TRANSPOSED else matmul.ALONG_K
-    every, a, b = way == ANY_WAY, kind == A_TRANSPOSED, kind == B_TRANSPOSED
+    packs, a, b = way in (ANY_WAY, PACKED), kind == A_TRANSPOSED, kind == B_TRANSPOSED
     return [
         matmul.microkernel(dtype, along, prefetch=matmul.OF_C) if way != FEW_ROWS else 0,
-        copies.copy_rows(dtype, into=True) if every else 0,
-        copies.pack_panels(dtype) if every and not b else 0,
-        copies.pack_slivers(dtype) if every and a else 0,
-        copies.transpose(dtype) if every and b else 0,
-        copies.copy_columns(dtype, into=True) if every and b else 0,
-        row_sweep.row_sweep(dtype) if way != IN_PLACE and not b else 0,
+        copies.copy_rows(dtype, into=True) if packs else 0,
+        copies.pack_panels(dtype) if packs and not b else 0,
+        copies.pack_slivers(dtype) if packs and a else 0,
+        copies.transpose(dtype) if packs and b else 0,
+        copies.copy_columns(dtype, into=True) if packs and b else 0,
+        row_sweep.row_sweep(dtype) if way in (ANY_WAY, FEW_ROWS) else 0,
     ]
 
 
@@ -327,6 +338,7 @@ _BODIES = {
     ANY_WAY: ("product", _product),
     IN_PLACE: ("in-place", _in_place),
     FEW_ROWS: ("few-rows", _few_rows),
+    PACKED: ("packed", _packed),
 }
 
 
