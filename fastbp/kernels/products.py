@@ -174,19 +174,20 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
     (a, b, c), (rows, depth, columns), size = addresses, shape, np.int64(like.itemsize)
     rest = rest_of(A_TRANSPOSED, shape, lanes(like))
     whole = columns - rest
-    if whole > 0:
-        way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
-        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
-        run_product("product_at_b", like, _nanoseconds(like, rows, depth, whole), numbers, way)
-    if rest > 0:
-        b, c, nanoseconds = b + whole * size, c + whole * size, _nanoseconds(like, rows, depth, rest)
-        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, rest, columns)
+    if rest > 0:  # before the others: it may write what is theirs
+        nanoseconds = _nanoseconds(like, rows, depth, rest)
+        of_b, to = b + whole * size, c + whole * size
+        numbers = (A_TRANSPOSED, a, of_b, 0, to, rows, depth, rest, columns)
         if rows == 1:
-            _few_columns(like, (a, b, np.int64(0), c), (rows, depth, rest), columns)
+            _few_columns(like, (a, of_b, np.int64(0), to), (rows, depth, rest), columns)
         elif rows >= lanes(like) and (deep(depth, rest) or rest == 1):
             run("across_at_b", like, nanoseconds, numbers)
         else:
             run("narrow_at_b", like, nanoseconds, numbers)
+    if whole > 0:
+        way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
+        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
+        run_product("product_at_b", like, _nanoseconds(like, rows, depth, whole), numbers, way)
 
 
 @kernel

@@ -160,6 +160,78 @@ def copy_columns(dtype: str, into: bool) -> int:
     return compile_block("columns-in" if into else "columns-out", dtype, 6, emit)
 
 
+def turn_rows(dtype: str) -> int:
+    """(outside, outside_row, inside, inside_panel, inside_column, rows, columns, exact): rows of a caller's
+    matrix, of at most as many numbers as a vector has lanes, from its columns, each in whole vectors.
+
+    Behind a row the next one's first numbers are written, before that row is; exact: not behind the last one.
+    """
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        columns, width = args[6], 1
+        while width <= Vectors(b, dtype).lanes:
+            above = b.icmp_signed(">", columns, I64(width // 2))
+            with b.if_then(b.and_(above, b.icmp_signed("<=", columns, I64(width)))):
+                _turn(b, dtype, args, width)
+            width *= 2
+
+    return compile_block("turn-rows", dtype, 8, emit)
+
+
+def _turn(b: ir.IRBuilder, dtype: str, args: Sequence[ir.Value], width: int) -> None:
+    """`turn_rows` of so many columns, a power of two, or fewer."""
+    outside, outside_row, inside, inside_panel, inside_column, rows, columns, exact = args
+    ops, narrow = Vectors(b, dtype), Vectors(b, dtype, width)
+    memory = b.ptrtoint(cgutils.alloca_once(b, ops.type, size=I64(width)), I64)
+    panels = b.sdiv(b.add(rows, I64(ops.lanes - 1)), I64(ops.lanes))
+    ending = b.sub(panels, b.zext(b.icmp_signed("!=", exact, I64(0)), I64))
+    whole = b.sdiv(rows, I64(ops.lanes))
+    whole = b.select(b.icmp_signed("<", whole, ending), whole, ending)
+
+    def turned(p: ir.Value) -> list[ir.Value]:
+        """A panel: vectors with as many rows each as they have room for."""
+        at, vectors = b.add(inside, b.mul(p, inside_panel)), []
+        for j in range(width):
+            exists = b.icmp_signed("<", I64(j), columns)
+            place = b.add(at, b.mul(b.select(exists, I64(j), I64(0)), inside_column))
+            vectors.append(ops.load(place).value)
+        span = width
+        while span > 1:  # both halves of them all take turns
+            pairs, vectors = zip(vectors[: width // 2], vectors[width // 2 :], strict=True), []
+            for x, y in pairs:
+                for first in (0, ops.lanes // 2):
+                    lanes = [
+                        lane for i in range(first, first + ops.lanes // 2) for lane in (i, ops.lanes + i)
+                    ]
+                    vectors.append(b.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, ops.lanes), lanes)))
+            span //= 2
+        return vectors
+
+    with cgutils.for_range(b, whole, intp=I64) as loop:
+        first = b.add(outside, b.mul(b.mul(loop.index, I64(ops.lanes)), outside_row))
+        for n, vector in enumerate(turned(loop.index)):
+            for row in range(ops.lanes // width):
+                lanes = ir.Constant(ir.VectorType(I32, width), list(range(row * width, (row + 1) * width)))
+                place = b.add(first, b.mul(I64(n * ops.lanes // width + row), outside_row))
+                narrow.store(narrow.wrap(b.shuffle_vector(vector, vector, lanes)), place)
+    done = b.mul(whole, I64(ops.lanes))
+    with b.if_then(b.icmp_signed("<", done, rows)):
+        for n, vector in enumerate(turned(whole)):
+            ops.store(ops.wrap(vector), b.add(memory, I64(n * ops.lanes * ops.itemsize)))
+        with cgutils.for_range(b, b.sub(rows, done), intp=I64) as loop:
+            numbers = narrow.load(b.add(memory, b.mul(loop.index, I64(width * ops.itemsize))))
+            i = b.add(done, loop.index)
+            place = b.add(outside, b.mul(i, outside_row))
+            ends = b.and_(
+                b.icmp_signed("==", i, b.sub(rows, I64(1))), b.icmp_signed("<", columns, I64(width))
+            )
+            with b.if_else(b.and_(ends, b.icmp_signed("!=", exact, I64(0)))) as (few, all_):
+                with few:
+                    narrow.store_few(numbers, place, columns)
+                with all_:
+                    narrow.store(numbers, place)
+
+
 def pack_inputs(dtype: str) -> int:
     """(x, x_row, packed, packed_row, rows, columns): a packed panel of A for the weights' gradient, which the
     literature calls a sliver: some columns of x in whole vectors, filled up with 0."""

@@ -82,6 +82,28 @@ def test_copies_leave_the_columns_between(columns, dtype):
     assert untouched(memory, at, rows * wide * size)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_rows_of_a_few_columns(exact, dtype):
+    """Columns become rows. Behind each one the next one's numbers may be written, but not behind the last."""
+    lanes, size = isa().bytes // dtype.itemsize, dtype.itemsize
+    turn = callback(copies.turn_rows(dtype.name), 8)
+    for columns in range(1, lanes + 1):
+        for rows in (1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 3 * lanes - 1):
+            values = rng_of(columns).standard_normal((rows, columns)).astype(dtype)
+            panels = -(-rows // lanes)
+            source = np.full((panels, columns, lanes), np.nan, dtype)
+            for (row, column), value in np.ndenumerate(values):
+                source[row // lanes, column, row % lanes] = value
+            behind = 0 if exact else lanes
+            memory, at = guarded((values.size + behind) * size, offset=size)
+            there, vector = memory.ctypes.data + at, isa().bytes
+            place = source.ctypes.data
+            turn(there, columns * size, place, columns * vector, vector, rows, columns, int(exact))
+            assert untouched(memory, at, (values.size + behind) * size), (columns, rows)
+            got = memory[at : at + values.nbytes]
+            assert np.array_equal(got, values.view(np.uint8).ravel()), (columns, rows)
+
+
 @pytest.mark.parametrize("panels", [1, 2, 7])
 @pytest.mark.parametrize("outputs", [1, 3, 12])
 def test_dot_products_of_single_rows(outputs, panels, dtype):

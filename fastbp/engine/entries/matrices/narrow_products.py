@@ -4,7 +4,8 @@
                products (dot_tiles.py)
     A @ B.T    the same, when B has been turned; of a few rows and many columns dot products along the depth,
                as in a narrow output layer (kernels/narrow_output.py)
-    A.T @ B    sums of outer products, in vectors that are narrower (narrow_tiles.py), or C.T = B.T @ A
+    A.T @ B    sums of outer products, in vectors that are narrower (narrow_tiles.py), or C.T = B.T @ A, whose
+               columns become rows in registers
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
 filled up with zeros.
@@ -18,6 +19,7 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
+from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.dot_tiles import dot_tiles
 from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns, steps
 from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
@@ -29,7 +31,16 @@ from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
 
 # Rows of C.T up to which four vectors have their sums in registers.
 LOW = 7
+# Up to so many rows of C.T sweep along the rows of A, where these have so many bytes: the microkernel would
+# find each k on another page. Bytes of C.T in one sweep.
+SWEPT_COLUMNS, LARGE, SWEPT = 2, 1024, 16 * 1024
 steps_of = inner(steps)
+
+
+@inner
+def swept(job, links):
+    """Whether C.T comes from sweeps along the rows of A."""
+    return job.columns <= SWEPT_COLUMNS and job.rows * links.itemsize >= LARGE
 
 
 @inner
@@ -134,18 +145,13 @@ def few_columns_of(dtype: str, kind: int) -> list[int]:
     ]
 
 
-def _across(t, n, address):
-    """Worker t's rows of A.T @ B, as C.T = B.T @ A: a vector has a column's numbers."""
-    job = product_at(address)
-    links, worker = links_at(job.links), Worker(t, n)
+@inner
+def tiles_across(job, links, rows, out, wide):
+    """So many vectors of rows of A.T @ B, from C.T in tiles of the microkernel, two or `wide` vectors at a
+    time; out: memory for one tile."""
+    first, last = rows
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
-    first, last = part_of(whole(job.rows, lanes), worker)
-    if first == last:
-        return
     vector, a_row, b_row = lanes * size, job.rows * size, job.row * size
-    wide = 4 if job.columns <= LOW else 2
-    memory = allocate(wide * job.columns * vector + vector)
-    out = (memory + vector - 1) // vector * vector
     left, panel = Left(job.b, size, b_row, job.depth, zero), job.columns * vector
     while first < last:
         width = wide if (first + wide) * lanes <= job.rows and first + wide <= last else min(2, last - first)
@@ -157,9 +163,44 @@ def _across(t, n, address):
         start = Start(zero, zero, np.int64(matmul.ZERO))
         call(links.k0, (Size(job.columns, width, job.depth), left, of_a, c, start))
         for j in range(width):
-            row = r0 + j * lanes if j < width - 1 else r1
-            call(links.k1, (job.c + row * b_row, b_row, out + j * panel, panel, lanes, job.columns))
+            row, ends = r0 + j * lanes if j < width - 1 else r1, first + j + 1 == last
+            to, of = job.c + row * b_row, out + j * panel
+            call(links.k1, (to, b_row, of, panel, vector, lanes, job.columns, np.int64(ends)))
         first += width
+
+
+@inner
+def sweeps_across(job, links, rows, out, step):
+    """The same from C.T by sweeps along the rows of A, of so many vectors; out: memory for one sweep."""
+    first, last = rows
+    size, lanes = links.itemsize, links.lanes
+    vector, a_row, b_row = lanes * size, job.rows * size, job.row * size
+    for at in range(first, last, step):
+        r0 = min(at * lanes, job.rows - lanes)
+        count = min(min(at + step, last) * lanes, job.rows) - r0
+        row, a, zero = step * vector, job.a + r0 * size, np.int64(0)
+        call(links.k2, (job.b, size, b_row, job.columns, job.depth, a, a_row, count, zero, out, row))
+        to, ends = job.c + r0 * b_row, np.int64(at + step >= last)
+        call(links.k1, (to, b_row, out, vector, row, count, job.columns, ends))
+
+
+def _across(t, n, address):
+    """Worker t's rows of A.T @ B, as C.T = B.T @ A: a vector has a column's numbers."""
+    job = product_at(address)
+    links, worker = links_at(job.links), Worker(t, n)
+    vector = links.lanes * links.itemsize
+    rows = part_of(whole(job.rows, links.lanes), worker)
+    if rows[0] == rows[1]:
+        return
+    wide, sweeps = 4 if job.columns <= LOW else 2, swept(job, links)
+    if sweeps:
+        wide = min(rows[1] - rows[0], max(np.int64(1), SWEPT // (job.columns * vector)))
+    memory = allocate(wide * job.columns * vector + vector)
+    out = (memory + vector - 1) // vector * vector
+    if sweeps:
+        sweeps_across(job, links, rows, out, wide)
+    else:
+        tiles_across(job, links, rows, out, wide)
     release(memory)
 
 
@@ -167,7 +208,8 @@ def across_of(dtype: str) -> list[int]:
     """What `_across` calls."""
     return [
         matmul.microkernel(dtype, matmul.ALONG_ROWS, prefetch=matmul.OF_C),
-        copies.copy_columns(dtype, into=False),
+        copies.turn_rows(dtype),
+        row_sweep.row_sweep(dtype),
     ]
 
 
@@ -176,9 +218,9 @@ def turned(job, links):
     """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
     size, vector = links.itemsize, links.lanes * links.itemsize
     row, c_row = job.rows * size, job.row * size
-    out, bias = allocate(job.columns * vector), np.int64(0)
-    call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, bias, out, vector))
-    call(links.k1, (job.c, c_row, out, job.columns * vector, job.rows, job.columns))
+    out, zero = allocate(job.columns * vector), np.int64(0)
+    call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, zero, out, vector))
+    call(links.k1, (job.c, c_row, out, zero, vector, job.rows, job.columns, np.int64(1)))
     release(out)
 
 
@@ -200,7 +242,7 @@ def _narrow(t, n, address):
 
 def narrow_of(dtype: str) -> list[int]:
     """What `_narrow` calls."""
-    return [narrow_tiles(dtype), copies.copy_columns(dtype, into=False)]
+    return [narrow_tiles(dtype), copies.turn_rows(dtype)]
 
 
 def dots_body() -> int:
