@@ -76,7 +76,8 @@ def address_of(
 @contextmanager
 def ahead() -> Iterator[None]:
     """Within it `address_of` begins to compile, and need not return an address: it may return 0, which nobody
-    is to keep. LLVM is then at work on one callback while the next one is typed and lowered."""
+    is to keep, so no function that asks for an address is cached. LLVM is then at work on one callback while
+    the next one is typed and lowered."""
     before, _ahead.on = getattr(_ahead, "on", False), True
     try:
         yield

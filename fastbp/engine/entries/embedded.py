@@ -9,7 +9,6 @@ Parameters are read where the model has them, at each call: whatever writes to t
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -117,13 +116,11 @@ def _integrand(zero: Any) -> Any:
     return integrand
 
 
-@cache
 def predict_address() -> int:
     """The address of `predict`: void (const T *X, int64_t rows, T *out, void *network)."""
     return jit.address_of("embedded_predict", jit.void(4), lambda: predict, driver=True)
 
 
-@cache
 def integrand_address(dtype: str) -> int:
     """The address of an integrand as SciPy calls it: double (int n, double *x, void *network)."""
     signature = types.float64(types.intc, types.int64, types.int64)

@@ -94,7 +94,6 @@ def _step(zero: Any) -> Any:
     return embedded_step
 
 
-@cache
 def _step_address(dtype: str) -> int:
     zero = np.dtype(dtype).type(0)
     return jit.address_of(f"embedded_step-{dtype}", jit.void(6), lambda: _step(zero), driver=True)

@@ -31,7 +31,6 @@ STATE, NEXT_32_BITS = 0, 2
 POSITION = 3
 
 
-@cache
 def shuffle() -> int:
     """(generator, rows_of, rows, order, count): draw so many permutations, one behind the other.
 

@@ -1,12 +1,15 @@
 """LLVM is at work on callbacks while others are typed; they are what they are without that."""
 
+import ast
 import os
 import threading
+from pathlib import Path
 
 import pytest
 from llvmlite.binding import ffi
 from numba import config
 
+import fastbp
 from fastbp.engine.compile import jit, linked, machine_code
 from fastbp.engine.compile.intrinsics import call, observe, publish, room
 
@@ -49,6 +52,19 @@ def test_what_was_begun_is_finished_when_its_address_is_asked_for(empty_cache):
     assert address == _address("test-begun") and _of(address, 21) == 42
     with jit.ahead():
         assert _address("test-begun") == address  # there is nothing to wait for
+
+
+def test_nobody_keeps_what_is_no_address_yet():
+    """A cached function that asks for an address ahead of time would go on to return 0."""
+    asking = 0
+    for path in Path(fastbp.__file__).parent.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(function, ast.FunctionDef) or "address_of(" not in ast.unparse(function):
+                continue
+            if function.returns is not None and ast.unparse(function.returns) in ("int", "list[int]"):
+                asking += 1
+                assert "cache" not in "".join(map(ast.unparse, function.decorator_list)), function.name
+    assert asking > 10
 
 
 def test_others_do_not_begin_ahead_of_this_thread():
