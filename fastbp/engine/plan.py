@@ -69,25 +69,25 @@ class Plan(Bound):
 
     # ---- what is done -----------------------------------------------------------------------------------
 
-    def leave_in_place(self, i: int, *, weights: bool) -> bool:
-        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (trace) and, if
-        asked for and worth it, weights, whose addresses are then set for each run. Whether it works on
-        those."""
-        layer, vector = self.layers[i], self.design.vector
+    def leave_in_place(self, i: int, *, rows: bool = True) -> bool:
+        """If the rows of layer i are whole vectors: let it work on the caller's own z and a (a trace's, with
+        `rows`) and, if worth it, weights, whose addresses are set for each run. Whether on those."""
+        layer, vector, trains = self.layers[i], self.design.vector, self.design.use == "train"
         row = layer.fan_out * self.design.dtype.itemsize
-        if row % vector or layer.narrow or self.takes_long:
+        if row % vector or layer.narrow or (trains and self.takes_long):
             return False
-        self._in_place = True
-        if weights and not tables.crowds(layer, self.design):
+        self._in_place = trains
+        if not tables.crowds(layer, self.design):
             layer.in_place, layer.W.panel, layer.W.row = 1, vector, row
-        if layer.z != layer.a:
+        if rows and layer.z != layer.a:
             layer.rows_in_place = 1
             layer.blocks.row, layer.blocks.group, layer.blocks.group_bytes = row, row // vector, row
         return bool(layer.in_place)
 
     @property
     def takes_long(self) -> bool:
-        """Whether a single step is to hear Ctrl-C; then the caller's arrays shall be as they were."""
+        """Whether a single step is to hear Ctrl-C; then the caller's arrays shall be as they were. (Other
+        uses only write to new ones.)"""
         return self.multiply_adds * SLOW_MULTIPLY_ADD >= LONG_SECONDS
 
     def is_ready_for(self, X: Array | Rows, Y: Array | Rows, order: NDArray[np.int64] | None) -> bool:

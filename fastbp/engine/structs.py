@@ -115,6 +115,7 @@ class Layer(Struct):
     W_pairs: Panels  # W and WT, rounded, (pairs of rows, columns): where pairs are kept
     WT_pairs: Panels
     direct: int  # what x.T @ delta does to W: ADDED, REPLACED or NOT_DIRECT (the rule gets it)
+    gradient: int  # REPLACED: bytes from W to where x.T @ delta goes
     first_square: int  # where this layer's sums of squares begin, see Clipping
     z: int  # (batch, fan_out) in blocks; a narrow layer's: [fan_out][batch]
     a: int
@@ -229,8 +230,7 @@ class Source(Struct):
 
 @struct
 class Gathered(Struct):
-    """Room for two batches, for one, or for one of each worker, whose rows are consecutive; address 0:
-    batches are read where they lie."""
+    """Room for two batches, for one, or for one of each worker; address 0: they are read where they lie."""
 
     address: int
     row: int
@@ -315,6 +315,7 @@ class Plan(Struct):
     noise_stream: int
     steps_before: int  # steps of the model's life before step 0 of this run, for random numbers
     parts: Parts
+    crowded: int  # address of entries/crowded_rows.Crowded, or 0
     stop: int  # address of a flag: not 0 ends the work early, its results are then void
 
 
@@ -378,8 +379,7 @@ PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 
 PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_of(Parameters)
 SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 
-plan_at, slot_at = view_of(Plan), view_of(Slot)
-embedded_at, training_at = view_of(Embedded), view_of(Training)
+plan_at, slot_at, embedded_at, training_at = map(view_of, (Plan, Slot, Embedded, Training))
 layer_view, _parameters = view_of(Layer), view_of(Parameters)
 
 

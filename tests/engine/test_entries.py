@@ -267,6 +267,27 @@ def test_a_train_step_in_the_midst_of_another_one_of_the_same_shapes(monkeypatch
     assert all(one == of_second for one in second)
 
 
+@pytest.mark.parametrize("hidden", [48, 1024])
+def test_a_long_forward_and_backward_work_on_the_callers_rows_all_the_same(monkeypatch, hidden):
+    """They write to new arrays, which nobody gets if Ctrl-C ends them: bits and places are those of short
+    calls."""
+    rng = np.random.default_rng(0)
+    shapes = (70, 24), (24, hidden), (hidden,), (hidden, 16), (16,)
+    X, *params = (rng.standard_normal(shape).astype("f") for shape in shapes)
+
+    def results():
+        monkeypatch.setattr(two_layer, "_prepared", two_layer._PerThread())
+        trace = fastbp.forward(X, *params)
+        gradients = fastbp.backward(X, trace[3] / 2, trace[0], trace[1], trace[3], params[2])
+        first = next(iter(two_layer._prepared.backward.values())).plan.layers[0]
+        return [array.tobytes() for array in (*trace, *gradients)], first.in_place
+
+    expected = results()
+    assert expected[1]
+    monkeypatch.setattr("fastbp.engine.plan.LONG_SECONDS", 0.0)
+    assert results() == expected
+
+
 def test_an_interrupted_call_hands_nothing_on(monkeypatch):
     """The plan of a call that an exception has ended is thrown away with all that was written to it."""
     model, X, Y = model_and_data()

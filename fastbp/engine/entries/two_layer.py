@@ -22,6 +22,7 @@ from fastbp.engine.compile.intrinsics import call, cycles, load_number, store_nu
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.compile.uncounted import fresh, view
+from fastbp.engine.entries import crowded_rows
 from fastbp.engine.kernels.finite import all_finite, not_finite
 from fastbp.engine.memory import Design
 from fastbp.engine.plan import Plan
@@ -178,17 +179,23 @@ def _backward(address, check, X, y_true, z1, a1, y_pred, W2):
     plan = plan_at(ready.plan)
     first, second = _layers(plan)
     plan.x.address, plan.y.address = X.ctypes.data, y_true.ctypes.data
-    # The sigmoid's derivative needs y_pred only, so that stands for z2, too.
-    _bind_activations(first, z1, a1)
+    # The derivatives need a1 and y_pred only, and y_pred stands for z2, too.
+    if first.rows_in_place != 0:
+        first.a = a1.ctypes.data
+    else:
+        first.caller.a = a1.ctypes.data
     _bind_activations(second, y_pred, y_pred)
-    # W1 and the biases play no part. The gradients leave by the way of a first state, or stand where W1 is
-    # else.
+    # W1 and the biases play no part. Gradients are written where they belong, or leave by the way of a first
+    # state.
     hidden, outputs = W2.shape
     gradients = fresh(((X.shape[1], hidden), (hidden,), (hidden, outputs), (outputs,)), X)
     dW1, db1, dW2, db2 = view(gradients[0]), view(gradients[1]), view(gradients[2]), view(gradients[3])
     first.caller.parameters.W = first.caller.parameters.b = second.caller.parameters.b = 0
     if first.in_place != 0:
         first.W.address = dW1.ctypes.data
+    if second.in_place != 0:
+        second.W.address = W2.ctypes.data
+        second.gradient = dW2.ctypes.data - W2.ctypes.data
     second.caller.parameters.W = W2.ctypes.data
     first.caller.first_state.W, first.caller.first_state.b = dW1.ctypes.data, db1.ctypes.data
     second.caller.first_state.W, second.caller.first_state.b = dW2.ctypes.data, db2.ctypes.data
@@ -255,19 +262,22 @@ class Prepared:
     ) -> None:
         rule, mode = ("add", "train") if use == "step" else ("gradient", "trace")
         plan = Plan(Design((inputs, hidden, outputs), ("relu", "sigmoid"), "mse", dtype, rule, rows, mode))
-        table = plan.table
+        self.plan, self._task, table = plan, TASKS[use], plan.table
         table.samples, table.x.row, table.y.row = rows, inputs * dtype.itemsize, outputs * dtype.itemsize
         table.y_columns = outputs if use == "step" else 0
         plan.gather_if_crowded(rows)
+        crowded = use != "step" and crowded_rows.crowds(hidden, dtype.itemsize, rows)
         if use == "backward":
-            plan.coefficients[0] = 1
-            plan.layers[0].direct = plan.layers[1].direct = REPLACED
-            plan.leave_in_place(0, weights=True)
-            plan.leave_in_place(1, weights=False)
+            self._prepare_backward()
+        if not crowded:
+            plan.leave_in_place(0)
+        elif use == "backward":
+            crowded_rows.prepare_backward(plan)
         else:
-            plan.leave_in_place(0, weights=True)
-            plan.leave_in_place(1, weights=True)
-        self.plan, self._task = plan, TASKS[use]
+            crowded_rows.prepare_forward(plan)
+        plan.leave_in_place(1)
+        if plan.layers[0].in_place:
+            plan.layers[0].gradient = 0  # dW1 stands where W1 is else
         self._memory = np.zeros(size_of(Ready) // 8, np.int64)
         ready = at(Ready, data_at(self._memory))
         self._fill(ready, use)
@@ -275,6 +285,14 @@ class Prepared:
         self._again = partial(Prepared, use, dtype, rows, inputs, hidden, outputs)
         self._busy = False
         self.enter: Callable[..., Any] = self._entry if ready.work else self._by_python
+
+    def _prepare_backward(self) -> None:
+        """Gradients replace what was there, W2 stays as it is, and the products apply the ReLU's mask."""
+        plan = self.plan
+        plan.coefficients[0] = 1
+        for layer in plan.layers:
+            layer.direct, layer.gradient, layer.mirrors = REPLACED, plan.table.state, 0
+        plan.layers[0].in_products, plan.layers[0].activation.backward = 1, 0
 
     def _fill(self, ready: Ready, use: str) -> None:
         plan, design = self.plan, self.plan.design

@@ -80,7 +80,7 @@ def product_with_transpose(plan, layer, delta, below, rectangle):
     size = Size(rectangle.bottom - top, rectangle.width, layer.fan_out)
     here = place_of(plan, below, rectangle)
     c = Block(below.dz + here, plan.vector, below.blocks.row)
-    start = masked_by(below.z + here) if below.in_products != 0 else from_zero()
+    start = masked_by(below.a + here) if below.in_products != 0 else from_zero()
     if layer.narrow:
         left = Left(delta + top * plan.itemsize, plan.itemsize, row, layer.fan_out, np.int64(0))
         right = Block(layer.W.address + p * layer.W.panel, layer.W.panel, plan.vector)

@@ -7,7 +7,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, struct, view_of
-from fastbp.engine.structs import caller_parameters, layer_at, plan_at
+from fastbp.engine.structs import REPLACED, caller_parameters, layer_at, plan_at
 from fastbp.engine.worker.operands import gathered_at, renew_copies
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
 
@@ -21,6 +21,11 @@ def exchange_parameters(address, t, n, k, inward):
         layer = layer_at(plan, i)
         if layer.narrow:
             exchange_narrow(plan, layer, caller_parameters(layer, k), state, inward, worker)
+            continue
+        if layer.direct == REPLACED and layer.in_place != 0 and inward and k == 0:
+            # Of W the transpose alone is wanted: each worker's part of what he will read.
+            k0, k1 = part_of(layer.in_panels, worker)
+            renew_copies(plan, layer, k0, k1, np.int64(0), layer.panels)
             continue
         p0, p1 = part_of(layer.panels, worker)
         if p0 == p1:

@@ -12,7 +12,16 @@ from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.structs import top_layer
 from fastbp.engine.worker.operands import round_deltas
-from fastbp.engine.worker.partition import columns_of, lie_of, part_of, part_of_rows, place_of, whole_rows
+from fastbp.engine.worker.partition import (
+    Rectangle,
+    columns_of,
+    lie_of,
+    part_of,
+    part_of_rows,
+    place_of,
+    side_by_side,
+    whole_rows,
+)
 
 
 @inner
@@ -24,6 +33,17 @@ def output_delta(plan, layer, batch, rectangle):
     y = batch.y + rectangle.top * batch.y_row + rectangle.panel * plan.vector
     rows, columns = rectangle.bottom - rectangle.top, columns_of(plan, layer, rectangle)
     call(layer.output.delta, (z, a, delta, y, batch.y_row, rows, columns, row, batch.coefficients))
+
+
+@inner
+def output_delta_of_trace(plan, layer, batch, worker):
+    """The same in the worker's rows."""
+    r0, r1 = part_of(batch.rows, worker)
+    p = 0
+    while p < layer.panels:
+        width = side_by_side(layer, p, layer.panels)
+        output_delta(plan, layer, batch, Rectangle(r0, r1, p, width))
+        p += width
 
 
 @inner

@@ -47,8 +47,8 @@ from fastbp.engine.worker.backward import run_backward
 from fastbp.engine.worker.exchange import begin_ahead, exchange_activations, exchange_parameters, gather_batch
 from fastbp.engine.worker.forward import run_forward
 from fastbp.engine.worker.operands import batch_of, round_panels, round_rows
-from fastbp.engine.worker.output import output_delta, output_delta_of_rows
-from fastbp.engine.worker.partition import Rectangle, Worker, are_apart, side_by_side
+from fastbp.engine.worker.output import output_delta_of_rows, output_delta_of_trace
+from fastbp.engine.worker.partition import Worker, are_apart
 from fastbp.engine.worker.patience import lose_patience
 from fastbp.engine.worker.penalty import add_penalty, sum_weights
 
@@ -131,15 +131,11 @@ def gradients(address, t, n):
         call(plan.phases.gather_batch, (address, t, n, 0))
     for i in range(plan.layers):
         exchange_activations(plan, layer_at(plan, i), worker, first, batch.rows, np.int64(1))
-    barrier(plan, worker)
+    # (Of the last layer each worker has copied these rows himself.)
     if top.output.delta_of_rows != 0:
         output_delta_of_rows(plan, batch, worker)
-    elif t == 0:
-        p = 0
-        while p < top.panels:
-            width = side_by_side(top, p, top.panels)
-            output_delta(plan, top, batch, Rectangle(first, batch.rows, p, width))
-            p += width
+    else:
+        output_delta_of_trace(plan, top, batch, worker)
     barrier(plan, worker)
     call(plan.phases.run_backward, (address, t, n, 0))
     barrier(plan, worker)

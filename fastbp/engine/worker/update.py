@@ -155,9 +155,8 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
         delta = Block(layer.rounded.delta + panel_in(plan, layer.rounded.blocks, p), plan.vector, row)
     else:
         delta = Block(layer.delta + panel_at(plan, layer, p) + r0 * row, plan.vector, row)
-    # A gradient that the caller wants in panels stands where a state does.
-    kept = plan.state if layer.direct == REPLACED and layer.in_place == 0 else 0
-    w = Block(W.address + kept + p * W.panel + top * W.row, W.panel, W.row)
+    gradient = layer.gradient if layer.direct == REPLACED else 0
+    w = Block(W.address + gradient + p * W.panel + top * W.row, W.panel, W.row)
     if plan.kernels.add_products != 0:
         call(plan.kernels.add_products, (x.address, bottom - top, delta.address, width, w))
         return

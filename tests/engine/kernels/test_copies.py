@@ -152,7 +152,12 @@ def test_transpose(rows, dtype):
 
 @pytest.mark.parametrize("team", [False, True])
 @pytest.mark.parametrize(
-    "shape", [(1, 9, 64, 32), (60, 131, 112, 16), (5, 20, 48, 3), (3, 11, 1024, 64)], ids=str
+    "shape",
+    [
+        *[(1, 9, 64, 32), (60, 131, 112, 16), (5, 20, 48, 3), (3, 11, 1024, 64)],
+        *[(64, 11, 1024, 3), (67, 1024, 1024, 16), (65, 100, 1024, 1024)],  # rows that crowd the cache
+    ],
+    ids=str,
 )
 def test_work_on_the_callers_own_arrays(monkeypatch, shape, team, dtype):
     """Whole vectors are not copied first: the bits are the same, and what lies around them stays."""
