@@ -81,15 +81,14 @@ def _softmax(t, n, address):
         call(links.k0, (job.z + here, job.out + here, r1 - r0, job.columns, row, panels, np.int64(0)))
         return
     step = max(1, ROWS_BYTES // (panels * vector))
-    memory = allocate(min(step, job.rows) * panels * vector + vector)
-    block = (memory + vector - 1) // vector * vector
+    block = allocate(min(step, job.rows) * panels * vector)
     for top in range(r0, r1, step):
         rows = min(step, r1 - top)
         whole = panels * vector
         call(links.k1, (job.z + top * row, row, block, whole, vector, rows, job.columns))
         call(links.k0, (block, block, rows, job.columns, whole, panels, np.int64(0)))
         call(links.k2, (job.out + top * row, row, block, whole, vector, rows, job.columns))
-    release(memory)
+    release(block)
 
 
 def _sums(t, n, address):

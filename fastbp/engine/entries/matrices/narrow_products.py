@@ -110,14 +110,13 @@ def with_memory(job, links, rows, of):
     """`by_rows_of_b` with so many bytes of memory for a packed B, and for one that is turned."""
     of_packed, of_turned = of
     vector = links.lanes * links.itemsize
-    memory = allocate(of_packed + of_turned + vector)
-    turned = (memory + vector - 1) // vector * vector
+    turned = allocate(of_packed + of_turned)
     b, packed = (job.b, job.row * links.itemsize), turned + of_turned if of_packed > 0 else 0
     if of_turned > 0:
         turn_b(job, links, turned)
         b = (turned, vector)
     by_rows_of_b(job, links, rows, b, packed)
-    release(memory)
+    release(turned)
 
 
 def _few_columns(t, n, address):
@@ -195,13 +194,12 @@ def _across(t, n, address):
     wide, sweeps = 4 if job.columns <= LOW else 2, swept(job, links)
     if sweeps:
         wide = min(rows[1] - rows[0], max(np.int64(1), SWEPT // (job.columns * vector)))
-    memory = allocate(wide * job.columns * vector + vector)
-    out = (memory + vector - 1) // vector * vector
+    out = allocate(wide * job.columns * vector)
     if sweeps:
         sweeps_across(job, links, rows, out, wide)
     else:
         tiles_across(job, links, rows, out, wide)
-    release(memory)
+    release(out)
 
 
 def across_of(dtype: str) -> list[int]:

@@ -237,11 +237,10 @@ def sweeps(job, links, rows, pairs, packed):
 def packing_sweeps(job, links, rows, pairs, of):
     """`sweeps` with so many bytes of memory for A and B."""
     of_a, of_b = of
-    memory = allocate(of_a + of_b + 64)
-    packed = (memory + 63) // 64 * 64
+    packed = allocate(of_a + of_b)
     addresses = (packed + of_b if of_a > 0 else 0, packed if of_b > 0 else 0)
     sweeps(job, links, rows, pairs, addresses)
-    release(memory)
+    release(packed)
 
 
 @inner
