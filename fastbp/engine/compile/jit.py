@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import gc
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +30,6 @@ from fastbp.engine.compile.lists import WhileHeld
 _compiled: dict[str, _Callback | _AsPython] = {}
 _begun: dict[str, _Callback | _AsPython] = {}
 _ahead = threading.local()
-if hasattr(os, "register_at_fork"):  # a child has not the threads that are at work
-    os.register_at_fork(after_in_child=_begun.clear)
 # What the types of drivers are called in C, for where they run as Python.
 _OF_C: dict[Any, Any] = {
     types.void: None,

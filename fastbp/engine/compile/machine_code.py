@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from llvmlite import binding
 from llvmlite.binding import ffi
 from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
 
 # From a target machine: passes over a module, and the builder that they run with.
 Passes = Callable[[Any], tuple[Any, Any]]
@@ -37,20 +38,32 @@ def _cores() -> int:
 
 
 _free = threading.Semaphore(_cores())
+_at_work: list[threading.Thread] = []
 
 
-def _renew() -> None:
-    """In a forked child, whose parent's threads are not there."""
-    global _free
-    _free = threading.Semaphore(_cores())
+def _wait() -> None:
+    """Before a fork: for whoever is compiling. The child would have none of these threads, but all locks that
+    they hold, Numba's and LLVM's own."""
+    global_compiler_lock.acquire()
+    for thread in _at_work:
+        thread.join()
+
+
+def _go_on() -> None:
+    """After it, in both."""
+    if global_compiler_lock.is_locked():
+        global_compiler_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_go_on)
 
 
 def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
-    """Begin to make an object file of a module for Numba's target. passes: what is done to it before."""
+    """Begin to make an object file of a module for Numba's target. The caller holds Numba's lock.
+
+    passes: what is done to the module before.
+    """
     made: Future[Made] = Future()
     options: dict[str, Any] = {"opt": config.OPT}
     codegen._customize_tm_options(options)
@@ -60,11 +73,15 @@ def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
         try:
             with _free:
                 machine = binding.Target.from_triple(triple).create_target_machine(**options)
-                made.set_result(_make(bitcode, machine, *passes(machine)))
+                result = _make(bitcode, machine, *passes(machine))
         except BaseException as error:
             made.set_exception(error)
+        else:
+            made.set_result(result)
 
-    threading.Thread(target=work).start()
+    thread = threading.Thread(target=work)
+    thread.start()
+    _at_work[:] = [*filter(threading.Thread.is_alive, _at_work), thread]
     return made
 
 

@@ -2,7 +2,9 @@
 
 import ast
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,14 +98,31 @@ def test_what_fails_in_the_other_thread_is_raised_where_it_is_asked_for(monkeypa
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-def test_a_forked_child_begins_anew():
-    with jit.ahead():
-        _address("test-forked")
-    child = os.fork()
-    if child == 0:
-        os._exit(int(bool(jit._begun)))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert _of(_address("test-forked"), 3) == 6
+@pytest.mark.parametrize("pause", [0, 0.01, 0.05])
+def test_a_child_goes_on_wherever_a_fork_meets_another_thread_that_compiles(pause):
+    """It has none of its parent's threads, and no lock that one of them held."""
+    keys = [f"test-forked-{pause}-{i}" for i in range(6)]
+    done = []
+
+    def compile():
+        with jit.ahead():
+            for key in keys:
+                _address(key)
+        done.extend(_address(key) for key in keys)
+
+    thread = threading.Thread(target=compile)
+    thread.start()
+    children = []
+    while thread.is_alive():
+        time.sleep(pause)
+        children.append(os.fork())
+        if children[-1] == 0:
+            signal.alarm(60)
+            right = all(_of(_address(key), i) == 2 * i for i, key in enumerate([*keys, f"{keys[0]}-own"]))
+            os._exit(0 if right else 1)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [_of(address, i) for i, address in enumerate(done)] == [0, 2, 4, 6, 8, 10]
 
 
 def test_the_cache_has_machine_code_and_the_name_of_its_entry(empty_cache):
