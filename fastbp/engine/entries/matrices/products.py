@@ -73,9 +73,9 @@ SWEPT = 16 * 1024
 REST_DEPTH, REST_ROWS = 8, 7
 # k of A.T @ B of two columns that are many, see `deep`.
 DEEP = 16
-# A @ B.T as dot products: of so few numbers, of so few rows, and where there are many k of so many rows or
-# columns.
-SMALL_DOTS, DOT_ROWS, DOT_SIDE = 64, 12, 64
+# A @ B.T as dot products: of so few numbers, of so few rows where k are at least half a vector, or two, and
+# where there are many k of so many rows or columns.
+SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 8, 12, 48
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
@@ -150,7 +150,9 @@ def way_of_dots(rows, depth, columns, lanes):
         return DOTS
     if columns < lanes:
         return DOTS if depth >= 2 * lanes else TURNED
-    if rows <= 2 or (rows <= DOT_ROWS and depth >= lanes):
+    if rows <= 2 or (rows <= SHORT_DOT_ROWS and 2 * depth >= lanes):
+        return DOTS
+    if rows <= DOT_ROWS and depth >= 2 * lanes:
         return DOTS
     return DOTS if depth >= 4 * lanes and min(rows, columns) <= DOT_SIDE else ANY_WAY
 
