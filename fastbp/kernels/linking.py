@@ -90,9 +90,7 @@ _kept: list[Any] = []  # Python objects whose addresses stand in links
 
 def _find_body(kernel: str, dtype: str) -> None:
     body, kernels = KERNELS[kernel]
-    with jit.ahead():
-        kernels(dtype)
-        body()
+    jit.ahead(lambda: (kernels(dtype), body()))
     launch.link_body(_declare(kernel, dtype), body(), dtype, kernels(dtype))
 
 
@@ -100,10 +98,7 @@ def _find_body(kernel: str, dtype: str) -> None:
 def load(kernel: str, dtype: str) -> None:
     """Compile all of a kernel and what starts a team, or load it from the cache."""
     body, kernels = KERNELS[kernel]
-    with jit.ahead():
-        kernels(dtype)
-        body()
-        launch.launch()
+    jit.ahead(lambda: (kernels(dtype), body(), launch.launch()))
     _find_body(kernel, dtype)
     launch.link_launch(_declare(kernel, dtype))
 

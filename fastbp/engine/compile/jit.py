@@ -8,11 +8,11 @@ serve every dtype, activation and optimizer: it is handed the addresses of the k
 from __future__ import annotations
 
 import _thread
+import contextvars
 import ctypes
 import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -29,7 +29,7 @@ from fastbp.engine.compile.lists import WhileHeld
 
 _compiled: dict[str, _Callback | _AsPython] = {}
 _begun: dict[str, _Callback | _AsPython] = {}
-_ahead = threading.local()
+_is_ahead = contextvars.ContextVar("ahead", default=False)
 # What the types of drivers are called in C, for where they run as Python.
 _OF_C: dict[Any, Any] = {
     types.void: None,
@@ -63,23 +63,24 @@ def address_of(
             options = OPTIONS | {"parallel": True} if parallel else OPTIONS
             return _Callback(key, make(), signature, options, **pipeline)
 
-        if getattr(_ahead, "on", False):
+        if _is_ahead.get():
             uninterrupted(lambda: _begin(key, made))
             return 0
         uninterrupted(lambda: _finish(key, made))
     return _compiled[key].address
 
 
-@contextmanager
-def ahead() -> Iterator[None]:
-    """Within it `address_of` begins to compile, and need not return an address: it may return 0, which nobody
-    is to keep, so no function that asks for an address is cached. LLVM is then at work on one callback while
-    the next one is typed and lowered."""
-    before, _ahead.on = getattr(_ahead, "on", False), True
-    try:
-        yield
-    finally:
-        _ahead.on = before
+def ahead(ask: Callable[[], object]) -> None:
+    """Call `ask`. In it `address_of` begins to compile, and need not return an address: it may return 0,
+    which nobody is to keep, so no function that asks for an address is cached. LLVM is then at work on one
+    callback while the next one is typed and lowered.
+
+    (In a context of its own: a flag that is set and taken back would stay where Ctrl-C comes in between, and
+    what is asked for next would have no address.)
+    """
+    context = contextvars.copy_context()
+    context.run(_is_ahead.set, True)
+    context.run(ask)
 
 
 class _Callback(CFunc):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call
+from fastbp.engine.compile.intrinsics import ALIGNED, call
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
 from fastbp.engine.kernels import copies
@@ -52,7 +52,6 @@ from fastbp.engine.worker.partition import (
     tallest,
 )
 from fastbp.engine.worker.update import update_biases, update_panels
-from fastbp.pages import LINE
 
 # Rows of a batch from which copies pay.
 CROWDED_ROWS = 64
@@ -205,7 +204,7 @@ def prepare_forward(plan: Plan) -> None:
         return
     more = _prepare(plan)
     more.copy, more.copy_group = own, group_bytes
-    more.panel = first.fan_in * plan.design.vector + LINE
+    more.panel = first.fan_in * plan.design.vector + ALIGNED
     more.panels = max(2, min(ROOM // more.panel, first.panels) // 2 * 2)
     more.own = more.panels * more.panel
     more.packed = plan.memory.new(most_workers() * more.own)

@@ -3,6 +3,7 @@
 import ast
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -44,16 +45,19 @@ def _address(key):
     return jit.address_of(key, jit.void(2), lambda: _doubled, driver=True)
 
 
+def _ahead(*keys):
+    found = []
+    jit.ahead(lambda: found.extend(map(_address, keys)))
+    return found
+
+
 def test_what_was_begun_is_finished_when_its_address_is_asked_for(empty_cache):
-    with jit.ahead():
-        assert _address("test-begun") == 0
-        assert _address("test-begun") == 0  # and is not begun again
+    assert _ahead("test-begun", "test-begun") == [0, 0]  # and is not begun again
     begun = jit._begun["test-begun"]
     address = _address("test-begun")
     assert jit._compiled["test-begun"] is begun and not jit._begun
     assert address == _address("test-begun") and _of(address, 21) == 42
-    with jit.ahead():
-        assert _address("test-begun") == address  # there is nothing to wait for
+    assert _ahead("test-begun") == [address]  # there is nothing to wait for
 
 
 def test_nobody_keeps_what_is_no_address_yet():
@@ -71,17 +75,39 @@ def test_nobody_keeps_what_is_no_address_yet():
 
 def test_others_do_not_begin_ahead_of_this_thread():
     found = []
-    with jit.ahead():
+
+    def ask():
         thread = threading.Thread(target=lambda: found.append(_address("test-of-another-thread")))
         thread.start()
         thread.join()
+
+    jit.ahead(ask)
     assert _of(*found, 4) == 8
 
 
-def test_ahead_ends_with_an_exception():
-    with pytest.raises(ZeroDivisionError), jit.ahead():
-        raise ZeroDivisionError
-    assert _address("test-after-an-exception") != 0
+def test_ahead_ends_wherever_it_is_interrupted():
+    """Ctrl-C at each of its lines, and of what it calls."""
+    before, line, seen = sys.gettrace(), 0, 0
+
+    def trace(frame, event, argument):
+        nonlocal seen
+        if event == "line" and frame.f_code.co_filename in (jit.__file__, __file__):
+            seen += 1
+            if seen == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    while seen == line or line < 3:
+        line, seen = line + 1, 0
+        sys.settrace(trace)
+        try:
+            jit.ahead(lambda: _address("test-interrupted"))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert _address(f"test-after-line-{line}") != 0
+    assert _address("test-interrupted") != 0 and line > 5
 
 
 def test_what_fails_in_the_other_thread_is_raised_where_it_is_asked_for(monkeypatch):
@@ -90,8 +116,7 @@ def test_what_fails_in_the_other_thread_is_raised_where_it_is_asked_for(monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(linked._Callback, "_passes", fail)
-        with jit.ahead():
-            _address("test-fails")
+        _ahead("test-fails")
         with pytest.raises(MemoryError, match="none left"):
             _address("test-fails")
     assert _of(_address("test-fails"), 5) == 10  # another time
@@ -105,9 +130,7 @@ def test_a_child_goes_on_wherever_a_fork_meets_another_thread_that_compiles(paus
     done = []
 
     def compile():
-        with jit.ahead():
-            for key in keys:
-                _address(key)
+        _ahead(*keys)
         done.extend(_address(key) for key in keys)
 
     thread = threading.Thread(target=compile)
