@@ -67,7 +67,7 @@ class Job(Struct):
     links: int
 
 
-_WRITTEN = threading.Lock()
+_WRITTEN = threading.RLock()
 links_at, _job_at = view_of(Links), view_of(Job)
 
 

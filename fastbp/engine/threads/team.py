@@ -142,7 +142,8 @@ class _Share:
     cores = 0
 
 
-_lock = threading.Lock()
+# Its thread may take it again: a debugger's exception at the end of a `with` statement leaves it taken.
+_lock = threading.RLock()
 _shares: list[_Share] = []  # of the entries that run, and of some that are over
 _after_fork = False
 _own = threading.local()  # of each Python thread: whether it works alone
@@ -152,7 +153,7 @@ def _forked() -> None:
     """In a child process: OpenMP's threads did not come along, and starting new ones would kill the process.
     It does not matter whose parallel region it was that started them."""
     global _lock, _shares, _after_fork
-    _lock, _shares = threading.Lock(), []
+    _lock, _shares = threading.RLock(), []
     _after_fork = _after_fork or threading_layer() is not None
 
 
