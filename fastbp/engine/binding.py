@@ -21,7 +21,7 @@ from fastbp.engine.kernels import matmul
 from fastbp.engine.kernels.reading import label_reader, row_reader, sparse_reader
 from fastbp.engine.memory import Design, Memory, most_workers
 from fastbp.engine.worker import train
-from fastbp.engine.worker.exchange import AHEAD_BYTES, Ahead
+from fastbp.engine.worker.exchange import Ahead
 from fastbp.engine.worker.operands import BAD_STRIDE
 from fastbp.inputs.sources import Labels, Rows
 from fastbp.inputs.sparse import Sparse
@@ -236,9 +236,9 @@ class Bound:
         if not of_row:
             return
         vectors = min(2 * (fan_in // -(-fan_in // tallest)), of_row)
-        memory = self.memory.new(most_workers() * AHEAD_BYTES)
+        memory = self.memory.new(most_workers() * structs.SLOT_BYTES)
         for t in range(most_workers()):
-            ahead = at(Ahead, memory + t * AHEAD_BYTES)
+            ahead = at(Ahead, memory + t * structs.SLOT_BYTES)
             ahead.vectors = vectors
             ahead.in_row = -(-fan_in // (vectors * self.design.lanes))
         self._ahead = memory

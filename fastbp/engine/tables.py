@@ -88,8 +88,8 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
     plan.batch, plan.steps_per_epoch, plan.last_step = design.batch, 1, 1
     plan.parts.count = plan.parts.owned = 1
     plan.states, plan.state = design.states, sum(design.packed)
-    jit.ahead(lambda: _called(Plan(), design))
-    _called(plan, design)
+    if not jit.ahead(lambda: _called(plan, design)):
+        _called(plan, design)
     w = packed = memory.new(sum(design.packed) * (1 + design.clip_norm + design.states))
     wt = memory.new(sum(design.transposed))
     squares = 0

@@ -88,18 +88,17 @@ def _declare(kernel: str, dtype: str) -> np.ndarray[Any, Any]:
 _kept: list[Any] = []  # Python objects whose addresses stand in links
 
 
-def _find_body(kernel: str, dtype: str) -> None:
+def _find_body(kernel: str, dtype: str, *others: Callable[[], int]) -> None:
+    """Compile a kernel, or load it from the cache; others: what else is begun with it."""
     body, kernels = KERNELS[kernel]
-    jit.ahead(lambda: (kernels(dtype), body()))
+    jit.ahead(lambda: (kernels(dtype), body(), *(other() for other in others)))
     launch.link_body(_declare(kernel, dtype), body(), dtype, kernels(dtype))
 
 
 @cache
 def load(kernel: str, dtype: str) -> None:
     """Compile all of a kernel and what starts a team, or load it from the cache."""
-    body, kernels = KERNELS[kernel]
-    jit.ahead(lambda: (kernels(dtype), body(), launch.launch()))
-    _find_body(kernel, dtype)
+    _find_body(kernel, dtype, launch.launch)
     launch.link_launch(_declare(kernel, dtype))
 
 

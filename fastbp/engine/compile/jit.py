@@ -29,7 +29,7 @@ from fastbp.engine.compile.lists import WhileHeld
 
 _compiled: dict[str, _Callback | _AsPython] = {}
 _begun: dict[str, _Callback | _AsPython] = {}
-_is_ahead = contextvars.ContextVar("ahead", default=False)
+_ahead: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("ahead", default=None)
 # What the types of drivers are called in C, for where they run as Python.
 _OF_C: dict[Any, Any] = {
     types.void: None,
@@ -63,24 +63,28 @@ def address_of(
             options = OPTIONS | {"parallel": True} if parallel else OPTIONS
             return _Callback(key, make(), signature, options, **pipeline)
 
-        if _is_ahead.get():
+        missing = _ahead.get()
+        if missing is not None:
+            missing.append(key)
             uninterrupted(lambda: _begin(key, made))
             return 0
         uninterrupted(lambda: _finish(key, made))
     return _compiled[key].address
 
 
-def ahead(ask: Callable[[], object]) -> None:
-    """Call `ask`. In it `address_of` begins to compile, and need not return an address: it may return 0,
-    which nobody is to keep, so no function that asks for an address is cached. LLVM is then at work on one
-    callback while the next one is typed and lowered.
+def ahead(ask: Callable[[], object]) -> bool:
+    """Call `ask`, and return whether it got all addresses. In it `address_of` begins to compile, and returns
+    0 for what is not there yet, which nobody is to keep: no function that asks for an address is cached, and
+    who has got none asks again. LLVM is then at work on one callback while the next one is typed and lowered.
 
     (In a context of its own: a flag that is set and taken back would stay where Ctrl-C comes in between, and
     what is asked for next would have no address.)
     """
+    missing: list[str] = []
     context = contextvars.copy_context()
-    context.run(_is_ahead.set, True)
+    context.run(_ahead.set, missing)
     context.run(ask)
+    return not missing
 
 
 class _Callback(CFunc):

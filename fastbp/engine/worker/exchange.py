@@ -7,7 +7,7 @@ import numpy as np
 from fastbp.engine.compile.intrinsics import call, peek
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import Struct, struct, view_of
-from fastbp.engine.structs import REPLACED, caller_parameters, layer_at, plan_at
+from fastbp.engine.structs import REPLACED, SLOT_BYTES, caller_parameters, layer_at, plan_at
 from fastbp.engine.worker.operands import gathered_at, renew_copies
 from fastbp.engine.worker.partition import Worker, panel_at, part_of, side_by_side
 
@@ -155,13 +155,12 @@ class Ahead(Struct):
     to: int  # where the first row goes
 
 
-AHEAD_BYTES = 128  # from one worker's to the next: cores fetch pairs of cache lines together
 _ahead_at = view_of(Ahead)
 
 
 @inner
 def ahead_of(plan, worker):
-    return _ahead_at(plan.ahead + worker.t * AHEAD_BYTES)
+    return _ahead_at(plan.ahead + worker.t * SLOT_BYTES)
 
 
 @inner

@@ -58,6 +58,8 @@ def test_what_was_begun_is_finished_when_its_address_is_asked_for(empty_cache):
     assert jit._compiled["test-begun"] is begun and not jit._begun
     assert address == _address("test-begun") and _of(address, 21) == 42
     assert _ahead("test-begun") == [address]  # there is nothing to wait for
+    assert jit.ahead(lambda: _address("test-begun"))
+    assert not jit.ahead(lambda: (_address("test-begun"), _address("test-not-begun")))
 
 
 def test_nobody_keeps_what_is_no_address_yet():

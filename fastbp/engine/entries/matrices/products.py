@@ -276,6 +276,12 @@ def parts_of(job, links, worker):
     return part_of(job.rows, worker), (np.int64(0), pairs)
 
 
+@inner
+def panels_of(job, links, pairs):
+    """The first panel of some pairs, and the one after the last."""
+    return panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])
+
+
 def _product(t, n, address):
     """Worker t's part of a product of at least a vector of columns."""
     job = product_at(address)
@@ -283,7 +289,7 @@ def _product(t, n, address):
     rows, pairs = parts_of(job, links, Worker(t, n))
     if rows[0] == rows[1] or pairs[0] == pairs[1]:
         return
-    panels = panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])
+    panels = panels_of(job, links, pairs)
     way = way_of(job.kind, (job.rows, job.depth, job.columns), links.lanes, links.itemsize)
     if way == IN_PLACE:
         in_place(job, links, rows, panels)
@@ -299,7 +305,7 @@ def _in_place(t, n, address):
     job = product_at(address)
     links = links_at(job.links)
     rows, pairs = parts_of(job, links, Worker(t, n))
-    in_place(job, links, rows, (panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])))
+    in_place(job, links, rows, panels_of(job, links, pairs))
 
 
 def _few_rows(t, n, address):
@@ -307,7 +313,7 @@ def _few_rows(t, n, address):
     job = product_at(address)
     links = links_at(job.links)
     rows, pairs = parts_of(job, links, Worker(t, n))
-    few_rows(job, links, rows, (panels_before(job, links, pairs[0]), panels_before(job, links, pairs[1])))
+    few_rows(job, links, rows, panels_of(job, links, pairs))
 
 
 def _packed(t, n, address):
