@@ -111,6 +111,17 @@ def _lanes(array):
     return lambda array: count
 
 
+def two_passes():
+    """Whether a vector goes through units of half its width in two passes."""
+    return isa().two_passes
+
+
+@overload(two_passes)
+def _two_passes():
+    known = isa().two_passes
+    return lambda: known
+
+
 def alike(text, a, b):
     """In compiled code: ShapeError(text) unless the shapes of two arrays are the same."""
     if a.shape != b.shape:

@@ -14,7 +14,17 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
 from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, deep, rest_of, way_of, way_of_dots
-from fastbp.kernels.arguments import ShapeError, address, check, kernel, lanes, no_overlap, result, span
+from fastbp.kernels.arguments import (
+    ShapeError,
+    address,
+    check,
+    kernel,
+    lanes,
+    no_overlap,
+    result,
+    span,
+    two_passes,
+)
 from fastbp.kernels.linking import run, run_product
 
 # Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
@@ -247,7 +257,7 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
     elif rows > 0 and columns > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns, columns)
-        way = way_of_dots(rows, depth, columns, lanes(A))
+        way = way_of_dots((rows, depth, columns), lanes(A), two_passes())
         if way == DOTS:
             run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
         elif way == VECTOR:

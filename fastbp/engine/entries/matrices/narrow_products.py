@@ -23,7 +23,7 @@ from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.dot_tiles import dot_tiles
 from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns, steps
 from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
-from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, product_at
+from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, BLOCK, product_at
 from fastbp.engine.entries.matrices.products import deep
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
@@ -34,6 +34,8 @@ LOW = 7
 # Up to so many rows of C.T sweep along the rows of A, where these have so many bytes: the microkernel would
 # find each k on another page. Bytes of C.T in one sweep.
 SWEPT_COLUMNS, LARGE, SWEPT = 2, 1024, 16 * 1024
+# Rows of a tile of dot products.
+DOT_ROWS = 4
 steps_of = inner(steps)
 
 
@@ -64,7 +66,11 @@ def _dots(t, n, address):
     row, c_row = job.depth * size, job.row * size
     a, b, c = job.a + r0 * row, job.b + q0 * row, job.c + r0 * c_row + q0 * size
     bias = job.bias + q0 * size if job.bias != 0 else 0
-    call(links.k0, (a, row, r1 - r0, job.depth, b, row, q1 - q0, bias, c, c_row))
+    # Columns take turns at all rows that they are given, so these are no more than stay in a cache.
+    block = max(DOT_ROWS, BLOCK // row // DOT_ROWS * DOT_ROWS)
+    for i in range(0, r1 - r0, block):
+        count = min(block, r1 - r0 - i)
+        call(links.k0, (a + i * row, row, count, job.depth, b, row, q1 - q0, bias, c + i * c_row, c_row))
 
 
 def dots_of(dtype: str) -> list[int]:

@@ -71,10 +71,17 @@ SWEPT_ROWS, LONG = 2, 8
 SWEPT = 16 * 1024
 # With more k and rows, columns beyond whole vectors are a product of their own.
 REST_DEPTH, REST_ROWS = 8, 7
+# Up to so many k, what is written of a C of more than so many rows and so many bytes is what takes time: some
+# rows are done at a time, so that a cache line of two panels is still near when the second one writes it.
+# (256 x 9 x 1000 in float64 took 2.4 times as long.)
+SHALLOW, TALL, ALONG = 32, 128, 64 * 1024
 # k of A.T @ B of two columns that are many, see `deep`.
 DEEP = 16
 # A @ B.T as dot products: of so few numbers, of so few rows where k are at least half a vector, or two, and
-# where there are many k of so many rows or columns.
+# where there are many k of so many rows or columns. A core that has two units for whole vectors, but one that
+# adds up their lanes, gains less by it: there it is so few rows, or so small a C (1000 x 100 x 48 took 1.9
+# times as long as when B was turned).
+FAST_DOT_ROWS, FAST_DOTS = 17, 600
 SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 8, 12, 48
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
@@ -141,9 +148,10 @@ def rest_of(kind, shape, lanes):
 
 
 @inner
-def way_of_dots(rows, depth, columns, lanes):
+def way_of_dots(shape, lanes, two_passes):
     """How A @ B.T is done. Dot products read both as they lie, but add up the lanes of every sum, which takes
-    as long as some k; to turn B takes as long as some rows."""
+    as long as some k; to turn B takes as long as some rows. two_passes: see `Isa`."""
+    rows, depth, columns = shape
     if rows == 1 or columns == 1:
         return DOTS if depth >= lanes else VECTOR
     if rows * columns <= SMALL_DOTS:
@@ -154,7 +162,10 @@ def way_of_dots(rows, depth, columns, lanes):
         return DOTS
     if rows <= DOT_ROWS and depth >= 2 * lanes:
         return DOTS
-    return DOTS if depth >= 4 * lanes and min(rows, columns) <= DOT_SIDE else ANY_WAY
+    few = (
+        min(rows, columns) <= DOT_SIDE if two_passes else rows <= FAST_DOT_ROWS or rows * columns <= FAST_DOTS
+    )
+    return DOTS if depth >= 4 * lanes and few else ANY_WAY
 
 
 @inner
@@ -172,6 +183,15 @@ def way_of(kind, shape, lanes, size):
 
 
 @inner
+def rows_at_a_time(job, links, rows, panels):
+    """How many rows of C go along so many panels: as many as A has in one block, or two tiles of them."""
+    if job.depth > SHALLOW or rows <= TALL or rows * job.row * links.itemsize < ALONG or panels <= 2:
+        return rows_of_block(job, links)
+    tiles = (rows + links.height - 1) // links.height
+    return 2 * ((rows + tiles - 1) // tiles)
+
+
+@inner
 def in_place(job, links, rows, panels):
     """Rows r0 to r1 and panels p0 to p1 of C with B where it lies: two panels at a time, four of so few
     rows that this is one tile: with fewer accumulators each would wait for itself. Rows of A that conflict
@@ -180,7 +200,7 @@ def in_place(job, links, rows, panels):
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
     whole, row, low = min(p1, job.columns // lanes), job.row * size, links.height // 2
     conflict = job.kind == PLAIN and rows_conflict(job, links)
-    block = low if conflict else rows_of_block(job, links)
+    block = low if conflict else rows_at_a_time(job, links, r1 - r0, p1 - p0)
     for top in range(r0, r1, block):
         count, panel = min(r1 - top, block), p0
         left = a_from(job, size, top, zero, job.depth)
@@ -221,7 +241,8 @@ def sweeps(job, links, rows, pairs, packed):
     (r0, r1), (q0, q1), (packed_a, packed_b) = rows, pairs, packed
     depth, step = packed_depth(job, links), of_pair(job, links)
     panels = (job.columns + links.lanes - 1) // links.lanes
-    pieces, block = max(1, (job.depth + depth - 1) // depth), rows_of_block(job, links)
+    pieces = max(1, (job.depth + depth - 1) // depth)
+    block = rows_at_a_time(job, links, r1 - r0, 2 * (q1 - q0))
     for piece in range(pieces):
         k, k1 = job.depth * piece // pieces, job.depth * (piece + 1) // pieces
         for top in range(r0, r1, block):
