@@ -15,7 +15,7 @@ from numba.core.dispatcher import OmittedArg
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
 
-from fastbp.engine.compile import jit
+from fastbp.engine.compile import jit, linked
 from fastbp.engine.compile.cache import Cache
 from fastbp.engine.compile.uncounted import Borrowed, fresh, plain
 from fastbp.engine.simd.vector import isa
@@ -81,7 +81,7 @@ def result(out, shape, like):
     return out
 
 
-@overload(result)
+@overload(result, jit_options=jit.INNER)
 def _result(out, shape, like):
     if _says_nothing(out):
         if isinstance(like, Borrowed):
@@ -105,7 +105,7 @@ def lanes(array):
     return isa().bytes // int(array.itemsize)
 
 
-@overload(lanes)
+@overload(lanes, jit_options=jit.INNER)
 def _lanes(array):
     count = isa().bytes // (array.dtype.bitwidth // 8)
     return lambda array: count
@@ -128,7 +128,7 @@ def alike(text, a, b):
         raise ShapeError(text, a.shape, b.shape)
 
 
-@overload(alike)
+@overload(alike, jit_options=jit.INNER)
 def _alike(text, a, b):
     if a.ndim != b.ndim:
 
@@ -287,7 +287,7 @@ def kernel(function: Any) -> Any:
         return function
     # To give the GIL away and to take it back is a quarter of a call on few numbers: only what is large
     # enough for a team does (see linking.py).
-    made = Kernel(function, targetoptions=INLINED | {"nogil": False})
+    made = Kernel(function, targetoptions=INLINED | {"nogil": False}, **linked.OF_KERNELS)
     made._cache = Cache(function, f"kernels-{function.__name__}")
     return made
 

@@ -118,7 +118,7 @@ def bias_sums(delta: Any, out: Any = None) -> Any:
     return counted(sums)
 
 
-@jit.inner_with_objects
+@jit.inner
 def _sums(first: Any, rows: Any, columns: Any, sums: Any, like: Any) -> None:
     """Of at least as many columns as a vector has lanes; first, sums: addresses."""
     cost = rows * columns * like.itemsize * OF_SUMS >> 10

@@ -84,7 +84,7 @@ def _nanoseconds(like: Any, rows: Any, depth: Any, columns: Any) -> Any:
     return max(rows * depth * columns * like.itemsize // SPEED, read * like.itemsize // READING)
 
 
-@jit.inner_with_objects
+@jit.inner
 def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
     """C = A @ B + bias, of fewer columns than a vector has lanes; addresses: of A, B, the bias or 0, and C;
     row: numbers from a row of B or C to the next."""
@@ -96,7 +96,7 @@ def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
         run("few_columns", like, nanoseconds, (PLAIN, a, b, bias, c, rows, depth, columns, row))
 
 
-@jit.inner_with_objects
+@jit.inner
 def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
     """C = A @ B + bias; bias: an address, or 0."""
     rows, depth, columns = A.shape[0], A.shape[1], B.shape[1]
@@ -178,7 +178,7 @@ def matmul_bias(X: Any, W: Any, b: Any, out: Any = None) -> Any:
     return counted(Z)
 
 
-@jit.inner_with_objects
+@jit.inner
 def _transposed(like: Any, addresses: Any, shape: Any) -> None:
     """C = A.T @ B; addresses: of A, B and C; shape: rows, depth, columns of the product."""
     (a, b, c), (rows, depth, columns), size = addresses, shape, np.int64(like.itemsize)

@@ -23,9 +23,9 @@ from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
-# Numba's own way to load a function from the cache first loads all of its type registries. That takes 0.3 s
-# and is of use only to those who compile; left out for the version of which that is known.
-LOADS_WITHOUT_REGISTRIES = numba.version_info.short == (0, 68)
+# Whether this is a version of which the insides are known. With others, functions are compiled and loaded
+# as Numba does it, in more time.
+INSIDES_ARE_KNOWN = numba.version_info.short == (0, 68)
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -100,7 +100,9 @@ class Cache(FunctionCache):
         digest, code = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if digest != _digest_of(sig, code):
             return None
-        if LOADS_WITHOUT_REGISTRIES:
+        if INSIDES_ARE_KNOWN:
+            # Numba first loads all of its type registries, for 0.3 s, which is of use only to those who
+            # compile.
             rtsys.initialize(target_context)
         else:
             target_context.refresh()

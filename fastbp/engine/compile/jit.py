@@ -265,9 +265,8 @@ _INNER: dict[str, Any] = {k: v for k, v in OPTIONS.items() if k != "nopython"} |
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-inner = njit(**_INNER, **linked.OPTIONS)
-# The same for those with Python objects among their constants (see fastbp/kernels/linking.py).
-inner_with_objects = njit(**_INNER)
+INNER: Any = _INNER | linked.OPTIONS
+inner = njit(**INNER)
 
 
 @cache

@@ -12,15 +12,16 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any
 
-import numba
 from llvmlite import ir
 from llvmlite.binding import create_new_module_pass_manager, parse_assembly
 from numba import _dynfunc
 from numba.core import config
 from numba.core.codegen import JITCodeLibrary
+from numba.core.environment import lookup_environment
 from numba.core.llvm_bindings import create_pass_builder
 
 from fastbp.engine.compile import machine_code
+from fastbp.engine.compile.cache import INSIDES_ARE_KNOWN
 from fastbp.engine.compile.front_end import OfNumbers
 
 # How the names of functions begin that C enters.
@@ -166,9 +167,29 @@ class _Pipeline(OfNumbers):
         self.state.library = _Linked(context.codegen(), "linked")
 
 
-_KNOWN = numba.version_info.short == (0, 68)
-# What `njit` is given for it. Such a function has no environment: no Python object among its constants.
-OPTIONS: dict[str, Any] = {"pipeline_class": _Pipeline} if _KNOWN else {}
+class _KernelPipeline(OfNumbers):
+    """For functions that Python calls, too. Those that are linked into them are never run themselves, so
+    the Python objects among their constants are made known here."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        context = self.state.targetctx
+        self._executable, context.get_executable = context.get_executable, self._with_objects
+        self.state.library = _Once(context.codegen(), "kernel")
+        self.state.library.enable_object_caching()
+
+    def _with_objects(self, library: Any, description: Any, environment: Any) -> Any:
+        made = self._executable(library, description, environment)
+        for name in (variable.name for variable in library._final_module.global_variables):
+            if (others := lookup_environment(name)) is not None:
+                library.codegen.set_env(name, others)
+        return made
+
+
+# What `njit` is given for it.
+OPTIONS: dict[str, Any] = {"pipeline_class": _Pipeline} if INSIDES_ARE_KNOWN else {}
 # What `CFunc` is given for a callback, and for one of vector code that stays as it is.
-OF_CALLBACKS: dict[str, Any] = {"pipeline_class": _CallbackPipeline} if _KNOWN else {}
-AS_IT_IS: dict[str, Any] = {"pipeline_class": _AsItIsPipeline} if _KNOWN else {}
+OF_CALLBACKS: dict[str, Any] = {"pipeline_class": _CallbackPipeline} if INSIDES_ARE_KNOWN else {}
+AS_IT_IS: dict[str, Any] = {"pipeline_class": _AsItIsPipeline} if INSIDES_ARE_KNOWN else {}
+# What a dispatcher is given whose function is linked with such ones that have Python objects.
+OF_KERNELS: dict[str, Any] = {"pipeline_class": _KernelPipeline} if INSIDES_ARE_KNOWN else {}
