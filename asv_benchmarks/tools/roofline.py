@@ -133,7 +133,7 @@ def entry_of_fit(net: Network, legs: int) -> dict[str, float]:
 
 def measure_bfloat16(threads: Sequence[int], leg: float, legs: int) -> dict[str, Any]:
     """The limit of its products, phases of a layer in flop/s, seconds of steps beside float32's."""
-    from fastbp.engine.probes import bfloat16, multiply_add_limit
+    from fastbp.engine.probes import multiply_add_limit, products
 
     steps = []
     for name, count in itertools.product(BFLOAT16, threads):
@@ -146,7 +146,7 @@ def measure_bfloat16(threads: Sequence[int], leg: float, legs: int) -> dict[str,
             point[precision or "float32"] = seconds_each(run, leg=leg, legs=legs) / of_epoch
         steps.append(point)
     return {
-        "implementation": bfloat16.implementation(),
+        "implementation": products.implementation(),
         "flops": {str(n): multiply_add_limit(threads=n, precision="bfloat16") for n in threads},
         "products": {
             name: {phase: product_speed(name, phase, precision="bfloat16") for phase in PHASES}

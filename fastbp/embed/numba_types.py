@@ -44,8 +44,8 @@ from fastbp.embed.errors import (
 )
 from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call, load_number, peek, room
+from fastbp.engine.entries.embedded_structs import embedded_at, training_at
 from fastbp.engine.entries.embedded_training import DONE
-from fastbp.engine.structs import embedded_at, training_at
 from fastbp.inputs.targets import SUM_TOLERANCE
 from fastbp.network.network import Network
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastbp.engine.compile.arrays import data_at
 from fastbp.engine.kernels import matmul, optimizers
+from fastbp.engine.simd import amx
 from fastbp.engine.simd.vector import isa
 from fastbp.pages import LINE, aligned
 
@@ -148,6 +149,20 @@ class Design:
         elsewhere products round for themselves, so that they can read the caller's own arrays."""
         large = self.multiply_adds >= PAIRS_FROM
         return self.precision is not None and self.use == "train" and large
+
+    @cached_property
+    def tiles(self) -> bool:
+        """Whether products of what is kept are of tiles."""
+        return self.keeps_pairs and amx.available()
+
+    @cached_property
+    def together(self) -> int:
+        """Of so many numbers along the depth products of what is kept want a multiple: a tile's, or 2."""
+        return 2 * amx.PAIRS if self.tiles else 2
+
+    def of_whole_tiles(self, count: int) -> int:
+        """So many numbers along the depth of a product, rounded up to what stays together."""
+        return -(-count // self.together) * self.together
 
     @cached_property
     def rounds(self) -> bool:

@@ -27,7 +27,8 @@ from fastbp.engine import memory as sizes
 from fastbp.engine import structs, tables
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
-from fastbp.engine.kernels import bfloat16, matmul
+from fastbp.engine.kernels import matmul
+from fastbp.engine.kernels.bfloat16 import products
 from fastbp.engine.memory import Design, aligned
 from fastbp.engine.plan import NO_STOP, Plan
 from fastbp.engine.simd.vector import I64, Vectors, isa
@@ -129,8 +130,7 @@ def tile_speed(
 ) -> float:
     """flop/s of `threads` cores, each with a product of `rows` x `vectors` and so many k; heights that the
     CPU has no microkernel for are cut. kernel : another one than `dtype`'s."""
-    vector = isa().bytes
-    itemsize = np.dtype(dtype).itemsize
+    vector, itemsize = isa().bytes, np.dtype(dtype).itemsize
     a_row = -(-depth * itemsize // 64) * 64 + 64  # an odd number of cache lines, mostly
     sizes_of = [rows * a_row, depth * vectors * vector, rows * vectors * vector]
     sizes_of = [-(-size // 64) * 64 for size in sizes_of]
@@ -168,9 +168,8 @@ def tile_speed(
 def multiply_add_limit(dtype: str = "float32", threads: int = 1, *, precision: str | None = None) -> float:
     """flop/s of fused multiply-adds (two flops each) that `threads` cores reach together: the tallest
     microkernel of two vectors. precision : "bfloat16" for its products alone, without rounding."""
-    if precision is None:
-        return tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads)
-    return 2 * tile_speed(matmul.shapes()[2], 2, DEPTH, dtype, threads, kernel=bfloat16.product_of_pairs())
+    of_k, kernel, height = (1, 0, matmul.shapes()[2]) if precision is None else (2, *products.alone())
+    return of_k * tile_speed(height, 2, DEPTH, dtype, threads, kernel=kernel)
 
 
 # ---- one phase of one layer --------------------------------------------------------------------------

@@ -39,13 +39,14 @@ class Blocks(Struct):
 
 @struct
 class Rounded(Struct):
-    """Activations and deltas rounded to bfloat16, in pairs, where these are kept (`Plan.keeps_pairs`)."""
+    """Activations and deltas rounded to bfloat16, where pairs are kept (`Plan.keeps_pairs`)."""
 
     along: int  # (rows, pairs of columns): those of a; from the backward pass on, of the deltas
-    a: int  # (pairs of rows, columns)
-    delta: int  # the same of the deltas
+    a: int  # (pairs of rows, columns); for tiles (columns, pairs of rows)
+    delta: int  # (pairs of rows, columns) of the deltas
     row: int  # bytes from a row of `along` to the next
-    blocks: Blocks  # how the other two lie
+    column: int  # from a column of `a` to the next, for tiles
+    blocks: Blocks  # how the deltas lie, and `a` otherwise
 
 
 @struct
@@ -164,6 +165,8 @@ class Kernels(Struct):
     dots_of_rows: int  # for a few rows, else 0
     add_parts: int
     round_pairs: int  # where pairs are kept
+    round_tiles: int  # and products are of tiles
+    clear: int
 
 
 @struct
@@ -279,7 +282,8 @@ class Plan(Struct):
     itemsize: int
     many_registers: int  # whether there are 32 vector registers
     rounds: int  # whether products round to bfloat16 what they read, see kernels/bfloat16.py
-    keeps_pairs: int  # whether they read what was rounded before, see worker/operands.py
+    keeps_pairs: int  # where they read what was rounded before, rows that stay together, else 0
+    tiles: int  # whether these products are of tiles
     kernels: Kernels
     phases: Phases
     states: int  # arrays that the optimizer keeps of each parameter
@@ -319,67 +323,12 @@ class Plan(Struct):
     stop: int  # address of a flag: not 0 ends the work early, its results are then void
 
 
-@struct
-class Slot(Struct):
-    """What one call of an embedded network has for itself, SLOT_BYTES from the next one."""
-
-    busy: int  # whether a call has it
-    few: int  # address of a plan that reads the parameters in place
-    many: int  # of one that packs them
-    sample: int  # room for one row of inputs and one of outputs
-
-
-@struct
-class Embedded(Struct):
-    """A network as other people's compiled code holds it."""
-
-    predict: int  # callbacks, see entries/embedded.py
-    finite: int  # of kernels/finite.py
-    work: int  # of worker/train.py
-    inputs: int
-    outputs: int
-    row: int  # bytes of a row of inputs
-    parameters: int  # address of the first one
-    parameters_end: int
-    slot: int  # address of the first slot
-    slots: int  # how many, a power of two
-
-
-@struct
-class Training(Struct):
-    """A network in training as other people's compiled code holds it."""
-
-    busy: int  # whether a step is being done
-    train: int  # callbacks, see entries/embedded_training.py
-    work: int
-    finite: int
-    network: int  # address of the same network's `Embedded`
-    inputs: int
-    outputs: int
-    most_rows: int  # of a step
-    mean: int  # whether the loss is divided by a step's rows
-    targets: int  # address of three float64: the lowest, the highest, and 1 where each row has the sum 1
-    signs: int  # whether only the lowest and the highest are allowed
-    of_one: int  # addresses of plans, by the rows of a step
-    of_single: int
-    of_few: int
-    many: int
-    steps: int  # addresses of the optimizer's and the model's counts of steps
-    trained: int
-    first: int  # there are numbers for the optimizer's steps first <= s < last
-    last: int
-    factors: int  # float64
-    factors_row: int  # bytes from a step to the next; 0 where all are alike
-    coefficients: int  # as in Plan
-    coefficients_row: int
-
-
 PACK, TRAIN, FORWARD, BACKWARD, UNPACK, UNPACK_STATES, FINISH_UPDATE = 1, 2, 4, 8, 16, 32, 64
 
 PLAN_BYTES, LAYER_BYTES, PARAMETERS_BYTES = size_of(Plan), size_of(Layer), size_of(Parameters)
 SLOT_BYTES = 128  # a pair of cache lines, which cores fetch together
 
-plan_at, slot_at, embedded_at, training_at = map(view_of, (Plan, Slot, Embedded, Training))
+plan_at = view_of(Plan)
 layer_view, _parameters = view_of(Layer), view_of(Parameters)
 
 

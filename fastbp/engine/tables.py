@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastbp.engine import pairs
 from fastbp.engine.compile import jit
 from fastbp.engine.kernels import (
     activations,
-    bfloat16,
     copies,
     layer_norm,
     losses,
@@ -22,8 +22,8 @@ from fastbp.engine.kernels import (
     narrow_output,
     optimizers,
     reductions,
-    rounding,
 )
+from fastbp.engine.kernels.bfloat16 import amx, products, rounding
 from fastbp.engine.kernels.random import dropout, noise
 from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
@@ -38,7 +38,6 @@ from fastbp.engine.structs import (
     REPLACED,
     Layer,
     Plan,
-    Rounded,
 )
 from fastbp.engine.worker import train
 from fastbp.engine.worker.operands import BAD_STRIDE, TILE_VECTORS
@@ -101,7 +100,7 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
         else:
             _activations(layer, design, memory, i)
         if design.keeps_pairs:
-            _pairs(layer, design, memory, i)
+            pairs.of_layer(layer, design, memory, i)
         if i >= len(layers) - 2:
             layer.part = design.panels_of_part
         _callbacks(layer, design, memory, i)
@@ -114,7 +113,7 @@ def fill_in(plan: Plan, layers: list[Layer], design: Design, memory: Memory) -> 
         _penalty(plan, layers, design, memory)
     _scratch(plan, design, memory)
     if design.keeps_pairs:
-        _rounded(plan.x_rounded, design, memory, 0)
+        pairs.of_batch(plan.x_rounded, design, memory, 0)
     if design.input_noise and design.use == "train":
         plan.noise = noise.add_noise(design.dtype.name)
         plan.noise_stream = _stream(design, memory, 0, design.input_noise)
@@ -138,13 +137,17 @@ def _kernels(plan: Plan, design: Design) -> None:
     if design.precision is None:
         kernels.product_along_k = matmul.microkernel(name, matmul.ALONG_K, prefetch=far)
         kernels.product_along_rows = matmul.microkernel(name, matmul.ALONG_ROWS, prefetch=far)
+    elif design.tiles:
+        kernels.product_along_k = kernels.product_along_rows = amx.product()
+        kernels.round_pairs, kernels.round_tiles = rounding.round_pairs(), rounding.round_tiles()
+        kernels.clear = rounding.clear()
     elif design.keeps_pairs:
-        kernels.product_along_k = bfloat16.product_of_pairs(matmul.ALONG_K, prefetch=far)
-        kernels.product_along_rows = bfloat16.product_of_pairs(matmul.ALONG_ROWS, prefetch=far)
+        kernels.product_along_k = products.product_of_pairs(matmul.ALONG_K, prefetch=far)
+        kernels.product_along_rows = products.product_of_pairs(matmul.ALONG_ROWS, prefetch=far)
         kernels.round_pairs = rounding.round_pairs()
     else:
-        kernels.product_along_k = bfloat16.microkernel(matmul.ALONG_K)
-        kernels.product_along_rows = bfloat16.microkernel(matmul.ALONG_ROWS)
+        kernels.product_along_k = products.microkernel(matmul.ALONG_K)
+        kernels.product_along_rows = products.microkernel(matmul.ALONG_ROWS)
     kernels.total, kernels.column_sums = reductions.total(name), reductions.column_sums(name)
     kernels.copy_in, kernels.copy_out = copies.copy_rows(name, into=True), copies.copy_rows(name, into=False)
     kernels.transpose, kernels.gather = copies.transpose(name), copies.gather(name)
@@ -211,34 +214,6 @@ def _activations(layer: Layer, design: Design, memory: Memory, i: int) -> None:
         layer.normalisation.inverse_std = memory.new(design.rounded_batch * design.dtype.itemsize)
         if design.use != "predict":
             layer.dz = memory.new(size)
-
-
-def _pairs(layer: Layer, design: Design, memory: Memory, i: int) -> None:
-    """Room for what is kept rounded of a layer."""
-    for to, panel, panels in (
-        (layer.W_pairs, design.rounded[i], layer.panels),
-        *(((layer.WT_pairs, design.rounded[i + 1], layer.in_panels),) if i > 0 else ()),
-    ):
-        to.row, to.panel = design.vector, panel // 2 * design.vector
-        to.address = memory.new(panels * to.panel)
-    rounded = layer.rounded
-    size = _rounded(rounded, design, memory, i + 1)
-    # (Of a the last layer has none.)
-    rounded.delta = rounded.a if i == len(design.shapes) - 1 else memory.new(size)
-
-
-def _rounded(rounded: Rounded, design: Design, memory: Memory, i: int) -> int:
-    """Room for a batch of inputs (i = 0) or of layer i; the bytes of what is rounded across its rows."""
-    panels, blocks = design.rounded[i] // design.lanes, rounded.blocks
-    # Neither rows nor groups of them are to share cache sets: an odd number of lines from one to the next.
-    rounded.row = -(-panels * design.vector // 2 // (2 * LINE)) * 2 * LINE + LINE
-    rounded.along = memory.new(design.batch * rounded.row)
-    group = panels if design.batch <= FEW_ROWS else min(GROUP, panels)
-    blocks.row, blocks.group = group * design.vector, group
-    blocks.group_bytes = design.rounded_batch // 2 * blocks.row + LINE
-    size = -(-panels // group) * blocks.group_bytes
-    rounded.a = memory.new(size)
-    return size
 
 
 def _narrow(plan: Plan, layer: Layer, design: Design, memory: Memory) -> None:
@@ -336,7 +311,7 @@ def set_penalty(plan: Plan, l2: float) -> None:
 def _scratch(plan: Plan, design: Design, memory: Memory) -> None:
     """What each worker has for itself."""
     workers, scratch = most_workers(), plan.scratch
-    plan.keeps_pairs = int(design.keeps_pairs)
+    plan.keeps_pairs, plan.tiles = design.together if design.keeps_pairs else 0, int(design.tiles)
     plan.rounds = int(design.rounds)
     scratch.own = (PAIRED_ROWS * MOST_VECTORS if plan.rounds else 2 * TILE_VECTORS) * design.vector
     scratch.vectors = memory.new(workers * scratch.own)

@@ -23,7 +23,8 @@ def show_config() -> dict[str, Any]:
 
     from fastbp.engine import plan
     from fastbp.engine.compile import cache
-    from fastbp.engine.kernels import bfloat16, matmul
+    from fastbp.engine.kernels import matmul
+    from fastbp.engine.kernels.bfloat16 import products
     from fastbp.engine.simd import vector
     from fastbp.engine.threads import runtime, team
 
@@ -44,7 +45,7 @@ def show_config() -> dict[str, Any]:
         "vector_bits": 8 * isa.bytes,
         "vector_registers": isa.registers,
         "fused_multiply_add": isa.fma,
-        "bfloat16": bfloat16.implementation(),
+        "bfloat16": products.implementation(),
         "tile": {f"{width} vectors": f"{height} rows" for width, height in matmul.shapes().items()},
         "cores": _cores(),
         "threads": team.available(None),

@@ -205,7 +205,7 @@ def test_float64_is_refused(module):
 
 
 def test_show_config_says_what_is_used(capsys):
-    assert fastbp.show_config()["bfloat16"] in ("avx512_bf16", "emulated")
+    assert fastbp.show_config()["bfloat16"] in ("amx", "avx512_bf16", "emulated")
 
 
 def test_it_goes_with_copies_and_files(module, tmp_path):

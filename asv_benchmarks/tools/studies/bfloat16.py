@@ -24,7 +24,7 @@ from fastbp.cli.bench.measuring import interleaved
 from fastbp.cli.bench.problems import SHAPES, Problem, problem_of
 from fastbp.cli.tables import idx
 from fastbp.data import Split, split_digits
-from fastbp.engine.kernels.bfloat16 import implementation
+from fastbp.engine.kernels.bfloat16.products import implementation
 from fastbp.optimizer_base import Optimizer
 
 SEEDS = range(5)

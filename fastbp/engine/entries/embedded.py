@@ -28,20 +28,11 @@ from fastbp.engine.compile.intrinsics import (
 )
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.compile.struct import at, size_of
+from fastbp.engine.entries.embedded_structs import Embedded, Slot, embedded_at, slot_at
 from fastbp.engine.kernels.finite import not_finite
 from fastbp.engine.memory import Memory, most_workers
 from fastbp.engine.plan import Plan
-from fastbp.engine.structs import (
-    FORWARD,
-    PACK,
-    SLOT_BYTES,
-    Embedded,
-    Slot,
-    embedded_at,
-    plan_at,
-    slot_at,
-    top_layer,
-)
+from fastbp.engine.structs import FORWARD, PACK, SLOT_BYTES, plan_at, top_layer
 from fastbp.engine.threads.locks import free_after_fork
 
 Array = NDArray[Any]

@@ -26,18 +26,11 @@ from fastbp.engine.compile.intrinsics import (
     yield_core,
 )
 from fastbp.engine.compile.struct import at, size_of
+from fastbp.engine.entries.embedded_structs import Training, training_at
 from fastbp.engine.kernels.finite import not_finite
 from fastbp.engine.memory import FEW_ROWS, SINGLE_ROWS, Memory
 from fastbp.engine.plan import Plan
-from fastbp.engine.structs import (
-    PACK,
-    TRAIN,
-    UNPACK,
-    UNPACK_STATES,
-    Training,
-    plan_at,
-    training_at,
-)
+from fastbp.engine.structs import PACK, TRAIN, UNPACK, UNPACK_STATES, plan_at
 from fastbp.engine.threads.locks import free_after_fork
 
 Array = NDArray[Any]

@@ -20,7 +20,7 @@ from fastbp.engine.simd.vector import I32, I64, Vectors
 ROWS_AHEAD = 8
 
 
-def _transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]:
+def transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]:
     """n vectors of n lanes as a square, mirrored: off-diagonal squares of size 1, 2, 4, ... are swapped."""
     span = 1
     while span < n:
@@ -55,7 +55,7 @@ def transpose(dtype: str) -> int:
         def square(number: ir.Value, load: Callable[[ir.Value, int], ir.Value]) -> None:
             base = b.add(source, b.mul(number, b.mul(source_row, I64(n))))
             out = b.add(target, b.mul(number, target_step))
-            for i, row in enumerate(_transposed(b, [load(base, i) for i in range(n)], n)):
+            for i, row in enumerate(transposed(b, [load(base, i) for i in range(n)], n)):
                 ops.store(ops.wrap(row), b.add(out, I64(i * size)))
 
         def row(base: ir.Value, i: int) -> ir.Value:

@@ -26,6 +26,7 @@ class Isa:
     fma: bool
     two_passes: bool = False  # whether a vector goes through units of half its width in two passes
     bfloat16: bool = False  # whether it has the instruction for products of pairs of bfloat16 numbers
+    tiles: bool = False  # and those for products of matrices of them, see simd/amx.py
 
 
 @cache
@@ -34,7 +35,8 @@ def isa() -> Isa:
     _, cpu, features = codegen.magic_tuple()
     on = {f[1:] for f in features.split(",") if f.startswith("+")}
     if "avx512f" in on:
-        return Isa(64, 32, True, cpu == "znver4", "avx512bf16" in on)
+        pairs = "avx512bf16" in on
+        return Isa(64, 32, True, cpu == "znver4", pairs, pairs and {"amx-tile", "amx-bf16"} <= on)
     if "avx2" in on or "avx" in on:
         return Isa(32, 16, "fma" in on)
     if "neon" in on or "aarch64" in codegen._tm.triple or "arm64" in codegen._tm.triple:

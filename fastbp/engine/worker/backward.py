@@ -39,6 +39,7 @@ from fastbp.engine.worker.partition import (
     first_of_share,
     lie_of,
     part_of_rows,
+    pieces_of,
     place_of,
     share_of_rows,
     side_by_side,
@@ -54,7 +55,7 @@ def backward(plan, layer, below, batch, worker):
     """The worker's part of below.dz = (layer.delta @ W.T) * act'(below.z)."""
     delta = deltas(plan, layer, worker)
     depth = depth_of(plan, layer.fan_out)
-    at = first_of_share(below.panels, depth_of(plan, batch.rows), worker)
+    at = first_of_share(below.panels, pieces_of(plan, batch.rows), worker)
     while True:
         r0, r1, p0, p1, at = share_of_rows(plan, below, batch.rows, worker, at)
         if p0 == p1:

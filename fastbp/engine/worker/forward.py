@@ -45,6 +45,7 @@ from fastbp.engine.worker.partition import (
     lie_of,
     owns_partial_sums,
     part_of_rows,
+    pieces_of,
     place_of,
     rows_of,
     share_of_rows,
@@ -67,7 +68,7 @@ def forward(plan, layer, x, batch, worker):
     normalised = layer.normalisation.forward != 0
     first, rows, worker = rows_of(plan, batch, worker)
     depth = depth_of(plan, layer.fan_in)
-    at = first_of_share(layer.panels, depth_of(plan, rows), worker)
+    at = first_of_share(layer.panels, pieces_of(plan, rows), worker)
     while True:
         r0, r1, p0, p1, at = share_of_rows(plan, layer, rows, worker, at)
         if p0 == p1:

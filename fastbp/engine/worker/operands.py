@@ -29,6 +29,7 @@ from fastbp.engine.worker.partition import (
     columns_of,
     panel_in,
     part_of_rows,
+    pieces_of,
     place_of,
     side_by_side,
 )
@@ -38,6 +39,8 @@ INPUT_ROWS = 8
 
 # Vectors that a tile of a product has at most; a worker's scratch memory has room for two of a gradient.
 TILE_VECTORS = 32
+
+BYTES = 2  # of a bfloat16 number
 
 # Bytes that a row should not be a multiple of: all rows then share sets of the first-level cache.
 BAD_STRIDE = 4096
@@ -139,7 +142,7 @@ def input_of(plan, batch):
 def across_input(plan, batch):
     """The same as the operand of the first layer's update."""
     if plan.keeps_pairs:
-        return across(plan, plan.x_rounded)
+        return across(plan, plan.x_rounded, layer_at(plan, np.int64(0)).fan_in)
     return input_of(plan, batch)
 
 
@@ -147,7 +150,7 @@ def across_input(plan, batch):
 def across_output(plan, layer):
     """The activations of a layer as the operand of the next layer's update."""
     if plan.keeps_pairs:
-        return across(plan, layer.rounded)
+        return across(plan, layer.rounded, layer.fan_out)
     return output_of(plan, layer)
 
 
@@ -158,16 +161,25 @@ def along(rounded, columns):
 
 
 @inner
-def across(plan, rounded):
-    """What is rounded across its rows."""
+def across(plan, rounded, columns):
+    """What is rounded across its rows; for tiles `row` is from a column to the next."""
+    if plan.tiles:
+        return Operand(rounded.a, rounded.column, columns, np.int64(0))
     blocks = rounded.blocks
     return Operand(rounded.a, blocks.row, blocks.group * plan.lanes, blocks.group_bytes)
 
 
 @inner
+def column_of(plan, x):
+    """Bytes from a column of an update's inputs to the next."""
+    return x.row if plan.tiles else plan.itemsize
+
+
+@inner
 def depth_of(plan, count):
-    """How many k a product of the engine has that adds up so many numbers: as many, or pairs of them."""
-    return (count + 1) >> 1 if plan.keeps_pairs else count
+    """How many k a product of the engine has that adds up so many numbers: as many, or pairs of them, or
+    pairs in whole tiles."""
+    return pieces_of(plan, count) * (plan.keeps_pairs >> 1) if plan.keeps_pairs else count
 
 
 @inner
@@ -251,11 +263,22 @@ def round_inputs(plan, batch, worker):
     """The worker's rows of a batch."""
     to, columns = plan.x_rounded, layer_at(plan, np.int64(0)).fan_in
     r0, r1 = part_of_rows(plan, batch.rows, worker)
+    if plan.tiles:
+        source = batch.x + r0 * batch.x_row, batch.x_row
+        call(plan.kernels.round_tiles, (source, r1 - r0, columns, tiles_at(to, r0, np.int64(0))))
+        return
     for top in range(r0, r1, INPUT_ROWS):
         rows, source = min(INPUT_ROWS, r1 - top), batch.x + top * batch.x_row
         along, across = to.along + top * to.row, to.a + (top >> 1) * to.blocks.row
         lie = to.blocks.row, to.blocks.group, to.blocks.group_bytes
         call(plan.kernels.round_pairs, (source, batch.x_row, rows, columns, along, to.row, across, lie))
+
+
+@inner
+def tiles_at(to, row, column):
+    """Where round_tiles puts what begins with that row and column."""
+    across = to.a + column * to.column + row * BYTES
+    return to.along + row * to.row + column * BYTES, to.row, across, to.column
 
 
 @inner
@@ -282,11 +305,21 @@ def round_rows(address, layer_address, top, bottom, first, panels, deltas):
     p, end = first, first + panels
     while p < end:
         rectangle = Rectangle(top, bottom, p, side_by_side(layer, p, end))
+        if plan.tiles and not deltas:
+            there = source + place_of(plan, layer, rectangle), row, bottom - top
+            columns = columns_of(plan, layer, rectangle)
+            call(plan.kernels.round_tiles, (there, columns, tiles_at(to, top, p * plan.lanes)))
+            p += rectangle.width
+            continue
         along = to.along + p * (plan.vector >> 1) + top * to.row if wanted else 0
         there, columns = source + place_of(plan, layer, rectangle), columns_of(plan, layer, rectangle)
         here = across + panel_in(plan, to.blocks, p) + (top >> 1) * to.blocks.row
         lie = to.blocks.row, rectangle.width, np.int64(0)
         call(plan.kernels.round_pairs, (there, row, bottom - top, columns, along, to.row, here, lie))
+        if plan.tiles:  # whole tiles, in what follows the batch's last row
+            pairs = (bottom - top + 1) >> 1
+            more = depth_of(plan, bottom - top) - pairs
+            call(plan.kernels.clear, (here + pairs * to.blocks.row, to.blocks.row, more, rectangle.width))
         p += rectangle.width
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastbp.engine.compile.intrinsics import observe
 from fastbp.engine.compile.jit import inner
+from fastbp.engine.kernels.bfloat16.amx import HEIGHT
 from fastbp.engine.structs import MOST_VECTORS, PACK, PAIRED_ROWS, layer_at
 
 # Rows that a worker has at least where a forward pass is cut by rows.
@@ -55,8 +56,14 @@ def part_of_rows(plan, rows, worker):
     """The worker's part of the rows of a batch."""
     if plan.keeps_pairs == 0:
         return part_of(rows, worker)
-    r0, r1 = part_of((rows + 1) >> 1, worker)
-    return 2 * r0, min(rows, 2 * r1)
+    return part_in_pieces(rows, plan.keeps_pairs, worker)
+
+
+@inner
+def pieces_of(plan, rows):
+    """Into how many pieces rows of a batch can be cut at most."""
+    together = max(1, plan.keeps_pairs)
+    return (rows + together - 1) // together
 
 
 @inner
@@ -105,12 +112,12 @@ def share_of_layer(plan, layer, rows, worker, at):
 
 @inner
 def share_of_rows(plan, layer, rows, worker, at):
-    """The same of a layer's panels x rows of a batch, where positions are counted in pairs of rows if
-    these are kept."""
+    """The same of a layer's panels x rows of a batch, where positions are counted in what stays together if
+    pairs are kept."""
     if plan.keeps_pairs == 0:
         return share_of_layer(plan, layer, rows, worker, at)
-    r0, r1, p0, p1, at = share(layer.panels, (rows + 1) >> 1, layer.blocks.group, worker, at)
-    return 2 * r0, min(rows, 2 * r1), p0, p1, at
+    r0, r1, p0, p1, at = share(layer.panels, pieces_of(plan, rows), layer.blocks.group, worker, at)
+    return r0 * plan.keeps_pairs, min(rows, r1 * plan.keeps_pairs), p0, p1, at
 
 
 @inner
@@ -150,7 +157,7 @@ def block_of(plan, r0, r1, b, blocks):
         return r0, r1
     top, bottom = (r1 - r0) * b // blocks, (r1 - r0) * (b + 1) // blocks
     if plan.keeps_pairs:
-        top, bottom = top & -2, bottom if b == blocks - 1 else bottom & -2
+        top, bottom = top & -plan.keeps_pairs, bottom if b == blocks - 1 else bottom & -plan.keeps_pairs
     return r0 + top, r0 + bottom
 
 
@@ -189,6 +196,8 @@ def stopped(plan):
 @inner
 def tallest(plan, width):
     """The height of the tallest microkernel of that width; the same table as matmul.shapes()."""
+    if plan.tiles:
+        return HEIGHT
     if plan.rounds:
         return PAIRED_ROWS
     if plan.many_registers:
@@ -199,6 +208,8 @@ def tallest(plan, width):
 @inner
 def width_for(plan, rows, panels):
     """How many panels the microkernel takes at once: more where rows are few."""
+    if plan.tiles:
+        return min(2, panels)
     if plan.rounds:
         return min(MOST_VECTORS, panels)
     if plan.many_registers and (rows == 1 or (rows <= 3 and panels >= 8)):

@@ -23,6 +23,7 @@ from fastbp.engine.worker.operands import (
     Operand,
     Size,
     apply_rule,
+    column_of,
     depth_of,
     from_itself,
     from_zero,
@@ -35,6 +36,8 @@ from fastbp.engine.worker.operands import (
 )
 from fastbp.engine.worker.partition import (
     Rectangle,
+    block_of,
+    blocks_of,
     first_of_share,
     panel_at,
     panel_in,
@@ -59,13 +62,26 @@ def update(plan, layer, x, batch, worker):
         if p0 == p1:
             return
         rows = k0 * lanes, min(k1 * lanes, layer.fan_in)
-        sweep = sweep_of(plan, batch.rows) if plan.keeps_pairs else p1 - p0
-        for q in range(p0, p1, sweep):
-            update_panels(plan, layer, x, batch, worker, rows, (q, min(p1, q + sweep)))
+        if plan.tiles:
+            update_by_rows(plan, layer, x, batch, worker, rows, (p0, p1))
+        else:
+            sweep = sweep_of(plan, batch.rows) if plan.keeps_pairs else p1 - p0
+            for q in range(p0, p1, sweep):
+                update_panels(plan, layer, x, batch, worker, rows, (q, min(p1, q + sweep)))
         if k1 == blocks:
             update_biases(plan, layer, batch, worker, p0, p1)
         if layer.mirrors:
             renew_transpose(plan, layer, k0, k1, p0, p1)
+
+
+@inner
+def update_by_rows(plan, layer, x, batch, worker, rows, panels):
+    """All panels of the weights for as many rows at a time as there is room for in the second-level cache,
+    which is room for their columns of the inputs: each panel meets them all."""
+    first, end = rows
+    blocks = blocks_of((end - first) * x.row, plan)
+    for b in range(blocks):
+        update_panels(plan, layer, x, batch, worker, block_of(plan, first, end, b, blocks), panels)
 
 
 @inner
@@ -81,7 +97,7 @@ def update_panels(plan, layer, x, batch, worker, rows, panels):
     while first < end:
         group = first // x.group
         stop = min(end, (group + 1) * x.group)
-        here = x.address + group * x.group_bytes + (first - group * x.group) * plan.itemsize
+        here = x.address + group * x.group_bytes + (first - group * x.group) * column_of(plan, x)
         inputs, rectangle = Operand(here, x.row, x.group, x.group_bytes), Rectangle(first, stop, p0, p1 - p0)
         update_rectangle(plan, layer, inputs, batch, worker, rectangle)
         first = stop
@@ -162,7 +178,7 @@ def update_rows(plan, layer, x, batch, worker, rectangle, r0):
         return
     if layer.direct:
         start = from_itself() if layer.direct == ADDED or r0 > 0 else from_zero()
-        left = Left(x.address, plan.itemsize, x.row, depth, np.int64(0))
+        left = Left(x.address, column_of(plan, x), x.row, depth, np.int64(0))
         matmul_along_rows(plan, Size(bottom - top, width, depth), left, delta, w, start)
         return
     update_tiles(plan, x, delta, w, batch, worker, (bottom - top, width, depth))
@@ -174,13 +190,13 @@ def update_tiles(plan, x, delta, w, batch, worker, size):
     the way of the next one's product, where there is a kernel that does both (and asks for the parameters of
     the tile to come, and copies a piece of the next batch)."""
     rows, width, depth = size
-    height = tallest(plan, width)
+    height, column = tallest(plan, width), column_of(plan, x)
     products = (rows + height - 1) // height
     both = plan.kernels.product_and_update if width == 2 and depth >= 2 * height else 0
     first, before = 0, 0
     for i in range(1, products + 1):
         end = rows * i // products
-        left = Left(x.address + first * plan.itemsize, plan.itemsize, x.row, depth, np.int64(0))
+        left = Left(x.address + first * column, column, x.row, depth, np.int64(0))
         rows_of_w = Block(w.address + first * w.row, w.vector, w.row)
         if plan.kernels.prefetch_parameters != 0 and (i == 1 or not both):
             prefetch_parameters(plan, rows_of_w, end - first, width)

@@ -11,9 +11,11 @@ from llvmlite import ir
 from processes import on_x86
 
 from fastbp.engine.compile.arrays import data_at
-from fastbp.engine.kernels import bfloat16, matmul, rounding
+from fastbp.engine.kernels import matmul
+from fastbp.engine.kernels.bfloat16 import products as bfloat16
+from fastbp.engine.kernels.bfloat16 import rounding
+from fastbp.engine.simd import amx, emit, instructions, tile, vector
 from fastbp.engine.simd import bfloat16 as pairs
-from fastbp.engine.simd import emit, instructions, tile, vector
 from fastbp.engine.simd.vector import I64, Isa, Vectors
 from fastbp.formulas.bfloat16 import rounded
 
@@ -30,12 +32,15 @@ def numbers(rng, *shape):
 
 
 def chain(acc, a, b):
-    """acc + a @ b, of rounded operands: for each element one chain, the odd k of each pair first.
+    """acc + a @ b, of rounded operands, in the order in which this CPU's products sum.
 
     In float64 a product is exact, and what a sum loses does not show in float32.
     """
     depth = a.shape[1]
     a, b = (rounded(x).astype(np.float64) for x in (a, b))
+    if amx.available():
+        return chain_of_tiles(acc, a, b)
+    # For each element one chain, the odd k of each pair first.
     for even in range(0, depth, 2):
         for k in (even + 1, even):
             if k < depth:
@@ -43,11 +48,21 @@ def chain(acc, a, b):
     return acc
 
 
+def chain_of_tiles(acc, a, b):
+    """For each element one chain over 16 pairs, of which even and odd k are summed apart."""
+    for first in range(0, a.shape[1], 2 * amx.PAIRS):
+        sums = np.zeros((2, *acc.shape), np.float32)
+        for k in range(first, min(first + 2 * amx.PAIRS, a.shape[1])):
+            sums[k % 2] = sums[k % 2] + a[:, k, None] * b[k]
+        acc = acc + (sums[0] + sums[1])
+    return acc
+
+
 @contextlib.contextmanager
 def as_if(monkeypatch, isa):
     """Code is built for such a CPU."""
     with monkeypatch.context() as patch:
-        for module in (instructions, pairs, bfloat16, tile):
+        for module in (instructions, pairs, bfloat16, tile, amx):
             patch.setattr(module, "isa", lambda: isa)
         matmul.shapes.cache_clear()
         yield

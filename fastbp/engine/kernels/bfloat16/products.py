@@ -31,9 +31,12 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.kernels.bfloat16 import amx
+from fastbp.engine.kernels.bfloat16.rounding import turned
 from fastbp.engine.kernels.matmul import ALONG_K, ARGUMENTS, FROM_C, NOTHING, emit_product, shapes
-from fastbp.engine.simd.bfloat16 import dot_pairs, pairs_across, store_pairs_within
-from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.amx import available
+from fastbp.engine.simd.bfloat16 import dot_pairs, halves, pairs_across, store_pairs_within
+from fastbp.engine.simd.emit import compile_block, each_vector_of
 from fastbp.engine.simd.vector import I32, I64, Vectors, isa
 from fastbp.engine.structs import MOST_VECTORS, PAIRED_ROWS
 
@@ -48,8 +51,10 @@ Arguments = dict[str, ir.Value]  # by name, those of matmul.ARGUMENTS
 
 
 def implementation() -> str:
-    """How products of pairs are computed on the CPU that Numba compiles for: "avx512_bf16", by the
-    instruction, or "emulated"."""
+    """How products of pairs are computed on the CPU that Numba compiles for: "amx" or "avx512_bf16", by their
+    instructions, or "emulated"."""
+    if available():
+        return "amx"
     return "avx512_bf16" if isa().bfloat16 else "emulated"
 
 
@@ -73,12 +78,16 @@ def emit(b: ir.IRBuilder, along: int, args: Sequence[ir.Value]) -> None:
             )
             rows = b.sub(bottom, top)
             a = b.add(v["a"], b.mul(top, v["a_row"]))
-            pack = _pack_a_along_k if along == ALONG_K else _pack_a_along_rows
+            of_rows = _pack_a_turned if available() else _pack_a_along_rows
+            pack = _pack_a_along_k if along == ALONG_K else of_rows
             pack(ops, {**v, "a": a, "rows": rows}, k, left, packed_a)
             here = {**v, **_lying_packed(b, along, v["vectors"]), "a": packed_a, "b": packed_b}
             here.update({"rows": rows, "depth": pairs, "group": pairs, "start": start})
             here["c"] = b.add(v["c"], b.mul(top, v["c_row"]))
-            _products(b, along, here)
+            if available():
+                amx.emit_product(b, [here[name] for name in ARGUMENTS])
+            else:
+                _products(b, along, here)
 
 
 def _products(b: ir.IRBuilder, along: int, v: Arguments) -> None:
@@ -104,7 +113,8 @@ def _products(b: ir.IRBuilder, along: int, v: Arguments) -> None:
 
 def _lying_packed(b: ir.IRBuilder, along: int, vectors: ir.Value) -> Arguments:
     """The strides of packed operands."""
-    row, k = (PAIRS * PAIR, PAIRS * PAIR) if along == ALONG_K else (PAIR, PAIRED_ROWS * PAIR)
+    by_rows = along == ALONG_K or available()
+    row, k = (PAIRS * PAIR, PAIRS * PAIR) if by_rows else (PAIR, PAIRED_ROWS * PAIR)
     of_a = {"a_row": I64(row), "a_stride": I64(k), "a_group_stride": I64(0)}
     return {**of_a, "b_vector": I64(isa().bytes), "b_k": b.mul(vectors, I64(isa().bytes))}
 
@@ -140,12 +150,26 @@ def _pack_b(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed:
         pack(of_pairs.index, True)
     with b.if_then(b.icmp_signed("!=", b.and_(left, I64(1)), I64(0))):
         pack(whole, False)
+    if available():
+        pairs = b.lshr(b.add(left, I64(1)), I64(1))
+        zeros = b.sub(_whole_tiles(b, pairs), pairs)
+        first = b.add(packed, b.mul(pairs, row))
+        count = b.mul(b.mul(zeros, v["vectors"]), I64(ops.lanes))
+        each_vector_of(ops, count, lambda at: ops.store(0.0, b.add(first, at)), 1)
+
+
+def _whole_tiles(b: ir.IRBuilder, pairs: ir.Value) -> ir.Value:
+    """So many pairs, and those that fill up the last tile."""
+    return b.and_(b.add(pairs, I64(amx.PAIRS - 1)), I64(-amx.PAIRS))
 
 
 def _pack_a_along_k(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed: ir.Value) -> None:
     """Pairs of so many k of all rows: [row][pair]."""
     b, lanes = ops.b, I64(ops.lanes)
-    with cgutils.for_range(b, b.udiv(b.add(left, b.sub(lanes, I64(1))), lanes), intp=I64) as of_vectors:
+    vectors = b.udiv(b.add(left, b.sub(lanes, I64(1))), lanes)
+    if available():  # zeros up to a whole tile, which is two of them
+        vectors = b.and_(b.add(vectors, I64(1)), I64(-2))
+    with cgutils.for_range(b, vectors, intp=I64) as of_vectors:
         done = b.mul(of_vectors.index, lanes)
         k, mask = b.add(first, done), ops.first_lanes(b.sub(left, done))
         group = b.udiv(k, v["group"])
@@ -175,10 +199,36 @@ def _pack_a_along_rows(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Val
             ops.store(pairs_across(ops, even, odd), to)
 
 
+def _pack_a_turned(ops: Vectors, v: Arguments, first: ir.Value, left: ir.Value, packed: ir.Value) -> None:
+    """Pairs of so many k of all rows, as `_pack_a_along_k`'s lie, where numbers are adjacent along rows."""
+    b, lanes, high = ops.b, I64(ops.lanes), 2 * ops.lanes
+    source = b.add(v["a"], b.mul(first, v["a_stride"]))
+    with cgutils.for_range(b, b.udiv(b.add(v["rows"], b.sub(lanes, I64(1))), lanes), intp=I64) as of_vectors:
+        done = b.mul(of_vectors.index, lanes)
+        rows = ops.first_lanes(b.sub(v["rows"], done))
+        none = ir.Constant(rows.type, None)
+        blocks = b.udiv(b.add(left, I64(high - 1)), I64(high))
+        with cgutils.for_range(b, blocks, intp=I64) as of_blocks:
+            k = b.mul(of_blocks.index, I64(high))
+            at = b.add(b.add(source, b.mul(done, I64(ops.itemsize))), b.mul(k, v["a_stride"]))
+            numbers = []
+            for i in range(high):
+                mask = b.select(b.icmp_signed("<", b.add(k, I64(i)), left), rows, none)
+                numbers.append(halves(ops, ops.load_masked(b.add(at, b.mul(v["a_stride"], I64(i))), mask)))
+            to = b.add(b.add(packed, b.mul(done, I64(PAIRS * PAIR))), b.mul(k, I64(PAIR // 2)))
+            for i, vector in enumerate(turned(ops, numbers)):
+                ops.store(ops.wrap(vector), b.add(to, I64(i * PAIRS * PAIR)))
+
+
 def microkernel(along: int) -> int:
     """The compiled microkernel, to be called as `matmul.microkernel`'s is."""
-    name = f"microkernel-rounding-{'k' if along == ALONG_K else 'rows'}"
+    name = f"microkernel-rounding-{'k' if along == ALONG_K else 'rows'}{'-tiles' if available() else ''}"
     return compile_block(name, "float32", len(ARGUMENTS), lambda b, args: emit(b, along, args))
+
+
+def alone() -> tuple[int, int]:
+    """The fastest loop alone on this CPU, of two vectors and pairs, and the height that it likes."""
+    return (amx.product(), amx.HEIGHT) if available() else (product_of_pairs(), shapes()[2])
 
 
 def product_of_pairs(along: int = ALONG_K, *, prefetch: int = NOTHING) -> int:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.kernels.copies import transposed
 from fastbp.engine.simd.bfloat16 import across, halves, store_halves
-from fastbp.engine.simd.emit import compile_block
+from fastbp.engine.simd.emit import compile_block, each_vector, vector_at
 from fastbp.engine.simd.vector import I64, Vectors
 
 
@@ -22,6 +23,61 @@ def round_pairs() -> int:
     neighbours in a row, unless `along` is 0, and of neighbours in a column; these lie in groups of so many
     vectors, so many bytes from one to the next."""
     return compile_block("round-pairs", "float32", 10, _emit)
+
+
+def clear() -> int:
+    """(address, row, rows, vectors): zeros."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        address, row, rows, vectors = args
+        ops = Vectors(b, "float32")
+        size = I64(4 * ops.lanes)
+        each_vector(b, rows, vectors, lambda i, j: ops.store(0.0, vector_at(b, address, i, row, j, size)))
+
+    return compile_block("clear", "float32", 4, emit)
+
+
+def round_tiles() -> int:
+    """(source, source_row, rows, columns, along, along_row, turned, turned_row): pairs of neighbours in a
+    row, and pairs of neighbours in a column, column after column. Rows up to a multiple of 32, and columns up
+    to whole vectors, are there as zeros in both."""
+    return compile_block("round-tiles", "float32", 8, _emit_tiles)
+
+
+def turned(ops: Vectors, rows: Sequence[ir.Value]) -> list[ir.Value]:
+    """Halves of two rows for each lane, as many as make pairs -> for each lane a vector of them."""
+    pairs = [across(ops, even, odd).value for even, odd in zip(rows[::2], rows[1::2], strict=True)]
+    return transposed(ops.b, pairs, ops.lanes)
+
+
+def _emit_tiles(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+    source, source_row, rows, columns, along, along_row, to, to_row = args
+    ops = Vectors(b, "float32")
+    lanes, high = I64(ops.lanes), 2 * ops.lanes
+    vectors = b.udiv(b.add(columns, b.sub(lanes, I64(1))), lanes)
+
+    def block(index: ir.Value, left: ir.Value | None) -> None:
+        top = b.mul(index, I64(high))
+        row, beside = b.add(source, b.mul(top, source_row)), b.add(along, b.mul(top, along_row))
+        with cgutils.for_range(b, vectors, intp=I64) as loop:
+            j = loop.index
+            place, to_piece = b.add(row, b.mul(j, I64(4 * ops.lanes))), b.add(beside, b.mul(j, I64(high)))
+            mask = ops.first_lanes(b.sub(columns, b.mul(j, lanes)))
+            none = ir.Constant(mask.type, None)
+            all_halves = []
+            for i in range(high):
+                here = mask if left is None else b.select(b.icmp_signed("<", I64(i), left), mask, none)
+                all_halves.append(halves(ops, ops.load_masked(b.add(place, b.mul(source_row, I64(i))), here)))
+                store_halves(ops, all_halves[-1], b.add(to_piece, b.mul(along_row, I64(i))))
+            first = b.add(b.add(to, b.mul(b.mul(j, lanes), to_row)), b.mul(index, I64(4 * ops.lanes)))
+            for i, vector in enumerate(turned(ops, all_halves)):
+                ops.store(ops.wrap(vector), b.add(first, b.mul(to_row, I64(i))))
+
+    whole, left = b.udiv(rows, I64(high)), b.urem(rows, I64(high))
+    with cgutils.for_range(b, whole, intp=I64) as loop:
+        block(loop.index, None)
+    with b.if_then(b.icmp_signed("!=", left, I64(0))):
+        block(whole, left)
 
 
 def _emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
