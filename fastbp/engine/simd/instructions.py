@@ -28,6 +28,11 @@ class Isa:
     bfloat16: bool = False  # whether it has the instruction for products of pairs of bfloat16 numbers
     tiles: bool = False  # and those for products of matrices of them, see simd/amx.py
 
+    @property
+    def passes(self) -> int:
+        """In how many passes a vector goes through a unit."""
+        return 2 if self.two_passes else 1
+
 
 @cache
 def isa() -> Isa:

@@ -21,9 +21,6 @@ from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
-# Bytes of a vector where more are not needed: some CPUs (Zen 4) begin two multiply-adds of 32 bytes in a
-# cycle, but one of 64, and what they load is copied to all of 32 bytes in no time.
-BYTES = 32
 # Rows of C that share what is read of B; where A has fewer than MANY, B is not packed.
 MANY, FEW = 4, 2
 # Bytes of a packed B for which there is room on the stack.
@@ -32,10 +29,11 @@ ROOM = 4096
 ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "c_row", "packed")
 
 
-def steps(vector, itemsize, width):
-    """How many rows of B a step has, and its bytes as they are packed, with registers of so many bytes and
-    rows of so many columns, a power of two."""
-    lanes = max(width, min(BYTES, vector) // itemsize)
+def steps(unit, itemsize, width):
+    """How many rows of B a step has, and its bytes as they are packed, with rows of so many columns, a power
+    of two. unit: bytes that a unit takes at once. What is loaded of A is copied to all of 32 bytes in no
+    time, and to all of 64 where it is a quarter of them."""
+    lanes = max(width, min(unit, 32) // itemsize, min(unit // itemsize, 2 * width))
     return 2 * lanes // width, 2 * lanes * itemsize
 
 
@@ -82,17 +80,18 @@ class _Width:
 
     Two vectors hold a step's numbers of B, one the even columns, the other the odd ones: so a row has two
     chains, and what is loaded of A serves both. Of a single column, or where a row of B takes more than
-    BYTES, each has half of the step.
+    a unit, each has half of the step.
     """
 
     def __init__(self, b: ir.IRBuilder, dtype: str, v: dict[str, ir.Value], width: int) -> None:
         self.b, self.v, self.width = b, v, width
         self.ops = Vectors(b, dtype, width)
         self.size = self.ops.itemsize
-        self.step, of_step = steps(isa().bytes, self.size, width)
+        unit = isa().bytes // isa().passes
+        self.step, of_step = steps(unit, self.size, width)
         self.vector = of_step // 2
         self.wide = Vectors(b, dtype, self.vector // self.size)
-        self.halves = width == 1 or self.vector > BYTES
+        self.halves = width == 1 or self.vector > unit
         self.numbers = Vectors(b, dtype, self.step // 2 if self.halves else self.step)  # of A
         self.mask = self.ops.first_lanes(v["columns"])
         self.sums = [[cgutils.alloca_once(b, self.wide.type) for _ in range(2)] for _ in range(MANY)]

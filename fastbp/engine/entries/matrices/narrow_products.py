@@ -84,7 +84,7 @@ def packed_bytes(job, links):
     width = np.int64(1)
     while width < job.columns:
         width *= 2
-    step, of_step = steps_of(links.lanes * links.itemsize, links.itemsize, width)
+    step, of_step = steps_of(links.lanes * links.itemsize // links.passes, links.itemsize, width)
     size = whole(job.depth, step) * of_step
     return size if size > ROOM else np.int64(0)
 
