@@ -13,7 +13,15 @@ from numba.extending import intrinsic
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, deep, rest_of, way_of, way_of_dots
+from fastbp.engine.entries.matrices.products import (
+    DOTS,
+    TURNED,
+    VECTOR,
+    across_pays,
+    rest_of,
+    way_of,
+    way_of_dots,
+)
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
@@ -190,7 +198,7 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
         numbers = (A_TRANSPOSED, a, of_b, 0, to, rows, depth, rest, columns)
         if rows == 1:
             _few_columns(like, (a, of_b, np.int64(0), to), (rows, depth, rest), columns)
-        elif rows >= lanes(like) and (deep(depth, rest) or rest == 1):
+        elif rows >= lanes(like) and (rest == 1 or across_pays((rows, depth, rest), two_passes())):
             run("across_at_b", like, nanoseconds, numbers)
         else:
             run("narrow_at_b", like, nanoseconds, numbers)
