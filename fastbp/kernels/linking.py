@@ -28,6 +28,7 @@ from fastbp.engine.compile.uncounted import Borrowed
 from fastbp.engine.entries import elementwise, flat, launch
 from fastbp.engine.entries.matrices import narrow_products, packed, products
 from fastbp.engine.threads.runtime import LEAST_NANOSECONDS, TEAM_NANOSECONDS
+from fastbp.engine.threads.team import possible
 
 _I64 = ir.IntType(64)
 
@@ -98,7 +99,7 @@ def _find_body(kernel: str, dtype: str, *others: Callable[[], int]) -> None:
 @cache
 def load(kernel: str, dtype: str) -> None:
     """Compile all of a kernel and what starts a team, or load it from the cache."""
-    _find_body(kernel, dtype, launch.launch)
+    _find_body(kernel, dtype, launch.launch, *([launch.part] if possible() else []))
     launch.link_launch(_declare(kernel, dtype))
 
 

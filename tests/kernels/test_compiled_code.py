@@ -95,11 +95,11 @@ def test_after_a_late_team_jobs_are_done_alone_for_a_while():
     table = at(Runtime, runtime())
     if table.workers == 1:
         pytest.skip("there is no team")
-    split, table.split = table.split, 0  # whoever started a team now would crash
+    part, table.part = table.part, 0  # whoever started a team now would crash
     table.owed = owed = 1 << 60
     assert kernels.relu(z).tobytes() == want
     assert 0 < table.owed < owed  # less by what that took
-    table.split, table.owed = split, 0
+    table.part, table.owed = part, 0
     assert kernels.relu(z).tobytes() == want
 
 

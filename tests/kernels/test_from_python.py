@@ -135,7 +135,7 @@ small = compiled()
 print(sorted(small))
 A = np.ones((512, 512), np.float32)
 kernels.matmul(A, A)
-print(sorted(compiled() - small - {"fastbp-kernels-split"}))  # (of several workers)
+print(sorted(compiled() - small - {"fastbp-kernels-part"}))  # (of several workers)
 """
 
 

@@ -193,6 +193,35 @@ def yield_core(typingctx):
     return types.void(), codegen
 
 
+@intrinsic
+def leave_python(typingctx):
+    """Let others run Python if this thread may: what `return_to_python` takes, or 0 where nobody waits for
+    this thread."""
+
+    def codegen(context, builder, signature, values):
+        python = context.get_python_api(builder)
+        check = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "PyGILState_Check")
+        state = cgutils.alloca_once_value(builder, I64(0))
+        with builder.if_then(builder.icmp_signed("!=", builder.call(check, []), I32(0))):
+            builder.store(builder.ptrtoint(python.save_thread(), I64), state)
+        return builder.load(state)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def return_to_python(typingctx, state):
+    """Behind `leave_python`."""
+
+    def codegen(context, builder, signature, values):
+        python = context.get_python_api(builder)
+        with builder.if_then(builder.icmp_signed("!=", values[0], I64(0))):
+            python.restore_thread(builder.inttoptr(values[0], cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 if config.DISABLE_JIT:
     # For debuggers and coverage: drivers run as Python, alone, and call the compiled kernels through
     # ctypes.

@@ -66,7 +66,8 @@ def address_of(
         missing = _ahead.get()
         if missing is not None:
             missing.append(key)
-            uninterrupted(lambda: _begin(key, made))
+            if key not in _begun:
+                uninterrupted(lambda: _begin(key, made))
             return 0
         uninterrupted(lambda: _finish(key, made))
     return _compiled[key].address

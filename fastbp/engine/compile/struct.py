@@ -22,7 +22,9 @@ import ctypes
 import typing
 from typing import Any, TypeVar
 
+from llvmlite import ir
 from numba import config, types
+from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
@@ -123,3 +125,18 @@ def view_of(kind: type[Struct]) -> Any:
         return typing.cast(Any, kind).compiled(types.int64), codegen
 
     return view
+
+
+def room_for(kind: type[Struct]) -> Any:
+    """A function for compiled code: a struct on the stack, there until the caller returns, with anything in
+    it."""
+
+    @intrinsic
+    def room(typingctx):
+        def codegen(context, builder, signature, values):
+            memory = cgutils.alloca_once(builder, ir.ArrayType(I64, size_of(kind) // 8))
+            return builder.ptrtoint(memory, I64)
+
+        return typing.cast(Any, kind).compiled(), codegen
+
+    return room

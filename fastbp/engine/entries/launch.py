@@ -11,25 +11,35 @@ import threading
 from typing import Any
 
 import numpy as np
-from numba import prange
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import call, cycles, fetch_add, publish, room, yield_core
+from fastbp.engine.compile.intrinsics import (
+    call,
+    cycles,
+    fetch_add,
+    leave_python,
+    peek,
+    publish,
+    return_to_python,
+    room,
+    yield_core,
+)
 from fastbp.engine.compile.jit import inner
-from fastbp.engine.compile.struct import Struct, at, size_of, struct, view_of
+from fastbp.engine.compile.struct import Struct, at, room_for, size_of, struct, view_of
 from fastbp.engine.kernels import matmul
 from fastbp.engine.simd.vector import isa
 from fastbp.engine.threads.cores import leave_core, this_core
 from fastbp.engine.threads.runtime import (
     Runtime,
     are_awake,
+    asks,
     gets_a_team,
     note_alone,
     note_team,
     runtime,
     runtime_at,
 )
-from fastbp.engine.threads.team import look_for, most_here
+from fastbp.engine.threads.team import look_for
 
 KERNELS = 8  # a body can know so many others
 
@@ -68,8 +78,20 @@ class Job(Struct):
     links: int
 
 
+@struct
+class Team(Struct):
+    """Workers that need not meet."""
+
+    workers: int
+    work: int  # address of the callback that does a worker's part of the job
+    job: int
+    core: int  # see `_start`
+    begun: int  # address of the count of those who have
+
+
 _WRITTEN = threading.RLock()
 links_at, _job_at = view_of(Links), view_of(Job)
+_team_at, _room_for_team = view_of(Team), room_for(Team)
 
 
 @inner
@@ -80,22 +102,42 @@ def come(begun, core):
     fetch_add(begun, 1)
 
 
-def _split(n, work, job, core):
+@inner
+def _start(table, work, job, core):
     """A team of workers, each of whom does his part; core: where the caller is, who is the first of them, if
-    others may be asleep, or 0. Who is woken there leaves it, which he can only when the first one lets him
-    run."""
-    n, begun = min(n, most_here()), room()
+    others may be asleep, or 0.
+
+    This is what becomes of a `prange`, but that takes 0.25 s to compile, and waits for Python's lock first.
+    """
+    team, begun, first, count, step = _room_for_team(), room(), room(), room(), room()
     publish(begun, 1)
-    for t in prange(n):
-        if core == 0:
-            call(work, (t, n, job))
-        elif t == 0:
-            yield_core()
-            call(work, (t, n, job))
-            look_for(begun, n)
-        else:
-            come(begun, core)
-            call(work, (t, n, job))
+    team.workers, team.work, team.job = min(table.workers, asks(table.threads)), work, job
+    team.core, team.begun = core, begun
+    # Numba's threads share the places of an array of so many, and each is told where his places begin: the
+    # array lies at address 0, a byte each, so that is their number.
+    publish(first, 0)
+    publish(count, team.workers)
+    publish(step, 1)
+    state = leave_python()
+    call(table.parallel_for, (table.part, first, count, step, team.here, 0, 1, asks(table.threads)))
+    return_to_python(state)
+
+
+def _part(firsts, counts, steps, address):
+    """What one of Numba's threads does: the parts of one worker, or of some. Who is woken on the core of the
+    first one leaves it, which he can only when that one lets him run."""
+    team, t = _team_at(address), peek(firsts, 0)
+    last = t + peek(counts, 0)
+    while t < last:
+        if team.core != 0:
+            if t == 0:
+                yield_core()
+            else:
+                come(team.begun, team.core)
+        call(team.work, (t, team.workers, team.job))
+        if team.core != 0 and t == 0:
+            look_for(team.begun, team.workers)
+        t += 1
 
 
 def _launch(job, nanoseconds):
@@ -107,8 +149,13 @@ def _launch(job, nanoseconds):
         note_alone(table, began)
         return
     core = np.int64(0) if are_awake(table, began) else this_core()
-    call(table.split, (table.workers, links.body, job, core))
+    _start(table, links.body, job, core)
     note_team(table, began, nanoseconds)
+
+
+def part() -> int:
+    """What Numba's threads are given."""
+    return jit.address_of("kernels-part", jit.void(4), lambda: _part, driver=True)
 
 
 def launch() -> int:
@@ -139,7 +186,7 @@ def link_launch(memory: np.ndarray[Any, Any]) -> None:
     table.runtime = runtime()
     of_process = at(Runtime, table.runtime)
     if of_process.workers > 1:
-        of_process.split = jit.address_of("kernels-split", jit.void(4), lambda: _split, parallel=True)
+        of_process.part = part()
     entry = launch()
     with _WRITTEN:
         table.launch = entry

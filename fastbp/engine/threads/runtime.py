@@ -13,6 +13,7 @@ from functools import cache
 
 import numba
 import numpy as np
+from llvmlite.binding import address_of_symbol
 from numpy.typing import NDArray
 
 from fastbp.engine.compile.intrinsics import I64, cycles
@@ -51,7 +52,9 @@ class Runtime(Struct):
     """What this process can do; there is one."""
 
     workers: int  # of a team; 1: there is none
-    split: int  # address of the callback that starts a team of workers that need not meet, once there is one
+    parallel_for: int  # address of the function by which Numba's threads are called
+    threads: int  # and of the one that says how many the caller may have
+    part: int  # of the callback that they are given (see entries/launch.py), once there is one
     in_parallel: int  # address of a function that says whether a parallel region runs around the caller
     owed: int  # jobs are done alone that take so many cycles, since a team was late
     debt: int  # how many they were at first
@@ -70,7 +73,7 @@ runtime_at = view_of(Runtime)
 
 if numba.config.DISABLE_JIT:
 
-    def _asks(function):
+    def asks(function):
         return 0
 
 else:
@@ -78,7 +81,7 @@ else:
     from numba.extending import intrinsic
 
     @intrinsic
-    def _asks(typingctx, function):
+    def asks(typingctx, function):
         """What the C function of no arguments at that address returns."""
 
         def codegen(context, builder, signature, values):
@@ -102,7 +105,7 @@ def gets_a_team(runtime, now, kind, nanoseconds):
     that tells jobs apart."""
     if runtime.workers <= 1 or nanoseconds < runtime.least:
         return False
-    if runtime.in_parallel != 0 and _asks(runtime.in_parallel) != 0:
+    if runtime.in_parallel != 0 and asks(runtime.in_parallel) != 0:
         return False
     if runtime.owed > 0:
         return False
@@ -171,6 +174,8 @@ def runtime() -> int:
         # Nested regions end the process in workqueue, and there is no way to know of one.
         if team.threading_layer() != "workqueue":
             table.in_parallel = _question()
+            table.parallel_for = address_of_symbol("numba_parallel_for")
+            table.threads = address_of_symbol("get_num_threads")
             table.workers = int(numba.config.NUMBA_NUM_THREADS)
             table.least, table.worth = min(FOR_EACH * table.workers, TEAM_NANOSECONDS), WORTH_NANOSECONDS
             table.sure = SURE_NANOSECONDS
