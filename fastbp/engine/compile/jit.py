@@ -12,6 +12,7 @@ import contextvars
 import ctypes
 import gc
 import threading
+import types as types_of_python
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -61,7 +62,7 @@ def address_of(
                 return _AsPython(make(), signature)
             pipeline = {} if parallel else linked.AS_IT_IS if as_it_is else linked.OF_CALLBACKS
             options = OPTIONS | {"parallel": True} if parallel else OPTIONS
-            return _Callback(key, make(), signature, options, **pipeline)
+            return _Callback(key, _named(make(), key), signature, options, **pipeline)
 
         missing = _ahead.get()
         if missing is not None:
@@ -86,6 +87,24 @@ def ahead(ask: Callable[[], object]) -> bool:
     context.run(_ahead.set, missing)
     context.run(ask)
     return not missing
+
+
+def _named(function: Callable[..., Any], key: str) -> Callable[..., Any]:
+    """The same function under a name of its own, which is that of its machine code.
+
+    Many are made by one line of Python. Numba tells them apart by numbers, which it counts in each process:
+    another process gives the same number to another function, and where a third one finds both in the cache
+    and has them loaded before it asks where they are, it would get one of them for both.
+    """
+    twin = types_of_python.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    twin.__module__, twin.__qualname__ = function.__module__, f"{function.__qualname__}.{key}"
+    return twin
 
 
 class _Callback(CFunc):

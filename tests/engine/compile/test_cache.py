@@ -272,3 +272,15 @@ def test_a_damaged_file_is_written_again(copy, tmp_path):
         )
         > 50
     )
+
+
+@pytest.mark.parametrize("order", ["1 2", "2 1"])
+def test_callbacks_that_other_processes_compiled_are_not_mixed_up(tmp_path, order):
+    """What one line makes has one name in Numba but for a number, which each process counts for itself."""
+    program = PACKAGE.parent / "tests" / "programs" / "names_of_callbacks.py"
+
+    def run(*numbers):
+        return python(program, *numbers, NUMBA_CACHE_DIR=str(tmp_path)).split()
+
+    assert run("1") == ["1"] and run("2") == ["2"]
+    assert run(*order.split()) == order.split()
