@@ -58,7 +58,6 @@ from fastbp.engine.worker.partition import (
     width_for,
 )
 from fastbp.engine.worker.update import sweep_of, update_biases, update_panels, update_rows
-from fastbp.pages import LINE
 
 # Rows of a batch from which copies pay.
 CROWDED_ROWS = 64
@@ -256,7 +255,7 @@ def prepare_forward(plan: Plan) -> None:
     more.panels = max(1, min(2 * ROOM // more.pair, first.panels) // 2) * 2
     more.own = more.panels // 2 * more.pair
     more.packed = plan.memory.new(workers * more.own)
-    more.row = first.blocks.row + LINE
+    more.row = first.blocks.row + ALIGNED
     more.own_rows = min(plan.design.batch, 1 + BLOCK // first.blocks.row) * more.row
     more.rows = plan.memory.new(workers * more.own_rows)
     table.phases.run_forward = jit.address_of(
@@ -272,7 +271,9 @@ def prepare_backward(plan: Plan) -> None:
     if crowded or (first.fan_in >= MANY_SLIVERS * height and design.batch >= plan.table.packing_rows):
         more.pack_slivers, more.sliver_row = copies.pack_slivers(design.dtype.name), height * itemsize
         # Behind the last row there is room for a vector more; an odd number of lines from one to the next.
-        more.sliver = (design.batch * more.sliver_row + design.vector) // (2 * LINE) * (2 * LINE) + 3 * LINE
+        more.sliver = (design.batch * more.sliver_row + design.vector) // (2 * ALIGNED) * (
+            2 * ALIGNED
+        ) + 3 * ALIGNED
         more.own_slivers = -(-first.fan_in // height) * more.sliver
         more.slivers = plan.memory.new(most_workers() * more.own_slivers)
     first.delta = first.dz = first.a

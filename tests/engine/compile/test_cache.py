@@ -274,13 +274,31 @@ def test_a_damaged_file_is_written_again(copy, tmp_path):
     )
 
 
+# Callbacks that one line makes: compiles or loads all that are named, and prints what each writes.
+NAMED = """if True:
+    import ctypes, sys, numpy
+    from fastbp.engine.compile import jit
+    from fastbp.engine.simd import emit
+    from fastbp.engine.simd.vector import I64
+    def writes(number):
+        def code(b, args):
+            b.store(I64(number), b.inttoptr(args[0], I64.as_pointer()))
+        return emit.compile_block(f"test-writes-{number}", "float32", 1, code)
+    numbers = [int(number) for number in sys.argv[1:]]
+    jit.ahead(lambda: [writes(number) for number in numbers])  # all are there before one is asked for
+    for number in numbers:
+        found = numpy.zeros(1, "i8")
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(writes(number))(found.ctypes.data)
+        print(found[0])
+"""
+
+
 @pytest.mark.parametrize("order", ["1 2", "2 1"])
 def test_callbacks_that_other_processes_compiled_are_not_mixed_up(tmp_path, order):
     """What one line makes has one name in Numba but for a number, which each process counts for itself."""
-    program = PACKAGE.parent / "tests" / "programs" / "names_of_callbacks.py"
 
     def run(*numbers):
-        return python(program, *numbers, NUMBA_CACHE_DIR=str(tmp_path)).split()
+        return python("-c", NAMED, *numbers, NUMBA_CACHE_DIR=str(tmp_path)).split()
 
     assert run("1") == ["1"] and run("2") == ["2"]
     assert run(*order.split()) == order.split()
