@@ -122,7 +122,7 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
         start = bias + at if bias != 0 else bias
         _few_columns(A, (a, b + at, start, c + at), (rows, depth, rest), columns)
     if whole > 0:
-        way = way_of(PLAIN, (rows, depth, whole), lanes(A), size, two_passes())
+        way = way_of(PLAIN, (rows, depth, whole), lanes(A), size)
         numbers = (PLAIN, a, b, bias, c, rows, depth, whole, columns)
         run_product("product", A, _nanoseconds(A, rows, depth, whole), numbers, way)
 
@@ -203,7 +203,7 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
         else:
             run("narrow_at_b", like, nanoseconds, numbers)
     if whole > 0:
-        way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size, two_passes())
+        way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
         numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
         run_product("product_at_b", like, _nanoseconds(like, rows, depth, whole), numbers, way)
 

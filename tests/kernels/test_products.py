@@ -44,8 +44,6 @@ LARGE = [
     (7, 65, 300),  # four panels at a time, and some left
     (90, 700, 310),  # a B that is packed
     (330, 800, 257),
-    (300, 3, 62),  # four panels of a tall C, of few k
-    (20, 700, 800),  # a very large B
     (270, 9, 500),  # a C that is written some rows at a time
     (700, 300, 6),  # dot products with an A that takes several blocks
 ]

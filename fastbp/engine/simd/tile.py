@@ -247,9 +247,12 @@ class Tile:
             step = I64(ops.itemsize) if self.along == ALONG_K else self.v["a_stride"]
             pa = [b.add(row, step) for row in pa]
             k, pb = b.sub(k, I64(1)), b.add(pb, self.v["b_k"])
-            if together > 1:  # (else LLVM keeps more addresses than there are registers)
+            # (LLVM would keep more addresses than there are registers: one of each row, and what is common to
+            # them, where it knows that they go on alike.)
+            if together > 1:
                 pb = opaque(b, pb)
-                pa = pa if self.along == ALONG_K else [opaque(b, row) for row in pa]
+            if (self.along == ALONG_K) == (together == 1):
+                pa = [opaque(b, row) for row in pa]
         for phi, value in ((here.k, k), *zip(here.a, pa, strict=True), (here.b, pb)):
             phi.add_incoming(value, body)
         for ij in self.cells:

@@ -63,9 +63,6 @@ PACKED = 6
 PACKING_ROWS, SMALL, WIDE_SMALL, LARGE = 30, 24 * 1024, 512 * 1024, 384 * 1024
 # So few rows read B where it lies: two tiles of them.
 FEW, WIDE_FEW = 12, 28
-# And so few do of A @ B where B has so many bytes and a core has two units for whole vectors: it waits for
-# B's lines, which are on a page each (20 x 1024 x 1024 took 1.5 times as long as packed).
-FAST_FEW, BEYOND = 14, 2 * 1024 * 1024
 # Up to so many k sweep along the rows of B, where it has so many panels, with more rows than one sweep takes
 # more. And so many rows do where B has more panels than that: the microkernel has two sums in each.
 SWEPT_DEPTH, SWEPT_PANELS_OF_FEW, SWEPT_PANELS = 8, 3, 5
@@ -184,21 +181,16 @@ def way_of_dots(shape, lanes, two_passes):
 
 
 @inner
-def way_of(kind, shape, lanes, size, two_passes):
-    """How a product is done. (Numbers are the same in any way.) shape: rows, depth, columns; two_passes: see
-    `Isa`."""
+def way_of(kind, shape, lanes, size):
+    """How a product is done. (Numbers are the same in any way.) shape: rows, depth, columns."""
     rows, depth, columns = shape
     panels = (columns + lanes - 1) // lanes
     if kind == B_TRANSPOSED:
         return ANY_WAY
     least = SWEPT_PANELS_OF_FEW if rows <= row_sweep.MOST else SWEPT_PANELS
-    if rows * columns * size >= ALONG:  # a C that does not stay in the first-level cache
-        least = min(least, SWEPT_PANELS - 1)
     if (depth <= SWEPT_DEPTH and panels >= least) or (rows <= SWEPT_ROWS and panels > LONG):
         return FEW_ROWS
     few, small = (WIDE_FEW, WIDE_SMALL) if lanes * size >= WIDE else (FEW, SMALL)
-    if lanes * size >= WIDE and kind == PLAIN and not two_passes and depth * columns * size >= BEYOND:
-        few = FAST_FEW
     return IN_PLACE if rows <= few or depth * columns * size < small else ANY_WAY
 
 
@@ -331,8 +323,7 @@ def _product(t, n, address):
     if rows[0] == rows[1] or pairs[0] == pairs[1]:
         return
     panels = panels_of(job, links, pairs)
-    shape = (job.rows, job.depth, job.columns)
-    way = way_of(job.kind, shape, links.lanes, links.itemsize, links.passes > 1)
+    way = way_of(job.kind, (job.rows, job.depth, job.columns), links.lanes, links.itemsize)
     if way == IN_PLACE:
         in_place(job, links, rows, panels)
     elif way == FEW_ROWS:
