@@ -10,12 +10,14 @@ from processes import (
     GENERIC,
     GUARDED_CASES,
     NO_JIT,
+    PAIRS,
     SUPPORT,
     WORKQUEUE,
     assert_nothing_outside_is_touched,
     avx2_beside_more,
     on_x86,
     python,
+    tiles_beside_pairs,
 )
 
 from fastbp.engine.kernels import matmul
@@ -75,6 +77,21 @@ def test_core_tests_elsewhere(environment, config):
         assert_same_bits(run_bits(every=71, NUMBA_NUM_THREADS="2", **environment))
         if sys.platform.startswith("linux"):
             assert_nothing_outside_is_touched("after", GUARDED_CASES // 2, len(environment), **environment)
+
+
+@pytest.mark.slow
+@tiles_beside_pairs
+def test_products_of_pairs_where_there_are_tiles():
+    """What CPUs with AVX512_BF16 and no AMX compute, on one that has both."""
+    shown = python("-c", "import fastbp; print(fastbp.show_config()['bfloat16'])", **PAIRS).splitlines()[-1]
+    assert shown == "avx512_bf16"
+    names = "engine/kernels/test_bfloat16.py", "network/test_precision.py"
+    out = python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", *(SUPPORT.parent / name for name in names)),
+        cwd=SUPPORT.parents[1],
+        **PAIRS,
+    )
+    assert re.search(r"\d\d\d passed", out), out
 
 
 @pytest.mark.slow

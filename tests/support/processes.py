@@ -21,6 +21,11 @@ AVX2 = {
     "NUMBA_CPU_FEATURES": "+sse,+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx8,+cx16,+cmov,+fxsr,+mmx,"
     "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe",
 }
+PAIRS = {
+    "NUMBA_CPU_NAME": "cooperlake",
+    "NUMBA_CPU_FEATURES": f"{AVX2['NUMBA_CPU_FEATURES']},+avx512f,+avx512cd,+avx512bw,+avx512dq,+avx512vl,"
+    "+avx512bf16",
+}
 GENERIC = {"NUMBA_CPU_NAME": "generic"}
 WORKQUEUE = {"NUMBA_THREADING_LAYER": "workqueue"}
 NO_JIT = {"NUMBA_DISABLE_JIT": "1"}
@@ -66,4 +71,7 @@ def host_has(*features):
 # Where AVX2 is all that there is, every test is one of AVX2.
 avx2_beside_more = pytest.mark.skipif(
     not host_has("avx2", "fma", "avx512f"), reason="this CPU has no AVX2, or nothing wider"
+)
+tiles_beside_pairs = pytest.mark.skipif(
+    not host_has("avx512bf16", "amx-tile", "amx-bf16"), reason="this CPU has no AMX"
 )
