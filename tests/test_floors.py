@@ -47,6 +47,7 @@ ENGINE = (
     ("kernels",),
     ("worker", "settings"),
     ("memory",),
+    ("pairs",),
     ("tables",),
     ("binding",),
     ("plan",),
