@@ -54,6 +54,7 @@ class Worker:
 
     def seconds(self, budget: float) -> float:
         """Seconds of a step: the median over some ten legs of whole epochs that take `budget` together."""
+        self.run(1)  # after a sleep memory and caches are cold: that is not the time of an epoch
         # Entering a run may take longer than an epoch: only a leg that is long says how many epochs fill one.
         leg, epochs = budget / 10, 1
         while (spent := self._spent(epochs)) < leg / 2:
