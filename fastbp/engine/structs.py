@@ -281,7 +281,7 @@ class Plan(Struct):
     vector: int  # bytes
     itemsize: int
     many_registers: int  # whether there are 32 vector registers
-    rounds: int  # whether products round to bfloat16 what they read, see kernels/bfloat16.py
+    rounds: int  # whether products round to bfloat16 what they read, see kernels/bfloat16/
     keeps_pairs: int  # where they read what was rounded before, rows that stay together, else 0
     tiles: int  # whether these products are of tiles
     kernels: Kernels

@@ -12,9 +12,9 @@ import contextvars
 import ctypes
 import gc
 import threading
-import types as types_of_python
 from collections.abc import Callable
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -96,14 +96,9 @@ def _named(function: Callable[..., Any], key: str) -> Callable[..., Any]:
     another process gives the same number to another function, and where a third one finds both in the cache
     and has them loaded before it asks where they are, it would get one of them for both.
     """
-    twin = types_of_python.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    twin.__module__, twin.__qualname__ = function.__module__, f"{function.__qualname__}.{key}"
+    f = function
+    twin = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    twin.__module__, twin.__qualname__ = f.__module__, f"{f.__qualname__}.{key}"
     return twin
 
 

@@ -305,14 +305,13 @@ def round_rows(address, layer_address, top, bottom, first, panels, deltas):
     p, end = first, first + panels
     while p < end:
         rectangle = Rectangle(top, bottom, p, side_by_side(layer, p, end))
+        there, columns = source + place_of(plan, layer, rectangle), columns_of(plan, layer, rectangle)
         if plan.tiles and not deltas:
-            there = source + place_of(plan, layer, rectangle), row, bottom - top
-            columns = columns_of(plan, layer, rectangle)
-            call(plan.kernels.round_tiles, (there, columns, tiles_at(to, top, p * plan.lanes)))
+            of_tiles = tiles_at(to, top, p * plan.lanes)
+            call(plan.kernels.round_tiles, (there, row, bottom - top, columns, of_tiles))
             p += rectangle.width
             continue
         along = to.along + p * (plan.vector >> 1) + top * to.row if wanted else 0
-        there, columns = source + place_of(plan, layer, rectangle), columns_of(plan, layer, rectangle)
         here = across + panel_in(plan, to.blocks, p) + (top >> 1) * to.blocks.row
         lie = to.blocks.row, rectangle.width, np.int64(0)
         call(plan.kernels.round_pairs, (there, row, bottom - top, columns, along, to.row, here, lie))

@@ -62,8 +62,9 @@ def part_of_rows(plan, rows, worker):
 @inner
 def pieces_of(plan, rows):
     """Into how many pieces rows of a batch can be cut at most."""
-    together = max(1, plan.keeps_pairs)
-    return (rows + together - 1) // together
+    if plan.keeps_pairs == 0:
+        return rows
+    return (rows + plan.keeps_pairs - 1) // plan.keeps_pairs
 
 
 @inner

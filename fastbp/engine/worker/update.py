@@ -154,7 +154,7 @@ def update_by_packed_inputs(plan, layer, x, batch, worker, rectangle):
                     width = min(2, side_by_side(layer, p, q1))
                     inputs = Operand(packed, row, x.group, x.group_bytes)
                     rows_of_w = Rectangle(top, bottom, p, width)
-                    if layer.direct and p + width < q1:
+                    if layer.direct == ADDED and p + width < q1:
                         prefetch_sums(plan, layer, Rectangle(top, bottom, p + width, np.int64(2)))
                     update_rows(plan, layer, inputs, rows_of_piece, worker, rows_of_w, r0)
                     p += width

@@ -151,7 +151,8 @@ def _finish(b: ir.IRBuilder, v: Arguments, columns: int) -> None:
                 ops.store(end(ops.load(place), place), place)
 
 
-def product(*, relu: bool = True) -> int:
-    """(*matmul.ARGUMENTS) -> the compiled product."""
-    name = f"product-of-tiles{'-relu' if relu else ''}"
-    return compile_block(name, "float32", len(ARGUMENTS), lambda b, args: emit_product(b, args, relu=relu))
+def product() -> int:
+    """(*matmul.ARGUMENTS) -> the compiled product; sums may end with the ReLU."""
+    return compile_block(
+        "product-of-tiles", "float32", len(ARGUMENTS), lambda b, args: emit_product(b, args, relu=True)
+    )
