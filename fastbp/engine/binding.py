@@ -193,10 +193,10 @@ class Bound:
         """Have single steps and forward passes of so many rows copy X first, where its rows share cache sets
         and are read often enough."""
         often = min(rows, self.design.batch) >= CROWDED_ROWS and self.layers[0].panels >= CROWDED_PANELS
-        self._gather(often and self._is_crowded, batches=1)
+        self._gather(often and self.is_crowded, batches=1)
 
     @property
-    def _is_crowded(self) -> bool:
+    def is_crowded(self) -> bool:
         """Whether the rows of X share cache sets."""
         return self.design.layer_sizes[0] * self.design.dtype.itemsize % BAD_STRIDE == 0
 
@@ -207,7 +207,7 @@ class Bound:
         return (
             order is not None
             or reads
-            or (self._is_crowded and len(X) >= 8 and not self.design.keeps_pairs)
+            or (self.is_crowded and len(X) >= 8 and not self.design.keeps_pairs)
             or bool(self.table.noise)
         )
 

@@ -267,8 +267,7 @@ def prepare_backward(plan: Plan) -> None:
     """Have `backward` work like this, and leave the first layer's gradient in place."""
     more, design, first = _prepare(plan), plan.design, plan.layers[0]
     height, itemsize = shapes()[int(PAIR)], design.dtype.itemsize
-    crowded = first.fan_in * itemsize % BAD_STRIDE == 0
-    if crowded or (first.fan_in >= MANY_SLIVERS * height and design.batch >= plan.table.packing_rows):
+    if plan.is_crowded or (first.fan_in >= MANY_SLIVERS * height and design.batch >= plan.table.packing_rows):
         more.pack_slivers, more.sliver_row = copies.pack_slivers(design.dtype.name), height * itemsize
         # Behind the last row there is room for a vector more; an odd number of lines from one to the next.
         more.sliver = (design.batch * more.sliver_row + design.vector) // (2 * ALIGNED) * (
