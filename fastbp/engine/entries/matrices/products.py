@@ -69,8 +69,8 @@ SWEPT_DEPTH, SWEPT_PANELS_OF_FEW, SWEPT_PANELS = 8, 3, 5
 SWEPT_ROWS, LONG = 2, 8
 # Bytes of C in one sweep.
 SWEPT = 16 * 1024
-# With more k and rows, columns beyond whole vectors are a product of their own.
-REST_DEPTH, REST_ROWS = 8, 7
+# With more k and rows, columns beyond whole vectors are a product of their own; beyond odd ones with more k.
+REST_DEPTH, ODD_REST_DEPTH, REST_ROWS = 8, 16, 7
 # Up to so many k, what is written of a C of more than so many rows and so many bytes is what takes time: some
 # rows are done at a time, so that a cache line of two panels is still near when the second one writes it.
 # (256 x 9 x 1000 in float64 took 2.4 times as long.)
@@ -151,12 +151,15 @@ def across_pays(shape, two_passes):
 @inner
 def rest_of(kind, shape, lanes):
     """Of A @ B and A.T @ B, how many of the last columns are a product of their own: those that are less than
-    a vector, or beyond whole ones, where a last vector that is moved back takes longer."""
+    a vector, or beyond whole ones, where a last vector that is moved back takes longer. (With an odd one it
+    makes a pair, which takes as long as that one alone: 100 x 20 x 24 took 1.2 times as long.)"""
     rows, depth, columns = shape
     rest = columns % lanes
     if columns < lanes:
         return columns
-    if rest > lanes // 2 or rows <= REST_ROWS or depth <= REST_DEPTH:
+    odd = columns // lanes % 2 == 1
+    most, least = (lanes // 4, ODD_REST_DEPTH) if odd else (lanes // 2, REST_DEPTH)
+    if rest > most or rows <= REST_ROWS or depth <= least:
         return 0
     # (Of A.T @ B with less than a vector of rows, it would be one in narrow vectors, which are of two.)
     return 0 if kind == A_TRANSPOSED and rest == 1 and rows < lanes else rest
