@@ -44,9 +44,9 @@ FORMULAS: dict[str, tuple[int, Callable[..., Vec]]] = {
 # Formulas whose last argument is one number for all.
 WITH_SCALAR = {"sgd_step"}
 
-# Of so many numbers the vectors are written to whole cache lines where there are formulas of a few
-# instructions: NumPy's arrays begin in the middle of one.
-ALIGNED_FROM = 1024
+# From so many vectors on they are written to whole cache lines where there are formulas of a few
+# instructions: NumPy's arrays begin in the middle of one, and a store to two lines takes two.
+ALIGNED_FROM = 4
 # Formulas of a few instructions, which are worth fewer turns of the loop.
 LIGHT = {
     *("identity", "relu", "leaky_relu", "relu_mask", "sigmoid_derivative", "mse_sigmoid_error", "sgd_step"),
@@ -80,7 +80,7 @@ def emit(b: ir.IRBuilder, name: str, dtype: str, numbers: Sequence[ir.Value]) ->
             if name in LIGHT:
                 first = formula(ops, *load(zero))
                 apart = b.and_(b.neg(out), I64(ops.lanes * ops.itemsize - 1))
-                head = b.select(b.icmp_signed(">=", count, I64(ALIGNED_FROM)), apart, zero)
+                head = b.select(b.icmp_signed(">=", count, I64(ALIGNED_FROM * ops.lanes)), apart, zero)
             rest = b.sub(count, b.sdiv(head, size))
 
             def visit(at: ir.Value) -> None:
