@@ -18,7 +18,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CodeLibraryCacheImpl, CompileResultCacheImpl, FunctionCache
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
@@ -70,7 +70,7 @@ class Cache(FunctionCache):
     process compiles for itself.
     """
 
-    _impl_class = CompileResultCacheImpl
+    _impl_class: Any = CompileResultCacheImpl
 
     def __init__(self, py_func: Callable[..., Any], key: str) -> None:
         self._name = repr(py_func)
@@ -119,6 +119,16 @@ class Cache(FunctionCache):
             OSError
         ):  # the disk is full, the folder has become read-only, or something else bears the file's name
             self.disable()
+
+
+class _Libraries(CodeLibraryCacheImpl):
+    _filename_prefix: Any = ""
+
+
+class CallbackCache(Cache):
+    """The same for machine code alone."""
+
+    _impl_class = _Libraries
 
 
 def _digest_of(sig: Any, code: bytes) -> bytes:

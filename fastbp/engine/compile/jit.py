@@ -22,14 +22,18 @@ import numpy
 from numba import config, njit, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from fastbp.engine.compile import linked
 from fastbp.engine.compile.arrays import CallersArray
-from fastbp.engine.compile.cache import Cache
+from fastbp.engine.compile.cache import INSIDES_ARE_KNOWN, Cache, CallbackCache
+from fastbp.engine.compile.direct.library import AsItIs, Callback
+from fastbp.engine.compile.direct.program import Emit, module_of, module_of_code
 from fastbp.engine.compile.lists import WhileHeld
 
-_compiled: dict[str, _Callback | _AsPython] = {}
-_begun: dict[str, _Callback | _AsPython] = {}
+_compiled: dict[str, Any] = {}
+_begun: dict[str, Any] = {}
 _ahead: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("ahead", default=None)
 # What the types of drivers are called in C, for where they run as Python.
 _OF_C: dict[Any, Any] = {
@@ -47,22 +51,25 @@ def address_of(
     *,
     driver: bool = False,
     parallel: bool = False,
+    emit: Emit | None = None,
     as_it_is: bool = False,
 ) -> int:
     """Address of the C callback named `key`, compiled (or loaded from the cache) on first use.
 
     make: returns the Python function; called only when the callback is needed. driver: it calls other jitted
-    functions. parallel: its `prange` loops have threads. as_it_is: LLVM has nothing to make better in it (see
-    `linked.AS_IT_IS`).
+    functions. parallel: its `prange` loops have threads. emit: what writes its code, if that is not to be
+    found in the function's text. as_it_is: LLVM has nothing to make better in it (see `library.AsItIs`).
     """
     if key not in _compiled:
 
-        def made() -> _Callback | _AsPython:
+        def made() -> Any:
             if driver and config.DISABLE_JIT:
                 return _AsPython(make(), signature)
-            pipeline = {} if parallel else linked.AS_IT_IS if as_it_is else linked.OF_CALLBACKS
+            if INSIDES_ARE_KNOWN and not parallel:
+                way = (make(), module_of) if emit is None else (emit, module_of_code)
+                return _Direct(key, way[0], signature, way[1], AsItIs if as_it_is else Callback)
             options = OPTIONS | {"parallel": True} if parallel else OPTIONS
-            return _Callback(key, _named(make(), key), signature, options, **pipeline)
+            return _Callback(key, _named(make(), key), signature, options)
 
         missing = _ahead.get()
         if missing is not None:
@@ -103,30 +110,55 @@ def _named(function: Callable[..., Any], key: str) -> Callable[..., Any]:
 
 
 class _Callback(CFunc):
-    """Numba's, cached, and compiled in two steps."""
+    """Numba's, cached."""
+
+    address = 0
+
+    def __init__(self, key: str, function: Callable[..., Any], signature: Any, options: Any) -> None:
+        super().__init__(function, (signature.args, signature.return_type), {}, options)
+        self._cache = Cache(function, key)
+
+    def begin(self) -> None:
+        """Load it from the cache; if it is not there, compile it."""
+        self._made = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        if self._made is None:
+            self._made = self._compile_uncached()
+            self._cache.save_overload(self._sig, self._made)
+
+    def finish(self) -> None:
+        name = self._made.fndesc.llvm_cfunc_wrapper_name
+        self.address = int(self._made.library.get_pointer_to_function(name))
+
+
+class _Direct:
+    """A callback that comes from its text, or from what emits it, and is compiled in two steps."""
 
     address = 0
 
     def __init__(
-        self, key: str, function: Callable[..., Any], signature: Any, options: Any, **pipeline: Any
+        self, key: str, source: Callable[..., Any], signature: Any, module: Any, library: type[Callback]
     ) -> None:
-        super().__init__(function, (signature.args, signature.return_type), {}, options, **pipeline)
-        self._cache = Cache(function, key)
+        """source: `module` makes an LLVM module of it."""
+        # (The loader knows it by its name, and another process may have compiled it.)
+        self._name, self._source, self._signature = f"cfunc.fastbp.{key}", source, signature
+        self._module, self._library = module, library
+        self._cache = CallbackCache(source, key)
 
     def begin(self) -> None:
         """Load it from the cache; if it is not there, do all that LLVM has no part in."""
-        self._made = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        context = cpu_target.target_context
+        self._made = self._cache.load_overload(self._signature, context)
         self._is_new = self._made is None
         if self._is_new:
-            self._made = self._compile_uncached()
-            if hasattr(self._made.library, "begin"):
-                self._made.library.begin()
+            rtsys.initialize(context)
+            module = self._module(self._name, self._source, self._signature)
+            self._made = self._library(context.codegen(), module, self._name)
+            self._made.begin()
 
     def finish(self) -> None:
         if self._is_new:
-            self._cache.save_overload(self._sig, self._made)
-        name = self._made.fndesc.llvm_cfunc_wrapper_name
-        self.address = int(self._made.library.get_pointer_to_function(name))
+            self._cache.save_overload(self._signature, self._made)
+        self.address = int(self._made.get_pointer_to_function(self._name))
 
 
 class _AsPython:
@@ -144,7 +176,7 @@ class _AsPython:
         """Nothing."""
 
 
-def _begin(key: str, make: Callable[[], _Callback | _AsPython]) -> None:
+def _begin(key: str, make: Callable[[], Any]) -> None:
     with global_compiler_lock:
         if key not in _compiled and key not in _begun:
             callback = make()
@@ -152,7 +184,7 @@ def _begin(key: str, make: Callable[[], _Callback | _AsPython]) -> None:
             _begun[key] = callback
 
 
-def _finish(key: str, make: Callable[[], _Callback | _AsPython]) -> None:
+def _finish(key: str, make: Callable[[], Any]) -> None:
     with global_compiler_lock:
         if key in _compiled:  # by another thread
             return

@@ -28,7 +28,6 @@ class Made(NamedTuple):
     """What LLVM has made of a module."""
 
     object_file: bytes
-    globals: list[str]  # names of its global variables
 
 
 def _cores() -> int:
@@ -88,7 +87,6 @@ def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
 def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> Made:
     module = binding.parse_bitcode(bitcode, binding.create_context())
     _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
-    names = [variable.name for variable in module.global_variables]
     with ffi.OutputString() as error:
         buffer = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
         if not buffer:
@@ -97,7 +95,7 @@ def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> Made:
         code = string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
     finally:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
-    return Made(code, names)
+    return Made(code)
 
 
 def _unlocked(name: str) -> Any:

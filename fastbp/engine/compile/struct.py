@@ -70,15 +70,25 @@ class _Fields(AttributeTemplate):
 def _load(context, builder, struct, value, name):
     if name == "here":
         return value
+    return load_field(builder, struct, value, name)
+
+
+def load_field(builder, struct, address, name):
+    """In compiled code: a field of the struct at an address."""
     offset, kind = struct.fields[name]
-    at = builder.add(value, I64(offset))
+    at = builder.add(address, I64(offset))
     return at if isinstance(kind, StructType) else builder.load(builder.inttoptr(at, I64.as_pointer()))
 
 
 @lower_setattr_generic(StructType)
 def _store(context, builder, signature, values, name):
-    struct, value = values
-    at = builder.add(struct, I64(signature.args[0].fields[name][0]))
+    address, value = values
+    store_field(builder, signature.args[0], address, name, value)
+
+
+def store_field(builder, struct, address, name, value):
+    """In compiled code: an integer becomes that field of the struct at an address."""
+    at = builder.add(address, I64(struct.fields[name][0]))
     builder.store(value, builder.inttoptr(at, I64.as_pointer()))
 
 

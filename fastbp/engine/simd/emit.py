@@ -43,7 +43,7 @@ def compile_block(
         exec(compile(f"def body({names}): code(({names},))", __file__, "exec"), scope)
         return scope["body"]
 
-    return jit.address_of(f"{key}-{dtype}", jit.void(count), make, as_it_is=as_it_is)
+    return jit.address_of(f"{key}-{dtype}", jit.void(count), make, emit=emit, as_it_is=as_it_is)
 
 
 def bits_for(b: ir.IRBuilder, number: ir.Value) -> ir.Value:

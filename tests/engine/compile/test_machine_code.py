@@ -13,11 +13,12 @@ from llvmlite.binding import ffi
 from numba import config
 
 import fastbp
-from fastbp.engine.compile import jit, linked, machine_code
+from fastbp.engine.compile import jit, machine_code
+from fastbp.engine.compile.direct.library import Callback
 from fastbp.engine.compile.intrinsics import call, observe, publish, room
 
 pytestmark = pytest.mark.skipif(
-    config.DISABLE_JIT or not linked.OF_CALLBACKS, reason="nothing is compiled by threads of its own"
+    config.DISABLE_JIT or not jit.INSIDES_ARE_KNOWN, reason="nothing is compiled by threads of its own"
 )
 
 
@@ -117,7 +118,7 @@ def test_what_fails_in_the_other_thread_is_raised_where_it_is_asked_for(monkeypa
         raise MemoryError("none left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(linked._Callback, "_passes", fail)
+        patch.setattr(Callback, "_passes", fail)
         _ahead("test-fails")
         with pytest.raises(MemoryError, match="none left"):
             _address("test-fails")
@@ -155,25 +156,10 @@ def test_the_cache_has_machine_code_and_the_name_of_its_entry(empty_cache):
     own = jit._compiled.pop("test-cached")
     loaded = _address("test-cached")
     assert jit._compiled["test-cached"] is not own and loaded != address and _of(loaded, 7) == 14
-    (entry,) = jit._compiled["test-cached"]._made.library._shared_module.functions
-    assert entry.name.startswith(linked.ENTRY)
+    (entry,) = jit._compiled["test-cached"]._made._shared_module.functions
+    assert entry.name == "cfunc.fastbp.test-cached"
     (instruction,) = (i for block in entry.blocks for i in block.instructions)
     assert instruction.opcode == "unreachable"
-
-
-def test_nobody_links_a_callback():
-    _address("test-unlinked")
-    with pytest.raises(RuntimeError, match="by their addresses"):
-        jit._compiled["test-unlinked"]._made.library._get_module_for_linking()
-
-
-def test_addresses_of_the_process_are_not_cached(empty_cache, monkeypatch):
-    made = machine_code._make
-    name = f"{linked.DYNAMIC}.0"
-    monkeypatch.setattr(machine_code, "_make", lambda *how: made(*how)._replace(globals=[name]))
-    with pytest.warns(Warning, match="dynamic globals"):
-        address = _address("test-dynamic")
-    assert _of(address, 6) == 12 and not list(empty_cache.rglob("fastbp-test-dynamic-*"))
 
 
 def test_llvmlite_keeps_its_functions_where_they_are_looked_for():
