@@ -22,7 +22,7 @@ def show_config() -> dict[str, Any]:
     from numba.core.registry import cpu_target
 
     from fastbp.engine import plan
-    from fastbp.engine.compile import cache
+    from fastbp.engine.compile import cache, jit
     from fastbp.engine.kernels import matmul
     from fastbp.engine.kernels.bfloat16 import products
     from fastbp.engine.simd import vector
@@ -58,6 +58,7 @@ def show_config() -> dict[str, Any]:
         "cache": folder or "none: no folder can be written to, every process compiles for itself",
         "cache_writable": folder is not None,
         "engine_sources": cache.source_digest(),
+        "callbacks_from": jit.callbacks_from(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(("NUMBA_", "OMP_"))},
     }
     for name, value in config.items():

@@ -7,7 +7,7 @@ from processes import python
 import fastbp
 import fastbp.reference
 from fastbp import show_config
-from fastbp.engine.compile import cache
+from fastbp.engine.compile import cache, jit
 from fastbp.engine.simd import vector
 
 
@@ -29,6 +29,7 @@ def test_show_config(capsys):
     assert config["fastbp"] == fastbp.__version__
     assert config["vector_bits"] == 8 * vector.isa().bytes
     assert config["engine_sources"] == cache.source_digest()
+    assert config["callbacks_from"] == jit.callbacks_from()
     assert 1 <= config["threads"] <= config["threads_of_numba"]
     assert fastbp.reference.show_config is show_config
 

@@ -10,6 +10,7 @@ import hashlib
 import pathlib
 import pickle
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from functools import cache
@@ -31,18 +32,34 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[2]  # the folder fastbp
+ENDING = pathlib.Path(__file__).suffix  # ".pyc" where bytecode is all that there is, as in a frozen program
+_IMPORTED = time.time()
 
 
 def compiled_sources() -> list[pathlib.Path]:
     """The files that compiled code comes from: the engine, and the definitions whose constants it takes
     over."""
-    definitions = [PACKAGE / "activations.py", PACKAGE / "losses.py", *(PACKAGE / "formulas").glob("*.py")]
+    of_package = (PACKAGE / f"{name}{ENDING}" for name in ("activations", "losses"))
+    definitions = [*of_package, *(PACKAGE / "formulas").glob(f"*{ENDING}")]
     folders = (PACKAGE / "engine", PACKAGE / "kernels")
-    return sorted([*(path for folder in folders for path in folder.rglob("*.py")), *definitions])
+    return sorted([*(path for folder in folders for path in folder.rglob(f"*{ENDING}")), *definitions])
+
+
+def sources_changed() -> bool:
+    """Whether they may be others by now than this process has imported: a new version was installed, or
+    somebody edits. Then nothing that it compiles is for processes that import them now, nor theirs for it."""
+    changes = (max(stat.st_mtime, stat.st_ctime) for stat in map(pathlib.Path.stat, compiled_sources()))
+    return any(changed > _IMPORTED for changed in changes)
 
 
 @cache
 def source_digest() -> str:
+    """The digest in the names of the process's files, which is nobody else's where sources have changed."""
+    digest = digest_of_sources()
+    return uuid.uuid4().hex[:16] if sources_changed() else digest
+
+
+def digest_of_sources() -> str:
     """A digest of everything that compiled code depends on besides its signature."""
     versions = (
         sys.implementation.cache_tag,
@@ -109,7 +126,7 @@ class Cache(FunctionCache):
         return self._impl.rebuild(target_context, pickle.loads(code))
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        if not self._enabled or not self._impl.check_cachable(data):
+        if not self._enabled or sources_changed() or not self._impl.check_cachable(data):
             return
         code = dumps(self._impl.reduce(data))
         try:

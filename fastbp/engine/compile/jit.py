@@ -27,9 +27,10 @@ from numba.core.runtime import rtsys
 
 from fastbp.engine.compile import linked
 from fastbp.engine.compile.arrays import CallersArray
-from fastbp.engine.compile.cache import INSIDES_ARE_KNOWN, Cache, CallbackCache
+from fastbp.engine.compile.cache import ENDING, INSIDES_ARE_KNOWN, Cache, CallbackCache, sources_changed
 from fastbp.engine.compile.direct.library import AsItIs, Callback
 from fastbp.engine.compile.direct.program import Emit, module_of, module_of_code
+from fastbp.engine.compile.direct.text import NoText
 from fastbp.engine.compile.lists import WhileHeld
 
 _compiled: dict[str, Any] = {}
@@ -141,6 +142,7 @@ class _Direct:
         """source: `module` makes an LLVM module of it."""
         # (The loader knows it by its name, and another process may have compiled it.)
         self._name, self._source, self._signature = f"cfunc.fastbp.{key}", source, signature
+        self._key = key
         self._module, self._library = module, library
         self._cache = CallbackCache(source, key)
 
@@ -154,6 +156,11 @@ class _Direct:
             module = self._module(self._name, self._source, self._signature)
             self._made = self._library(context.codegen(), module, self._name)
             self._made.begin()
+
+    def from_bytecode(self) -> _Callback:
+        """The same by Numba, for who has no text of it."""
+        key = f"{self._key}-bytecode"
+        return _Callback(key, _named(self._source, key), self._signature, OPTIONS)
 
     def finish(self) -> None:
         if self._is_new:
@@ -176,11 +183,26 @@ class _AsPython:
         """Nothing."""
 
 
+def callbacks_from() -> str:
+    """What callbacks are compiled from, and why not from their texts."""
+    if not INSIDES_ARE_KNOWN:
+        return "bytecode: the insides of this version of Numba are not known"
+    if ENDING != ".py":
+        return "bytecode: there are no sources"
+    if sources_changed():
+        return "bytecode where texts have changed since the import; what is compiled now is not kept"
+    return "their texts"
+
+
 def _begin(key: str, make: Callable[[], Any]) -> None:
     with global_compiler_lock:
         if key not in _compiled and key not in _begun:
             callback = make()
-            callback.begin()
+            try:
+                callback.begin()
+            except NoText:
+                callback = callback.from_bytecode()
+                callback.begin()
             _begun[key] = callback
 
 

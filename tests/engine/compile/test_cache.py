@@ -1,6 +1,7 @@
 """What is compiled once and kept: edits, other CPUs, read-only installations, processes at once."""
 
 import ast
+import compileall
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from fastbp.engine.compile import cache
 
 # Two of the public kernels, which are compiled in two seconds. How it is with whole trainings: test_structs.
 SIGMOID = "print(hashlib.sha256(kernels.sigmoid(numpy.ones((4, 3)))).hexdigest())"
-KERNELS = "import hashlib, numpy; from fastbp import kernels"
+KERNELS = "import hashlib, numpy, fastbp; from fastbp import kernels"
 
 # Compiles a callback and a function for Python, which takes a second instead of ten.
 PARTS = """if True:
@@ -68,6 +69,54 @@ def test_an_edit_is_seen_by_the_next_process(copy, tmp_path):
     assert files(tmp_path / "cache") == with_both  # nothing was compiled anew
 
 
+# Stands between the import and the first use of a kernel: other sources are installed meanwhile.
+EDIT = """
+import pathlib, fastbp
+path = pathlib.Path(fastbp.__file__).parent / {!r}
+path.write_text(path.read_text().replace({!r}, {!r}))
+"""
+SUMS = "print(kernels.bias_sums(numpy.arange(800.0).reshape(20, 40)).sum())"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path, old, new, use",
+    [
+        ("engine/simd/vector.py", "self._exp_of_rest(r), 1.0))", "self._exp_of_rest(r), 1.5))", SIGMOID),
+        ("engine/entries/elementwise.py", "rows - i * job.block)", "rows - i * job.block) - 1", SUMS),
+    ],
+    ids=["what is emitted", "a text"],
+)
+def test_a_process_whose_sources_change_has_what_it_imported(copy, tmp_path, path, old, new, use):
+    """Between its import and its first call another version is installed: it compiles its own one, for itself
+    alone, and gets nothing of the other one's."""
+    edited_meanwhile = f"{KERNELS}\n{EDIT.format(path, old, new)}\n{use}"
+    first = copy(f"{KERNELS}\n{use}")
+    cached = files(tmp_path / "cache")
+    assert copy(edited_meanwhile) == first
+    assert files(tmp_path / "cache") == cached
+    second = copy(f"{KERNELS}\n{use}")
+    assert second != first
+    source = tmp_path / "site" / "fastbp" / path
+    source.write_text(source.read_text().replace(new, old))
+    assert copy(edited_meanwhile) == first  # and what is cached of the other version is not for it
+
+
+@pytest.mark.slow
+def test_without_sources_everything_is_compiled_from_bytecode(copy, tmp_path):
+    """As in a program that somebody froze."""
+    code = f"{KERNELS}\n{SIGMOID}\n{SUMS}\nfastbp.show_config()"
+    first = copy(code).splitlines()[:2]
+    package = tmp_path / "site" / "fastbp"
+    compileall.compile_dir(package, quiet=1, legacy=True)
+    for path in package.rglob("*.py"):
+        path.unlink()
+    for _ in range(2):  # compiled, and from the cache
+        printed = copy(code).splitlines()
+        assert printed[:2] == first
+        assert any("bytecode: there are no sources" in line for line in printed)
+
+
 @on_x86
 def test_cpus_share_a_cache(copy, tmp_path):
     """A folder on a network drive, two machines: each finds its own code."""
@@ -85,10 +134,11 @@ def test_every_source_counts(tmp_path, monkeypatch):
     """The digest in the cache's file names changes with each file that compiled code comes from only."""
     package = tmp_path / "fastbp"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    of_process = cache.source_digest()
     monkeypatch.setattr(cache, "PACKAGE", package)
-    digest = cache.source_digest.__wrapped__
+    digest = cache.digest_of_sources
     original = digest()
-    assert original == cache.source_digest() == digest()
+    assert original == of_process == digest()
     (package / "engine" / "notes.txt").write_text("not a source")
     for other in ("model.py", "cli/main.py", "training/run.py"):
         (package / other).write_text("# edited\n")

@@ -92,6 +92,7 @@ class _Body(Expressions):
         self._stores: Counter[str] = Counter()
         self._ends: Ends = []  # of the function: where it returns, and what
         self._loops: list[tuple[ir.Block, ir.Block, set[str]]] = []  # where they go on, and end; names read
+        self._breaks = 0  # out of loops
         self._open = True  # whether something can come here
 
     def called(self, function: Callable[..., Any], arguments: list[Value]) -> Value:
@@ -285,7 +286,6 @@ class _Body(Expressions):
         """The body of a loop. Returns whether it breaks out of it."""
         self.b.position_at_end(body)
         self._loops.append((again, after, set()))
-        self._breaks = getattr(self, "_breaks", 0)
         before = self._breaks
         with self._names_within():
             self._suite(suite)

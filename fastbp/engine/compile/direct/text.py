@@ -12,14 +12,18 @@ from typing import Any
 Place = tuple[int, str]  # the first line, decorators included, and the name
 
 
+class NoText(Exception):
+    """A function's text is not there, or is another one than it was when it was imported."""
+
+
 @cache
 def text_of(function: Callable[..., Any]) -> ast.FunctionDef:
-    """The function's definition. RuntimeError where the file has another one since it was imported."""
+    """The function's definition; NoText."""
     code = function.__code__
     texts, codes = _definitions(code.co_filename)
     place = code.co_firstlineno, code.co_name
     if codes.get(place) != code:
-        raise RuntimeError(f"{code.co_filename} has changed since {code.co_name} was imported from it")
+        raise NoText(f"{code.co_filename} has no text, or another one, of {code.co_name}")
     return texts[place]
 
 
