@@ -25,7 +25,7 @@ from fastbp.engine.kernels import (
 )
 from fastbp.engine.kernels.bfloat16 import amx, products, rounding
 from fastbp.engine.kernels.random import dropout, noise
-from fastbp.engine.memory import FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
+from fastbp.engine.memory import APART, FEW_ROWS, GROUP, SINGLE_ROWS, Design, Memory, most_workers
 from fastbp.engine.simd import philox
 from fastbp.engine.simd.vector import isa
 from fastbp.engine.structs import (
@@ -180,7 +180,7 @@ def _sizes(layer: Layer, design: Design, i: int) -> None:
     most = MOST_VECTORS if design.rounds else GROUP
     group = layer.panels if design.batch <= FEW_ROWS else min(most, layer.panels)
     layer.blocks.group, layer.blocks.row = group, group * design.vector
-    layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row
+    layer.blocks.group_bytes = design.rounded_batch * layer.blocks.row + design.apart(i + 1)
 
 
 def _parameters(layer: Layer, design: Design, i: int, w: int, wt: int) -> None:
@@ -194,8 +194,7 @@ def _parameters(layer: Layer, design: Design, i: int, w: int, wt: int) -> None:
     if i < design.normalised:
         layer.normalisation.gain = w + (design.rounded[i] + 1) * vector
     if design.is_narrow(i):
-        layer.W.panel = layer.fan_out * vector
-        layer.bias.address = w + design.rounded[i] * layer.fan_out * design.dtype.itemsize
+        layer.bias.address = w + layer.in_panels * panel
     elif i > 0:
         layer.WT.address, layer.WT.panel, layer.WT.row = wt, design.rounded[i + 1] * vector, vector
 
@@ -222,7 +221,7 @@ def _narrow(plan: Plan, layer: Layer, design: Design, memory: Memory) -> None:
     layer.narrow = OF_ONE_ROW if design.of_one_row else OF_MANY_ROWS
     layer.blocks.row = itemsize if design.of_one_row else design.rounded_batch * itemsize
     room = design.rounded[-1] if design.of_one_row else layer.fan_out * design.rounded_batch
-    own = -(-room * itemsize // 128) * 128  # pairs of cache lines: no two workers write to neighbouring ones
+    own = -(-room * itemsize // LINE) * LINE + APART  # no two workers write to neighbouring lines
     owners = min(most_workers(), parts)
     layer.z, layer.delta = memory.new(own * owners), memory.new(own * owners)
     layer.a, layer.dz = layer.z, layer.delta
@@ -358,7 +357,7 @@ def blocks(layers: Sequence[Layer], design: Design) -> list[tuple[int, int, int,
     for i, layer in enumerate(layers):
         w, b, panel = layer.W.address, layer.bias.address, layer.W.panel
         if layer.narrow:  # all weights, then all biases
-            found += [(w, vector, 1, (b - w) // vector, 0), (b, vector, 1, layer.panels, 1)]
+            found += [(w, panel, layer.fan_out, layer.in_panels, 0), (b, vector, 1, layer.panels, 1)]
         else:
             found += [(w, panel, design.rounded[i], layer.panels, 0)]
             found += [(b, panel, 1 + (i < design.normalised), layer.panels, 1)]

@@ -83,3 +83,16 @@ def test_a_plan_takes_other_penalties_only_if_it_has_one():
     assert plan.can_be(replace(penalised, l2=0.5)) and not plan.can_be(design)
     assert not plan.can_be(replace(penalised, l2=0.5, batch=9))
     assert Plan(design).can_be(design) and not Plan(design).can_be(replace(design, l2=0.1))
+
+
+@pytest.mark.parametrize("sizes", [(32, 64, 1), (19, 45, 7), (64, 128, 10), (20, 64, 64, 30)])
+def test_panels_of_short_steps_are_apart(sizes):
+    """A core prefetches up to 20 lines beyond what it reads: there is nothing that another worker writes."""
+    design = Design(sizes, ("relu",) * (len(sizes) - 1), "mse", np.dtype(np.float32), "add", 32, "train")
+    plan = Plan(design)
+    for i, layer in enumerate(plan.layers):
+        rows = layer.fan_out if layer.narrow else design.rounded[i] + 1
+        assert layer.W.panel >= rows * design.vector + 20 * 64
+        if not layer.narrow:
+            assert layer.blocks.group_bytes >= 32 * layer.blocks.row + 20 * 64
+    assert replace(design, layer_sizes=(4, 32, 1), activations=("relu", "relu")).apart(1) == 0

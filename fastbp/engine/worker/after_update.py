@@ -29,9 +29,12 @@ def sum_squares(plan, worker):
         layer = layer_at(plan, i)
         out, W = plan.clipping.squares + 8 * layer.first_square, layer.W
         p0, p1 = own_panels(plan, layer, worker)
+        vectors = layer.fan_out  # with bias and gain, except for a narrow layer's
+        if not layer.narrow:
+            vectors = layer.in_panels * plan.lanes + 1 + (layer.normalisation.forward != 0)
         for p in range(p0, p1):
             gradient = W.address + plan.state + p * W.panel
-            call(plan.clipping.sum_squares, (gradient, W.panel // plan.vector, out + 8 * p))
+            call(plan.clipping.sum_squares, (gradient, vectors, out + 8 * p))
         if layer.narrow and worker.t == worker.n - 1:
             biases = layer.bias.address + plan.state
             out += 8 * layer.in_panels
