@@ -49,14 +49,17 @@ def test_least_and_most_of_integers_are_no_functions():
 OF_ANOTHER_VERSION = """
 import numba
 numba.version_info = numba.version_info._replace(short=(0, 1000))
-import numpy as np
-from fastbp import kernels
 from fastbp.engine.compile import front_end
+from fastbp.engine.compile.direct import program
 
 def refuse(*arguments):
     raise AssertionError("what is known of one version was used with another")
 
-front_end.OfNumbers.__init__ = refuse
+front_end.OfNumbers.__init__ = program.module_of = program.module_of_code = refuse
+"""
+PRODUCT = """
+import numpy as np
+from fastbp import kernels
 a = np.arange(36, dtype=np.float32).reshape(6, 6)
 print(kernels.matmul(a, a).tolist() == (a @ a).tolist())
 try:
@@ -67,6 +70,24 @@ except ValueError as error:
 
 
 def test_other_versions_of_numba_do_all_in_their_own_way(tmp_path):
-    out = python("-c", OF_ANOTHER_VERSION, NUMBA_CACHE_DIR=str(tmp_path))
+    out = python("-c", OF_ANOTHER_VERSION + PRODUCT, NUMBA_CACHE_DIR=str(tmp_path))
     product, refusal = out.splitlines()
     assert product == "True" and refusal.startswith("A has shape (6, 6), B has shape (5, 6)")
+
+
+TRAINING = """
+import hashlib
+import numpy as np
+import fastbp
+rng = np.random.default_rng(0)
+X, Y = rng.standard_normal((70, 5), np.float32), rng.random((70, 3), np.float32)
+net = fastbp.MLP([5, 33, 17, 3], seed=0)
+net.fit(X, Y, epochs=2, batch_size=16, optimizer=fastbp.Adam(1e-3), progress=False)
+print(hashlib.sha256(b"".join(map(bytes, (*net.weights, *net.biases)))).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_other_versions_of_numba_train_alike(tmp_path):
+    ours = python("-c", TRAINING)
+    assert python("-c", OF_ANOTHER_VERSION + TRAINING, NUMBA_CACHE_DIR=str(tmp_path)) == ours
