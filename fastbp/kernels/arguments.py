@@ -122,6 +122,17 @@ def _two_passes():
     return lambda: known
 
 
+def masks():
+    """Whether writing with a mask takes no longer than without one."""
+    return isa().masks
+
+
+@overload(masks)
+def _masks():
+    known = isa().masks
+    return lambda: known
+
+
 def alike(text, a, b):
     """In compiled code: ShapeError(text) unless the shapes of two arrays are the same."""
     if a.shape != b.shape:

@@ -60,7 +60,11 @@ KERNELS: dict[str, Parts] = {
         narrow_products.few_columns_body,
         partial(narrow_products.few_columns_of, kind=packed.B_TRANSPOSED),
     ),
-    "narrow_at_b": (narrow_products.narrow_body, narrow_products.narrow_of),
+    "narrow": (narrow_products.narrow_body, partial(narrow_products.narrow_of, kind=packed.PLAIN)),
+    "narrow_at_b": (
+        narrow_products.narrow_body,
+        partial(narrow_products.narrow_of, kind=packed.A_TRANSPOSED),
+    ),
     "across_at_b": (narrow_products.across_body, narrow_products.across_of),
     "softmax": (elementwise.softmax, elementwise.softmax_of),
     "sums": (elementwise.sums, elementwise.sums_of),
@@ -166,30 +170,73 @@ def run(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any) 
     if not isinstance(kernel, types.Literal):
         return None  # Numba asks with literals, too
     lazy = isinstance(like, Borrowed)
-    link = Link(kernel.literal_value, like.dtype.name, lazy)
+    signature = types.void(kernel, like, types.int64, types.UniTuple(types.int64, len(numbers)))
+    return signature, _codegen({0: Link(kernel.literal_value, like.dtype.name, lazy)})
+
+
+@intrinsic(prefer_literal=True)
+def run_one(typingctx: Any, kernels: Any, like: Any, nanoseconds: Any, numbers: Any, which: Any) -> Any:
+    """`run` of one of the kernels "first second ...": which of them, from 0 on."""
+    if not isinstance(kernels, types.Literal):
+        return None
+    lazy, names = isinstance(like, Borrowed), kernels.literal_value.split()
+    links = {i: Link(name, like.dtype.name, lazy) for i, name in enumerate(names)}
+    kinds = (types.int64, types.UniTuple(types.int64, len(numbers)), types.int64)
+    return types.void(kernels, like, *kinds), _codegen(links)
+
+
+@intrinsic(prefer_literal=True)
+def run_product(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any, way: Any) -> Any:
+    """`run` of A @ B or A.T @ B. way: how it is done, see `products.way_of`; from Python, no other is
+    compiled."""
+    if not isinstance(kernel, types.Literal):
+        return None
+    lazy = isinstance(like, Borrowed)
+    ways = WAYS if lazy else {products.ANY_WAY: ""}
+    links = {way: Link(kernel.literal_value + end, like.dtype.name, lazy) for way, end in ways.items()}
+    kinds = (types.int64, types.UniTuple(types.int64, len(numbers)), types.int64)
+    return types.void(kernel, like, *kinds), _codegen(links)
+
+
+def _codegen(kernels: dict[int, Link]) -> Callable[..., Any]:
+    """What makes the code of those."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
-        _emit_run(context, builder, link, values[2], numbers)
+        which = values[4] if len(values) > 4 else _I64(0)
+        _emit_run(context, builder, kernels, which, values[2], numbers)
         return context.get_dummy_value()
 
-    signature = types.void(kernel, like, types.int64, types.UniTuple(types.int64, len(numbers)))
-    return signature, codegen
+    return codegen
 
 
-def _emit_run(
-    context: Any, builder: ir.IRBuilder, link: Link, nanoseconds: ir.Value, numbers: list[ir.Value]
-) -> None:
-    """The code of `run`."""
+def _emit_links(context: Any, builder: ir.IRBuilder, link: Link) -> ir.Value:
+    """Where a kernel's links are."""
     link.make()
     # (Whoever asks for the environment has it among those that are kept with the code.)
     context.get_env_manager(builder).add_const(link)
     name = symbol(link.kernel, link.dtype)
     if name in builder.module.globals:
-        links = builder.module.globals[name]
-    else:
-        links = cgutils.add_global_variable(builder.module, ir.ArrayType(_I64, launch.LINK_FIELDS), name)
-        links.linkage = "external"
+        return builder.module.globals[name]
+    links = cgutils.add_global_variable(builder.module, ir.ArrayType(_I64, launch.LINK_FIELDS), name)
+    links.linkage = "external"
+    return links
+
+
+def _emit_run(
+    context: Any,
+    builder: ir.IRBuilder,
+    kernels: dict[int, Link],
+    which: ir.Value,
+    nanoseconds: ir.Value,
+    numbers: list[ir.Value],
+) -> None:
+    """The code of `run` for one of some kernels: that of the number `which`, or the first one if none is."""
+    (_, link), *others = kernels.items()
+    links = _emit_links(context, builder, link)
+    for number, other in others:
+        here = builder.icmp_signed("==", which, _I64(number))
+        links = builder.select(here, _emit_links(context, builder, other), links)
 
     def address_in(field: int, finder: int) -> ir.Value:
         """The address that stands in that field of the links."""
@@ -225,33 +272,6 @@ def _emit_run(
                     python.restore_thread(others)
 
 
-@intrinsic(prefer_literal=True)
-def run_product(typingctx: Any, kernel: Any, like: Any, nanoseconds: Any, numbers: Any, way: Any) -> Any:
-    """`run` of A @ B or A.T @ B. way: how it is done, see `products.way_of`; from Python, no other is
-    compiled."""
-    if not isinstance(kernel, types.Literal):
-        return None
-    lazy = isinstance(like, Borrowed)
-    ways = WAYS if lazy else {products.ANY_WAY: ""}
-    links = {way: Link(kernel.literal_value + end, like.dtype.name, lazy) for way, end in ways.items()}
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
-        numbers = [builder.extract_value(values[3], i) for i in range(len(signature.args[3]))]
-        end = builder.append_basic_block("done")
-        blocks = {way: builder.append_basic_block(link.kernel) for way, link in links.items()}
-        choice = builder.switch(values[4], next(iter(blocks.values())))  # the first one if no other is it
-        for way, block in blocks.items():
-            choice.add_case(_I64(way), block)
-            builder.position_at_end(block)
-            _emit_run(context, builder, links[way], values[2], numbers)
-            builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    kinds = (types.int64, types.UniTuple(types.int64, len(numbers)), types.int64)
-    return types.void(kernel, like, *kinds), codegen
-
-
 def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int, ...]) -> None:
     memory = _declare(kernel, dtype.dtype.name)
     _find_body(kernel, dtype.dtype.name)
@@ -261,6 +281,10 @@ def _run_as_python(kernel: str, dtype: Any, nanoseconds: int, numbers: tuple[int
 
 if config.DISABLE_JIT:  # for debuggers and coverage: what drives the engine's kernels runs as Python
     run = _run_as_python  # type: ignore[assignment]
+
+    def run_one(kernels: str, like: Any, nanoseconds: int, numbers: tuple[int, ...], which: int) -> None:
+        """The same in Python."""
+        run(kernels.split()[which], like, nanoseconds, numbers)
 
     def run_product(kernel: str, like: Any, nanoseconds: int, numbers: tuple[int, ...], way: int) -> None:
         """The same in Python."""

@@ -12,28 +12,22 @@ from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
 from fastbp.engine.compile.uncounted import counted, uncounted
+from fastbp.engine.entries.matrices.narrow_products import across_pays, narrow_pays
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.engine.entries.matrices.products import (
-    DOTS,
-    TURNED,
-    VECTOR,
-    across_pays,
-    rest_of,
-    way_of,
-    way_of_dots,
-)
+from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, rest_of, way_of, way_of_dots
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
     check,
     kernel,
     lanes,
+    masks,
     no_overlap,
     result,
     span,
     two_passes,
 )
-from fastbp.kernels.linking import run, run_product
+from fastbp.kernels.linking import run_one, run_product
 
 # Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
 # pays.
@@ -97,11 +91,13 @@ def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
     """C = A @ B + bias, of fewer columns than a vector has lanes; addresses: of A, B, the bias or 0, and C;
     row: numbers from a row of B or C to the next."""
     (a, b, bias, c), (rows, depth, columns) = addresses, shape
-    nanoseconds = _nanoseconds(like, rows, depth, columns)
+    kind, which = PLAIN, 0
     if row == 1 and depth >= lanes(like):  # B is the same, transposed
-        run("dots", like, nanoseconds, (B_TRANSPOSED, a, b, bias, c, rows, depth, columns, row))
-    else:
-        run("few_columns", like, nanoseconds, (PLAIN, a, b, bias, c, rows, depth, columns, row))
+        kind, which = B_TRANSPOSED, 2
+    elif columns > 1 and narrow_pays(depth, columns, lanes(like), masks()):
+        which = 1
+    numbers = (kind, a, b, bias, c, rows, depth, columns, row)
+    run_one("few_columns narrow dots", like, _nanoseconds(like, rows, depth, columns), numbers, which)
 
 
 @jit.inner
@@ -133,8 +129,8 @@ def matmul(A: Any, B: Any, out: Any = None) -> Any:
 
     A: (m, k); B: (k, n), of one dtype, float32 or float64, both C-ordered. out: (m, n), for the result; it
     may not share memory with A or B. Returns out, or a new array. Each number is one chain of multiply-adds
-    in the order of k; for fewer columns than a vector has lanes (or so many beyond whole vectors) of partial
-    sums along k, or in tiny products of products that are rounded before they are added.
+    in the order of k; for fewer columns than a vector has lanes (or so many beyond whole vectors) it may be
+    of partial sums along k, or in tiny products of products that are rounded before they are added.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 
@@ -198,10 +194,10 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
         numbers = (A_TRANSPOSED, a, of_b, 0, to, rows, depth, rest, columns)
         if rows == 1:
             _few_columns(like, (a, of_b, np.int64(0), to), (rows, depth, rest), columns)
-        elif rows >= lanes(like) and (rest == 1 or across_pays((rows, depth, rest), two_passes())):
-            run("across_at_b", like, nanoseconds, numbers)
         else:
-            run("narrow_at_b", like, nanoseconds, numbers)
+            pays = rest == 1 or across_pays((rows, depth, rest), lanes(like), masks())
+            across = np.int64(rows >= lanes(like) and pays)
+            run_one("narrow_at_b across_at_b", like, nanoseconds, numbers, across)
     if whole > 0:
         way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
         numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
@@ -266,14 +262,10 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     elif rows > 0 and columns > 0:
         numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns, columns)
         way = way_of_dots((rows, depth, columns), lanes(A), two_passes())
-        if way == DOTS:
-            run("dots", A, _nanoseconds(A, rows, depth, columns), numbers)
-        elif way == VECTOR:
+        which = 1 if way == DOTS else 2 if way == TURNED else 0
+        if way == VECTOR:
             a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
-            numbers = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1, 1)
-            run("few_columns", A, _nanoseconds(A, rows, depth, columns), numbers)
-        elif way == TURNED:
-            run("few_columns_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)
-        else:
-            run("product_a_bt", A, _nanoseconds(A, rows, depth, columns), numbers)
+            numbers, which = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1, 1), 3
+        kernels = "product_a_bt dots few_columns_a_bt few_columns"
+        run_one(kernels, A, _nanoseconds(A, rows, depth, columns), numbers, which)
     return counted(C)

@@ -55,6 +55,7 @@ class Links(Struct):
     itemsize: int
     height: int  # of the tallest microkernel of two vectors
     passes: int  # in which a vector goes through a unit (see `Isa`)
+    masks: int  # whether one is written with a mask (see there)
     k0: int  # addresses of the kernels that the body calls
     k1: int
     k2: int
@@ -173,7 +174,7 @@ def link_body(memory: np.ndarray[Any, Any], body: int, dtype: str, kernels: list
     table = at(Links, memory.ctypes.data)
     table.itemsize = np.dtype(dtype).itemsize
     table.lanes, table.height = isa().bytes // table.itemsize, matmul.shapes()[2]
-    table.passes = isa().passes
+    table.passes, table.masks = isa().passes, isa().masks
     for i, kernel in enumerate(kernels):
         setattr(table, f"k{i}", kernel)
     with _WRITTEN:  # a thread that sees the body sees all of the above

@@ -33,6 +33,12 @@ class Isa:
         """In how many passes a vector goes through a unit."""
         return 2 if self.two_passes else 1
 
+    @property
+    def masks(self) -> bool:
+        """Whether writing with a mask takes no longer than without one. (Zen 4: 18 cycles; AVX2's on Zen 3:
+        12.)"""
+        return self.bytes == 64 and not self.two_passes
+
 
 @cache
 def isa() -> Isa:

@@ -1,11 +1,10 @@
 """Products with fewer columns than a vector has lanes, and those of a few rows with a transposed matrix.
 
-    A @ B      by the rows of B, or several side by side (few_columns.py); of one column and many k dot
-               products (dot_tiles.py)
+    A @ B      by the rows of B, several side by side (few_columns.py), of few k one by one, in vectors that
+               are narrower (narrow_tiles.py); of one column and many k dot products (dot_tiles.py)
     A @ B.T    the same, when B has been turned; of a few rows and many columns dot products along the depth,
                as in a narrow output layer (kernels/narrow_output.py)
-    A.T @ B    sums of outer products, in vectors that are narrower (narrow_tiles.py), or C.T = B.T @ A, whose
-               columns become rows in registers
+    A.T @ B    in such vectors, too, or C.T = B.T @ A, whose columns become rows in registers
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
 filled up with zeros.
@@ -23,8 +22,7 @@ from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.dot_tiles import dot_tiles
 from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns, steps
 from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
-from fastbp.engine.entries.matrices.packed import B_TRANSPOSED, BLOCK, product_at
-from fastbp.engine.entries.matrices.products import deep
+from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, BLOCK, product_at
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
@@ -34,9 +32,43 @@ LOW = 7
 # Up to so many rows of C.T sweep along the rows of A, where these have so many bytes: the microkernel would
 # find each k on another page. Bytes of C.T in one sweep.
 SWEPT_COLUMNS, LARGE, SWEPT = 2, 1024, 16 * 1024
+# k of A.T @ B of two columns that are many, see `deep`; rows that are, see `across_pays`, and how many k it
+# takes to turn C.T over, of few rows and of many.
+DEEP, MANY_ACROSS = 16, 32
+TURNING_FEW, TURNING = 64, 18
+# Up to so many k A @ B of few columns is done in narrow vectors; the second is for more than half a vector of
+# columns. (As partial sums along k 1025 x 2 x 5 took twice as long, 512 x 17 x 12 1.25 times.)
+NARROW_DEPTH, ONE_ROW_DEPTH = 12, 48
+# k from which A.T @ B is `turned` where vectors are masked.
+TURNED_DEPTH = 48
 # Rows of a tile of dot products.
 DOT_ROWS = 4
 steps_of = inner(steps)
+
+
+@inner
+def deep(depth, columns):
+    """Whether A.T @ B of few columns has so many k that it takes less time to turn C.T over than to have
+    vectors that are not full."""
+    return depth >= max(DEEP, columns * columns // 2)
+
+
+@inner
+def across_pays(shape, lanes, masked):
+    """Whether A.T @ B of few columns, and at least a vector of rows, is done as C.T = B.T @ A. That has full
+    vectors, where C by itself has one for each row, or two; but C.T is to be turned over. masked: whether it
+    has one (see narrow_tiles.py)."""
+    rows, depth, columns = shape
+    if not masked:
+        return deep(depth, columns)
+    return depth * (lanes + 1 - columns) >= (TURNING_FEW if rows < MANY_ACROSS else TURNING) * columns
+
+
+@inner
+def narrow_pays(depth, columns, lanes, masked):
+    """Whether A @ B of few columns is done in narrow vectors, as A.T @ B is. Otherwise a vector holds several
+    rows of B where columns are few, but its lanes are added up in the end. masked: see `across_pays`."""
+    return masked and depth <= (NARROW_DEPTH if 2 * columns <= lanes else ONE_ROW_DEPTH)
 
 
 @inner
@@ -218,6 +250,15 @@ def across_of(dtype: str) -> list[int]:
 
 
 @inner
+def turned_pays(job, links):
+    """Whether A.T @ B in narrow vectors is `turned`: with masked ones only if they are full, or few."""
+    if links.masks:
+        full = job.columns & (job.columns - 1) == 0
+        return job.depth >= TURNED_DEPTH and (full or job.rows > 4 * job.columns)
+    return deep(job.depth, job.columns)
+
+
+@inner
 def turned(job, links):
     """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
     size, vector = links.itemsize, links.lanes * links.itemsize
@@ -229,24 +270,28 @@ def turned(job, links):
 
 
 def _narrow(t, n, address):
-    """Worker t's rows of A.T @ B, in narrow vectors."""
+    """Worker t's rows of A @ B, or A.T @ B, in narrow vectors."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
     r0, r1 = part_in_pieces(job.rows, links.lanes, worker)
     if r0 == r1:
         return
-    if job.columns < job.rows < links.lanes and deep(job.depth, job.columns):
+    across = job.kind == A_TRANSPOSED
+    if across and job.columns < job.rows < links.lanes and turned_pays(job, links):
         turned(job, links)
         return
     size = links.itemsize
-    a_row, row = job.rows * size, job.row * size
-    a, c, bias = job.a + r0 * size, job.c + r0 * row, np.int64(0)
-    call(links.k0, (a, size, a_row, r1 - r0, job.depth, job.b, row, job.columns, bias, c, row))
+    a_row, a_k = (size, job.rows * size) if across else (job.depth * size, size)
+    row = job.row * size
+    a, c = job.a + r0 * a_row, job.c + r0 * row
+    call(links.k0, (a, a_row, a_k, r1 - r0, job.depth, job.b, row, job.columns, job.bias, c, row))
 
 
-def narrow_of(dtype: str) -> list[int]:
+def narrow_of(dtype: str, kind: int) -> list[int]:
     """What `_narrow` calls."""
-    return [narrow_tiles(dtype), copies.turn_rows(dtype)]
+    if kind == A_TRANSPOSED:
+        return [narrow_tiles(dtype, matmul.ALONG_ROWS), copies.turn_rows(dtype)]
+    return [narrow_tiles(dtype, matmul.ALONG_K), 0]
 
 
 def dots_body() -> int:

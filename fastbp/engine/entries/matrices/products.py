@@ -75,8 +75,6 @@ REST_DEPTH, ODD_REST_DEPTH, REST_ROWS = 8, 16, 7
 # rows are done at a time, so that a cache line of two panels is still near when the second one writes it.
 # (256 x 9 x 1000 in float64 took 2.4 times as long.)
 SHALLOW, TALL, ALONG = 32, 128, 64 * 1024
-# k of A.T @ B of two columns that are many, see `deep`; rows that are, see `across_pays`.
-DEEP, MANY_ACROSS = 16, 32
 # A @ B.T as dot products: of so few numbers, of so few rows where k are at least half a vector, or two, and
 # where there are many k of so many rows or columns. A core that has two units for whole vectors, but one that
 # adds up their lanes, gains less by it: there it is so few rows, or so small a C (1000 x 100 x 48 took 1.9
@@ -127,25 +125,6 @@ def sweep(job, links, rows, piece, pair, packed):
         left = Left(packed_a + (first - r0) // height * step, size, vector, count, np.int64(0))
         here = Block(c.address + (first - r0) * row, c.vector, c.row)
         call(links.k0, (Size(min(height, r1 - first), width, count), left, b, here, start))
-
-
-@inner
-def deep(depth, columns):
-    """Whether A.T @ B of few columns has so many k that it takes less time to turn C.T over than to have
-    vectors that are not full."""
-    return depth >= max(DEEP, columns * columns // 2)
-
-
-@inner
-def across_pays(shape, two_passes):
-    """`deep` for at least a vector of rows. Vectors that are not full cost a core more that has two units
-    for whole ones (two_passes: see `Isa`). Columns that fill a narrower vector, and not two, cost less."""
-    rows, depth, columns = shape
-    if two_passes or rows < MANY_ACROSS:
-        return deep(depth, columns)
-    if columns > 2 and columns & (columns - 1) == 0:
-        return depth >= 4 * columns
-    return depth > columns + columns * columns // 16
 
 
 @inner
