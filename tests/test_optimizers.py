@@ -241,7 +241,7 @@ def test_what_a_schedule_gives_is_checked(module, rates):
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_repr_and_pickle(module, name, options):
     optimizer = getattr(module, name)(**options)
-    again = eval(repr(optimizer), vars(module).copy())
+    again = eval(repr(optimizer), {name: getattr(module, name) for name in module.__all__})
     assert repr(again) == repr(optimizer)
     assert repr(pickle.loads(pickle.dumps(optimizer))) == repr(optimizer)
 

@@ -78,7 +78,7 @@ def judge(base: np.ndarray, head: np.ndarray, minimum: float, seed: int = 0) -> 
     return Verdict(*(float(np.exp(value)) for value in (centre, low, high)), minimum)
 
 
-# Appended to the package in the self-test. It names nothing but MLP.fit, which is what the cases measure: it
+# Appended to model.py in the self-test. It names nothing but MLP.fit, which is what the cases measure: it
 # finds its place however the engine is written, and if it should not, the package cannot be imported.
 SLOWDOWN = """
 
@@ -104,7 +104,7 @@ MLP.fit = _slower(MLP.fit)
 
 def plant(folder: Path) -> None:
     """Make `fit` of the package in `folder` take a tenth longer."""
-    with open(folder / "fastbp" / "__init__.py", "a", encoding="utf-8") as package:
+    with open(folder / "fastbp" / "model.py", "a", encoding="utf-8") as package:
         package.write(SLOWDOWN)
 
 

@@ -28,8 +28,7 @@ from numba.core.runtime import rtsys
 from fastbp.engine.compile import linked
 from fastbp.engine.compile.arrays import CallersArray
 from fastbp.engine.compile.cache import ENDING, INSIDES_ARE_KNOWN, Cache, CallbackCache, sources_changed
-from fastbp.engine.compile.direct.library import AsItIs, Callback
-from fastbp.engine.compile.direct.program import Emit, module_of, module_of_code
+from fastbp.engine.compile.direct import library, program
 from fastbp.engine.compile.direct.text import NoText
 from fastbp.engine.compile.lists import WhileHeld
 
@@ -52,7 +51,7 @@ def address_of(
     *,
     driver: bool = False,
     parallel: bool = False,
-    emit: Emit | None = None,
+    emit: Callable[..., None] | None = None,
     as_it_is: bool = False,
 ) -> int:
     """Address of the C callback named `key`, compiled (or loaded from the cache) on first use.
@@ -67,8 +66,7 @@ def address_of(
             if driver and config.DISABLE_JIT:
                 return _AsPython(make(), signature)
             if INSIDES_ARE_KNOWN and not parallel:
-                way = (make(), module_of) if emit is None else (emit, module_of_code)
-                return _Direct(key, way[0], signature, way[1], AsItIs if as_it_is else Callback)
+                return _Direct(key, make() if emit is None else emit, signature, emit is not None, as_it_is)
             options = OPTIONS | {"parallel": True} if parallel else OPTIONS
             return _Callback(key, _named(make(), key), signature, options)
 
@@ -137,13 +135,12 @@ class _Direct:
     address = 0
 
     def __init__(
-        self, key: str, source: Callable[..., Any], signature: Any, module: Any, library: type[Callback]
+        self, key: str, source: Callable[..., Any], signature: Any, emits: bool, as_it_is: bool
     ) -> None:
-        """source: `module` makes an LLVM module of it."""
+        """source: the function, or what emits its code, which `emits` says."""
         # (The loader knows it by its name, and another process may have compiled it.)
         self._name, self._source, self._signature = f"cfunc.fastbp.{key}", source, signature
-        self._key = key
-        self._module, self._library = module, library
+        self._key, self._emits, self._as_it_is = key, emits, as_it_is
         self._cache = CallbackCache(source, key)
 
     def begin(self) -> None:
@@ -151,11 +148,14 @@ class _Direct:
         context = cpu_target.target_context
         self._made = self._cache.load_overload(self._signature, context)
         self._is_new = self._made is None
-        if self._is_new:
-            rtsys.initialize(context)
-            module = self._module(self._name, self._source, self._signature)
-            self._made = self._library(context.codegen(), module, self._name)
-            self._made.begin()
+        if not self._is_new:
+            return
+        rtsys.initialize(context)
+        make = program.module_of_code if self._emits else program.module_of
+        module = make(self._name, self._source, self._signature)
+        kind = library.AsItIs if self._as_it_is else library.Callback
+        self._made = kind(context.codegen(), module, self._name)
+        self._made.begin()
 
     def from_bytecode(self) -> _Callback:
         """The same by Numba, for who has no text of it."""

@@ -19,6 +19,7 @@ structs by one name.)
 from __future__ import annotations
 
 import ctypes
+import sys
 import typing
 from typing import Any, TypeVar
 
@@ -94,9 +95,10 @@ def store_field(builder, struct, address, name, value):
 
 def struct(body: type[S]) -> type[S]:
     """The struct with the fields that the class body lists."""
-    hints = typing.get_type_hints(body)
+    # (Of those that are texts `typing.get_type_hints` makes a small program each, for 3 ms in all.)
+    known: Any = {**vars(sys.modules[body.__module__]), "int": ctypes.c_int64, int: ctypes.c_int64}
     fields: list[tuple[str, Any]] = [
-        (name, ctypes.c_int64 if hints[name] is int else hints[name]) for name in body.__annotations__
+        (name, known.get(kind, kind)) for name, kind in body.__annotations__.items()
     ]
     scope = {
         "_fields_": fields,
