@@ -31,9 +31,10 @@ class Made(NamedTuple):
 
 
 def _cores() -> int:
-    """How many threads may work for LLVM beside the one that makes its modules."""
+    """How many threads may work for LLVM. (The one that makes its modules waits for them at the end, so as
+    many as there are cores.)"""
     of_process = getattr(os, "sched_getaffinity", None)
-    return max(1, (len(of_process(0)) if of_process else os.cpu_count() or 1) - 1)
+    return (len(of_process(0)) if of_process else os.cpu_count()) or 1
 
 
 _free = threading.Semaphore(_cores())
