@@ -80,7 +80,7 @@ SHALLOW, TALL, ALONG = 32, 128, 64 * 1024
 # adds up their lanes, gains less by it: there it is so few rows, or so small a C (1000 x 100 x 48 took 1.9
 # times as long as when B was turned).
 FAST_DOT_ROWS, FAST_DOTS = 17, 600
-SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 8, 12, 48
+SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 4, 12, 48
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
