@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from bits import assert_same_bits, rng_of, run_bits
 from engine_bits import OPTIMIZERS
+from processes import python
+from two_layer_cases import network
 
 import fastbp
 from fastbp.engine import binding, plan, tables
-from fastbp.engine.entries import two_layer
+from fastbp.engine.entries import crowded_rows, two_layer
 from fastbp.engine.simd.vector import isa
 
 
@@ -61,6 +63,7 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
         return [array.tobytes() for array in (*passes, model.parameters.flat)]
 
     copies = []
+    monkeypatch.setattr(crowded_rows, "copies_pay", lambda *_: False)  # backward packs X then (see below)
     make_room = plan.Plan._make_room_for_gathering
     monkeypatch.setattr(
         plan.Plan, "_make_room_for_gathering", lambda *a, **k: (copies.append(a), make_room(*a, **k))
@@ -70,6 +73,59 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
     monkeypatch.setattr(binding, "CROWDED_ROWS", 1000)
     assert computed() == copied
     assert len(copies) == 5
+
+
+@pytest.mark.parametrize("shape", [(64, 5, 64, 3), (97, 45, 288, 7), (130, 700, 320, 33)])
+def test_copies_of_functions_change_no_bit(monkeypatch, dtype, shape):
+    """Of rows that do not crowd the cache: whether they are copied is a matter of time alone."""
+    X, y_true, (W1, b1, W2, b2) = network(shape, dtype)
+
+    def computed(copies):
+        monkeypatch.setattr(crowded_rows, "copies_pay", lambda *_: copies)
+        two_layer._prepared = two_layer._PerThread()
+        z1, a1, z2, y_pred = fastbp.forward(X, W1, b1, W2, b2)
+        gradients = fastbp.backward(X, y_true, z1, a1, y_pred, W2)
+        return [array.tobytes() for array in (z1, a1, z2, y_pred, *gradients)]
+
+    assert computed(True) == computed(False)
+
+
+# The functions with teams of 1 to 4, also where nothing else would have one; the argument is whether rows are
+# copied first, or "-" for what the machine does.
+TEAMS_OF_FUNCTIONS = """if True:
+    import hashlib, sys
+    import numba, numpy as np
+    import fastbp
+    from two_layer_cases import network
+    from fastbp.engine.compile.struct import at
+    from fastbp.engine.entries import crowded_rows
+    from fastbp.engine.threads.runtime import Runtime, runtime
+
+    if sys.argv[1] != "-":
+        crowded_rows.copies_pay = lambda *_: sys.argv[1] == "copies"
+    process = at(Runtime, runtime())
+    for shape in ((64, 33, 320, 8), (97, 33, 288, 3), (64, 20, 1024, 3), (130, 520, 512, 33)):
+        for dtype in (np.float32, np.float64):
+            X, Y, (W1, b1, W2, b2) = network(shape, dtype)
+            found = set()
+            for threads in (1, 2, 3, 4):
+                numba.set_num_threads(threads)
+                for _ in range(20):
+                    process.least, process.alone, process.owed, process.slow = 0, 1 << 40, 0, 0
+                    process.trial.lost, process.trial.leg, process.trial.due = 0, 0, 1 << 62
+                    z1, a1, z2, y = fastbp.forward(X, W1, b1, W2, b2)
+                    results = (z1, a1, z2, y, *fastbp.backward(X, Y, z1, a1, y, W2))
+                    found.add(hashlib.sha256(b"".join(r.tobytes() for r in results)).hexdigest())
+            print(shape, dtype.__name__, len(found))
+"""
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="there is one thread only")
+@pytest.mark.parametrize("rows", ["copies", "in place", "-"])
+def test_functions_have_the_same_bits_with_any_team(rows):
+    """Parts of several sizes: columns that a worker copies are not always those whose deltas it computes."""
+    lines = python("-c", TEAMS_OF_FUNCTIONS, rows, NUMBA_NUM_THREADS="4").splitlines()
+    assert len(lines) == 8 and all(line.endswith(" 1") for line in lines), lines
 
 
 def test_gradients_in_place_and_in_panels_have_the_same_bits(monkeypatch, dtype):

@@ -196,9 +196,10 @@ class Draw:
 
 
 def two_layer_shape(draw: Draw) -> tuple[int, int, int, int]:
-    """Batch, inputs, hidden, outputs; some so large that rows share cache sets, or that two threads work."""
-    if draw.random.random() < 0.04:
-        return draw.edge(), draw.random.choice((64, 784, 1024)), draw.random.choice((33, 128, 512)), 1024
+    """Batch, inputs, hidden, outputs; some so large that two threads work, or that rows are copied first."""
+    if draw.random.random() < 0.08:
+        hidden, outputs = draw.random.choice(((33, 1024), (128, 1024), (288, 7), (512, 1024), (1024, 33)))
+        return draw.random.choice((64, 97)), draw.random.choice((64, 784, 1024)), hidden, outputs
     return draw.edge(), draw.edge(), draw.edge(), draw.outputs()
 
 

@@ -8,6 +8,7 @@ SHAPES = [(1, 1, 1, 1), (4, 2, 8, 1), (7, 3, 5, 2), (13, 31, 33, 15), (32, 64, 1
 SHAPES += [(1, 9, 64, 32), (60, 131, 112, 16), (5, 20, 48, 3), (1, 11, 1024, 2), (3, 11, 1024, 48)]
 SHAPES += [(66, 1030, 1024, 5), (64, 1024, 2048, 32), (66, 37, 1024, 20)]  # whose rows crowd the cache,
 SHAPES += [(530, 230, 1024, 3)]  # and are more than one block of them
+SHAPES += [(97, 45, 288, 7), (67, 520, 512, 3), (70, 300, 768, 5)]  # others that are copied on some CPUs
 FUNCTIONS = ["forward", "backward", "sgd_update", "train_step"]
 
 

@@ -1,5 +1,5 @@
-"""The two-layer functions on rows that crowd the cache: where a row of the hidden layer is a multiple of 4096
-bytes, and rows are many.
+"""The two-layer functions on rows that crowd the cache, where a row of the hidden layer is a multiple of 4096
+bytes, and rows are many; and on others for which copies pay, too (see `copies_pay`).
 
 All lines of a column then want the same few places in the cache, so nothing is read down a column where the
 caller has it. Each worker copies, along the rows and for himself alone, what he will read more than once: no
@@ -91,9 +91,9 @@ class Crowded(Struct):
 _crowded_at = view_of(Crowded)
 
 
-def crowds(inputs: int, itemsize: int, rows: int) -> bool:
-    """Whether so many rows of so many numbers do."""
-    return inputs * itemsize % BAD_STRIDE == 0 and rows >= CROWDED_ROWS
+def copies_pay(use: str, inputs: int, hidden: int, itemsize: int, rows: int) -> bool:
+    """Whether so many rows of the hidden layer are copied, or of W1: where they crowd the cache."""
+    return hidden * itemsize % BAD_STRIDE == 0 and rows >= CROWDED_ROWS
 
 
 # ---- forward -------------------------------------------------------------------------------------------
@@ -224,6 +224,7 @@ def gradients_of_crowded(address, t, n):
     rows, panels = (k0 * plan.lanes, min(k1 * plan.lanes, top.fan_in)), (zero, top.panels)
     update_panels(plan, top, across_output(plan, first), batch, worker, rows, panels)
     update_biases(plan, top, batch, worker, *part_in_pieces(top.panels, PAIR, worker))
+    barrier(plan, worker)  # deltas take the place of a1, also of columns that were another worker's
     backward(plan, top, first, batch, worker)
     barrier(plan, worker)
     own_panels = part_in_pieces(first.panels, PAIR, worker)

@@ -265,7 +265,7 @@ class Prepared:
         self.plan, self._task, table = plan, TASKS[use], plan.table
         table.samples, table.x.row, table.y.row = rows, inputs * dtype.itemsize, outputs * dtype.itemsize
         table.y_columns = outputs if use == "step" else 0
-        crowded = use != "step" and crowded_rows.crowds(hidden, dtype.itemsize, rows)
+        crowded = use != "step" and crowded_rows.copies_pay(use, inputs, hidden, dtype.itemsize, rows)
         if use == "backward":
             self._prepare_backward()
         if not crowded or use == "forward":  # (backward packs X)
