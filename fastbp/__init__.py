@@ -68,7 +68,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"fastbp.{name}")
     if name in _LATER:
-        return getattr(importlib.import_module(f"fastbp.{_LATER[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"fastbp.{_LATER[name]}"), name)
+        return found  # and the next time nobody asks here
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import fastbp
+
 
 def run(code):
     result = subprocess.run(
@@ -32,3 +34,9 @@ def test_importing_prints_nothing_starts_no_threads_and_compiles_nothing():
             assert name not in sys.modules, name
     """
     assert run(code) == ""
+
+
+def test_a_name_is_looked_for_once():
+    """Afterwards it is the package's own: functions that take a microsecond are asked for in each call."""
+    for name in fastbp.__all__:
+        assert getattr(fastbp, name) is vars(fastbp)[name], name
