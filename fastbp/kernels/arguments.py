@@ -111,26 +111,27 @@ def _lanes(array):
     return lambda array: count
 
 
+def _of_cpu(ask: Any) -> Any:
+    """A function without arguments that compiled code may call, too: there it is what it is on this CPU."""
+
+    @overload(ask)
+    def known():
+        answer = ask()
+        return lambda: answer
+
+    return ask
+
+
+@_of_cpu
 def two_passes():
     """Whether a vector goes through units of half its width in two passes."""
     return isa().two_passes
 
 
-@overload(two_passes)
-def _two_passes():
-    known = isa().two_passes
-    return lambda: known
-
-
+@_of_cpu
 def masks():
     """Whether writing with a mask takes no longer than without one."""
     return isa().masks
-
-
-@overload(masks)
-def _masks():
-    known = isa().masks
-    return lambda: known
 
 
 def alike(text, a, b):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from ctypes import string_at
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import binding
 from llvmlite.binding import ffi
@@ -22,12 +22,6 @@ from numba.core.compiler_lock import global_compiler_lock
 
 # From a target machine: passes over a module, and the builder that they run with.
 Passes = Callable[[Any], tuple[Any, Any]]
-
-
-class Made(NamedTuple):
-    """What LLVM has made of a module."""
-
-    object_file: bytes
 
 
 def _cores() -> int:
@@ -59,12 +53,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_wait, after_in_parent=_go_on, after_in_child=_go_on)
 
 
-def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
-    """Begin to make an object file of a module for Numba's target. The caller holds Numba's lock.
+def begin(module: Any, codegen: Any, passes: Passes) -> Future[bytes]:
+    """Begin to make the object file of a module for Numba's target. The caller holds Numba's lock.
 
     passes: what is done to the module before.
     """
-    made: Future[Made] = Future()
+    made: Future[bytes] = Future()
     options: dict[str, Any] = {"opt": config.OPT}
     codegen._customize_tm_options(options)
     bitcode, triple = module.as_bitcode(), module.triple
@@ -85,7 +79,7 @@ def begin(module: Any, codegen: Any, passes: Passes) -> Future[Made]:
     return made
 
 
-def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> Made:
+def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> bytes:
     module = binding.parse_bitcode(bitcode, binding.create_context())
     _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
     with ffi.OutputString() as error:
@@ -96,7 +90,7 @@ def _make(bitcode: bytes, machine: Any, passes: Any, builder: Any) -> Made:
         code = string_at(ffi.lib.LLVMPY_GetBufferStart(buffer), ffi.lib.LLVMPY_GetBufferSize(buffer))
     finally:
         ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
-    return Made(code)
+    return code
 
 
 def _unlocked(name: str) -> Any:

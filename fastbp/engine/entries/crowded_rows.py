@@ -63,7 +63,6 @@ from fastbp.engine.worker.update import sweep_of, update_biases, update_panels, 
 # Rows of a batch from which copies pay. And bytes of W1 and of a1 from which they do for rows that do not
 # crowd (see `copies_pay`): in the first-level cache there is nothing to win.
 CROWDED_ROWS, LARGE_W1, LARGE_A1 = 64, 1 << 20, 96 << 10
-WHOLE_UNIT = 64  # bytes of a vector
 # Panels of a pair, which lie side by side in what is copied.
 PAIR = np.int64(2)
 # Bytes of packed weights that stay in the second-level cache while rows of X go by.
@@ -100,12 +99,12 @@ def copies_pay(use: str, inputs: int, hidden: int, itemsize: int, rows: int) -> 
     Not only where they crowd the cache: a core fetches lines ahead, beyond those that are its own, and in a
     copy of its own these are nobody else's. Backward takes 0.7 to 0.9 of the time so at any number of whole
     pairs of panels, forward 0.8 to 0.95 where rows are a multiple of half of that length, and W1 is large.
-    (On CPUs with two whole units; others were measured where rows crowd.)
+    (On CPUs with whole units; others were measured where rows crowd.)
     """
     row, pair = hidden * itemsize, int(PAIR) * isa().bytes
     if rows < CROWDED_ROWS or row % BAD_STRIDE == 0:
         return rows >= CROWDED_ROWS
-    if isa().bytes < WHOLE_UNIT or isa().two_passes:
+    if not isa().whole_units:
         return False
     if use == "backward":
         return row % pair == 0 and rows * row >= LARGE_A1

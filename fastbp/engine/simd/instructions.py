@@ -37,6 +37,11 @@ class Isa:
     def masks(self) -> bool:
         """Whether writing with a mask takes no longer than without one. (Zen 4: 18 cycles; AVX2's on Zen 3:
         12.)"""
+        return self.whole_units
+
+    @property
+    def whole_units(self) -> bool:
+        """Whether vectors of 64 bytes go through a unit in one pass."""
         return self.bytes == 64 and not self.two_passes
 
 

@@ -21,7 +21,7 @@ class Callback(JITCodeLibrary):
     `begin` has LLVM begin with it; who needs the code waits for the end of that.
     """
 
-    _made: Future[machine_code.Made] | None = None
+    _made: Future[bytes] | None = None
 
     def __init__(self, codegen: Any, module: ir.Module, entry: str) -> None:
         super().__init__(codegen, "callback")
@@ -29,7 +29,7 @@ class Callback(JITCodeLibrary):
         self.enable_object_caching()
         self.add_ir_module(module)
 
-    def begin(self) -> Future[machine_code.Made]:
+    def begin(self) -> Future[bytes]:
         if self._made is None:
             super().finalize()
             module, self._final_module = self._final_module, self._of_entry()
@@ -54,11 +54,11 @@ class Callback(JITCodeLibrary):
         return parse_assembly(str(made))
 
     def finalize(self) -> None:
-        self._set_compiled_object(self.begin().result().object_file)
+        self._set_compiled_object(self.begin().result())
         super()._finalize_final_module()
 
     def serialize_using_object_code(self) -> Any:
-        return self.name, "object", (self.begin().result().object_file, self._final_module.as_bitcode())
+        return self.name, "object", (self.begin().result(), self._final_module.as_bitcode())
 
     def _passes(self, machine: Any) -> tuple[Any, Any]:
         how = {"loop_vectorize": config.LOOP_VECTORIZE, "slp_vectorize": config.SLP_VECTORIZE}

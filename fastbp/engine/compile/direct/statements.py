@@ -234,8 +234,7 @@ class _Body(Expressions):
         if isinstance(test, Known):
             self._suite(node.body if test.value else node.orelse)
             return
-        yes, no, after = self.b.append_basic_block("then"), None, None
-        no = self.b.append_basic_block("else")
+        yes, no = (self.b.append_basic_block(name) for name in ("then", "else"))
         self.b.cbranch(truth(self.b, test), yes, no)
         still: list[ir.Block] = []
         for block, suite in ((yes, node.body), (no, node.orelse)):
