@@ -113,6 +113,8 @@ def test_benchmarks_are_skipped_where_names_are_missing(
     load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     module = load(name)
+    for found in fastbp._LATER:  # a name that was asked for once is there to stay
+        monkeypatch.delattr(fastbp, found, raising=False)
     monkeypatch.setattr(fastbp, "_LATER", {})
     for missing in ("forward", "backward", "train_step", "MLP"):
         monkeypatch.delattr(fastbp.reference, missing)
