@@ -26,7 +26,7 @@ from fastbp.engine.compile.cache import source_digest
 from fastbp.engine.compile.intrinsics import call
 from fastbp.engine.compile.uncounted import Borrowed
 from fastbp.engine.entries import elementwise, flat, launch
-from fastbp.engine.entries.matrices import narrow_products, packed, products
+from fastbp.engine.entries.matrices import narrow_products, packed, products, turning
 from fastbp.engine.threads.runtime import LEAST_NANOSECONDS, TEAM_NANOSECONDS
 from fastbp.engine.threads.team import possible
 
@@ -52,14 +52,8 @@ KERNELS: dict[str, Parts] = {
     },
     "product_a_bt": _product(packed.B_TRANSPOSED, products.PACKED),
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
-    "few_columns": (
-        narrow_products.few_columns_body,
-        partial(narrow_products.few_columns_of, kind=packed.PLAIN),
-    ),
-    "few_columns_a_bt": (
-        narrow_products.few_columns_body,
-        partial(narrow_products.few_columns_of, kind=packed.B_TRANSPOSED),
-    ),
+    "few_columns": (narrow_products.few_columns_body, narrow_products.few_columns_of),
+    "turned": (turning.turned_body, turning.turned_of),
     "narrow": (narrow_products.narrow_body, partial(narrow_products.narrow_of, kind=packed.PLAIN)),
     "narrow_at_b": (
         narrow_products.narrow_body,

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastbp.engine.compile import jit
+from fastbp.engine.compile.intrinsics import allocate, release
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.narrow_products import across_pays, narrow_pays
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
@@ -27,11 +28,11 @@ from fastbp.kernels.arguments import (
     span,
     two_passes,
 )
-from fastbp.kernels.linking import run_one, run_product
+from fastbp.kernels.linking import run, run_one, run_product
 
-# Bytes of products of one core in a nanosecond, about, and of what it reads: for the choice whether a team
-# pays.
-SPEED, READING = 160, 32
+# Bytes of products of one core in a nanosecond, about, of what it reads, and of what it turns: for the choice
+# whether a team pays.
+SPEED, READING, TURNING = 160, 32, 32
 # Of fewer columns than a vector has lanes, so many products take less time than to enter the engine, unless
 # each waits for the one before.
 TINY = 64
@@ -92,7 +93,8 @@ def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
     row: numbers from a row of B or C to the next."""
     (a, b, bias, c), (rows, depth, columns) = addresses, shape
     kind, which = PLAIN, 0
-    if row == 1 and depth >= lanes(like):  # B is the same, transposed
+    # With one column B is the same, transposed.
+    if row == 1 and way_of_dots(shape, lanes(like), two_passes()) == DOTS:
         kind, which = B_TRANSPOSED, 2
     elif columns > 1 and narrow_pays(depth, columns, lanes(like), masks()):
         which = 1
@@ -110,7 +112,13 @@ def _plain(A: Any, B: Any, bias: Any, C: Any) -> None:
         sizes, strides = (rows, depth, columns), (depth, 1, columns, 1)
         _tiny(A, (address(A), bias, address(B), address(C), *sizes, *strides))
         return
-    a, b, c, size = address(A), address(B), address(C), np.int64(A.itemsize)
+    _multiplied(A, (address(A), address(B), bias, address(C)), (rows, depth, columns))
+
+
+@jit.inner
+def _multiplied(A: Any, addresses: Any, shape: Any) -> None:
+    """C = A @ B + bias; addresses: of A, B, the bias or 0, and C."""
+    (a, b, bias, c), (rows, depth, columns), size = addresses, shape, np.int64(A.itemsize)
     rest = rest_of(PLAIN, (rows, depth, columns), lanes(A))
     whole = columns - rest
     if rest > 0:  # before the others: it may write what is theirs
@@ -234,6 +242,38 @@ def matmul_at_b(A: Any, B: Any, out: Any = None) -> Any:
     return counted(C)
 
 
+@jit.inner
+def _by_rows_of_b(like: Any, addresses: Any, shape: Any) -> None:
+    """C = A @ B.T; addresses: of A, B and C."""
+    (a, b, c), (rows, depth, columns) = addresses, shape
+    way = way_of_dots(shape, lanes(like), two_passes())
+    if way == TURNED:
+        _turned(like, addresses, shape)
+        return
+    which, numbers = np.int64(way == DOTS), (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns)
+    if way == VECTOR:  # of a matrix and a vector, whichever of both is A
+        a, b = (b, a) if rows == 1 else (a, b)
+        which, numbers = np.int64(2), (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1)
+    run_one("product_a_bt dots few_columns", like, _nanoseconds(like, rows, depth, columns), numbers, which)
+
+
+@jit.inner
+def _turned(like: Any, addresses: Any, shape: Any) -> None:
+    """C = A @ B.T, as A @ B when B has been turned; addresses: of A, B and C."""
+    (a, b, c), (_, depth, columns), size = addresses, shape, np.int64(like.itemsize)
+    zero = np.int64(0)
+    if depth == 1:  # B is that already
+        _multiplied(like, (a, b, zero, c), shape)
+        return
+    # It begins where C does within a cache line, and has room for a vector behind it.
+    memory = allocate(depth * columns * size + 128)
+    turned = memory + (c & 63)
+    numbers = (B_TRANSPOSED, zero, b, zero, turned, depth, depth, columns, columns)
+    run("turned", like, depth * columns * size // TURNING, numbers)
+    _multiplied(like, (a, turned, zero, c), shape)
+    release(memory)
+
+
 @kernel
 def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
     """A @ B.T: the deltas of the layer below, with A those of a layer and B its weights.
@@ -260,12 +300,5 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
         sizes, strides = (rows, depth, columns), (depth, 1, 1, depth)
         _tiny(A, (address(A), np.int64(0), address(B), address(C), *sizes, *strides))
     elif rows > 0 and columns > 0:
-        numbers = (B_TRANSPOSED, address(A), address(B), 0, address(C), rows, depth, columns, columns)
-        way = way_of_dots((rows, depth, columns), lanes(A), two_passes())
-        which = 1 if way == DOTS else 2 if way == TURNED else 0
-        if way == VECTOR:
-            a, b = (address(B), address(A)) if rows == 1 else (address(A), address(B))
-            numbers, which = (PLAIN, a, b, 0, address(C), rows * columns, depth, 1, 1), 3
-        kernels = "product_a_bt dots few_columns_a_bt few_columns"
-        run_one(kernels, A, _nanoseconds(A, rows, depth, columns), numbers, which)
+        _by_rows_of_b(A, (address(A), address(B), address(C)), (rows, depth, columns))
     return counted(C)

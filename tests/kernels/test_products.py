@@ -46,6 +46,13 @@ LARGE = [
     (330, 800, 257),
     (270, 9, 500),  # a C that is written some rows at a time
     (700, 300, 6),  # dot products with an A that takes several blocks
+    (1, 2100, 1),  # one dot product, as several sums
+    (1, 7, 1003),  # a vector, and rows that share vectors, have one, or several
+    (1, 13, 1003),
+    (507, 77, 1),
+    (100, 5, 301),  # in A @ B.T a B that is turned by picking its columns, or in squares
+    (100, 7, 301),
+    (350, 70, 7),
 ]
 
 
@@ -216,6 +223,16 @@ def test_of_few_columns_the_number_of_rows_changes_no_bit(dtype):
             want = np.concatenate([kernels.matmul_bias(A[i : i + 1], B, b) for i in range(len(A))])
             for rows in (2, 3, 4, 5, 7, 9, 13, 20, 259):
                 assert kernels.matmul_bias(A[:rows], B, b).tobytes() == want[:rows].tobytes(), (columns, rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_a_vector_and_short_rows_their_number_changes_no_bit(dtype):
+    for depth in (3, 7, 13, 40, 301):
+        A, B, b = matrices(dtype, 259, depth, 1)
+        want, of_transposed = kernels.matmul_bias(A, B, b), kernels.matmul_a_bt(B.T.copy(), A)
+        assert kernels.matmul(A, B).tobytes() == of_transposed.tobytes(), depth
+        for rows in (33, 64, 130):
+            assert kernels.matmul_bias(A[:rows], B, b).tobytes() == want[:rows].tobytes(), (depth, rows)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

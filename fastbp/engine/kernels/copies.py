@@ -21,11 +21,12 @@ ROWS_AHEAD = 8
 
 
 def transposed(b: ir.IRBuilder, rows: list[ir.Value], n: int) -> list[ir.Value]:
-    """n vectors of n lanes as a square, mirrored: off-diagonal squares of size 1, 2, 4, ... are swapped."""
+    """n vectors of n lanes as a square, mirrored: off-diagonal squares of size 1, 2, 4, ... are swapped. Of
+    fewer vectors, a power of two, such squares lie side by side."""
     span = 1
-    while span < n:
+    while span < len(rows):
         swapped = list(rows)
-        for i in range(n):
+        for i in range(len(rows)):
             if i & span:
                 continue
             low = [c if not c & span else n + c - span for c in range(n)]

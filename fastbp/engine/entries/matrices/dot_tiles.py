@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.entries.matrices.few_columns import halved
-from fastbp.engine.entries.matrices.short_rows import shuffled
+from fastbp.engine.entries.matrices.short_rows import halved, shuffled
 from fastbp.engine.simd.emit import compile_block, each_block
 from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 ARGUMENTS = ("a", "a_row", "rows", "depth", "b", "b_row", "columns", "bias", "c", "c_row")
 SIDES = (4, 2, 1)  # of a tile
+SUMS = 4  # of a product that is one number
 
 
 def dot_tiles(dtype: str) -> int:
@@ -90,6 +90,42 @@ def _tile(
         c = b.add(b.add(v["c"], b.mul(b.add(i, I64(r)), v["c_row"])), b.mul(j, size))
         dots = narrow.wrap(shuffled(b, total, total, [n % per for n in places]))
         narrow.store(start + dots, c)
+
+
+def one_dot(dtype: str) -> int:
+    """(a, b, depth, bias, c): the only number of such a product. As a tile it would wait for itself with each
+    multiply-add; so it is some sums, whose vectors take turns. bias: an address, or 0."""
+
+    def emit(b: ir.IRBuilder, args: Sequence[ir.Value]) -> None:
+        x, y, depth, bias, c = args
+        ops, number = Vectors(b, dtype), Vectors(b, dtype, 1)
+        vector = I64(ops.lanes * ops.itemsize)
+        sums = [cgutils.alloca_once(b, ops.type) for _ in range(SUMS)]
+        for s in sums:
+            b.store(ops.const(0.0).value, s)
+
+        def add(s: ir.Value, n: ir.Value, load: Callable[[ir.Value], Vec]) -> None:
+            at = b.mul(n, vector)
+            b.store(ops.fma(load(b.add(x, at)), load(b.add(y, at)), ops.wrap(b.load(s))).value, s)
+
+        whole = b.udiv(depth, I64(ops.lanes))
+        turns, left = b.udiv(whole, I64(SUMS)), b.sub(depth, b.mul(whole, I64(ops.lanes)))
+        with cgutils.for_range(b, turns, intp=I64) as loop:
+            for n, s in enumerate(sums):
+                add(s, b.add(b.mul(loop.index, I64(SUMS)), I64(n)), ops.load)
+        with cgutils.for_range_slice(b, b.mul(turns, I64(SUMS)), whole, I64(1), intp=I64) as (n, _):
+            add(sums[0], n, ops.load)
+        mask = ops.first_lanes(left)
+        add(sums[1], whole, lambda address: ops.load_masked(address, mask))
+        vectors = [ops.wrap(b.load(s)) for s in sums]
+        while len(vectors) > 1:
+            vectors = [one + other for one, other in zip(vectors[::2], vectors[1::2], strict=True)]
+        given = b.icmp_signed("!=", bias, I64(0))
+        start = number.load(b.select(given, bias, c))  # without one, what is read does not matter
+        (total,) = _summed(b, [vectors[0].value])
+        number.store(number.select(given, start, 0.0) + number.wrap(total), c)
+
+    return compile_block("one-dot", dtype, 5, emit)
 
 
 def _summed(b: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:

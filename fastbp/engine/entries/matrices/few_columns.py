@@ -16,7 +16,13 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.entries.matrices.short_rows import are_short_rows, short_rows, shuffled
+from fastbp.engine.entries.matrices.short_rows import (
+    are_short_rows,
+    halved,
+    short_rows,
+    shuffled,
+    side_by_side,
+)
 from fastbp.engine.simd.emit import compile_block
 from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
@@ -58,21 +64,6 @@ def few_columns(dtype: str) -> int:
             width *= 2
 
     return compile_block("few-columns", dtype, len(ARGUMENTS), emit, as_it_is=True)
-
-
-def halved(b: ir.IRBuilder, vectors: tuple[ir.Value, ...], group: int, per: int = 0) -> ir.Value:
-    """Of each `per` lanes (or each group) of one or two vectors, the first half plus the second. Groups of
-    both take turns."""
-    half, count = (per or group) // 2, vectors[0].type.count
-    lower = [
-        which * count + first + piece + n
-        for first in range(0, count, group)
-        for which in range(len(vectors))
-        for piece in range(0, group, 2 * half)
-        for n in range(half)
-    ]
-    x, y = vectors[0], vectors[-1]
-    return b.fadd(shuffled(b, x, y, lower), shuffled(b, x, y, [lane + half for lane in lower]))
 
 
 class _Width:
@@ -157,15 +148,13 @@ class _Width:
             ).value
             for n in range(step)
         ]
-        while len(rows) > 1:
-            lanes = range(2 * rows[0].type.count)
-            rows = [shuffled(b, *rows[n : n + 2], lanes) for n in range(0, len(rows), 2)]
+        together = side_by_side(b, rows)
         columns = [*range(0, width, 2), *range(1, width, 2)]
         order: Sequence[int] = [n * width + column for column in columns for n in range(step)]
         if self.halves:
             order = range(step * width)
         halves = order[: self.wide.lanes], order[self.wide.lanes :]
-        return [self.wide.wrap(shuffled(b, rows[0], rows[0], lanes)) for lanes in halves]
+        return [self.wide.wrap(shuffled(b, together, together, lanes)) for lanes in halves]
 
     def _packed(self, i: ir.Value) -> list[ir.Value]:
         """Where step i of B is packed to."""

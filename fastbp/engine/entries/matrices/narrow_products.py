@@ -2,8 +2,8 @@
 
     A @ B      by the rows of B, several side by side (few_columns.py), of few k one by one, in vectors that
                are narrower (narrow_tiles.py); of one column and many k dot products (dot_tiles.py)
-    A @ B.T    the same, when B has been turned; of a few rows and many columns dot products along the depth,
-               as in a narrow output layer (kernels/narrow_output.py)
+    A @ B.T    of a few rows or columns dot products along the depth, as in a narrow output layer
+               (kernels/narrow_output.py); or the same, when B has been turned (turning.py)
     A.T @ B    in such vectors, too, or C.T = B.T @ A, whose columns become rows in registers
 
 The matrices are the caller's (see products.py): what is not made of whole vectors is copied to where it is,
@@ -19,10 +19,10 @@ from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices import row_sweep
-from fastbp.engine.entries.matrices.dot_tiles import dot_tiles
+from fastbp.engine.entries.matrices.dot_tiles import dot_tiles, one_dot
 from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns, steps
 from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
-from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, BLOCK, product_at
+from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, BLOCK, product_at
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
@@ -41,8 +41,8 @@ TURNING_FEW, TURNING = 64, 18
 NARROW_DEPTH, ONE_ROW_DEPTH = 12, 48
 # k from which A.T @ B is `turned` where vectors are masked.
 TURNED_DEPTH = 48
-# Rows of a tile of dot products.
-DOT_ROWS = 4
+# Rows of a tile of dot products. Vectors along the depth from which a single one is several sums.
+DOT_ROWS, DEEP_DOT = 4, 64
 steps_of = inner(steps)
 
 
@@ -88,6 +88,10 @@ def _dots(t, n, address):
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
     size = links.itemsize
+    if job.rows * job.columns == 1 and job.depth >= DEEP_DOT * links.lanes:
+        if t == 0:
+            call(links.k1, (job.a, job.b, job.depth, job.bias, job.c))
+        return
     (r0, r1), (q0, q1) = (np.int64(0), job.rows), (np.int64(0), job.columns)
     if job.rows > job.columns:
         r0, r1 = part_in_pieces(job.rows, links.lanes, worker)
@@ -107,7 +111,7 @@ def _dots(t, n, address):
 
 def dots_of(dtype: str) -> list[int]:
     """What `_dots` calls."""
-    return [dot_tiles(dtype)]
+    return [dot_tiles(dtype), one_dot(dtype)]
 
 
 @inner
@@ -122,64 +126,41 @@ def packed_bytes(job, links):
 
 
 @inner
-def by_rows_of_b(job, links, rows, b, packed):
-    """Rows r0 to r1 of A @ B; b: where B is, and from row to row; packed: where it is packed to, or 0."""
-    (r0, r1), (b, b_row), size = rows, b, links.itemsize
-    a_row, c_row = job.depth * size, job.row * size
-    a, c = job.a + r0 * a_row, job.c + r0 * c_row
-    call(links.k0, (a, a_row, r1 - r0, job.depth, b, b_row, job.columns, job.bias, c, c_row, packed))
+def by_rows_of_b(job, links, rows, packed):
+    """Rows r0 to r1 of A @ B; packed: where B is packed to, or 0."""
+    (r0, r1), size = rows, links.itemsize
+    a_row, row = job.depth * size, job.row * size
+    a, c = job.a + r0 * a_row, job.c + r0 * row
+    call(links.k0, (a, a_row, r1 - r0, job.depth, job.b, row, job.columns, job.bias, c, row, packed))
 
 
 @inner
-def turn_b(job, links, to):
-    """B, which lies transposed, in rows of one vector each."""
-    lanes, size, row = links.lanes, links.itemsize, job.depth * links.itemsize
-    vector = lanes * size
-    if job.depth < lanes:
-        call(links.k2, (job.b, row, to, vector, job.columns, job.depth))
-        return
-    for i in range(whole(job.depth, lanes)):
-        first = min(i * lanes, job.depth - lanes)  # the last square is moved back
-        call(links.k1, (job.b + first * size, row, to + first * vector, job.columns, np.int64(0)))
-
-
-@inner
-def with_memory(job, links, rows, of):
-    """`by_rows_of_b` with so many bytes of memory for a packed B, and for one that is turned."""
-    of_packed, of_turned = of
-    vector = links.lanes * links.itemsize
-    turned = allocate(of_packed + of_turned)
-    b, packed = (job.b, job.row * links.itemsize), turned + of_turned if of_packed > 0 else 0
-    if of_turned > 0:
-        turn_b(job, links, turned)
-        b = (turned, vector)
-    by_rows_of_b(job, links, rows, b, packed)
-    release(turned)
+def with_memory(job, links, rows, of_packed):
+    """`by_rows_of_b` with so many bytes of memory for a packed B."""
+    packed = allocate(of_packed)
+    by_rows_of_b(job, links, rows, packed)
+    release(packed)
 
 
 def _few_columns(t, n, address):
-    """Worker t's rows of A @ B, or A @ B.T."""
+    """Worker t's rows of A @ B."""
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
-    rows = part_in_pieces(job.rows, links.lanes, worker)
-    if rows[0] == rows[1]:
+    r0, r1 = part_in_pieces(job.rows, links.lanes, worker)
+    if r0 == r1:
         return
+    if job.row == 1:  # less than a vector of short rows would be added in another order
+        r0 = min(r0, max(np.int64(0), r1 - links.lanes))
     of_packed = packed_bytes(job, links)
-    of_turned = job.depth * links.lanes * links.itemsize if job.kind == B_TRANSPOSED else 0
-    if of_packed + of_turned == 0:
-        by_rows_of_b(job, links, rows, (job.b, job.row * links.itemsize), np.int64(0))
+    if of_packed == 0:
+        by_rows_of_b(job, links, (r0, r1), np.int64(0))
     else:
-        with_memory(job, links, rows, (of_packed, of_turned))
+        with_memory(job, links, (r0, r1), of_packed)
 
 
-def few_columns_of(dtype: str, kind: int) -> list[int]:
+def few_columns_of(dtype: str) -> list[int]:
     """What `_few_columns` calls."""
-    turns = kind == B_TRANSPOSED
-    return [
-        few_columns(dtype),
-        copies.transpose(dtype) if turns else 0,
-        copies.copy_columns(dtype, into=True) if turns else 0,
-    ]
+    return [few_columns(dtype)]
 
 
 @inner

@@ -23,7 +23,7 @@ from fastbp.engine.compile import jit
 from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
-from fastbp.engine.entries.matrices import row_sweep
+from fastbp.engine.entries.matrices import row_sweep, short_rows
 from fastbp.engine.entries.matrices.packed import (
     A_TRANSPOSED,
     B_TRANSPOSED,
@@ -84,6 +84,9 @@ SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 4, 12, 48
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
+# A @ B.T of few k is A @ B of a B that has been turned as a whole, and so are those of fewer columns than a
+# vector has lanes, where k are few, too, or where so many columns meet so many vectors of rows.
+TURNED_ROWS, FEW_DOTS, MANY_ROWS = 3, 4, 6
 # Where A.T @ B is split by columns, each worker has at least so many bytes of a row of C. A core asks for
 # the lines next to its own, too: with 256, 64 x 64 x 128 in float32 took two of Intel's 1.45 times as long.
 OWN_BYTES = 512
@@ -154,11 +157,17 @@ def way_of_dots(shape, lanes, two_passes):
     as long as some k; to turn B takes as long as some rows. two_passes: see `Isa`."""
     rows, depth, columns = shape
     if rows == 1 or columns == 1:
-        return DOTS if depth >= lanes else VECTOR
+        count = rows * columns
+        done = (count + lanes - 1) // lanes * lanes  # of which the last ones are done twice
+        short = depth <= short_rows.LONG * lanes and lanes <= count and 3 * done <= 4 * count
+        return VECTOR if short or depth < lanes else DOTS
     if rows * columns <= SMALL_DOTS:
         return DOTS
+    if depth < lanes and depth <= min(SWEPT_DEPTH, TURNED_ROWS * rows):
+        return TURNED
     if columns < lanes:
-        return DOTS if depth >= 2 * lanes else TURNED
+        many = columns > FEW_DOTS and rows >= MANY_ROWS * lanes
+        return TURNED if depth < 2 * lanes or many else DOTS
     if rows <= 2 or (rows <= SHORT_DOT_ROWS and 2 * depth >= lanes):
         return DOTS
     if rows <= DOT_ROWS and depth >= 2 * lanes:
