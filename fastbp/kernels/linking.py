@@ -50,7 +50,6 @@ KERNELS: dict[str, Parts] = {
         for name, kind in PRODUCTS.items()
         for way, ending in ((products.ANY_WAY, ""), *WAYS.items())
     },
-    "product_a_bt": _product(packed.B_TRANSPOSED, products.PACKED),
     "dots": (narrow_products.dots_body, narrow_products.dots_of),
     "few_columns": (narrow_products.few_columns_body, narrow_products.few_columns_of),
     "turned": (turning.turned_body, turning.turned_of),

@@ -15,7 +15,16 @@ from fastbp.engine.compile.intrinsics import allocate, release
 from fastbp.engine.compile.uncounted import counted, uncounted
 from fastbp.engine.entries.matrices.narrow_products import across_pays, narrow_pays
 from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, B_TRANSPOSED, PLAIN
-from fastbp.engine.entries.matrices.products import DOTS, TURNED, VECTOR, rest_of, way_of, way_of_dots
+from fastbp.engine.entries.matrices.products import (
+    ANY_WAY,
+    DOTS,
+    PACKED,
+    TURNED,
+    VECTOR,
+    rest_of,
+    way_of,
+    way_of_dots,
+)
 from fastbp.kernels.arguments import (
     ShapeError,
     address,
@@ -250,11 +259,15 @@ def _by_rows_of_b(like: Any, addresses: Any, shape: Any) -> None:
     if way == TURNED:
         _turned(like, addresses, shape)
         return
-    which, numbers = np.int64(way == DOTS), (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns)
+    nanoseconds = _nanoseconds(like, rows, depth, columns)
+    numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns)
+    if way == ANY_WAY:
+        run_product("product", like, nanoseconds, numbers, PACKED)
+        return
     if way == VECTOR:  # of a matrix and a vector, whichever of both is A
         a, b = (b, a) if rows == 1 else (a, b)
-        which, numbers = np.int64(2), (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1)
-    run_one("product_a_bt dots few_columns", like, _nanoseconds(like, rows, depth, columns), numbers, which)
+        numbers = (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1)
+    run_one("dots few_columns", like, nanoseconds, numbers, np.int64(way == VECTOR))
 
 
 @jit.inner

@@ -150,8 +150,9 @@ def test_a_product_compiles_its_own_way_alone(tmp_path):
     small, packed = run.stdout.splitlines()
     microkernel = "'fastbp-microkernel-k-prefetch-c-float32'"
     assert small == f"['fastbp-kernels-in-place', 'fastbp-kernels-matmul', {microkernel}]"
-    copies = "'fastbp-copy-in-float32', 'fastbp-kernels-launch', 'fastbp-kernels-packed'"
-    assert packed == f"[{copies}, 'fastbp-pack-panels-float32']"
+    copies = "'fastbp-columns-in-float32', 'fastbp-copy-in-float32'"
+    body, packing = "'fastbp-kernels-launch', 'fastbp-kernels-packed'", "'fastbp-pack-panels-float32'"
+    assert packed == f"[{copies}, {body}, {packing}, 'fastbp-transpose-float32']"
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

@@ -359,17 +359,17 @@ def _packed(t, n, address):
 
 
 def kernels_of(dtype: str, kind: int, way: int = ANY_WAY) -> list[int]:
-    """What the body of a way calls for products of that kind, in the order of the links' fields; 0: what it
-    does not. Each takes up to a second to compile."""
+    """What the body of a way calls for products of that kind (PLAIN: or B_TRANSPOSED), in the order of the
+    links' fields; 0: what it does not. Each takes up to a second to compile."""
     along = matmul.ALONG_ROWS if kind == A_TRANSPOSED else matmul.ALONG_K
-    packs, a, b = way in (ANY_WAY, PACKED), kind == A_TRANSPOSED, kind == B_TRANSPOSED
+    packs, a = way in (ANY_WAY, PACKED), kind == A_TRANSPOSED
     return [
         matmul.microkernel(dtype, along, prefetch=matmul.OF_C) if way != FEW_ROWS else 0,
         copies.copy_rows(dtype, into=True) if packs else 0,
-        copies.pack_panels(dtype) if packs and not b else 0,
+        copies.pack_panels(dtype) if packs else 0,
         copies.pack_slivers(dtype) if packs and a else 0,
-        copies.transpose(dtype) if packs and b else 0,
-        copies.copy_columns(dtype, into=True) if packs and b else 0,
+        copies.transpose(dtype) if packs and not a else 0,
+        copies.copy_columns(dtype, into=True) if packs and not a else 0,
         row_sweep.row_sweep(dtype) if way in (ANY_WAY, FEW_ROWS) else 0,
     ]
 
