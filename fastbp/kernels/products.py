@@ -21,6 +21,7 @@ from fastbp.engine.entries.matrices.products import (
     PACKED,
     TURNED,
     VECTOR,
+    before_of,
     rest_of,
     way_of,
     way_of_dots,
@@ -107,7 +108,7 @@ def _few_columns(like: Any, addresses: Any, shape: Any, row: Any) -> None:
         kind, which = B_TRANSPOSED, 2
     elif columns > 1 and narrow_pays(depth, columns, lanes(like), masks()):
         which = 1
-    numbers = (kind, a, b, bias, c, rows, depth, columns, row)
+    numbers = (kind, a, b, bias, c, rows, depth, columns, row, 0)
     run_one("few_columns narrow dots", like, _nanoseconds(like, rows, depth, columns), numbers, which)
 
 
@@ -136,7 +137,8 @@ def _multiplied(A: Any, addresses: Any, shape: Any) -> None:
         _few_columns(A, (a, b + at, start, c + at), (rows, depth, rest), columns)
     if whole > 0:
         way = way_of(PLAIN, (rows, depth, whole), lanes(A), size)
-        numbers = (PLAIN, a, b, bias, c, rows, depth, whole, columns)
+        before = before_of(way, (b, c), (rows, depth, columns), lanes(A), size)
+        numbers = (PLAIN, a, b, bias, c, rows, depth, whole, columns, before)
         run_product("product", A, _nanoseconds(A, rows, depth, whole), numbers, way)
 
 
@@ -208,7 +210,7 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
     if rest > 0:  # before the others: it may write what is theirs
         nanoseconds = _nanoseconds(like, rows, depth, rest)
         of_b, to = b + whole * size, c + whole * size
-        numbers = (A_TRANSPOSED, a, of_b, 0, to, rows, depth, rest, columns)
+        numbers = (A_TRANSPOSED, a, of_b, 0, to, rows, depth, rest, columns, 0)
         if rows == 1:
             _few_columns(like, (a, of_b, np.int64(0), to), (rows, depth, rest), columns)
         else:
@@ -217,7 +219,8 @@ def _transposed(like: Any, addresses: Any, shape: Any) -> None:
             run_one("narrow_at_b across_at_b", like, nanoseconds, numbers, across)
     if whole > 0:
         way = way_of(A_TRANSPOSED, (rows, depth, whole), lanes(like), size)
-        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns)
+        before = before_of(way, (b, c), shape, lanes(like), size)
+        numbers = (A_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns, before)
         run_product("product_at_b", like, _nanoseconds(like, rows, depth, whole), numbers, way)
 
 
@@ -260,13 +263,14 @@ def _by_rows_of_b(like: Any, addresses: Any, shape: Any) -> None:
         _turned(like, addresses, shape)
         return
     nanoseconds = _nanoseconds(like, rows, depth, columns)
-    numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns)
+    before = before_of(way, (0, c), shape, lanes(like), like.itemsize)
+    numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns, before)
     if way == ANY_WAY:
         run_product("product", like, nanoseconds, numbers, PACKED)
         return
     if way == VECTOR:  # of a matrix and a vector, whichever of both is A
         a, b = (b, a) if rows == 1 else (a, b)
-        numbers = (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1)
+        numbers = (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1, 0)
     run_one("dots few_columns", like, nanoseconds, numbers, np.int64(way == VECTOR))
 
 
@@ -281,7 +285,7 @@ def _turned(like: Any, addresses: Any, shape: Any) -> None:
     # It begins where C does within a cache line, and has room for a vector behind it.
     memory = allocate(depth * columns * size + 128)
     turned = memory + (c & 63)
-    numbers = (B_TRANSPOSED, zero, b, zero, turned, depth, depth, columns, columns)
+    numbers = (B_TRANSPOSED, zero, b, zero, turned, depth, depth, columns, columns, zero)
     run("turned", like, depth * columns * size // TURNING, numbers)
     _multiplied(like, (a, turned, zero, c), shape)
     release(memory)

@@ -131,6 +131,45 @@ def test_the_number_of_rows_changes_no_bit_of_one(dtype):
             assert b"".join(z.tobytes() for z in several) == expected[1], (columns, count)
 
 
+def placed(numbers, offset):
+    """A copy that begins so many bytes behind a cache line, and what it lies in: NaN before and behind it."""
+    size = numbers.itemsize
+    around = np.full(numbers.size + 2 * 128 // size, np.nan, numbers.dtype)
+    first = ((offset - around.ctypes.data) % 64 + 64) // size
+    here = around[first : first + numbers.size].reshape(numbers.shape)
+    here[:] = numbers
+    return here, around
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_where_matrices_lie_changes_no_bit(dtype):
+    """Panels begin with cache lines, wherever the matrices do."""
+    vector = lanes(np.zeros(1, dtype))
+    shapes = [
+        (rows, depth, panels * vector)
+        for rows, depth, panels in [
+            (3, 40, 16),
+            (7, 12, 17),
+            (30, 9, 19),
+            (130, 20, 18),
+            (20, 3, 21),
+            (2, 50, 17),
+        ]
+    ]
+    for rows, depth, columns in [*shapes, (20, 5, 16 * vector + 3), (1, 300, 16 * vector)]:
+        A, B, b = matrices(dtype, rows, depth, columns)
+        with teams_for_all():
+            want = [got.tobytes() for _, got, _ in all_products(A, B, b)]
+        for of_b, of_c in [(16, 16), (48, 32), (0, 16), (8, 0), (56, 24)]:
+            C, around = placed(np.zeros((rows, columns), dtype), of_c)
+            outside = np.isnan(around)
+            with teams_for_all():
+                results = all_products(A, placed(B, of_b)[0], b, C)
+                for expected, (name, got, _) in zip(want, results, strict=True):
+                    assert got.tobytes() == expected, (name, rows, depth, columns, of_b, of_c)
+                    assert np.array_equal(np.isnan(around), outside), (name, rows, depth, columns)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_of_columns_beyond_whole_vectors_the_number_of_many_rows_changes_no_bit(dtype):
     for columns in (17, 20, 33, 72):

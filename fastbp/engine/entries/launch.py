@@ -54,6 +54,7 @@ class Links(Struct):
     lanes: int
     itemsize: int
     height: int  # of the tallest microkernel of two vectors
+    low: int  # of that of four
     passes: int  # in which a vector goes through a unit (see `Isa`)
     masks: int  # whether one is written with a mask (see there)
     k0: int  # addresses of the kernels that the body calls
@@ -173,7 +174,9 @@ def link_body(memory: np.ndarray[Any, Any], body: int, dtype: str, kernels: list
     """Write a body to links, with the addresses of the kernels that it calls."""
     table = at(Links, memory.ctypes.data)
     table.itemsize = np.dtype(dtype).itemsize
-    table.lanes, table.height = isa().bytes // table.itemsize, matmul.shapes()[2]
+    table.lanes = isa().bytes // table.itemsize
+    heights = matmul.variants(matmul.OF_C)
+    table.height, table.low = heights[2], heights[4]
     table.passes, table.masks = isa().passes, isa().masks
     for i, kernel in enumerate(kernels):
         setattr(table, f"k{i}", kernel)

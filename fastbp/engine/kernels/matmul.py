@@ -70,7 +70,9 @@ __all__ = [
 ]
 
 # With OF_C there are variants of so many vectors and up to so many rows: to compile the others takes a while.
-LOW = {1: 8, 2: 14, 4: 7}
+# (7 x 4 needs all registers, so that each multiply-add reads A's number from memory: 7 x 31 x 1025 took 1.3
+# times as long as with 7 x 2 on a core that multiplies two whole vectors at once.)
+LOW = {1: 8, 2: 14, 4: 6}
 
 # Any number of rows may be asked for: the callback cuts them into pieces of nearly equal height, since a low
 # one waits for its own sums. Strides are in bytes.
@@ -85,6 +87,13 @@ ARGUMENTS = (
 )
 
 
+def variants(prefetch: int) -> dict[int, int]:
+    """For each width in vectors the greatest height, as `shapes`."""
+    if prefetch != OF_C:
+        return shapes()
+    return {width: min(most, LOW[width]) for width, most in shapes().items() if width in LOW}
+
+
 def emit_product(
     builder: ir.IRBuilder,
     dtype: str,
@@ -97,9 +106,7 @@ def emit_product(
 ) -> None:
     """Cut the rows into tiles, and jump to the variant of each. relu: whether sums may end with it."""
     v, mask = dict(zip(ARGUMENTS, args, strict=True)), ACTIVATIONS["relu"].backward if relu else None
-    widths = shapes()
-    if prefetch == OF_C:
-        widths = {width: min(most, LOW[width]) for width, most in widths.items() if width in LOW}
+    widths = variants(prefetch)
     function = builder.function
     cut, loop, latch, done = (function.append_basic_block(n) for n in ("cut", "loop", "latch", "done"))
     tallest = I64(0)

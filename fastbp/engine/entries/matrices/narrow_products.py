@@ -28,7 +28,7 @@ from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
 
 # Rows of C.T up to which four vectors have their sums in registers.
-LOW = 7
+LOW = 6
 # Up to so many rows of C.T sweep along the rows of A, where these have so many bytes: the microkernel would
 # find each k on another page. Bytes of C.T in one sweep.
 SWEPT_COLUMNS, LARGE, SWEPT = 2, 1024, 16 * 1024

@@ -24,13 +24,14 @@ from fastbp.engine.compile.intrinsics import allocate, call, release
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices import row_sweep, short_rows
+from fastbp.engine.entries.matrices.in_place import SHALLOW, few_rows, in_place, rows_at_a_time, start_of
 from fastbp.engine.entries.matrices.packed import (
     A_TRANSPOSED,
     B_TRANSPOSED,
-    PLAIN,
     WIDE,
     a_from,
     b_of,
+    before_line,
     bytes_of_rows,
     column_of,
     of_copied_row,
@@ -41,12 +42,12 @@ from fastbp.engine.entries.matrices.packed import (
     packed_depth,
     pair_of,
     panels_before,
+    panels_in,
     product_at,
     rows_conflict,
-    rows_of_block,
 )
 from fastbp.engine.kernels import copies, matmul
-from fastbp.engine.worker.operands import Block, Left, Size, Start
+from fastbp.engine.worker.operands import Block, Left, Size
 from fastbp.engine.worker.partition import Worker, part_of
 
 ANY_WAY, IN_PLACE, FEW_ROWS = 0, 1, 2
@@ -67,20 +68,17 @@ FEW, WIDE_FEW = 12, 28
 # more. And so many rows do where B has more panels than that: the microkernel has two sums in each.
 SWEPT_DEPTH, SWEPT_PANELS_OF_FEW, SWEPT_PANELS = 8, 3, 5
 SWEPT_ROWS, LONG = 2, 8
-# Bytes of C in one sweep.
-SWEPT = 16 * 1024
 # With more k and rows, columns beyond whole vectors are a product of their own; beyond odd ones with more k.
 REST_DEPTH, ODD_REST_DEPTH, REST_ROWS = 8, 16, 7
-# Up to so many k, what is written of a C of more than so many rows and so many bytes is what takes time: some
-# rows are done at a time, so that a cache line of two panels is still near when the second one writes it.
-# (256 x 9 x 1000 in float64 took 2.4 times as long.)
-SHALLOW, TALL, ALONG = 32, 128, 64 * 1024
 # A @ B.T as dot products: of so few numbers, of so few rows where k are at least half a vector, or two, and
 # where there are many k of so many rows or columns. A core that has two units for whole vectors, but one that
 # adds up their lanes, gains less by it: there it is so few rows, or so small a C (1000 x 100 x 48 took 1.9
 # times as long as when B was turned).
 FAST_DOT_ROWS, FAST_DOTS = 17, 600
 SMALL_DOTS, SHORT_DOT_ROWS, DOT_ROWS, DOT_SIDE = 64, 4, 12, 48
+# So many vectors of columns, and bytes of B and C, from which panels begin with lines: the additional panel
+# takes less than that brings.
+LINED, LINED_BYTES = 16, 32 * 1024
 # Pairs of panels that are packed in one walk along the rows of B: a few cache lines of each row, and what is
 # packed is still near when it is used.
 TOGETHER = 4
@@ -99,13 +97,15 @@ PACKING_PAIRS = 3
 
 
 @inner
-def start_of(job, k, column, distance, size):
-    """What the sums begin with: zero or the bias, and from the second piece of the depth on what is there."""
-    if k > 0:
-        return Start(np.int64(0), np.int64(0), np.int64(matmul.FROM_C))
-    if job.bias != 0:
-        return Start(job.bias + column * size, distance, np.int64(matmul.FROM_ROW))
-    return Start(np.int64(0), np.int64(0), np.int64(matmul.ZERO))
+def before_of(way, addresses, shape, lanes, size):
+    """How many numbers before a matrix its panels begin, see `before_line`; addresses: of B, or 0 where it is
+    copied, and C. What is read or written more often counts: of few k that is C."""
+    (b, c), (rows, depth, columns) = addresses, shape
+    if columns < LINED * lanes or (rows + depth) * columns * size < LINED_BYTES:
+        return np.int64(0)
+    if way == ANY_WAY and (b != 0 or depth > SHALLOW):
+        return np.int64(0)
+    return before_line(b if b != 0 and (depth > SHALLOW or depth >= rows) else c, columns, lanes, size)
 
 
 @inner
@@ -193,64 +193,11 @@ def way_of(kind, shape, lanes, size):
 
 
 @inner
-def rows_at_a_time(job, links, rows, panels):
-    """How many rows of C go along so many panels: as many as A has in one block, or two tiles of them."""
-    if job.depth > SHALLOW or rows <= TALL or rows * job.row * links.itemsize < ALONG or panels <= 2:
-        return rows_of_block(job, links)
-    tiles = (rows + links.height - 1) // links.height
-    return 2 * ((rows + tiles - 1) // tiles)
-
-
-@inner
-def in_place(job, links, rows, panels):
-    """Rows r0 to r1 and panels p0 to p1 of C with B where it lies: two panels at a time, four of so few
-    rows that this is one tile: with fewer accumulators each would wait for itself. Rows of A that conflict
-    come so few at a time."""
-    (r0, r1), (p0, p1) = rows, panels
-    size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
-    whole, row, low = min(p1, job.columns // lanes), job.row * size, links.height // 2
-    conflict = job.kind == PLAIN and rows_conflict(job, links)
-    block = low if conflict else rows_at_a_time(job, links, r1 - r0, p1 - p0)
-    for top in range(r0, r1, block):
-        count, panel = min(r1 - top, block), p0
-        left = a_from(job, size, top, zero, job.depth)
-        while panel < p1:
-            width = 4 if count <= low and panel + 4 <= whole else min(2, p1 - panel)
-            column = column_of(job, lanes, panel)
-            distance = lanes * size
-            if width <= 2:  # the last one may be moved back
-                distance = (column_of(job, lanes, panel + width - 1) - column) * size
-            b = Block(job.b + column * size, distance, row)
-            c = Block(job.c + top * row + column * size, distance, row)
-            start = start_of(job, zero, column, distance, size)
-            call(links.k0, (Size(count, width, job.depth), left, b, c, start))
-            panel += width
-
-
-@inner
-def few_rows(job, links, rows, panels):
-    """Rows r0 to r1 and panels p0 to p1 of C, some rows at a time, row by row of B, so many columns that C
-    stays in the first-level cache. A last panel that is moved back begins in columns of the same worker."""
-    (r0, r1), (p0, p1) = rows, panels
-    size, lanes, row = links.itemsize, links.lanes, job.row * links.itemsize
-    step, zero = max(2, SWEPT // (min(r1 - r0, row_sweep.MOST) * lanes * size)), np.int64(0)
-    for top in range(r0, r1, row_sweep.MOST):
-        a, rows = a_from(job, size, top, zero, job.depth), min(r1 - top, row_sweep.MOST)
-        a_row, a_k = (size, a.stride) if job.kind == A_TRANSPOSED else (a.stride, size)
-        for panel in range(p0, p1, step):
-            column = column_of(job, lanes, panel)
-            columns = min(min(panel + step, p1) * lanes, job.columns) - column
-            bias = job.bias + column * size if job.bias != 0 else 0
-            b, c = job.b + column * size, job.c + top * row + column * size
-            call(links.k6, (a.address, a_row, a_k, rows, job.depth, b, row, columns, bias, c, row))
-
-
-@inner
 def sweeps(job, links, rows, pairs, packed):
     """Rows r0 to r1 and pairs of panels q0 to q1 of C; packed: where A and B are packed to, or 0."""
     (r0, r1), (q0, q1), (packed_a, packed_b) = rows, pairs, packed
     depth, step = packed_depth(job, links), of_pair(job, links)
-    panels = (job.columns + links.lanes - 1) // links.lanes
+    panels = panels_in(job, links)
     pieces = max(1, (job.depth + depth - 1) // depth)
     block = rows_at_a_time(job, links, r1 - r0, 2 * (q1 - q0))
     for piece in range(pieces):
@@ -263,7 +210,7 @@ def sweeps(job, links, rows, pairs, packed):
                 here = packed_b + (q - q0) * step if packed_b != 0 else 0
                 if packed_b != 0 and top == r0 and (q - q0) % TOGETHER == 0:
                     pack_pairs(job, links, here, k, k1 - k, q, min(q + TOGETHER, q1))
-                sweep(job, links, (top, bottom), (k, k1 - k), pair_of(panels, q), (packed_a, here))
+                sweep(job, links, (top, bottom), (k, k1 - k), pair_of(job, panels, q), (packed_a, here))
 
 
 @inner
@@ -297,7 +244,7 @@ def rectangle(job, links, rows, pairs):
 @inner
 def parts_of(job, links, worker):
     """A worker's part of a product: its rows, and its pairs of panels."""
-    n, pairs = worker.n, ((job.columns + links.lanes - 1) // links.lanes + 1) // 2
+    n, pairs = worker.n, (panels_in(job, links) + 1) // 2
     # Who has some rows of A.T @ B reads and packs all of B, who has some columns all of A.
     wide = job.rows < 2 * n * links.height
     if job.kind == A_TRANSPOSED and pairs % n == 0:
