@@ -262,12 +262,19 @@ def _by_rows_of_b(like: Any, addresses: Any, shape: Any) -> None:
     if way == TURNED:
         _turned(like, addresses, shape)
         return
-    nanoseconds = _nanoseconds(like, rows, depth, columns)
-    before = before_of(way, (0, c), shape, lanes(like), like.itemsize)
-    numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns, before)
     if way == ANY_WAY:
-        run_product("product", like, nanoseconds, numbers, PACKED)
+        rest = rest_of(B_TRANSPOSED, shape, lanes(like))
+        whole, size = columns - rest, np.int64(like.itemsize)
+        if rest > 0:
+            at, to = b + whole * depth * size, c + whole * size
+            numbers = (B_TRANSPOSED, a, at, 0, to, rows, depth, rest, columns, 0)
+            run("dots", like, _nanoseconds(like, rows, depth, rest), numbers)
+        before = before_of(way, (0, c), shape, lanes(like), size)
+        numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, whole, columns, before)
+        run_product("product", like, _nanoseconds(like, rows, depth, whole), numbers, PACKED)
         return
+    nanoseconds = _nanoseconds(like, rows, depth, columns)
+    numbers = (B_TRANSPOSED, a, b, 0, c, rows, depth, columns, columns, 0)
     if way == VECTOR:  # of a matrix and a vector, whichever of both is A
         a, b = (b, a) if rows == 1 else (a, b)
         numbers = (PLAIN, a, b, 0, c, rows * columns, depth, 1, 1, 0)

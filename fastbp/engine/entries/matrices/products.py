@@ -136,15 +136,17 @@ def sweep(job, links, rows, piece, pair, packed):
 
 @inner
 def rest_of(kind, shape, lanes):
-    """Of A @ B and A.T @ B, how many of the last columns are a product of their own: those that are less than
-    a vector, or beyond whole ones, where a last vector that is moved back takes longer. (With an odd one it
-    makes a pair, which takes as long as that one alone: 100 x 20 x 24 took 1.2 times as long.)"""
+    """How many of the last columns are a product of their own: those that are less than a vector, or beyond
+    whole ones, where a last vector that is moved back takes longer. (With an odd one it makes a pair, which
+    takes as long as that one alone: 100 x 20 x 24 took 1.2 times as long.) Of A @ B.T, whose last vector is
+    to be turned, too, they are dot products."""
     rows, depth, columns = shape
     rest = columns % lanes
     if columns < lanes:
         return columns
-    odd = columns // lanes % 2 == 1
-    most, least = (lanes // 4, ODD_REST_DEPTH) if odd else (lanes // 2, REST_DEPTH)
+    odd, dots = columns // lanes % 2 == 1, kind == B_TRANSPOSED
+    most = lanes // 4 if odd or dots else lanes // 2
+    least = ODD_REST_DEPTH if odd and not dots else REST_DEPTH
     if rest > most or rows <= REST_ROWS or depth <= least:
         return 0
     # (Of A.T @ B with less than a vector of rows, it would be one in narrow vectors, which are of two.)
