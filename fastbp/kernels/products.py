@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import config, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -43,6 +43,9 @@ from fastbp.kernels.linking import run, run_one, run_product
 # Bytes of products of one core in a nanosecond, about, of what it reads, and of what it turns: for the choice
 # whether a team pays.
 SPEED, READING, TURNING = 160, 32, 32
+# How it is compiled that B is turned: as a function of its own. As a part of its callers it took registers
+# that tiny products need (7 x 2 x 3 took 33 ns, and takes 20).
+_apart = njit(**jit.INNER | {"forceinline": False})
 # Of fewer columns than a vector has lanes, so many products take less time than to enter the engine, unless
 # each waits for the one before.
 TINY = 64
@@ -281,7 +284,7 @@ def _by_rows_of_b(like: Any, addresses: Any, shape: Any) -> None:
     run_one("dots few_columns", like, nanoseconds, numbers, np.int64(way == VECTOR))
 
 
-@jit.inner
+@_apart
 def _turned(like: Any, addresses: Any, shape: Any) -> None:
     """C = A @ B.T, as A @ B when B has been turned; addresses: of A, B and C."""
     (a, b, c), (_, depth, columns), size = addresses, shape, np.int64(like.itemsize)
