@@ -71,8 +71,8 @@ def _train_step() -> Callable[[], Any]:
     return lambda: model.train_step(X, Y, optimizer)
 
 
-def _predict(*sizes: int) -> Callable[[], Any]:
-    X, _ = _data(1, sizes[0], 1)
+def _predict(*sizes: int, rows: int = 1) -> Callable[[], Any]:
+    X, _ = _data(rows, sizes[0], 1)
     model = require("fastbp", "MLP")(sizes, seed=0)
     return lambda: model.predict(X)
 
@@ -85,6 +85,8 @@ CALLS: dict[str, Callable[[], Callable[[], Any]]] = {
     "MLP.train_step, 32 x 8-16-1": _train_step,
     "predict, 1 x 8-16-1": lambda: _predict(8, 16, 1),
     "predict, 1 x 784-128-10": lambda: _predict(784, 128, 10),
+    "predict, 16 x 784-128-10": lambda: _predict(784, 128, 10, rows=16),
+    "predict, 256 x 30-64-32-1": lambda: _predict(30, 64, 32, 1, rows=256),
 }
 
 

@@ -34,8 +34,6 @@ Array = NDArray[Any]
 FORWARD_ROWS = 512
 # Rows that one entry predicts, in multiply-adds: some 0.1 s, after which Ctrl-C is heard.
 ENTRY_MULTIPLY_ADDS = 1_500_000_000
-# From so many parameters on, even a few rows are worth a team.
-FEW_ROWS_PARAMETERS = 4_000_000
 # Steps for which an optimizer's numbers are made at once: for one they take nearly as long as for all these.
 SETTINGS_AHEAD = 128
 
@@ -52,8 +50,8 @@ class CompiledBackend(PlanningBackend):
         super().__init__(architecture, parameters, streams)
         # An optimizer as it was, the divisor of its steps, the first of them, and what each takes of it.
         self._ahead: tuple[Optimizer, float, int, Array] | None = None
-        self._few_rows: few_rows.FewRows | None = None
-        self._reads_in_place = architecture.scaling is None and len(parameters) < FEW_ROWS_PARAMETERS
+        pays = architecture.scaling is None and len(parameters) < prediction.FEW_ROWS_PARAMETERS
+        self._in_place = prediction.InPlace(architecture, parameters) if pays else None
         self._stop = np.zeros(1, np.int64)  # of the main thread's chunk; nobody reads it when that is over
 
     @staticmethod
@@ -105,6 +103,9 @@ class CompiledBackend(PlanningBackend):
 
     def predict(self, X: Array) -> Array:
         """Entries of as many rows as Ctrl-C may wait for; parameters are packed once."""
+        small = self.predict_few_rows(X, False)
+        if small is not None:
+            return small
         architecture = self.architecture
         out = np.empty((len(X), architecture.outputs), architecture.dtype)
         rows = min(len(X), FORWARD_ROWS)
@@ -117,28 +118,11 @@ class CompiledBackend(PlanningBackend):
         return out
 
     def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
-        """Read parameters in place, unless they are so many that it would not pay."""
-        if self._reads_in_place and type(X) is np.ndarray and type(check_finite) is bool:
-            with self._lock:
-                few = self._few_rows or self._make_few_rows()
-                try:
-                    return few.enter(check_finite, X)
-                except TypeError:
-                    pass  # an array that is not as kernels take it
-        return None
-
-    def _make_few_rows(self) -> few_rows.FewRows:
-        architecture = self.architecture
-        self._few_rows = few_rows.FewRows(
-            architecture.layer_sizes,
-            architecture.activation_names,
-            architecture.loss.name,
-            self.parameters.flat,
-            self.parameters.held,
-            architecture.layer_norm,
-            architecture.precision,
-        )
-        return self._few_rows
+        """Where it pays to read parameters in place."""
+        if self._in_place is None:
+            return None
+        with self._lock:
+            return self._in_place.predict(X, check_finite)
 
     # ---- training -------------------------------------------------------------------------------------
 

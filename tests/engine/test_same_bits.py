@@ -48,7 +48,7 @@ def test_copies_of_crowded_rows_change_no_bit(monkeypatch, dtype):
     """Rows of 4096 bytes, which single steps and forward passes copy first, and a smaller last batch."""
     rng = rng_of(6)
     sizes = [4096 // dtype.itemsize, 8 * isa().bytes // dtype.itemsize, 3]
-    X, Y = rng.standard_normal((517, sizes[0])).astype(dtype), rng.random((517, 3)).astype(dtype)
+    X, Y = rng.standard_normal((717, sizes[0])).astype(dtype), rng.random((717, 3)).astype(dtype)
 
     def computed():
         two_layer._prepared = two_layer._PerThread()

@@ -1,6 +1,8 @@
 """Predictions of many rows: cut into entries, tried alone and as a team. Of few: with parameters as they are
 now."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,51 @@ def test_trials_of_threads_take_some_batches_and_no_row_is_left_out(monkeypatch)
     assert {threads for threads, _ in entries} == {1}
     reference = fastbp.reference.MLP([64, 100, 10], dtype="float64", seed=0)
     np.testing.assert_allclose(predicted, reference.predict(X), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "sizes, options",
+    [
+        ([5, 4, 1], {}),
+        ([30, 64, 32, 1], {"hidden": "tanh"}),
+        ([33, 17, 140, 3], {"layer_norm": True, "hidden": "gelu"}),
+        ([64, 100, 20], {"output": "softmax", "loss": "categorical_crossentropy"}),
+    ],
+)
+def test_the_same_bits_for_a_row_alone_and_among_others(sizes, options, dtype):
+    """Few and some are predicted with the parameters where they lie, many with packed ones."""
+    model = fastbp.MLP(sizes, dtype=dtype, seed=0, **options)
+    X = np.random.default_rng(0).standard_normal((3000, sizes[0])).astype(dtype)
+    together = model.predict(X)
+    assert model.backend._plans  # which is what packs
+    reference = fastbp.reference.MLP(sizes, dtype="float64", seed=0, **options)
+    reference.weights, reference.biases = model.weights, model.biases
+    np.testing.assert_allclose(together, reference.predict(X), atol=1e-12 if dtype == "float64" else 2e-5)
+    for rows in (1, 3, 7, 8, 9, 15, 64, 127, 128, 129, 300, 1024, 1025):
+        for first in (0, 3000 - rows):
+            assert np.array_equal(model.predict(X[first : first + rows]), together[first : first + rows]), (
+                rows
+            )
+    with pytest.raises(ValueError, match=r"X\[40, 2\] = nan"):
+        X[40, 2] = np.nan
+        model.predict(X[:50])
+    assert np.array_equal(model.predict(X[100:900]), together[100:900])
+
+
+def test_threads_predict_small_batches_with_one_model_and_with_others():
+    """Those who wait for a prediction let others run Python meanwhile."""
+    models = [fastbp.MLP([64, 300, 10], seed=seed) for seed in range(2)]
+    X = np.random.default_rng(0).standard_normal((700, 64)).astype(np.float32)
+    expected = [model.predict(X) for model in models]
+
+    def predict(number):
+        first, rows, model = 13 * number % 200, (1, 40, 300, 500)[number % 4], number % 2
+        got = models[model].predict(X[first : first + rows])
+        return np.array_equal(got, expected[model][first : first + rows])
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(predict, range(600)))
 
 
 def _replace_one(model):
@@ -72,12 +119,13 @@ def _take_out_and_put_in(model):
         _take_out_and_put_in,
     ],
 )
-def test_a_row_is_predicted_with_what_was_put_in_the_place_of_parameters(change):
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_row_is_predicted_with_what_was_put_in_the_place_of_parameters(change, rows):
     model, reference = (
         module.MLP([5, 4, 1], layer_norm=True, dtype="float64", seed=0)
         for module in (fastbp, fastbp.reference)
     )
-    X = np.random.default_rng(0).random((1, 5))
+    X = np.random.default_rng(0).random((rows, 5))
     before = model.predict(X)
     for network in (model, reference):
         change(network)
@@ -92,9 +140,10 @@ def test_a_row_is_predicted_with_what_was_put_in_the_place_of_parameters(change)
 
 @pytest.mark.parametrize("change", [list.pop, list.clear, lambda arrays: arrays.append(arrays[0])])
 @pytest.mark.parametrize("kind", ["weights", "biases", "gains"])
-def test_no_row_is_predicted_with_an_array_too_few_or_too_many(kind, change):
+@pytest.mark.parametrize("rows", [1, 20])
+def test_no_row_is_predicted_with_an_array_too_few_or_too_many(kind, change, rows):
     model = fastbp.MLP([5, 4, 4, 1], layer_norm=True, seed=0)
-    X = np.random.default_rng(0).random((1, 5), np.float32)
+    X = np.random.default_rng(0).random((rows, 5), np.float32)
     before = model.predict(X)
     arrays = list(getattr(model, kind))
     change(getattr(model, kind))
