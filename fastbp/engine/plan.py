@@ -34,6 +34,9 @@ TEAM_FROM_MULTIPLY_ADDS = 1_000_000
 TRY_TEAM_FROM_MULTIPLY_ADDS, ALWAYS_TEAM_FROM_MULTIPLY_ADDS = 200_000, 50_000_000
 # The same among MANY_STEPS and more of one entry: half of a step (0.5 us) is more than its barriers.
 TRY_TEAM_FROM_IN_MANY_STEPS, MANY_STEPS = 30_000, 100
+# And up to so many of all steps of an entry, to have a team takes longer than it saves: `MLP.train_step` of
+# 128 x 30-64-32-1 took 97 us, and takes 66, of 32 x 784-128-10 201 and 178.
+ALONE_MULTIPLY_ADDS = 6_000_000
 # What may take longer than this is done in a thread of its own, so that Ctrl-C is heard; before anything is
 # measured, a multiply-add counts as much as on a slow core. (Not for more: OpenMP starts new threads for it,
 # which may begin on one and the same core.)
@@ -200,7 +203,8 @@ class Plan(Bound):
 
     def trains_alone(self, steps: int, threads: int | None) -> bool:
         """Whether so many steps are for `train_alone`."""
-        return self._is_short(steps) and self.most_threads(threads, steps) == 1
+        few = steps * self.multiply_adds <= ALONE_MULTIPLY_ADDS
+        return self._is_short(steps) and (few or self.most_threads(threads, steps) == 1)
 
     def train_alone(
         self,
