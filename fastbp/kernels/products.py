@@ -307,8 +307,8 @@ def matmul_a_bt(A: Any, B: Any, out: Any = None) -> Any:
 
     A: (batch, fan_out); B: (fan_in, fan_out), of one dtype, float32 or float64, both C-ordered. out: (batch,
     fan_in), for the result; it may not share memory with A or B. Returns out, or a new array. Each number is
-    one chain of multiply-adds in the order of k, or for few rows or columns as in `matmul` of partial sums
-    along k.
+    one chain of multiply-adds in the order of k, or for few rows or columns (or so many beyond whole vectors)
+    as in `matmul` of partial sums along k.
 
     Raises ValueError where shapes do not line up, TypeError for other arrays (TypingError in compiled code).
 
