@@ -20,11 +20,12 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.simd.vector import I32, I64, Vec, Vectors, isa
+from fastbp.engine.simd.vector import I32, I64, Vec, Vectors
 
-# Numbers of a row up to which each is picked, and up to which several rows share a vector. Vectors of a row
-# up to which rows are short: longer ones come from farther away, in as many streams as a register has lanes.
-PICKED, NARROW, LONG = 5, 8, 32
+# Numbers of a row up to which each is picked, in vectors of 8 and more and in shorter ones, and up to which
+# several rows share a vector. Vectors of a row up to which rows are short: longer ones come from farther
+# away, in as many streams as a register has lanes.
+PICKED, FEW_PICKED, NARROW, LONG = 5, 3, 8, 32
 
 
 def shuffled(b: ir.IRBuilder, x: ir.Value, y: ir.Value, lanes: Sequence[int]) -> ir.Value:
@@ -64,7 +65,7 @@ def short_rows(b: ir.IRBuilder, dtype: str, v: dict[str, ir.Value]) -> None:
     given = b.icmp_signed("!=", v["bias"], I64(0))
     bias = ops.load_splat(b.select(given, v["bias"], v["c"]))  # without one, what is read does not matter
     start = ops.select(given, bias, 0.0)
-    picked = PICKED if isa().bytes >= 64 else ops.lanes // 2
+    picked = PICKED if ops.lanes >= 8 else FEW_PICKED
     for depth in range(picked + 1):
         with b.if_then(b.icmp_signed("==", v["depth"], I64(depth))):
             factors = [ops.load_splat(b.add(v["b"], b.mul(I64(k), v["b_row"]))) for k in range(depth)]
