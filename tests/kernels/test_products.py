@@ -260,7 +260,7 @@ def test_of_few_columns_the_number_of_rows_changes_no_bit(dtype):
             if columns > lanes(A):
                 continue
             want = np.concatenate([kernels.matmul_bias(A[i : i + 1], B, b) for i in range(len(A))])
-            for rows in (2, 3, 4, 5, 7, 9, 13, 20, 259):
+            for rows in (2, 3, 4, 5, 7, 9, 13, 15, 16, 20, 259):
                 assert kernels.matmul_bias(A[:rows], B, b).tobytes() == want[:rows].tobytes(), (columns, rows)
 
 
@@ -272,6 +272,24 @@ def test_of_a_vector_and_short_rows_their_number_changes_no_bit(dtype):
         assert kernels.matmul(A, B).tobytes() == of_transposed.tobytes(), depth
         for rows in (33, 64, 130):
             assert kernels.matmul_bias(A[:rows], B, b).tobytes() == want[:rows].tobytes(), (depth, rows)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_where_the_operands_lie_changes_no_bit(dtype):
+    """Of A.T @ B vectors begin where A's cache lines do, also in its rows; nothing behind C is written."""
+    size = np.dtype(dtype).itemsize
+    for rows, depth, columns in ((256, 48, 3), (256, 100, 4), (272, 65, 7), (256, 33, 1), (256, 64, 19)):
+        A, B, _ = matrices(dtype, rows, depth, columns)
+        A = np.ascontiguousarray(A.T)
+        want, memory = kernels.matmul_at_b(A, B), np.empty(A.nbytes + 256, np.uint8)
+        np.testing.assert_allclose(want, A.T @ B, rtol=1e-3, atol=1e-3)
+        for offset in range(0, 64, size):
+            first = (offset - memory.ctypes.data) % 64
+            there = memory[first : first + A.nbytes].view(dtype).reshape(A.shape)
+            there[:] = A
+            out = np.full((rows + 1, columns), 7, dtype)
+            kernels.matmul_at_b(there, B, out[:-1])
+            assert out[:-1].tobytes() == want.tobytes() and np.all(out[-1] == 7), (rows, columns, offset)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

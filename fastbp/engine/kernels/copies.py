@@ -7,6 +7,7 @@ What is "outside" is the caller's and is read and written with masks, never beyo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
@@ -184,10 +185,12 @@ def _turn(b: ir.IRBuilder, dtype: str, args: Sequence[ir.Value], width: int) -> 
     outside, outside_row, inside, inside_panel, inside_column, rows, columns, exact = args
     ops, narrow = Vectors(b, dtype), Vectors(b, dtype, width)
     memory = b.ptrtoint(cgutils.alloca_once(b, ops.type, size=I64(width)), I64)
+    exact = b.and_(b.icmp_signed("!=", exact, I64(0)), b.icmp_signed("<", columns, I64(width)))
     panels = b.sdiv(b.add(rows, I64(ops.lanes - 1)), I64(ops.lanes))
-    ending = b.sub(panels, b.zext(b.icmp_signed("!=", exact, I64(0)), I64))
+    ending = b.sub(panels, b.zext(exact, I64))
     whole = b.sdiv(rows, I64(ops.lanes))
     whole = b.select(b.icmp_signed("<", whole, ending), whole, ending)
+    adjacent = b.icmp_signed("==", outside_row, I64(width * ops.itemsize))
 
     def turned(p: ir.Value) -> list[ir.Value]:
         """A panel: vectors with as many rows each as they have room for."""
@@ -210,11 +213,18 @@ def _turn(b: ir.IRBuilder, dtype: str, args: Sequence[ir.Value], width: int) -> 
 
     with cgutils.for_range(b, whole, intp=I64) as loop:
         first = b.add(outside, b.mul(b.mul(loop.index, I64(ops.lanes)), outside_row))
-        for n, vector in enumerate(turned(loop.index)):
-            for row in range(ops.lanes // width):
-                lanes = ir.Constant(ir.VectorType(I32, width), list(range(row * width, (row + 1) * width)))
-                place = b.add(first, b.mul(I64(n * ops.lanes // width + row), outside_row))
-                narrow.store(narrow.wrap(b.shuffle_vector(vector, vector, lanes)), place)
+        vectors = turned(loop.index)
+        with b.if_else(adjacent) as (one, several):
+            with one:
+                for n, vector in enumerate(vectors):
+                    ops.store(ops.wrap(vector), b.add(first, I64(n * ops.lanes * ops.itemsize)))
+            with several:
+                for n, row in itertools.product(range(width), range(ops.lanes // width)):
+                    here = [row * width + lane for lane in range(width)]
+                    lanes = ir.Constant(ir.VectorType(I32, width), here)
+                    place = b.add(first, b.mul(I64(n * ops.lanes // width + row), outside_row))
+                    numbers = b.shuffle_vector(vectors[n], vectors[n], lanes)
+                    narrow.store(narrow.wrap(numbers), place)
     done = b.mul(whole, I64(ops.lanes))
     with b.if_then(b.icmp_signed("<", done, rows)):
         for n, vector in enumerate(turned(whole)):
@@ -223,10 +233,7 @@ def _turn(b: ir.IRBuilder, dtype: str, args: Sequence[ir.Value], width: int) -> 
             numbers = narrow.load(b.add(memory, b.mul(loop.index, I64(width * ops.itemsize))))
             i = b.add(done, loop.index)
             place = b.add(outside, b.mul(i, outside_row))
-            ends = b.and_(
-                b.icmp_signed("==", i, b.sub(rows, I64(1))), b.icmp_signed("<", columns, I64(width))
-            )
-            with b.if_else(b.and_(ends, b.icmp_signed("!=", exact, I64(0)))) as (few, all_):
+            with b.if_else(b.and_(exact, b.icmp_signed("==", i, b.sub(rows, I64(1))))) as (few, all_):
                 with few:
                     narrow.store_few(numbers, place, columns)
                 with all_:

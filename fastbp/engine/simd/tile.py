@@ -40,6 +40,9 @@ PREFETCH_DEPTH = 128
 # With OF_C, and where registers are many, also B of so many k later: the pages of a panel follow each other,
 # but no hardware looks beyond the end of one (2 to 10% in products of 2048 x 2048 x 2048; 8 is too few).
 FAR_AHEAD = 24
+# Variants of so many vectors, which are for few rows, do so only where there are so many k: loads are what
+# takes them time (4 x 24 x 2048 took 1.4 times as long).
+WIDE = 4
 
 
 @cache
@@ -253,17 +256,18 @@ class Tile:
                 pb = opaque(b, pb)
             if (self.along == ALONG_K) == (together == 1):
                 pa = [opaque(b, row) for row in pa]
+        end = b.block
         for phi, value in ((here.k, k), *zip(here.a, pa, strict=True), (here.b, pb)):
-            phi.add_incoming(value, body)
+            phi.add_incoming(value, end)
         for ij in self.cells:
-            here.acc[ij].add_incoming(acc[ij], body)
+            here.acc[ij].add_incoming(acc[ij], end)
         b.cbranch(b.icmp_signed(">=", k, I64(together)), body, after)
         b = ir.IRBuilder(after)
         return _Sums(
-            _phi(b, (state.k, before), (k, body)),
-            [_phi(b, (x, before), (y, body)) for x, y in zip(state.a, pa, strict=True)],
-            _phi(b, (state.b, before), (pb, body)),
-            {ij: _phi(b, (state.acc[ij], before), (acc[ij], body)) for ij in self.cells},
+            _phi(b, (state.k, before), (k, end)),
+            [_phi(b, (x, before), (y, end)) for x, y in zip(state.a, pa, strict=True)],
+            _phi(b, (state.b, before), (pb, end)),
+            {ij: _phi(b, (state.acc[ij], before), (acc[ij], end)) for ij in self.cells},
         ), after
 
     def _multiply_add(
@@ -287,7 +291,11 @@ class Tile:
         if self.prefetch == OF_OPERANDS and self.height * self.width >= PREFETCH_FROM:
             self._prefetch(ops, k, a[0], b, ahead)
         if self.prefetch == OF_C and self.height * self.width >= PREFETCH_FROM and isa().registers >= 32:
-            self._prefetch_b(ops, b, FAR_AHEAD)
+            if self.width < WIDE:
+                self._prefetch_b(ops, b, FAR_AHEAD)
+            else:
+                with build.if_then(build.icmp_signed(">=", v["depth"], I64(PREFETCH_DEPTH))):
+                    self._prefetch_b(ops, b, FAR_AHEAD)
         rows = range(self.height)
         if len(acc) + self.width + 1 <= isa().registers:
             vectors = [vector(j) for j in range(self.width)]

@@ -5,8 +5,9 @@
             C[i] += A[i, k] B[k], A[i, k + 1] B[k + 1], ..., side by side
 
 B is copied once for all of A, but where A has few rows: each column takes as many lanes as there are such
-rows of B, so that those numbers of A are loaded to all columns as they are. A row of C is the sum of the same
-chains of multiply-adds, however many rows there are.
+rows of B, so that those numbers of A are loaded to all columns as they are. (Where there are masks, a row of
+B that needs a whole vector gets one instead, see narrow_tiles.py.) A row of C is the sum of the same chains
+of multiply-adds, however many rows there are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+from fastbp.engine.entries.matrices.narrow_tiles import Tiles
 from fastbp.engine.entries.matrices.short_rows import (
     are_short_rows,
     halved,
@@ -24,11 +26,14 @@ from fastbp.engine.entries.matrices.short_rows import (
     side_by_side,
 )
 from fastbp.engine.simd.emit import compile_block
-from fastbp.engine.simd.tile import opaque
+from fastbp.engine.simd.tile import ALONG_K, opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
 
 # Rows of C that share what is read of B; where A has fewer than MANY, B is not packed.
 MANY, FEW = 4, 2
+# Rows from which B is packed that has more than half a vector of columns, where there are masks. (For less,
+# 12 x 1025 x 9 took 1.4 times as long, 4 x 1025 x 9 twice.)
+PACKING_ROWS = 16
 # Bytes of a packed B for which there is room on the stack.
 ROOM = 4096
 
@@ -60,10 +65,25 @@ def few_columns(dtype: str) -> int:
             above = b.icmp_signed(">", v["columns"], I64(width // 2))
             here = b.and_(above, b.icmp_signed("<=", v["columns"], I64(width)))
             with b.if_then(b.and_(here, b.not_(short)) if width == 1 else here):
-                _Width(b, dtype, v, width).emit()
+                if width == Vectors(b, dtype).lanes and isa().masks:
+                    _more_than_half(b, dtype, v)
+                else:
+                    _Width(b, dtype, v, width).emit()
             width *= 2
 
     return compile_block("few-columns", dtype, len(ARGUMENTS), emit, as_it_is=True)
+
+
+def _more_than_half(b: ir.IRBuilder, dtype: str, v: dict[str, ir.Value]) -> None:
+    """The code for more than half a vector of columns, where there are masks. Packed or not, a row has two
+    chains: of the even k and of the odd ones."""
+    ops = Vectors(b, dtype)
+    packs = b.icmp_signed(">=", v["rows"], I64(PACKING_ROWS))
+    with b.if_else(packs) as (many, few):
+        with many:
+            _Width(b, dtype, v, ops.lanes).emit()
+        with few:
+            Tiles(b, ops, ALONG_K, {**v, "a_k": I64(ops.itemsize)}, vectors=1, chains=2).emit()
 
 
 class _Width:

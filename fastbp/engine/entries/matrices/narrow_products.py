@@ -15,27 +15,29 @@ from __future__ import annotations
 import numpy as np
 
 from fastbp.engine.compile import jit
-from fastbp.engine.compile.intrinsics import allocate, call, release
+from fastbp.engine.compile.intrinsics import SCRATCH, allocate, call, release, scratch
 from fastbp.engine.compile.jit import inner
 from fastbp.engine.entries.launch import links_at
 from fastbp.engine.entries.matrices import row_sweep
 from fastbp.engine.entries.matrices.dot_tiles import dot_tiles, one_dot
-from fastbp.engine.entries.matrices.few_columns import ROOM, few_columns, steps
+from fastbp.engine.entries.matrices.few_columns import PACKING_ROWS, ROOM, few_columns, steps
 from fastbp.engine.entries.matrices.narrow_tiles import narrow_tiles
-from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, BLOCK, product_at
+from fastbp.engine.entries.matrices.packed import A_TRANSPOSED, BLOCK, WIDE, product_at
 from fastbp.engine.kernels import copies, matmul
 from fastbp.engine.worker.operands import Block, Left, Size, Start
 from fastbp.engine.worker.partition import Worker, part_in_pieces, part_of
 
 # Rows of C.T up to which four vectors have their sums in registers.
 LOW = 6
+# Vectors of a row of A, and bytes of A, from which vectors begin where cache lines do, see `aligns`.
+ALIGNED_VECTORS, BEYOND_L1 = 16, 48 * 1024
 # Up to so many rows of C.T sweep along the rows of A, where these have so many bytes: the microkernel would
-# find each k on another page. Bytes of C.T in one sweep.
-SWEPT_COLUMNS, LARGE, SWEPT = 2, 1024, 16 * 1024
+# find each k on another page. Where its vectors begin with cache lines, only from so many bytes of A on.
+SWEPT_COLUMNS, LARGE, FAR = 2, 1024, 1024 * 1024
 # k of A.T @ B of two columns that are many, see `deep`; rows that are, see `across_pays`, and how many k it
 # takes to turn C.T over, of few rows and of many.
 DEEP, MANY_ACROSS = 16, 32
-TURNING_FEW, TURNING = 64, 18
+TURNING_FEW, TURNING = 64, 15
 # Up to so many k A @ B of few columns is done in narrow vectors; the second is for more than half a vector of
 # columns. (As partial sums along k 1025 x 2 x 5 took twice as long, 512 x 17 x 12 1.25 times.)
 NARROW_DEPTH, ONE_ROW_DEPTH = 12, 48
@@ -72,9 +74,21 @@ def narrow_pays(depth, columns, lanes, masked):
 
 
 @inner
+def aligns(job, links):
+    """Whether vectors of A's rows, but for the first of each, begin where cache lines do: those that cross
+    two took 1.2 times as long where A comes from the second-level cache. (In the first-level one, or where
+    fewer go together, the one vector more takes longer than that.)"""
+    row, vector = job.rows * links.itemsize, links.lanes * links.itemsize
+    many = row >= ALIGNED_VECTORS * vector and row * job.depth >= BEYOND_L1
+    return vector >= WIDE and row % vector == 0 and many and job.columns <= LOW
+
+
+@inner
 def swept(job, links):
     """Whether C.T comes from sweeps along the rows of A."""
-    return job.columns <= SWEPT_COLUMNS and job.rows * links.itemsize >= LARGE
+    row = job.rows * links.itemsize
+    few = job.columns <= SWEPT_COLUMNS and row >= LARGE
+    return few and (row * job.depth > FAR or not aligns(job, links))
 
 
 @inner
@@ -120,6 +134,8 @@ def packed_bytes(job, links):
     width = np.int64(1)
     while width < job.columns:
         width *= 2
+    if links.masks and width == links.lanes and job.rows < PACKING_ROWS:
+        return np.int64(0)
     step, of_step = steps_of(links.lanes * links.itemsize // links.passes, links.itemsize, width)
     size = whole(job.depth, step) * of_step
     return size if size > ROOM else np.int64(0)
@@ -164,26 +180,34 @@ def few_columns_of(dtype: str) -> list[int]:
 
 
 @inner
-def tiles_across(job, links, rows, out, wide):
-    """So many vectors of rows of A.T @ B, from C.T in tiles of the microkernel, two or `wide` vectors at a
+def row_of(job, links, back, i):
+    """Where vector i of A's rows begins, which neither begins before them nor ends behind them. back: by how
+    many numbers vectors are moved back."""
+    return min(max(0, i * links.lanes - back), job.rows - links.lanes)
+
+
+@inner
+def tiles_across(job, links, vectors, back, out):
+    """So many vectors of rows of A.T @ B, from C.T in tiles of the microkernel, two or four vectors at a
     time; out: memory for one tile."""
-    first, last = rows
+    first, last = vectors
     size, lanes, zero = links.itemsize, links.lanes, np.int64(0)
     vector, a_row, b_row = lanes * size, job.rows * size, job.row * size
     left, panel = Left(job.b, size, b_row, job.depth, zero), job.columns * vector
+    wide = 4 if job.columns <= LOW else 2
     while first < last:
-        width = wide if (first + wide) * lanes <= job.rows and first + wide <= last else min(2, last - first)
-        # As with panels: the last one is moved back.
-        r0 = min(first * lanes, job.rows - lanes)
-        r1 = min((first + width - 1) * lanes, job.rows - lanes)
-        distance = (r1 - r0) * size if width == 2 else vector
-        of_a, c = Block(job.a + r0 * size, distance, a_row), Block(out, panel, vector)
+        r0, r1 = row_of(job, links, back, first), row_of(job, links, back, first + wide - 1)
+        width = wide if first + wide <= last and r1 - r0 == (wide - 1) * lanes else min(2, last - first)
+        r1 = row_of(job, links, back, first + width - 1)
+        apart = r1 - r0 if width == 2 else lanes
+        of_a, c = Block(job.a + r0 * size, apart * size, a_row), Block(out, panel, vector)
         start = Start(zero, zero, np.int64(matmul.ZERO))
         call(links.k0, (Size(job.columns, width, job.depth), left, of_a, c, start))
-        for j in range(width):
-            row, ends = r0 + j * lanes if j < width - 1 else r1, first + j + 1 == last
-            to, of = job.c + row * b_row, out + j * panel
-            call(links.k1, (to, b_row, of, panel, vector, lanes, job.columns, np.int64(ends)))
+        together = width if apart == lanes else 1
+        for j in range(0, width, together):
+            to, ends = job.c + (r0 if j == 0 else r1) * b_row, np.int64(first + j + together == last)
+            rows = together * lanes
+            call(links.k1, (to, b_row, out + j * panel, panel, vector, rows, job.columns, ends))
         first += width
 
 
@@ -207,18 +231,16 @@ def _across(t, n, address):
     job = product_at(address)
     links, worker = links_at(job.links), Worker(t, n)
     vector = links.lanes * links.itemsize
-    rows = part_of(whole(job.rows, links.lanes), worker)
+    sweeps, out = swept(job, links), scratch()
+    back = job.a % vector // links.itemsize if aligns(job, links) and not sweeps else np.int64(0)
+    rows = part_of(whole(job.rows + back, links.lanes), worker)
     if rows[0] == rows[1]:
         return
-    wide, sweeps = 4 if job.columns <= LOW else 2, swept(job, links)
     if sweeps:
-        wide = min(rows[1] - rows[0], max(np.int64(1), SWEPT // (job.columns * vector)))
-    out = allocate(wide * job.columns * vector)
-    if sweeps:
-        sweeps_across(job, links, rows, out, wide)
+        most = SCRATCH // (job.columns * vector) - 1  # (rows that are a power of two apart would conflict)
+        sweeps_across(job, links, rows, out, min(most, rows[1] - rows[0]))
     else:
-        tiles_across(job, links, rows, out, wide)
-    release(out)
+        tiles_across(job, links, rows, back, out)
 
 
 def across_of(dtype: str) -> list[int]:
@@ -244,10 +266,9 @@ def turned(job, links):
     """A.T @ B with less than a vector of rows, but more than columns, as C.T = B.T @ A."""
     size, vector = links.itemsize, links.lanes * links.itemsize
     row, c_row = job.rows * size, job.row * size
-    out, zero = allocate(job.columns * vector), np.int64(0)
+    out, zero = scratch(), np.int64(0)
     call(links.k0, (job.b, size, c_row, job.columns, job.depth, job.a, row, job.rows, zero, out, vector))
     call(links.k1, (job.c, c_row, out, zero, vector, job.rows, job.columns, np.int64(1)))
-    release(out)
 
 
 def _narrow(t, n, address):
