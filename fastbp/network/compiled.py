@@ -118,11 +118,12 @@ class CompiledBackend(PlanningBackend):
         return out
 
     def predict_few_rows(self, X: Any, check_finite: bool) -> Array | None:
-        """Where it pays to read parameters in place."""
+        """Where it pays to read parameters in place. Of networks that share plans, nothing that is prepared
+        for more rows is kept."""
         if self._in_place is None:
             return None
         with self._lock:
-            return self._in_place.predict(X, check_finite)
+            return self._in_place.predict(X, check_finite, few_only=self._spare is not None)
 
     # ---- training -------------------------------------------------------------------------------------
 

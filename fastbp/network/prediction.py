@@ -38,22 +38,21 @@ class InPlace:
         pays = architecture.precision is None and not crowded
         self._most = min(SMALL_ROWS, SMALL_MULTIPLY_ADDS // len(parameters)) if pays else 0
 
-    def predict(self, X: Any, check_finite: bool) -> NDArray[Any] | None:
-        """The outputs for X, if that is an array as kernels take it, which does not hold too many rows, and
-        finite if that is asked for; else None."""
-        if type(X) is not np.ndarray or type(check_finite) is not bool:
+    def predict(self, X: Any, check_finite: bool, *, few_only: bool) -> NDArray[Any] | None:
+        """The outputs for X, if that is an array as kernels take it, which does not hold too many rows (or
+        more than a few), and finite if that is asked for; else None."""
+        if type(X) is not np.ndarray or type(check_finite) is not bool or X.ndim != 2:
             return None
-        if self._few is None:
-            self._few = self._for_rows(FEW_ROWS)
+        if len(X) <= FEW_ROWS:
+            rows = self._few = self._few or self._for_rows(FEW_ROWS)
+        elif len(X) <= self._most and not few_only:
+            rows = self._small = self._small or self._for_rows(self._most)
+        else:
+            return None
         try:
-            out = self._few.enter(check_finite, X)
-            if out is None and X.ndim == 2 and FEW_ROWS < len(X) <= self._most:
-                if self._small is None:
-                    self._small = self._for_rows(self._most)
-                out = self._small.enter(check_finite, X)
+            return rows.enter(check_finite, X)
         except TypeError:
             return None
-        return out
 
     def _for_rows(self, most: int) -> FewRows:
         architecture, parameters = self._architecture, self._parameters
