@@ -65,9 +65,11 @@ PACKING_ROWS, SMALL, WIDE_SMALL, LARGE = 30, 24 * 1024, 512 * 1024, 384 * 1024
 # So few rows read B where it lies: two tiles of them.
 FEW, WIDE_FEW = 12, 28
 # Up to so many k sweep along the rows of B, where it has so many panels, with more rows than one sweep takes
-# more. And so many rows do where B has more panels than that: the microkernel has two sums in each.
+# more. And so many rows do where B has more panels than that: the microkernel has two sums in each. (Or a
+# single one, where B is so many bytes: 1 x 400 x 100 in float32 took 1.25 times as long.)
 SWEPT_DEPTH, SWEPT_PANELS_OF_FEW, SWEPT_PANELS = 8, 3, 5
 SWEPT_ROWS, LONG = 2, 8
+FAR_LONG, FAR = 6, 64 * 1024
 # With more k and rows, columns beyond whole vectors are a product of their own; beyond odd ones with more k.
 REST_DEPTH, ODD_REST_DEPTH, REST_ROWS = 8, 16, 7
 # A @ B.T as dot products: of so few numbers, of so few rows where k are at least half a vector, or two, and
@@ -188,7 +190,8 @@ def way_of(kind, shape, lanes, size):
     if kind == B_TRANSPOSED:
         return ANY_WAY
     least = SWEPT_PANELS_OF_FEW if rows <= row_sweep.MOST else SWEPT_PANELS
-    if (depth <= SWEPT_DEPTH and panels >= least) or (rows <= SWEPT_ROWS and panels > LONG):
+    long = FAR_LONG if rows == 1 and depth * columns * size >= FAR else LONG
+    if (depth <= SWEPT_DEPTH and panels >= least) or (rows <= SWEPT_ROWS and panels > long):
         return FEW_ROWS
     few, small = (WIDE_FEW, WIDE_SMALL) if lanes * size >= WIDE else (FEW, SMALL)
     return IN_PLACE if rows <= few or depth * columns * size < small else ANY_WAY
