@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
-from fastbp.engine.entries.matrices.short_rows import halved, shuffled
+from fastbp.engine.entries.matrices.short_rows import each_vector, halved, shuffled
 from fastbp.engine.simd.emit import compile_block, each_block
 from fastbp.engine.simd.tile import opaque
 from fastbp.engine.simd.vector import I64, Vec, Vectors, isa
@@ -52,7 +52,6 @@ def _tile(
 ) -> None:
     """So many rows of C from i on, and columns from j on."""
     ops, (i, height), (j, width) = Vectors(b, dtype), rows, columns
-    vector = I64(ops.lanes * ops.itemsize)
     sums = [[cgutils.alloca_once(b, ops.type) for _ in range(width)] for _ in range(height)]
     for row in sums:
         for s in row:
@@ -70,13 +69,7 @@ def _tile(
             for y, s in zip(vectors, here, strict=True):
                 b.store(ops.fma(x, y, ops.wrap(b.load(s))).value, s)
 
-    whole = b.udiv(v["depth"], I64(ops.lanes))
-    left = b.sub(v["depth"], b.mul(whole, I64(ops.lanes)))
-    with cgutils.for_range(b, whole, intp=I64) as loop:
-        add(b.mul(loop.index, vector), ops.load)
-    with b.if_then(b.icmp_signed(">", left, I64(0))):
-        mask = ops.first_lanes(left)
-        add(b.mul(whole, vector), lambda address: ops.load_masked(address, mask))
+    each_vector(ops, v["depth"], add)
     totals = _summed(b, [b.load(s) for row in sums for s in row])
     size, narrow = I64(ops.itemsize), Vectors(b, dtype, width)
     given = b.icmp_signed("!=", v["bias"], I64(0))

@@ -149,13 +149,7 @@ class _Sums:
             for s, row in zip(sums, self._rows(b.add(a, at)), strict=True):
                 b.store(ops.fma(load(row), factor, ops.wrap(b.load(s))).value, s)
 
-        whole, vector = b.udiv(v["depth"], I64(ops.lanes)), I64(ops.lanes * ops.itemsize)
-        left = b.sub(v["depth"], b.mul(whole, I64(ops.lanes)))
-        with cgutils.for_range(b, whole, intp=I64) as loop:
-            add(b.mul(loop.index, vector), ops.load)
-        with b.if_then(b.icmp_signed(">", left, I64(0))):
-            mask = ops.first_lanes(left)
-            add(b.mul(whole, vector), lambda at: ops.load_masked(at, mask))
+        each_vector(ops, v["depth"], add)
         return self._folded([b.load(s) for s in sums])
 
     def _folded(self, vectors: list[ir.Value]) -> Vec:
@@ -166,6 +160,19 @@ class _Sums:
             pairs = zip(vectors[:half], vectors[half:], strict=True)
             vectors, per = [halved(self.b, pair, per) for pair in pairs], per // 2
         return self.start + self.ops.wrap(vectors[0])
+
+
+def each_vector(ops: Vectors, depth: ir.Value, visit: Callable[[ir.Value, Callable[..., Vec]], None]) -> None:
+    """visit(at, load) in compiled code for each vector of so many numbers: where it begins, in bytes, and
+    what loads it; the last one may be masked."""
+    b, lanes, vector = ops.b, I64(ops.lanes), I64(ops.lanes * ops.itemsize)
+    whole = b.udiv(depth, lanes)
+    left = b.sub(depth, b.mul(whole, lanes))
+    with cgutils.for_range(b, whole, intp=I64) as loop:
+        visit(b.mul(loop.index, vector), ops.load)
+    with b.if_then(b.icmp_signed(">", left, I64(0))):
+        mask = ops.first_lanes(left)
+        visit(b.mul(whole, vector), lambda address: ops.load_masked(address, mask))
 
 
 def side_by_side(b: ir.IRBuilder, vectors: list[ir.Value]) -> ir.Value:
